@@ -1,0 +1,132 @@
+"""Where arrays live and contractions run: NumPy, CuPy or cuQuantum, and what this machine has of them.
+
+CuPy and cuQuantum are imported in this room only, and only when someone asks for them.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+NAMES = ("numpy", "cupy", "cuquantum")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One backend as found on this machine.
+
+    Attributes:
+        name: "numpy", "cupy" or "cuquantum".
+        available: whether contractions can run on it here and now.
+        version: the library's version, or None where it is not installed.
+        device: what it computes on, such as a GPU's name.
+        reason: why it is missing; empty where it is available.
+        mend: what to do about it; empty where it is available.
+    """
+
+    name: str
+    available: bool
+    version: str | None
+    device: str
+    reason: str = ""
+    mend: str = ""
+
+
+def backends() -> dict[str, Backend]:
+    """What this machine has, and for each missing backend the reason and the mend."""
+    return {name: _find(name) for name in NAMES}
+
+
+def resolve(backend: str) -> str:
+    """The backend that "auto" stands for here, or `backend` itself if this machine has it.
+
+    "auto" is CuPy where a CUDA device answers, else NumPy.
+
+    Raises:
+        ValueError: an unknown name, or a backend that is missing here, with the reason and the mend.
+    """
+    if backend == "auto":
+        return "cupy" if _find("cupy").available else "numpy"
+    if backend not in NAMES:
+        raise ValueError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
+    found = _find(backend)
+    if not found.available:
+        raise ValueError(f"backend {backend!r} is not available: {found.reason}; {found.mend}")
+    return backend
+
+
+def namespace(backend: str) -> ModuleType:
+    """The array module that a backend's operands live in: numpy, or cupy for both GPU backends."""
+    if resolve(backend) == "numpy":
+        return np
+    import cupy
+
+    return cupy
+
+
+def array_module(array: Any) -> ModuleType:
+    """The module an array belongs to, without importing CuPy where nobody has."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, getattr(cupy, "ndarray", ())):
+        return cupy
+    return np
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A NumPy array of the same values, copied from the device if it lives there."""
+    return array.get() if array_module(array) is not np else np.asarray(array)
+
+
+def segment_sums(array: Any, starts: np.ndarray) -> Any:
+    """Sums of consecutive runs along the last axis; run i is [starts[i], starts[i+1]).
+
+    Args:
+        array: shape (..., K).
+        starts: first index of every run, increasing, starts[0] = 0; shape (G,).
+
+    Returns:
+        Shape (..., G).
+    """
+    xp = array_module(array)
+    if xp is np:
+        return np.add.reduceat(array, starts, axis=-1)
+    # CuPy has no reduceat along an axis: differences of running sums
+    running = xp.cumsum(array, axis=-1)
+    ends = xp.asarray(np.append(starts[1:], array.shape[-1]) - 1)
+    return xp.diff(running[..., ends], axis=-1, prepend=xp.zeros_like(running[..., :1]))
+
+
+def _find(name: str) -> Backend:
+    if name == "numpy":
+        return Backend("numpy", True, np.__version__, "CPU")
+    if importlib.util.find_spec(name) is None:
+        extra = "pip install 'qrt-tn[cuda13]' (or [cuda12], to match the driver)"
+        return Backend(name, False, None, "none", f"the package {name} is not installed", extra)
+    version = _version(name)
+    try:
+        import cupy
+
+        device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    except Exception as error:
+        # whatever the driver, the loader or the library objects to, the answer is the same: not here
+        return Backend(name, False, version, "none", f"no CUDA device answers ({error})", "run it on a GPU node")
+    if name == "cuquantum":
+        try:
+            from cuquantum import tensornet  # noqa: F401
+        except Exception as error:
+            mend = "install cuBLAS and cuSOLVER with it: pip install 'qrt-tn[cuda13]'"
+            return Backend(name, False, version, device, f"cuTensorNet does not load ({error})", mend)
+    return Backend(name, True, version, device)
+
+
+def _version(name: str) -> str | None:
+    for package in (name, f"{name}-cuda13x", f"{name}-cuda12x", f"{name}-python-cu13", f"{name}-python-cu12"):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

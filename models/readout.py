@@ -1,0 +1,125 @@
+"""Output weights in closed form: ridge regression on the features of a network's hidden nodes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+# For features of unit variance and a thousand points or so: from hardly any shrinkage to a strong one.
+RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 4, 13))
+
+
+def fit_output_weights(features: Any, targets: Any, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """The minimiser of sum_m |y_m - kernel^T phi_m - bias|^2 + ridge |kernel|^2; the bias is free.
+
+    Centring the features and targets takes the bias out; then the smaller of the primal N x N and the
+    dual M x M system is solved in float64. At ridge 0 it is the least-squares solution of least norm.
+
+    Args:
+        features: phi, shape (M, N).
+        targets: y, shape (M, C) or (M,).
+        ridge: the penalty, at least 0.
+
+    Returns:
+        kernel, shape (N, C), and bias, shape (C,); C = 1 for targets of shape (M,).
+
+    Raises:
+        ValueError: mismatched shapes, empty, NaN or infinity, or a negative penalty.
+    """
+    phi, y = _checked(features, targets, "")
+    _check_ridge(ridge)
+    phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
+    phi, y = phi - phi_mean, y - y_mean
+    points, nodes = phi.shape
+    if ridge == 0:
+        kernel = scipy.linalg.lstsq(phi, y)[0]
+    elif nodes <= points:
+        gram = phi.T @ phi + ridge * np.eye(nodes)
+        kernel = scipy.linalg.solve(gram, phi.T @ y, assume_a="pos")
+    else:
+        gram = phi @ phi.T + ridge * np.eye(points)
+        kernel = phi.T @ scipy.linalg.solve(gram, y, assume_a="pos")
+    return kernel, y_mean - phi_mean @ kernel
+
+
+def select_ridge(
+    features: Any,
+    targets: Any,
+    validation_features: Any,
+    validation_targets: Any,
+    ridges: Sequence[float] = RIDGES,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """`fit_output_weights` at the penalty with the smallest squared error on the validation points.
+
+    One eigendecomposition of the smaller Gram matrix serves all penalties. The squared error is used
+    for labels too: on a few hundred points it tells penalties apart that the accuracy cannot.
+
+    Args:
+        features: shape (M, N).
+        targets: shape (M, C) or (M,).
+        validation_features: shape (V, N).
+        validation_targets: shape (V, C) or (V,), on the same scale as `targets`.
+        ridges: the penalties to try, all above 0.
+
+    Returns:
+        kernel, shape (N, C), bias, shape (C,), and the penalty chosen.
+
+    Raises:
+        ValueError: as `fit_output_weights`, or no penalty to try, or one that is not above 0.
+    """
+    phi, y = _checked(features, targets, "")
+    phi_validation, y_validation = _checked(validation_features, validation_targets, "validation ")
+    if phi_validation.shape[1] != phi.shape[1] or y_validation.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"validation features {phi_validation.shape} and targets {y_validation.shape} do not fit the"
+            f" training features {phi.shape} and targets {y.shape}"
+        )
+    if len(ridges) == 0:
+        raise ValueError("ridges is empty; give at least one penalty to try")
+    for ridge in ridges:
+        _check_ridge(ridge)
+        if ridge == 0:
+            raise ValueError("ridges holds 0; give penalties above 0 (fit_output_weights takes 0)")
+    phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
+    phi, y = phi - phi_mean, y - y_mean
+    # kernel(ridge) = basis diag(1 / (eigenvalues + ridge)) coefficients
+    if phi.shape[1] <= phi.shape[0]:
+        eigenvalues, basis = scipy.linalg.eigh(phi.T @ phi)
+        coefficients = basis.T @ (phi.T @ y)
+    else:
+        eigenvalues, left = scipy.linalg.eigh(phi @ phi.T)
+        basis, coefficients = phi.T @ left, left.T @ y
+    eigenvalues = np.maximum(eigenvalues, 0)
+    rotated = (phi_validation - phi_mean) @ basis
+    wanted = y_validation - y_mean
+    errors = [
+        float(np.square(wanted - rotated @ (coefficients / (eigenvalues + ridge)[:, None])).mean())
+        for ridge in ridges
+    ]
+    best = float(ridges[int(np.argmin(errors))])
+    kernel = basis @ (coefficients / (eigenvalues + best)[:, None])
+    return kernel, y_mean - phi_mean @ kernel, best
+
+
+def _checked(features: Any, targets: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both as finite float64 matrices with the same number of rows."""
+    phi, y = np.asarray(features, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if y.ndim == 1:
+        y = y[:, None]
+    if phi.ndim != 2 or y.ndim != 2 or len(phi) != len(y) or phi.size == 0 or y.size == 0:
+        raise ValueError(
+            f"{part}features have shape {phi.shape} and targets {y.shape}; they must be (points, nodes) and"
+            " (points, outputs), not empty"
+        )
+    for name, values in (("features", phi), ("targets", y)):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{part}{name} hold {values[~np.isfinite(values)][0]}; every value must be finite"
+            )
+    return phi, y
+
+
+def _check_ridge(ridge: float) -> None:
+    if not (np.isfinite(ridge) and ridge >= 0):
+        raise ValueError(f"ridge is {ridge}; give a finite penalty, 0 or above")

@@ -1,0 +1,206 @@
+"""What all networks with one hidden layer share: a linear readout of their features, fitted or trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from engine.atomic import load_tensors, save_tensors
+from models.readout import fit_output_weights
+
+# Points are evaluated in batches of one fixed shape, so that each network compiles once.
+BATCH = 256
+
+
+class Constant(nnx.Variable):
+    """An array of a network that training leaves as it is."""
+
+
+class ShallowNetwork(nnx.Module):
+    """x -> kernel^T phi(x) + bias, where phi are the N features of the hidden nodes.
+
+    A subclass gives `features` and creates the readout with `_make_readout`.
+
+    Attributes:
+        kernel: output weights, shape (N, outputs).
+        bias: shape (outputs,).
+    """
+
+    FORMAT: ClassVar[str] = ""
+    kernel: nnx.Param
+    bias: nnx.Param
+
+    def _make_readout(self, nodes: int, outputs: int, rngs: nnx.Rngs) -> None:
+        """Output weights of variance 1 / N, so that the outputs have that of a feature, and bias 0."""
+        if isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
+            raise ValueError(f"outputs is {outputs!r}; give the number of outputs, at least 1")
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (nodes, int(outputs))))
+        self.bias = nnx.Param(jnp.zeros(int(outputs)))
+
+    @property
+    def dim(self) -> int:
+        """The dimension D of the inputs."""
+        raise NotImplementedError
+
+    @property
+    def nodes(self) -> int:
+        """The number N of hidden nodes."""
+        return int(self.kernel.shape[0])
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return int(self.kernel.shape[1])
+
+    def fixed(self, x: jax.Array) -> Any:
+        """What of the features at x does not change in training: arrays of leading extent (batch,).
+
+        Training computes it once, and hands it back to `features` in every step.
+        """
+        del x
+        return ()
+
+    def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
+        """The values of the hidden nodes.
+
+        Args:
+            x: points, shape (batch, D).
+            fixed: `fixed(x)`, where it is at hand.
+
+        Returns:
+            Features, shape (batch, N).
+        """
+        raise NotImplementedError
+
+    def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
+        """How far each parameter, by name, moves in a training step at learning rate 1.
+
+        Output weights move by N^{-1/2}, the size at which N features of variance 1 give an output of
+        variance 1; a subclass adds the scales of its hidden parameters at points x (M, D).
+        """
+        del x
+        scale = self.nodes**-0.5
+        return {"kernel": scale, "bias": scale}
+
+    def __call__(self, x: jax.Array, fixed: Any = None) -> jax.Array:
+        """The outputs at x (batch, D), shape (batch, outputs)."""
+        return self.features(x, fixed) @ self.kernel[...] + self.bias[...]
+
+    def check_points(self, x: Any) -> np.ndarray:
+        """Points as float32, shape (M, D).
+
+        Raises:
+            ValueError: empty, not real, not finite, or not (points, D).
+        """
+        points = np.asarray(x)
+        if points.ndim != 2 or points.shape[1] != self.dim or len(points) == 0:
+            raise ValueError(f"x has shape {points.shape}; it must be (points, {self.dim}), not empty")
+        if points.dtype.kind not in "biuf":
+            raise ValueError(f"x has dtype {points.dtype}; give real numbers")
+        if not np.isfinite(points).all():
+            raise ValueError(f"x holds {points[~np.isfinite(points)][0]}; every value must be finite")
+        return points.astype(np.float32)
+
+    def compute_features(self, x: Any) -> np.ndarray:
+        """The features of any number of points, batch by batch.
+
+        Args:
+            x: points, shape (M, D), integers or floats.
+
+        Returns:
+            Features, shape (M, N), float32.
+
+        Raises:
+            ValueError: x is empty, not finite, or not (points, D).
+        """
+        points = self.check_points(x)
+        parts = []
+        for start in range(0, len(points), BATCH):
+            part = points[start : start + BATCH]
+            padded = np.zeros((BATCH, points.shape[1]), dtype=np.float32)
+            padded[: len(part)] = part
+            parts.append(np.asarray(_jitted_features(self, jnp.asarray(padded)))[: len(part)])
+        return np.concatenate(parts)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """The outputs at any number of points x (M, D), shape (M, outputs), float32."""
+        return self.compute_features(x) @ np.asarray(self.kernel[...]) + np.asarray(self.bias[...])
+
+    def fit(self, x: Any, y: Any, ridge: float) -> Self:
+        """Set kernel and bias by ridge regression on the features at x.
+
+        Args:
+            x: points, shape (M, D).
+            y: targets, shape (M, outputs), or (M,) for one output.
+            ridge: the penalty on the kernel; the bias is free.
+
+        Returns:
+            The network itself.
+        """
+        self.set_output_weights(*fit_output_weights(self.compute_features(x), y, ridge))
+        return self
+
+    def set_output_weights(self, kernel: Any, bias: Any) -> None:
+        """Replace the kernel (N, outputs) and the bias (outputs,).
+
+        Raises:
+            ValueError: other shapes, or values that are not finite in float32.
+        """
+        for name, values in (("kernel", kernel), ("bias", bias)):
+            parameter = getattr(self, name)
+            array = np.asarray(values)
+            if array.shape != parameter.shape:
+                raise ValueError(f"the {name} has shape {array.shape}; it must be {parameter.shape}")
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
+            if not np.isfinite(array).all():
+                raise ValueError(f"the {name} holds {array[~np.isfinite(array)][0]}; give finite weights")
+            parameter[...] = jnp.asarray(array)
+
+    def parameter_count(self) -> int:
+        """How many numbers training can change."""
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
+
+    def save(self, path: str | Path) -> None:
+        """Write all arrays of the network to a safetensors file; an existing file is replaced whole."""
+        arrays = nnx.to_pure_dict(nnx.state(self, (nnx.Param, Constant)))
+        tensors = {str(name): np.asarray(value) for name, value in arrays.items()}
+        save_tensors(path, tensors, {"format": self.FORMAT})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a network from a file that `save` wrote.
+
+        Raises:
+            ValueError: no such file, a torn file, or one of another kind.
+        """
+        tensors, _ = load_tensors(path, cls.FORMAT)
+        try:
+            network = cls._like(tensors)
+            expected = nnx.state(network, (nnx.Param, Constant))
+            for name, value in nnx.to_pure_dict(expected).items():
+                if tensors[name].shape != value.shape:
+                    raise ValueError(f"{name} has shape {tensors[name].shape}, not {value.shape}")
+                getattr(network, name)[...] = jnp.asarray(tensors[name])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} does not hold a whole network: {error}") from error
+        return network
+
+    @classmethod
+    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        """A network of the shapes of the saved arrays, whose values are then copied in."""
+        raise NotImplementedError
+
+
+def mean_size(x: jax.Array) -> jax.Array:
+    """Mean of |x|_1 over the points x (M, D), and not 0: what a step of 1 in every weight adds to w.x."""
+    return jnp.abs(x).sum(axis=1).mean() + 1e-6
+
+
+@nnx.jit
+def _jitted_features(network: ShallowNetwork, x: jax.Array) -> jax.Array:
+    return network.features(x)

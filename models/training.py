@@ -1,0 +1,329 @@
+"""Training by Adam with a cosine schedule: one compiled scan a network, the best validation epoch kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from models.shallow import ShallowNetwork
+from qrt_tn.field import generator
+
+LOSSES = ("mse", "cross_entropy")
+PARAMETERS = ("all", "output")
+OUTPUT_WEIGHTS = ("kernel", "bias")
+Progress = Callable[[int, int], None]
+Arrays = dict[str, jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingHistory:
+    """How one training run went. Epoch 0 is the network as it was given.
+
+    Attributes:
+        loss: mean training loss of epochs 1 .. epochs, shape (epochs,).
+        validation_loss: after epochs 0 .. epochs, shape (epochs + 1,).
+        validation_accuracy: likewise; NaN for real targets.
+        best_epoch: the epoch whose parameters the network now has: that of the highest validation
+            accuracy, where there are labels, and then of the smallest validation loss.
+    """
+
+    loss: np.ndarray
+    validation_loss: np.ndarray
+    validation_accuracy: np.ndarray
+    best_epoch: int
+
+
+def train(
+    network: ShallowNetwork,
+    x: Any,
+    y: Any,
+    *,
+    x_validation: Any,
+    y_validation: Any,
+    epochs: int = 60,
+    batch_size: int = 100,
+    learning_rate: float = 0.02,
+    seed: int = 0,
+    loss: str = "mse",
+    parameters: str = "all",
+) -> TrainingHistory:
+    """Train one network in place; `train_many` says how.
+
+    Args:
+        network: the network, trained from the parameters it has. Output weights fitted in closed form
+            (`network.fit`) are a good start under the squared error.
+        x: training points, shape (M, D).
+        y: labels in 0 .. outputs-1, shape (M,), integers; or real targets, shape (M, outputs).
+        x_validation: shape (V, D).
+        y_validation: as y.
+        epochs: passes over the data; an epoch leaves out what does not fill a batch.
+        batch_size: points in a batch, at most M.
+        learning_rate: of the first step; each parameter moves in units of its own scale (`step_scales`).
+        seed: draws the order of the points.
+        loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
+            "cross_entropy", for labels only.
+        parameters: "all", or "output" for kernel and bias only.
+
+    Returns:
+        The history of the run.
+
+    Raises:
+        ValueError: as `train_many`.
+    """
+    return train_many(
+        [network],
+        [x],
+        [y],
+        x_validation=[x_validation],
+        y_validation=[y_validation],
+        seeds=[seed],
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        loss=loss,
+        parameters=parameters,
+    )[0]
+
+
+def train_many(
+    networks: Sequence[ShallowNetwork],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    *,
+    x_validation: Sequence[Any],
+    y_validation: Sequence[Any],
+    seeds: Sequence[int],
+    epochs: int = 60,
+    batch_size: int = 100,
+    learning_rate: float = 0.02,
+    loss: str = "mse",
+    parameters: str = "all",
+    together: bool | None = None,
+    progress: Progress | None = None,
+) -> list[TrainingHistory]:
+    """Train networks of one kind and shape in place, each on its own data, with a single compilation.
+
+    Adam (optax) with its step falling to zero along a cosine, in one compiled scan over epochs and
+    batches. Every parameter's step is scaled by `network.step_scales`, since the offsets of nodes and
+    the output weights live on different scales. A network keeps the parameters of its best epoch on the
+    validation points, so that training leaves none worse there. Ridge networks with nodes of different
+    origin, and with different activations, are of one kind if they share P.
+
+    Args:
+        networks: S networks.
+        x: S arrays of one shape (M, D), or one array (S, M, D). So for y, x_validation, y_validation.
+        y: for each network as in `train`.
+        x_validation: for each network as in `train`.
+        y_validation: for each network as in `train`.
+        seeds: S seeds.
+        epochs: as in `train`.
+        batch_size: as in `train`.
+        learning_rate: as in `train`.
+        loss: as in `train`.
+        parameters: as in `train`.
+        together: whether all networks advance at once under jax.vmap, or one by one. Left out, together
+            on an accelerator only: on a CPU the batched products gain nothing.
+        progress: called with the number of networks done and S.
+
+    Returns:
+        A history for each network.
+
+    Raises:
+        ValueError: no networks, networks of different kinds or shapes, unequal numbers of networks, data
+            and seeds, data of other shapes or not finite, labels outside 0..outputs-1, an unknown loss
+            or choice of parameters, cross entropy with real targets, or settings out of range.
+    """
+    _check_settings(epochs, batch_size, learning_rate, loss, parameters)
+    counts = {"networks": len(networks), "x": len(x), "y": len(y), "seeds": len(seeds)}
+    counts |= {"x_validation": len(x_validation), "y_validation": len(y_validation)}
+    if len(networks) == 0 or len(set(counts.values())) > 1:
+        raise ValueError(f"give one entry a network, at least one: got {counts}")
+    trained = partial(_is_trained, parameters)
+    parts = [nnx.split(network, trained, ...) for network in networks]
+    graph = parts[0][0]
+    data = [
+        _check_data(network, points, targets, loss, "")
+        + _check_data(network, others, other_targets, loss, "validation ")
+        for network, points, targets, others, other_targets in zip(
+            networks, x, y, x_validation, y_validation, strict=True
+        )
+    ]
+    layouts = {
+        (part[0], *(leaf.shape for leaf in jax.tree.leaves((part[1:], arrays))))
+        for part, arrays in zip(parts, data, strict=True)
+    }
+    if len(layouts) > 1:
+        raise ValueError("the networks or their data differ in kind or shape; train each kind by itself")
+    count = len(data[0][0])
+    size = min(int(batch_size), count)
+    runs = []
+    for part, arrays, seed in zip(parts, data, seeds, strict=True):
+        rng = generator(seed)
+        order = np.stack([rng.permutation(count) for _ in range(epochs)])
+        order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
+        values = nnx.to_pure_dict(part[1]), nnx.to_pure_dict(part[2])
+        runs.append((*values, *map(jnp.asarray, arrays), jnp.asarray(order)))
+    if together is None:
+        together = jax.default_backend() != "cpu"
+    histories = []
+    if together:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+        results = _run_together(graph, loss, *stacked, learning_rate)
+        outcomes = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(len(networks))]
+    for i, network in enumerate(networks):
+        outcome = outcomes[i] if together else _run(graph, loss, *runs[i], learning_rate)
+        best, losses, values, corrects, best_epoch = outcome
+        nnx.update(network, best)
+        curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
+        histories.append(TrainingHistory(*curves, best_epoch=int(best_epoch)))
+        if progress is not None:
+            progress(i + 1, len(networks))
+    return histories
+
+
+def accuracy(network: ShallowNetwork, x: Any, y: Any) -> float:
+    """The share of points x (M, D) whose largest output is that of their label y (M,).
+
+    Raises:
+        ValueError: mismatched shapes, or labels that are not integers in 0 .. outputs-1.
+    """
+    points, labels = _check_data(network, x, y, "cross_entropy", "")
+    return float(np.mean(network.predict(points).argmax(axis=1) == labels))
+
+
+def risk(network: ShallowNetwork, x: Any, targets: Any) -> float:
+    """Mean over the points of the squared error |network(x) - y|^2, summed over the outputs.
+
+    Args:
+        network: the network.
+        x: points, shape (M, D).
+        targets: real targets, shape (M, outputs), or labels, shape (M,), that stand for unit vectors.
+
+    Raises:
+        ValueError: mismatched shapes, or values that are not finite.
+    """
+    points, y = _check_data(network, x, targets, "mse", "")
+    wanted = np.eye(network.outputs)[y] if y.ndim == 1 else y
+    return float(np.square(network.predict(points) - wanted).sum(axis=1).mean())
+
+
+def _train_one(  # noqa: PLR0917 (jax.jit takes its static arguments by position)
+    graph: nnx.GraphDef,
+    loss: str,
+    params: Arrays,
+    constants: Arrays,
+    x: jax.Array,
+    y: jax.Array,
+    x_validation: jax.Array,
+    y_validation: jax.Array,
+    order: jax.Array,
+    learning_rate: float,
+) -> tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """One run: the best parameters, the three curves of the history, and the best epoch."""
+    epochs, batches, _ = order.shape
+    start = nnx.merge(graph, params, constants)
+    scales = start.step_scales(x)
+    fixed, fixed_validation = start.fixed(x), start.fixed(x_validation)
+    adam = optax.scale_by_adam()
+
+    def mean_loss(params: Arrays, x: jax.Array, y: jax.Array, fixed: Any) -> tuple[jax.Array, jax.Array]:
+        outputs = nnx.merge(graph, params, constants)(x, fixed)
+        if loss == "cross_entropy":
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(), outputs
+        wanted = jax.nn.one_hot(y, outputs.shape[1]) if y.ndim == 1 else y
+        return jnp.square(outputs - wanted).sum(axis=1).mean(), outputs
+
+    def step(carry: tuple[Arrays, Any, jax.Array], batch: jax.Array) -> tuple[Any, jax.Array]:
+        params, state, count = carry
+        here = jax.tree.map(lambda array: array[batch], fixed)
+        (value, _), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, x[batch], y[batch], here)
+        direction, state = adam.update(gradient, state)
+        rate = learning_rate * (1 + jnp.cos(jnp.pi * count / (epochs * batches))) / 2
+        params = {name: params[name] - rate * scales[name] * direction[name] for name in params}
+        return (params, state, count + 1), value
+
+    def validate(params: Arrays) -> tuple[jax.Array, jax.Array]:
+        value, outputs = mean_loss(params, x_validation, y_validation, fixed_validation)
+        if y_validation.ndim == 1:
+            return value, (outputs.argmax(axis=1) == y_validation).mean()
+        return value, jnp.asarray(jnp.nan)
+
+    def epoch(carry: Any, batches: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
+        running, best, best_loss, best_accuracy = carry
+        running, losses = jax.lax.scan(step, running, batches)
+        value, correct = validate(running[0])
+        # NaN for real targets compares false both ways, and leaves the loss to decide
+        better = (correct > best_accuracy) | (~(correct < best_accuracy) & (value < best_loss))
+        chosen = jax.tree.map(
+            partial(jnp.where, better), (running[0], value, correct), (best, best_loss, best_accuracy)
+        )
+        return (running, *chosen), (losses.mean(), value, correct, better)
+
+    value, correct = validate(params)
+    carry = (params, adam.init(params), jnp.asarray(0)), params, value, correct
+    (_, best, *_), (losses, values, corrects, betters) = jax.lax.scan(epoch, carry, order)
+    best_epoch = jnp.max(jnp.where(betters, jnp.arange(1, epochs + 1), 0))
+    values, corrects = jnp.append(value, values), jnp.append(correct, corrects)
+    return best, losses, values, corrects, best_epoch
+
+
+_run = jax.jit(_train_one, static_argnums=(0, 1))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _run_together(graph: nnx.GraphDef, loss: str, *arguments: Any) -> Any:
+    axes = (0,) * (len(arguments) - 1) + (None,)
+    return jax.vmap(partial(_train_one, graph, loss), in_axes=axes)(*arguments)
+
+
+def _is_trained(parameters: str, path: tuple[Any, ...], value: Any) -> bool:
+    return nnx.filterlib.to_predicate(nnx.Param)(path, value) and (
+        parameters == "all" or path[-1] in OUTPUT_WEIGHTS
+    )
+
+
+def _check_settings(epochs: int, batch_size: int, learning_rate: float, loss: str, parameters: str) -> None:
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} is {value!r}; give a whole number, at least 1")
+    if not (np.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate is {learning_rate}; give a finite number above 0")
+    for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):
+        if choice not in known:
+            raise ValueError(f"unknown {name} {choice!r}; choose one of {', '.join(known)}")
+
+
+def _check_data(
+    network: ShallowNetwork, x: Any, y: Any, loss: str, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (M, D) in float32, and labels (M,) in int32 or targets (M, outputs) in float32."""
+    points, targets = network.check_points(x), np.asarray(y)
+    if len(targets) != len(points):
+        raise ValueError(f"{len(points)} {part}points but {len(targets)} {part}targets; give one a point")
+    if targets.ndim == 1 and targets.dtype.kind in "iu":
+        if targets.min() < 0 or targets.max() >= network.outputs:
+            wrong = targets.min() if targets.min() < 0 else targets.max()
+            raise ValueError(
+                f"{part}label {wrong} is outside 0..{network.outputs - 1}, the network's outputs"
+            )
+        return points, targets.astype(np.int32)
+    if loss == "cross_entropy":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; this needs integer labels (points,)"
+        )
+    if targets.shape != (len(points), network.outputs) or targets.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; give integer labels, or reals"
+            f" of shape ({len(points)}, {network.outputs})"
+        )
+    if not np.isfinite(targets).all():
+        raise ValueError(
+            f"{part}targets hold {targets[~np.isfinite(targets)][0]}; every value must be finite"
+        )
+    return points, targets.astype(np.float32)

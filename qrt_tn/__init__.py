@@ -1,0 +1,18 @@
+"""The Quantum Ridgelet Transform on Z_P^D: ridgelets, states, circuits, exact samples of hidden nodes."""
+
+from qrt_tn import states
+from qrt_tn.baselines import filter_nodes, uniform_nodes
+from qrt_tn.nodes import RidgeNodes
+from qrt_tn.quantize import Quantizer
+from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.transform import QuantumRidgeletTransform
+
+__all__ = [
+    "QuantumRidgeletTransform",
+    "Quantizer",
+    "RidgeNodes",
+    "Ridgelet",
+    "filter_nodes",
+    "states",
+    "uniform_nodes",
+]

@@ -1,0 +1,81 @@
+"""Nodes drawn without looking at the data: what the transform's own samples are measured against."""
+
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from engine import mps
+from qrt_tn.field import Seed, check_prime, generator, inverses
+from qrt_tn.nodes import RidgeNodes
+from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.states.base import check_count
+from qrt_tn.states.smoothing import checked_widths, filter_amplitudes
+
+
+def uniform_nodes(n: int, dim: int, modulus: int, seed: Seed = 0) -> RidgeNodes:
+    """(a, b) uniform over Z_P^{D+1}.
+
+    Raises:
+        ValueError: n or dim below 1, or a composite modulus.
+    """
+    count, sites, prime, rng = check_count(n), check_count(dim), check_prime(modulus), generator(seed)
+    a = rng.integers(prime, size=(count, sites))
+    b = rng.integers(prime, size=count)
+    return RidgeNodes(a, b, np.full(count, -(sites + 1) * np.log(prime)), prime)
+
+
+def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: Seed = 0) -> RidgeNodes:
+    """Nodes of the smoothing filter alone: u_i ~ tau_i(u_i)^2 given u != 0, v ~ |r^(v)|^2, a = v^{-1} u, b uniform.
+
+    This is the smoothed transform of a function that has every frequency in equal measure. No node is
+    spent on a = 0, which computes a constant.
+
+    Args:
+        n: the number of nodes.
+        dim: the dimension D.
+        ridgelet: gives the modulus and |r^|^2.
+        smoothing: the width, or one per coordinate, as in `states.from_samples`.
+        seed: an int or a NumPy generator.
+
+    Raises:
+        ValueError: n or dim below 1, a bad width, or one so small that u != 0 practically never happens.
+    """
+    count, sites, rng, modulus = check_count(n), check_count(dim), generator(seed), ridgelet.modulus
+    weights = np.stack([filter_amplitudes(width, modulus) ** 2 for width in checked_widths(smoothing, sites)])
+    weights /= weights.sum(axis=1, keepdims=True)
+    nonzero = -float(np.expm1(np.log1p(-weights[:, 1:].sum(axis=1)).sum()))
+    if not nonzero > 0:
+        raise ValueError(f"smoothing {smoothing!r} leaves no frequency but 0; take a larger width")
+    u = _nonzero_sample(weights, count, rng)
+    harmonics = np.abs(ridgelet.spectrum) ** 2
+    v = mps.draw(np.broadcast_to(harmonics, (count, modulus)), rng.random(count))
+    a = (inverses(modulus)[v][:, None] * u) % modulus
+    # p(a) = sum_v |r^(v)|^2 tau^2(v a) / P[u != 0]
+    active = np.flatnonzero(harmonics)
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights)
+    terms = np.stack([logs[np.arange(sites), (f * a) % modulus].sum(axis=1) + np.log(harmonics[f]) for f in active])
+    log_probability = logsumexp(terms, axis=0) - np.log(nonzero) - np.log(modulus)
+    return RidgeNodes(a, rng.integers(modulus, size=count), log_probability, modulus)
+
+
+def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """u from the product of `weights`, shape (D, P), given u != 0: exact, with no draw thrown away.
+
+    The first nonzero coordinate is i with probability prod_{j<i} w_j(0) (1 - w_i(0)) over the total; it
+    is drawn from its nonzero values, the ones before it are 0 and the ones after it free.
+    """
+    sites = len(weights)
+    before = np.concatenate([[1.0], np.cumprod(weights[:-1, 0])])
+    first_weights = before * weights[:, 1:].sum(axis=1)
+    first = mps.draw(np.broadcast_to(first_weights, (count, sites)), rng.random(count))
+    uniforms = rng.random((count, sites))
+    u = np.zeros((count, sites), dtype=np.int64)
+    for site, row in enumerate(weights):
+        free, own = np.flatnonzero(first < site), np.flatnonzero(first == site)
+        u[free, site] = mps.draw(np.broadcast_to(row, (len(free), len(row))), uniforms[free, site])
+        nonzero = np.append(0.0, row[1:])
+        if len(own):
+            u[own, site] = mps.draw(np.broadcast_to(nonzero, (len(own), len(row))), uniforms[own, site])
+    return u

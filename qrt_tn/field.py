@@ -1,0 +1,122 @@
+"""The prime field Z_P: its representatives, inverses and Fourier tables, and checks of what claims to live on it.
+
+Conventions (shared by every file above): omega = exp(2 pi i / P) and
+F_1[h](v) = P^{-1/2} sum_b h(b) omega^{-vb}, a unitary transform.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Seed = int | np.random.Generator
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """The NumPy generator of an int seed, or the generator itself.
+
+    Raises:
+        ValueError: `seed` is neither a non-negative int nor a Generator.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; give a non-negative int or a numpy.random.Generator")
+    return np.random.default_rng(int(seed))
+
+
+def check_prime(modulus: Any) -> int:
+    """Return `modulus` as an int if it is prime.
+
+    Primality is what makes every v != 0 invertible, and so the ridgelet transform an isometry.
+
+    Raises:
+        ValueError: not an integer, or composite; the message names the nearest prime above.
+    """
+    if isinstance(modulus, bool) or not isinstance(modulus, int | np.integer):
+        raise ValueError(f"modulus is {modulus!r}; give a prime int such as 127")
+    value = int(modulus)
+    if not 2 <= value < 2**20:
+        raise ValueError(f"modulus is {value}; give a prime between 2 and {2**20}")
+    if not _is_prime(value):
+        raise ValueError(f"modulus {value} is not prime; the next prime is {next_prime(value)}")
+    return value
+
+
+def next_prime(value: int) -> int:
+    """The smallest prime at or above `value`."""
+    candidate = max(2, int(value))
+    while not _is_prime(candidate):
+        candidate += 1
+    return candidate
+
+
+def _is_prime(value: int) -> bool:
+    return value >= 2 and all(value % divisor for divisor in range(2, int(value**0.5) + 1))  # noqa: PLR2004
+
+
+def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Return `values` as an int64 array of points of Z_P.
+
+    Args:
+        values: integers in 0 .. P-1.
+        modulus: the prime P.
+        name: what to call the array in an error.
+        shape: the expected shape, None where any extent of at least one will do.
+
+    Raises:
+        ValueError: not integers, of another shape, empty, or outside Z_P.
+    """
+    array = np.asarray(values)
+    wanted = "(" + ", ".join("any" if extent is None else str(extent) for extent in shape) + ")"
+    fits = array.ndim == len(shape) and all(
+        extent is None or extent == got for extent, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}; it must have shape {wanted}")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {array.shape}); give at least one entry")
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} has dtype {array.dtype}; give integers in 0..{modulus - 1} (quantise first)")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= modulus:
+        outside = low if low < 0 else high
+        raise ValueError(f"{name} holds {outside}, outside Z_{modulus}; its values must lie in 0..{modulus - 1}")
+    return array.astype(np.int64)
+
+
+def centred(values: np.ndarray, modulus: int) -> np.ndarray:
+    """Centred representatives: b for b <= P/2, else b - P; so -(P-1)/2 .. (P-1)/2 for odd P."""
+    return np.where(values <= modulus // 2, values, values - modulus)
+
+
+@cache
+def inverses(modulus: int) -> np.ndarray:
+    """Multiplicative inverses on Z_P, shape (P,); entry 0, which has none, is 0."""
+    table = np.array([0] + [pow(v, -1, modulus) for v in range(1, modulus)], dtype=np.int64)
+    table.flags.writeable = False
+    return table
+
+
+@cache
+def roots_of_unity(modulus: int) -> np.ndarray:
+    """omega^k = exp(2 pi i k / P) for k = 0 .. P-1, shape (P,), complex128."""
+    table = np.exp(2j * np.pi * np.arange(modulus) / modulus)
+    table.flags.writeable = False
+    return table
+
+
+def fourier(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """F_1 along `axis`: P^{-1/2} sum_b h(b) omega^{-vb}."""
+    return np.fft.fft(values, axis=axis, norm="ortho")
+
+
+def inverse_fourier(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """F_1^{-1} along `axis`: P^{-1/2} sum_v h(v) omega^{vb}."""
+    return np.fft.ifft(values, axis=axis, norm="ortho")
+
+
+def fourier_matrix(modulus: int) -> np.ndarray:
+    """F_1 as a matrix, shape (P, P), rows v and columns b."""
+    k = np.arange(modulus)
+    return roots_of_unity(modulus)[(-np.outer(k, k)) % modulus] / np.sqrt(modulus)

@@ -1,0 +1,78 @@
+"""Hidden nodes (a, b) of a shallow network on Z_P^D, with the probability each was drawn at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.atomic import load_tensors, save_tensors
+from qrt_tn.field import check_grid, check_prime
+
+FORMAT = "qrt-tn.nodes"
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeNodes:
+    """N hidden nodes x -> g((a.x - b) mod P), in the order they were drawn.
+
+    The draws are independent, so the first n nodes are a sample of n: `nodes[:n]`.
+
+    Attributes:
+        a: weights, shape (N, D), int64 in 0..P-1.
+        b: thresholds, shape (N,), int64 in 0..P-1.
+        log_probability: natural log of the probability of each (a, b), shape (N,), float64.
+        modulus: the prime P.
+
+    Raises:
+        ValueError: composite modulus, mismatched shapes, indices outside Z_P, or a log-probability
+            that is NaN or positive.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    log_probability: np.ndarray
+    modulus: int
+
+    def __post_init__(self) -> None:
+        modulus = check_prime(self.modulus)
+        a = check_grid(self.a, modulus, "a", (None, None))
+        b = check_grid(self.b, modulus, "b", (len(a),))
+        log_probability = np.asarray(self.log_probability, dtype=np.float64)
+        if log_probability.shape != (len(a),):
+            raise ValueError(f"log_probability has shape {log_probability.shape}; it must be ({len(a)},)")
+        if np.isnan(log_probability).any() or (log_probability > 1e-6).any():
+            raise ValueError("log_probability holds a NaN or a positive number; it is the log of a probability")
+        for name, value in (("a", a), ("b", b), ("log_probability", log_probability), ("modulus", modulus)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @property
+    def dim(self) -> int:
+        """The dimension D of the inputs."""
+        return self.a.shape[1]
+
+    def __getitem__(self, index: slice | np.ndarray) -> "RidgeNodes":
+        """The nodes at a slice or an index array."""
+        if not isinstance(index, slice | np.ndarray):
+            raise TypeError(f"index nodes with a slice or an array, not {type(index).__name__}")
+        return RidgeNodes(self.a[index], self.b[index], self.log_probability[index], self.modulus)
+
+    def save(self, path: str | Path) -> None:
+        """Write the nodes to a safetensors file; an existing file is replaced whole."""
+        tensors = {"a": self.a, "b": self.b, "log_probability": self.log_probability}
+        save_tensors(path, tensors, {"format": FORMAT, "modulus": str(self.modulus)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RidgeNodes":
+        """Read nodes from a file that `save` wrote.
+
+        Raises:
+            ValueError: no such file, a torn file, or one of another kind.
+        """
+        tensors, metadata = load_tensors(path, FORMAT)
+        try:
+            return cls(tensors["a"], tensors["b"], tensors["log_probability"], int(metadata["modulus"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path} does not hold whole nodes: {error}") from error

@@ -1,0 +1,100 @@
+"""Activations g on Z_P and the ridgelet functions r that analyse with them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from qrt_tn.field import centred, check_prime, fourier
+
+# t is the centred representative, s = 2 pi t / P its angle on the circle. Piecewise linear functions
+# need no scale and take t; functions that bend at a scale of their own take s, so that one period of
+# the grid spans -pi .. pi at any P.
+ACTIVATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "relu": lambda t, s: np.maximum(t, 0),
+    "triangle": lambda t, s: np.abs(t),
+    "sawtooth": lambda t, s: t,
+    "step": lambda t, s: t > 0,
+    "cosine": lambda t, s: np.cos(s),
+    "sine": lambda t, s: np.sin(s),
+    "tanh": lambda t, s: np.tanh(s),
+    "sigmoid": lambda t, s: 1 / (1 + np.exp(-s)),
+    "softplus": lambda t, s: np.logaddexp(0, s),
+    "gaussian": lambda t, s: np.exp(-(s**2) / 2),
+}
+ALIASES = {"cos": "cosine", "sin": "sine", "abs": "triangle"}
+
+
+class Ridgelet:
+    """An activation g on Z_P together with a mean-zero, unit-norm ridgelet function r.
+
+    With sum_b r(b) = 0 and ||r|| = 1 the ridgelet transform is an isometry from functions on Z_P^D to
+    functions on Z_P^{D+1}, and S[R[f]] = C f with C = sum_{v != 0} g^(v) conj r^(v) = <r, g>
+    (Yamasaki et al., ICML 2023; Sonoda, Ishikawa and Ikeda, arXiv 2402.15984, section 3).
+
+    Args:
+        activation: a name in `ACTIVATIONS`, or a table of P values g(0) .. g(P-1).
+        modulus: the prime P.
+        ridgelet: a table of P values r(0) .. r(P-1) with mean zero, scaled here to unit norm.
+            Left out, r = (g - mean g) / ||g - mean g||.
+
+    Attributes:
+        name: the activation's name, or "table".
+        modulus: P.
+        activation: g, shape (P,).
+        values: r, shape (P,).
+        spectrum: r^ = F_1[r], shape (P,), complex; exactly 0 at v = 0 and where it is rounding noise.
+        admissibility: C = <r, g>; real for real tables.
+
+    Raises:
+        ValueError: composite modulus, unknown name, wrong shape, NaN, constant activation, a ridgelet
+            with a mean, or one with <r, g> = 0, from which f cannot be reconstructed.
+    """
+
+    def __init__(self, activation: str | Any = "relu", modulus: int = 127, ridgelet: Any = None) -> None:
+        self.modulus = check_prime(modulus)
+        if isinstance(activation, str):
+            self.name = ALIASES.get(activation, activation)
+            if self.name not in ACTIVATIONS:
+                known = ", ".join(sorted(ACTIVATIONS))
+                raise ValueError(f"unknown activation {activation!r}; choose one of {known}, or pass a table")
+            t = centred(np.arange(self.modulus), self.modulus)
+            self.activation = ACTIVATIONS[self.name](t, 2 * np.pi * t / self.modulus).astype(np.float64)
+        else:
+            self.name = "table"
+            self.activation = _table(activation, self.modulus, "activation")
+        if ridgelet is None:
+            r = self.activation - self.activation.mean()
+            if np.linalg.norm(r) <= 1e-12 * np.linalg.norm(self.activation):
+                raise ValueError("the activation is constant; it has no mean-zero part to analyse with")
+        else:
+            r = _table(ridgelet, self.modulus, "ridgelet")
+            if abs(r.sum()) > 1e-9 * np.abs(r).sum() or not r.any():
+                raise ValueError(
+                    f"the ridgelet sums to {r.sum():.3g}; its sum must be 0 and its norm not (pass r - r.mean())"
+                )
+            r = r - r.mean()
+        self.values = r / np.linalg.norm(r)
+        spectrum = fourier(self.values)
+        # Rounding noise would otherwise be sampled as a harmonic that the function does not have.
+        spectrum[np.abs(spectrum) < 1e-14] = 0
+        spectrum[0] = 0
+        self.spectrum = spectrum
+        product = np.vdot(self.values, self.activation)
+        self.admissibility = complex(product) if np.iscomplexobj(product) else float(product)
+        if abs(product) <= 1e-12 * np.linalg.norm(self.activation):
+            raise ValueError("<r, g> is 0: this ridgelet cannot reconstruct with this activation; change one")
+
+    def __repr__(self) -> str:
+        return f"Ridgelet({self.name!r}, modulus={self.modulus}, admissibility={self.admissibility:.6g})"
+
+
+def _table(values: Any, modulus: int, name: str) -> np.ndarray:
+    table = np.asarray(values)
+    if table.shape != (modulus,):
+        raise ValueError(f"the {name} table has shape {table.shape}; it must have one value per element: ({modulus},)")
+    if table.dtype.kind not in "biufc":
+        raise ValueError(f"the {name} table has dtype {table.dtype}; give numbers")
+    if not np.isfinite(table).all():
+        raise ValueError(f"the {name} table holds {table[~np.isfinite(table)][0]}; every value must be finite")
+    return table.astype(np.complex128 if table.dtype.kind == "c" else np.float64)

@@ -1,0 +1,9 @@
+"""States f on Z_P^D: functions held so that their spectrum can be evaluated and sampled."""
+
+from qrt_tn.states.base import State
+from qrt_tn.states.dense import DenseState, from_dense
+from qrt_tn.states.mps import MPSState, from_mps
+from qrt_tn.states.points import from_samples
+from qrt_tn.states.samples import SampleState
+
+__all__ = ["DenseState", "MPSState", "SampleState", "State", "from_dense", "from_mps", "from_samples"]

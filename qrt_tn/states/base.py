@@ -1,0 +1,144 @@
+"""What every state f on Z_P^D can do, and what follows from it alone."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import quimb.tensor as qtn
+
+from engine.scaled import Scaled
+from qrt_tn.field import Seed, check_grid, generator, inverse_fourier, inverses
+from qrt_tn.ridgelet import Ridgelet
+
+CLASS_INDEX = "c"  # the outer index of a network that carries a class
+
+
+def site_index(site: int) -> str:
+    """The name of the outer index of one site of a state's network."""
+    return f"x{site}"
+
+
+class State(ABC):
+    """A function f: Z_P^D -> R, C or their C-fold, normalised to sum |f|^2 = 1.
+
+    A state needs two abilities of its own: f^(u) for a batch of u, and sampling u ~ |f^(u)|^2 (for a
+    vector output, sum_c |f^_c(u)|^2). Profiles of the ridgelet transform and its exact samples follow.
+
+    Attributes:
+        modulus: the prime P.
+        dim: the dimension D.
+        outputs: the number C of components; 1 for a scalar function.
+        vector: whether values carry a class axis (also when C is 1).
+        log_norm: natural log of the norm of f before normalisation.
+    """
+
+    modulus: int
+    dim: int
+    outputs: int
+    vector: bool
+    log_norm: float
+
+    @property
+    def norm(self) -> float:
+        """The norm of f before normalisation.
+
+        Raises:
+            OverflowError: it exceeds float64; `log_norm` holds it then.
+        """
+        if self.log_norm > np.log(np.finfo(np.float64).max):
+            raise OverflowError(f"the norm is exp({self.log_norm:.6g}), beyond float64; use log_norm")
+        return float(np.exp(self.log_norm))
+
+    def spectrum(self, u: np.ndarray) -> Scaled:
+        """f^(u) = P^{-D/2} sum_x f(x) omega^{-u.x} of the normalised f.
+
+        Args:
+            u: frequencies, int in 0..P-1, shape (N, D).
+
+        Returns:
+            Scaled of shape (N,), or (N, C) for a vector output.
+
+        Raises:
+            ValueError: wrong shape or values outside Z_P.
+        """
+        values = self._spectrum(check_grid(u, self.modulus, "u", (None, self.dim)))
+        return values if self.vector else values[:, 0]
+
+    def sample_spectrum(self, n: int, seed: Seed = 0) -> np.ndarray:
+        """Draw u with probability sum_c |f^_c(u)|^2, exactly.
+
+        Args:
+            n: the number of samples N.
+            seed: an int or a NumPy generator.
+
+        Returns:
+            int64, shape (N, D).
+        """
+        return self._sample_spectrum(check_count(n), generator(seed))
+
+    def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
+        """R[f](a, b) for every b, from the slice theorem R[f](a,.) = F_1^{-1}[f^(v a) conj r^(v)].
+
+        Args:
+            a: int in 0..P-1, shape (N, D).
+            ridgelet: of the same modulus.
+
+        Returns:
+            Scaled of shape (N, P, C), one log-scale for each a.
+        """
+        frequencies = np.flatnonzero(ridgelet.spectrum)
+        u = (frequencies[None, :, None] * a[:, None, :]) % self.modulus
+        values = self._spectrum(u.reshape(-1, self.dim)).rescaled(axis=1)
+        shape = (len(a), len(frequencies), self.outputs)
+        lines = Scaled(values.mantissa.reshape(shape), values.log_scale.reshape(*shape[:2], 1)).rescaled((1, 2))
+        harmonics = np.zeros((len(a), self.modulus, self.outputs), dtype=np.complex128)
+        harmonics[:, frequencies] = lines.mantissa * ridgelet.spectrum[frequencies].conj()[None, :, None]
+        return Scaled(inverse_fourier(harmonics, axis=1), lines.log_scale)
+
+    def draw(self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator) -> tuple[np.ndarray, Scaled]:
+        """Draw u ~ |f^(u)|^2 and turn it to a = v^{-1} u, with the profiles of these a.
+
+        Args:
+            v: nonzero multipliers, shape (N,).
+            ridgelet: of the same modulus.
+            rng: draws u.
+
+        Returns:
+            (a, profiles): int64 of shape (N, D), and Scaled of shape (N, P, C).
+        """
+        u = self._sample_spectrum(len(v), rng)
+        a = (inverses(self.modulus)[v][:, None] * u) % self.modulus
+        return a, self.profiles(a, ridgelet)
+
+    def on(self, backend: str) -> "State":
+        """This state with the arrays of its heavy products on a backend; itself where there are none."""
+        return self
+
+    @abstractmethod
+    def network(self) -> qtn.TensorNetwork:
+        """The normalised f as a quimb network with outer indices x0 .. x{D-1}, and c for a class.
+
+        Raises:
+            ValueError: the tensors would not fit in memory.
+        """
+
+    @abstractmethod
+    def _spectrum(self, u: np.ndarray) -> Scaled:
+        """f^(u) for checked u, shape (N, C)."""
+
+    @abstractmethod
+    def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` samples of u, shape (count, D)."""
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(modulus={self.modulus}, dim={self.dim}, outputs={self.outputs}, "
+            f"log_norm={self.log_norm:.6g})"
+        )
+
+
+def check_count(n: Any) -> int:
+    """Return the number of samples `n` if it is an int of at least 1."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"the number of samples is {n!r}; give an int of at least 1")
+    return int(n)

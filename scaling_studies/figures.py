@@ -1,0 +1,74 @@
+"""The figures of a ticket report: one small SVG file a panel, to be set side by side or stacked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from engine.atomic import atomic_path
+from scaling_studies import node_count_figures, node_figures, ticket_folder
+from scaling_studies.style import BROAD_METHODS, FIGURE_SETTINGS, MAIN_METHODS
+from scaling_studies.ticket_folder import TicketFolder
+
+
+def draw_all(folder: str | Path) -> dict[str, Path]:
+    """Draw every figure that the folder's results allow, into its subfolder figures/.
+
+    The same folder gives the same bytes: no date, no random ids.
+
+    Args:
+        folder: what `qrt-tn ticket` wrote.
+
+    Returns:
+        The SVG files by figure name, in the order of the report.
+
+    Raises:
+        ValueError: no such folder, or a missing or malformed file in it.
+    """
+    results = ticket_folder.load(folder)
+    place = results.path / "figures"
+    place.mkdir(exist_ok=True)
+    paths = {}
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        for name, figure in _panels(results):
+            paths[name] = place / f"{name}.svg"
+            with atomic_path(paths[name]) as partial:
+                FigureCanvasSVG(figure).print_svg(partial, metadata={"Date": None, "Creator": None})
+    return paths
+
+
+def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of every panel for which there are numbers."""
+    for kind in ("accuracy", "risk"):
+        for training in ("fitted", "trained"):
+            bands = results.bands(MAIN_METHODS, training, f"test_{kind}")
+            if bands:
+                yield (
+                    f"{kind}-{training}",
+                    node_count_figures.scores(results, bands, training, f"test_{kind}"),
+                )
+    yield from _broad_panels(results)
+    for k in range(len(results.showcase["b"])):
+        yield f"node-{k + 1:02d}", node_figures.node(results, k)
+    if any(name in results.showcase for name in node_figures.NODE_SPECTRA):
+        yield "node-spectrum", node_figures.node_spectrum(results)
+    if "ridgelet_spectrum" in results.showcase:
+        yield "ridgelet-spectrum", node_figures.ridgelet_spectrum(results)
+    states = results.manifest.get("states") or []
+    if any(state.get("bond_dimensions") for state in states):
+        yield "bond-dimensions", node_figures.bond_dimensions(results)
+    if any(state.get("schmidt_values") for state in states):
+        yield "schmidt-values", node_figures.schmidt_values(results)
+
+
+def _broad_panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
+    score = results.score("test")
+    for training in ("fitted", "trained"):
+        gain = results.gain(*BROAD_METHODS, training, score)
+        if gain is not None:
+            bands = results.bands(BROAD_METHODS, training, score)
+            yield f"broad-{training}", node_count_figures.scores(results, bands, training, score)
+            yield f"broad-gain-{training}", node_count_figures.gain(results, gain)
+            return  # one way of training answers the question; the tables have both

@@ -1,0 +1,153 @@
+"""The tables of a ticket report: states, time, selection, scores, versions."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from scaling_studies.report_html import MISSING, number, span, table
+from scaling_studies.style import METHODS, method_style
+from scaling_studies.ticket_folder import TicketFolder
+
+
+def states(entries: Sequence[dict[str, Any]]) -> str:
+    """Bonds and truncation error of every state, against the tolerance that was asked for."""
+    rows = []
+    for state in entries:
+        bonds, error, tolerance = (
+            state.get(key) for key in ("bond_dimensions", "truncation_error", "tolerance")
+        )
+        kept = MISSING if error is None or tolerance is None else "yes" if error <= tolerance else "no"
+        rows.append(
+            [
+                _width(state.get("smoothing")),
+                number(state.get("seed")),
+                number(state.get("site_dimension")),
+                number(max(bonds)) if bonds else MISSING,
+                number(bonds[len(bonds) // 2]) if bonds else MISSING,
+                number(error, 2),
+                number(tolerance),
+                kept,
+            ]
+        )
+    head = ["w", "seed", "site<br>dimension", "largest<br>bond", "middle<br>bond", "truncation<br>error"]
+    return table([*head, "tolerance", "kept"], rows)
+
+
+def timings(stages: dict[str, float], total: float | None) -> str:
+    """Seconds by stage, as bars."""
+    if not stages:
+        return ""
+    longest = max(1e-9, *(float(seconds) for seconds in stages.values()))
+    rows = ""
+    for name, seconds in stages.items():
+        bar = f'<div style="width:{100 * float(seconds) / longest:.1f}%"></div>'
+        cells = (
+            f"<td class=text>{escape(str(name))}</td><td class=bar>{bar}</td><td>{float(seconds):.1f} s</td>"
+        )
+        rows += f"<tr>{cells}</tr>\n"
+    if total is not None:
+        rows += f"<tr class=total><td class=text>in all</td><td></td><td>{float(total):.1f} s</td></tr>\n"
+    return f'<h3>Where the time went</h3>\n<table class="bars"><tbody>\n{rows}</tbody></table>'
+
+
+def selection(manifest: dict[str, Any]) -> str:
+    """Median validation score of each activation and width that was tried, the chosen pair marked."""
+    tried = manifest.get("selection") or []
+    key = next((name for name in tried[0] if name.startswith("validation")), None) if tried else None
+    if key is None:
+        return ""
+    counts = sorted({int(entry["nodes"]) for entry in tried})
+    pairs = list(dict.fromkeys((entry.get("activation"), entry.get("smoothing")) for entry in tried))
+    medians = {
+        (entry.get("activation"), entry.get("smoothing"), int(entry["nodes"])): float(np.median(entry[key]))
+        for entry in tried
+    }
+    rows = [
+        [
+            escape(str(activation)),
+            _width(w),
+            *(number(medians.get((activation, w, nodes)), 3) for nodes in counts),
+        ]
+        for activation, w in pairs
+    ]
+    chosen = (manifest.get("activation"), manifest.get("smoothing"))
+    marked = pairs.index(chosen) if chosen in pairs else None
+    shaded = " The shaded row was chosen." if marked is not None else ""
+    text = f"Median {escape(key.replace('_', ' '))} over the seeds.{shaded} The test split took no part."
+    head = ["activation", "w", *(f"{nodes} nodes" for nodes in counts)]
+    return f"<h3>How the settings were chosen</h3>\n<p>{text}</p>" + table(head, rows, marked=marked)
+
+
+def medians(results: TicketFolder) -> str:
+    """Every method, training and node count: medians over seeds, and the range of the test score."""
+    columns = _score_columns(results)
+    score = results.score("test")
+    order = {name: place for place, name in enumerate(METHODS)}
+    rows = []
+    for method in sorted(results.methods(), key=lambda name: order.get(name, len(order))):
+        for training in results.trainings(method):
+            tested = results.band(method, training, score)
+            if tested is None:
+                continue
+            bands = {
+                name: results.band(method, training, name) for name in (*columns, "seconds", "parameters")
+            }
+            for nodes in tested.nodes.tolist():
+                row = [escape(method_style(method).label), escape(training), number(nodes)]
+                for name, band in bands.items():
+                    here = None if band is None else band.at(nodes)
+                    if here is None:
+                        row.append(MISSING)
+                    elif name == "parameters":
+                        row.append(number(int(here[1])))
+                    else:
+                        wide = f"<small>{span(here[0], here[2])}</small>" if name == score else ""
+                        row.append(number(here[1], 2 if name == "seconds" else 3) + wide)
+                rows.append(row)
+    head = ["method", "training", "nodes", *_broken(columns), "seconds", "parameters"]
+    return table(head, rows, texts=2)
+
+
+def runs(results: TicketFolder) -> str:
+    """Every row of metrics.parquet."""
+    metrics = results.metrics
+    columns = _score_columns(results)
+    rows = []
+    for k in range(len(metrics["nodes"])):
+        size = metrics["parameters"][k]
+        rows.append(
+            [
+                escape(str(metrics["method"][k])),
+                escape(str(metrics["training"][k])),
+                number(int(metrics["nodes"][k])),
+                str(int(metrics["seed"][k])),
+                number(metrics["smoothing"][k]),
+                *(number(metrics[name][k], 4) for name in columns),
+                number(metrics["seconds"][k], 2),
+                number(int(size)) if np.isfinite(size) else MISSING,
+            ]
+        )
+    head = ["method", "training", "nodes", "seed", "w", *_broken(columns), "seconds", "parameters"]
+    return table(head, rows, texts=2)
+
+
+def versions(found: dict[str, Any]) -> str:
+    """Names and versions of what ran."""
+    if not found:
+        return ""
+    return table([], [[escape(str(name)), escape(str(value))] for name, value in found.items()], texts=2)
+
+
+def _score_columns(results: TicketFolder) -> list[str]:
+    kinds = ("accuracy", "risk") if results.classification else ("risk",)
+    return [f"{split}_{kind}" for kind in kinds for split in ("train", "validation", "test")]
+
+
+def _broken(columns: Sequence[str]) -> list[str]:
+    return [name.replace("_", "<br>") for name in columns]
+
+
+def _width(smoothing: float | None) -> str:
+    return "none" if smoothing is None else number(float(smoothing))
