@@ -222,7 +222,8 @@ Contents = tuple[np.ndarray, np.ndarray, tuple[int, int] | None]
 def _read_npz(source: Path, target: str | None) -> Contents:
     name = "y" if target is None else target
     try:
-        with np.load(source, allow_pickle=False) as opened:
+        # np.load leaves a file that it opened itself open when the content is torn
+        with source.open("rb") as handle, np.load(handle, allow_pickle=False) as opened:
             arrays = {key: opened[key] for key in ("x", name) if key in opened.files}
             known = ", ".join(opened.files) or "none"
     except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
@@ -295,7 +296,7 @@ def _targets(y: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...] | No
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.size == 0 or y.dtype.kind not in "biufU":
         raise ValueError(
-            f"{name}: targets of shape {y.shape}, {y.dtype}; give labels or numbers, shape (points,)"
+            f"{name}: targets of shape {y.shape}, {y.dtype}; give labels or numbers, (points,), not empty"
         )
     if y.dtype.kind in "iuf":
         numbers = _finite(y, f"{name}: the target")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.shallow import ShallowNetwork, mean_size
+from models.shallow import ShallowNetwork, mean_size, normal_weights
 
 
 class DenseNetwork(ShallowNetwork):
@@ -37,7 +37,7 @@ class DenseNetwork(ShallowNetwork):
         for name, extent in (("dim", dim), ("nodes", nodes)):
             if isinstance(extent, bool) or not isinstance(extent, int | np.integer) or extent < 1:
                 raise ValueError(f"{name} is {extent!r}; give a whole number, at least 1")
-        self.hidden_kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), (dim, nodes)))
+        self.hidden_kernel = nnx.Param(normal_weights(rngs, (dim, nodes), (2 / dim) ** 0.5))
         self.hidden_bias = nnx.Param(jnp.zeros(nodes))
         self._make_readout(nodes, outputs, rngs)
 

@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 # For features of unit variance and a thousand points or so: from hardly any shrinkage to a strong one.
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 4, 13))
+
+# Up to this extent one thread decomposes a matrix in seconds, and more gain little; but on busy cores
+# threads that wait for each other are many times slower (measured: 9 s for 0.25 s at 1,024).
+ONE_THREAD = 2048
 
 
 def fit_output_weights(features: Any, targets: Any, ridge: float) -> tuple[np.ndarray, np.ndarray]:
@@ -32,14 +37,16 @@ def fit_output_weights(features: Any, targets: Any, ridge: float) -> tuple[np.nd
     phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
     phi, y = phi - phi_mean, y - y_mean
     points, nodes = phi.shape
-    if ridge == 0:
-        kernel = scipy.linalg.lstsq(phi, y)[0]
-    elif nodes <= points:
-        gram = phi.T @ phi + ridge * np.eye(nodes)
-        kernel = scipy.linalg.solve(gram, phi.T @ y, assume_a="pos")
-    else:
-        gram = phi @ phi.T + ridge * np.eye(points)
-        kernel = phi.T @ scipy.linalg.solve(gram, y, assume_a="pos")
+    with _few_threads(phi):
+        if ridge == 0:
+            # NumPy's cut-off, a multiple of the extent, also drops the direction that centring made null
+            kernel = np.linalg.lstsq(phi, y)[0]
+        elif nodes <= points:
+            gram = phi.T @ phi + ridge * np.eye(nodes)
+            kernel = scipy.linalg.solve(gram, phi.T @ y, assume_a="pos")
+        else:
+            gram = phi @ phi.T + ridge * np.eye(points)
+            kernel = phi.T @ scipy.linalg.solve(gram, y, assume_a="pos")
     return kernel, y_mean - phi_mean @ kernel
 
 
@@ -84,12 +91,13 @@ def select_ridge(
     phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
     phi, y = phi - phi_mean, y - y_mean
     # kernel(ridge) = basis diag(1 / (eigenvalues + ridge)) coefficients
-    if phi.shape[1] <= phi.shape[0]:
-        eigenvalues, basis = scipy.linalg.eigh(phi.T @ phi)
-        coefficients = basis.T @ (phi.T @ y)
-    else:
-        eigenvalues, left = scipy.linalg.eigh(phi @ phi.T)
-        basis, coefficients = phi.T @ left, left.T @ y
+    with _few_threads(phi):
+        if phi.shape[1] <= phi.shape[0]:
+            eigenvalues, basis = scipy.linalg.eigh(phi.T @ phi)
+            coefficients = basis.T @ (phi.T @ y)
+        else:
+            eigenvalues, left = scipy.linalg.eigh(phi @ phi.T)
+            basis, coefficients = phi.T @ left, left.T @ y
     eigenvalues = np.maximum(eigenvalues, 0)
     rotated = (phi_validation - phi_mean) @ basis
     wanted = y_validation - y_mean
@@ -100,6 +108,11 @@ def select_ridge(
     best = float(ridges[int(np.argmin(errors))])
     kernel = basis @ (coefficients / (eigenvalues + best)[:, None])
     return kernel, y_mean - phi_mean @ kernel, best
+
+
+def _few_threads(phi: np.ndarray) -> threadpool_limits:
+    """A context that keeps the linear algebra of a small problem on one thread."""
+    return threadpool_limits(1 if min(phi.shape) <= ONE_THREAD else None, user_api="blas")
 
 
 def _checked(features: Any, targets: Any, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ class ShallowNetwork(nnx.Module):
         """Output weights of variance 1 / N, so that the outputs have that of a feature, and bias 0."""
         if isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
             raise ValueError(f"outputs is {outputs!r}; give the number of outputs, at least 1")
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), (nodes, int(outputs))))
+        self.kernel = nnx.Param(normal_weights(rngs, (nodes, int(outputs)), nodes**-0.5))
         self.bias = nnx.Param(jnp.zeros(int(outputs)))
 
     @property
@@ -194,6 +194,16 @@ class ShallowNetwork(nnx.Module):
     def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
         """A network of the shapes of the saved arrays, whose values are then copied in."""
         raise NotImplementedError
+
+
+def normal_weights(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> jax.Array:
+    """Normal weights from the `params` stream.
+
+    They are drawn on the host: JAX would compile its sampler anew for every shape, which for small
+    networks takes longer than all their training.
+    """
+    seed = np.asarray(jax.random.key_data(rngs.params()))
+    return jnp.asarray(deviation * np.random.default_rng(seed).standard_normal(shape), dtype=jnp.float32)
 
 
 def mean_size(x: jax.Array) -> jax.Array:

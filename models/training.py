@@ -15,8 +15,10 @@ from models.shallow import ShallowNetwork
 from qrt_tn.field import generator
 
 LOSSES = ("mse", "cross_entropy")
-PARAMETERS = ("all", "output")
-OUTPUT_WEIGHTS = ("kernel", "bias")
+PARAMETERS: dict[str, Any] = {
+    "all": nnx.Param,
+    "output": nnx.Any(nnx.PathContains("kernel"), nnx.PathContains("bias")),
+}
 Progress = Callable[[int, int], None]
 Arrays = dict[str, jax.Array]
 
@@ -46,9 +48,9 @@ def train(
     *,
     x_validation: Any,
     y_validation: Any,
-    epochs: int = 60,
-    batch_size: int = 100,
-    learning_rate: float = 0.02,
+    epochs: int = 40,
+    batch_size: int = 50,
+    learning_rate: float = 0.03,
     seed: int = 0,
     loss: str = "mse",
     parameters: str = "all",
@@ -99,9 +101,9 @@ def train_many(
     x_validation: Sequence[Any],
     y_validation: Sequence[Any],
     seeds: Sequence[int],
-    epochs: int = 60,
-    batch_size: int = 100,
-    learning_rate: float = 0.02,
+    epochs: int = 40,
+    batch_size: int = 50,
+    learning_rate: float = 0.03,
     loss: str = "mse",
     parameters: str = "all",
     together: bool | None = None,
@@ -144,8 +146,7 @@ def train_many(
     counts |= {"x_validation": len(x_validation), "y_validation": len(y_validation)}
     if len(networks) == 0 or len(set(counts.values())) > 1:
         raise ValueError(f"give one entry a network, at least one: got {counts}")
-    trained = partial(_is_trained, parameters)
-    parts = [nnx.split(network, trained, ...) for network in networks]
+    parts = [_take_apart(network, parameters) for network in networks]
     graph = parts[0][0]
     data = [
         _check_data(network, points, targets, loss, "")
@@ -167,8 +168,7 @@ def train_many(
         rng = generator(seed)
         order = np.stack([rng.permutation(count) for _ in range(epochs)])
         order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
-        values = nnx.to_pure_dict(part[1]), nnx.to_pure_dict(part[2])
-        runs.append((*values, *map(jnp.asarray, arrays), jnp.asarray(order)))
+        runs.append((*part[1:], *map(jnp.asarray, arrays), jnp.asarray(order)))
     if together is None:
         together = jax.default_backend() != "cpu"
     histories = []
@@ -254,23 +254,26 @@ def _train_one(  # noqa: PLR0917 (jax.jit takes its static arguments by position
             return value, (outputs.argmax(axis=1) == y_validation).mean()
         return value, jnp.asarray(jnp.nan)
 
-    def epoch(carry: Any, batches: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
-        running, best, best_loss, best_accuracy = carry
-        running, losses = jax.lax.scan(step, running, batches)
+    def epoch(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
+        (running, best, best_loss, best_accuracy, best_epoch), (number, batches) = carry, inputs
         value, correct = validate(running[0])
         # NaN for real targets compares false both ways, and leaves the loss to decide
         better = (correct > best_accuracy) | (~(correct < best_accuracy) & (value < best_loss))
-        chosen = jax.tree.map(
-            partial(jnp.where, better), (running[0], value, correct), (best, best_loss, best_accuracy)
+        found, held = (running[0], value, correct, number), (best, best_loss, best_accuracy, best_epoch)
+        running, losses = jax.lax.scan(step, running, batches)
+        return (running, *jax.tree.map(partial(jnp.where, better), found, held)), (
+            losses.mean(),
+            value,
+            correct,
         )
-        return (running, *chosen), (losses.mean(), value, correct, better)
 
-    value, correct = validate(params)
-    carry = (params, adam.init(params), jnp.asarray(0)), params, value, correct
-    (_, best, *_), (losses, values, corrects, betters) = jax.lax.scan(epoch, carry, order)
-    best_epoch = jnp.max(jnp.where(betters, jnp.arange(1, epochs + 1), 0))
-    values, corrects = jnp.append(value, values), jnp.append(correct, corrects)
-    return best, losses, values, corrects, best_epoch
+    # One round more than epochs, as each validates before it trains: compiling the validation a second
+    # time, for after the last epoch, takes longer than an epoch does. What that round trains is dropped.
+    rounds = jnp.arange(epochs + 1), jnp.concatenate([order, order[:1]])
+    nothing = jnp.asarray(jnp.inf), jnp.asarray(-jnp.inf), jnp.asarray(0)
+    carry = ((params, adam.init(params), jnp.asarray(0)), params, *nothing)
+    (_, best, _, _, best_epoch), (losses, values, corrects) = jax.lax.scan(epoch, carry, rounds)
+    return best, losses[:-1], values, corrects, best_epoch
 
 
 _run = jax.jit(_train_one, static_argnums=(0, 1))
@@ -282,10 +285,10 @@ def _run_together(graph: nnx.GraphDef, loss: str, *arguments: Any) -> Any:
     return jax.vmap(partial(_train_one, graph, loss), in_axes=axes)(*arguments)
 
 
-def _is_trained(parameters: str, path: tuple[Any, ...], value: Any) -> bool:
-    return nnx.filterlib.to_predicate(nnx.Param)(path, value) and (
-        parameters == "all" or path[-1] in OUTPUT_WEIGHTS
-    )
+def _take_apart(network: ShallowNetwork, parameters: str) -> tuple[nnx.GraphDef, Arrays, Arrays]:
+    """What the network is without its arrays, the arrays that training changes, and all others."""
+    graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others[0])
 
 
 def _check_settings(epochs: int, batch_size: int, learning_rate: float, loss: str, parameters: str) -> None:

@@ -1,0 +1,1 @@
+"""Runs, reports and the command line: what knows machines."""

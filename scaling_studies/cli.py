@@ -1,0 +1,125 @@
+"""The command line: qrt-tn."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.exceptions import TyperException
+
+from scaling_studies.config import METHODS, TicketConfig
+from scaling_studies.progress import StageTimer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The Quantum Ridgelet Transform on tensor networks: winning tickets, sampled exactly.",
+)
+
+
+@app.command()
+def info() -> None:
+    """Show versions, the machine, and which backends it has; for a missing one, why and what to do."""
+    from engine import backends
+    from scaling_studies import provenance
+
+    console = Console()
+    table = Table("backend", "here", "version", "device", "what is missing, and the mend")
+    for found in backends().values():
+        reason = f"{found.reason}; {found.mend}" if found.reason else ""
+        table.add_row(
+            found.name, "yes" if found.available else "no", found.version or "-", found.device, reason
+        )
+    console.print(table)
+    for name, value in {**provenance.machine("auto"), **provenance.versions()}.items():
+        if name != "backend":
+            console.print(f"{name}: {value}", highlight=False)
+
+
+@app.command()
+def ticket(
+    data: Annotated[
+        Path | None, typer.Option(help="npz (arrays x, y), csv or parquet; left out: digits")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="the target's array or column")] = None,
+    quantiser: Annotated[str, typer.Option(help="auto, uniform, quantile or pca-quantile")] = "auto",
+    levels: Annotated[int, typer.Option(help="levels of a feature")] = 17,
+    modulus: Annotated[int, typer.Option(help="the prime P; P / levels is the guard band")] = 127,
+    components: Annotated[int | None, typer.Option(help="principal components of pca-quantile")] = None,
+    activation: Annotated[
+        str, typer.Option(help="names to choose from, by commas")
+    ] = "cosine,triangle,gaussian",
+    smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = "0.4,0.55,0.7,1.0",
+    tolerance: Annotated[float, typer.Option(help="relative error of a smoothed state")] = 0.05,
+    broad: Annotated[float, typer.Option(help="width of the comparison with the filter; 0 for none")] = 2.0,
+    broad_tolerance: Annotated[float, typer.Option(help="relative error of that state")] = 0.2,
+    nodes: Annotated[str, typer.Option(help="node counts, by commas")] = "16,32,64,128,256,512,1024",
+    seeds: Annotated[int, typer.Option(help="how many seeds")] = 3,
+    epochs: Annotated[int, typer.Option(help="epochs of training all parameters; 0 for none")] = 40,
+    methods: Annotated[str, typer.Option(help="what to compare, by commas")] = ",".join(METHODS),
+    backend: Annotated[str, typer.Option(help="auto, numpy, cupy or cuquantum")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="output folder; left out: runs/ticket-<time>")] = None,
+) -> None:
+    """Draw winning tickets from data and compare them; writes nodes, weights, metrics and a report."""
+    import datetime
+
+    folder = out or Path("runs") / f"ticket-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    config = TicketConfig(
+        data=data,
+        target=target,
+        quantiser=quantiser,
+        levels=levels,
+        modulus=modulus,
+        components=components,
+        activations=_words(activation),
+        smoothings=_numbers(smoothing, float, "smoothing"),
+        tolerance=tolerance,
+        broad=broad or None,
+        broad_tolerance=broad_tolerance,
+        nodes=_numbers(nodes, int, "nodes"),
+        seeds=seeds,
+        epochs=epochs,
+        methods=_words(methods),
+        backend=backend,
+        out=folder,
+    )
+    from scaling_studies.experiments.ticket import run_ticket
+
+    command = shlex.join(["qrt-tn", *sys.argv[1:]])
+    written = run_ticket(config, command, StageTimer())
+    print(f"report: {written}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str, kind: type, name: str) -> tuple[Any, ...]:
+    numbers = []
+    for word in _words(text):
+        try:
+            numbers.append(kind(word))
+        except ValueError:
+            wanted = "whole numbers" if kind is int else "numbers"
+            raise ValueError(f"{name} holds {word!r}; give {wanted} separated by commas") from None
+    return tuple(numbers)
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line and exit code 2, an interrupt in 130."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except (ValueError, TyperException) as error:
+        print(f"qrt-tn: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("qrt-tn: interrupted; nothing was left half-written", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
