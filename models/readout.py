@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 # For features of unit variance and a thousand points or so: from hardly any shrinkage to a strong one.
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 4, 13))

@@ -53,7 +53,7 @@ def ticket(
     activation: Annotated[
         str, typer.Option(help="names to choose from, by commas")
     ] = "cosine,triangle,gaussian",
-    smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = "0.4,0.55,0.7,1.0",
+    smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = "0.4,0.5,0.6,0.8",
     tolerance: Annotated[float, typer.Option(help="relative error of a smoothed state")] = 0.05,
     broad: Annotated[float, typer.Option(help="width of the comparison with the filter; 0 for none")] = 2.0,
     broad_tolerance: Annotated[float, typer.Option(help="relative error of that state")] = 0.2,
@@ -114,7 +114,8 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (ValueError, TyperException) as error:
-        print(f"qrt-tn: {' '.join(str(error).split())}", file=sys.stderr)
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        print(f"qrt-tn: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("qrt-tn: interrupted; nothing was left half-written", file=sys.stderr)

@@ -46,7 +46,7 @@ class TicketConfig:
     modulus: int = 127
     components: int | None = None
     activations: tuple[str, ...] = ("cosine", "triangle", "gaussian")
-    smoothings: tuple[float, ...] = (0.4, 0.55, 0.7, 1.0)
+    smoothings: tuple[float, ...] = (0.4, 0.5, 0.6, 0.8)
     tolerance: float = 0.05
     broad: float | None = 2.0
     broad_tolerance: float = 0.2
@@ -58,10 +58,17 @@ class TicketConfig:
     out: Path = Path("runs/ticket")
 
     def __post_init__(self) -> None:
-        resolve(self.backend)
+        self._check_grid()
+        self._check_comparison()
+        object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise ValueError(f"{self.out} exists and is not an empty folder; give another with --out")
+
+    def _check_grid(self) -> None:
+        """What makes states: quantiser, modulus, activations, widths and tolerances."""
         kind = "uniform" if self.quantiser == "auto" else self.quantiser
         Quantizer(kind, self.levels, self.modulus, self.components)
-        for name in ("activations", "smoothings", "nodes", "methods"):
+        for name in ("activations", "smoothings", "nodes"):
             if not getattr(self, name):
                 raise ValueError(f"no {name} given; give at least one")
         for activation in self.activations:
@@ -72,11 +79,14 @@ class TicketConfig:
         for tolerance in (self.tolerance, self.broad_tolerance):
             if not 1e-6 <= tolerance < 1:
                 raise ValueError(f"tolerance is {tolerance}; give a relative error from 1e-6 to below 1")
+
+    def _check_comparison(self) -> None:
+        """What is compared, how often, and where it runs."""
+        resolve(self.backend)
         if min(self.nodes) < 1:
             raise ValueError(f"the number of nodes is {min(self.nodes)}; give at least 1")
         if len(set(self.nodes)) < len(self.nodes):
             raise ValueError(f"nodes {self.nodes} name a count twice; give each once")
-        object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
         if self.seeds < 1:
             raise ValueError(f"the number of seeds is {self.seeds}; give at least 1")
         if self.epochs < 0:
@@ -86,10 +96,8 @@ class TicketConfig:
             raise ValueError(f"unknown method {unknown[0]!r}; choose from {', '.join(METHODS)}")
         if "qrt-smoothed" not in self.methods:
             raise ValueError(
-                "methods leave out qrt-smoothed, the ticket that all others are set against; add it"
+                "methods leave out qrt-smoothed, which the others are set against; add it"
             )
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ValueError(f"{self.out} exists and is not an empty folder; give another with --out")
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

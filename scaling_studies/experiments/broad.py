@@ -4,9 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from models import select_ridge
+from scaling_studies.experiments.fitting import mean_scores, scores_by_draw
 from scaling_studies.experiments.folds import Fold
 from scaling_studies.experiments.sources import Setting, Sources, inputs
 from scaling_studies.parallel import side_by_side
@@ -31,32 +29,18 @@ def _rows(sources: Sources, method: str, fold: Fold, setting: Setting) -> list[d
     source = "qrt-smoothed" if method == "qrt" else "filter"
     network = sources.network(source, fold, setting, max(COUNTS) * DRAWS, STREAM)
     features = network.compute_features(inputs(network, fold))
-    rows = []
-    for count in COUNTS:
-        found = [_fitted(fold, features[:, k * count : (k + 1) * count]) for k in range(DRAWS)]
-        means = {
-            name: None if found[0][name] is None else float(np.mean([row[name] or 0.0 for row in found]))
-            for name in found[0]
+    return [
+        {
+            "method": f"{method}-broad",
+            "training": "fitted",
+            "nodes": count,
+            "seed": fold.seed,
+            "draws": DRAWS,
+            "activation": setting.activation,
+            "smoothing": setting.smoothing,
+            **mean_scores(scores_by_draw(fold, features[:, : count * DRAWS], count)),
+            "seconds": None,
+            "parameters": (count + 1) * fold.outputs,
         }
-        rows.append(
-            {
-                "method": f"{method}-broad",
-                "training": "fitted",
-                "nodes": count,
-                "seed": fold.seed,
-                "activation": setting.activation,
-                "smoothing": setting.smoothing,
-                **means,
-                "seconds": None,
-                "parameters": (count + 1) * fold.outputs,
-            }
-        )
-    return rows
-
-
-def _fitted(fold: Fold, features: np.ndarray) -> dict[str, float | None]:
-    train, validation = fold.split.train, fold.split.validation
-    kernel, bias, _ = select_ridge(
-        features[train], fold.targets[train], features[validation], fold.targets[validation]
-    )
-    return fold.scores(features @ kernel + bias)
+        for count in COUNTS
+    ]

@@ -1,4 +1,4 @@
-"""One seed's share of a data set: its split, its grid points, and the targets that states and networks see."""
+"""One seed's share of a data set: its split, its grid points, and the targets to learn."""
 
 from dataclasses import dataclass
 from pathlib import Path

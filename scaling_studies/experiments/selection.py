@@ -1,4 +1,4 @@
-"""Settings chosen on the validation points: activation, smoothing width and bandwidth, at a few node counts."""
+"""Settings chosen on the validation points: activation, smoothing width and bandwidth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from functools import partial
 
 import numpy as np
 
-from models import select_ridge
+from scaling_studies.experiments.fitting import Scores, draws_at, mean_scores, scores_by_draw
 from scaling_studies.experiments.folds import Fold
 from scaling_studies.experiments.sources import Setting, Sources, inputs
 from scaling_studies.parallel import side_by_side
 
 COUNTS = (16, 64, 256)  # the counts at which settings are compared
-Scores = dict[str, float | None]
 STREAM = 1  # nodes drawn to choose are not the nodes that are reported
 
 
@@ -67,17 +66,12 @@ def choose(
 
 
 def _scores(sources: Sources, method: str, fold: Fold, setting: Setting, counts: list[int]) -> list[Scores]:
-    network = sources.network(method, fold, setting, max(counts), STREAM)
+    most = max(count * draws_at(count) for count in counts)
+    network = sources.network(method, fold, setting, most, STREAM)
     features = network.compute_features(inputs(network, fold))
-    train, validation = fold.split.train, fold.split.validation
-    found = []
-    for count in counts:
-        phi = features[:, :count]
-        kernel, bias, _ = select_ridge(
-            phi[train], fold.targets[train], phi[validation], fold.targets[validation]
-        )
-        found.append(fold.scores(phi @ kernel + bias))
-    return found
+    return [
+        mean_scores(scores_by_draw(fold, features[:, : count * draws_at(count)], count)) for count in counts
+    ]
 
 
 def _rank(found: list[Scores]) -> tuple[float, float]:

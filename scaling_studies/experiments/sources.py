@@ -11,7 +11,7 @@ from sklearn.metrics import pairwise_distances
 
 from models import CosineNetwork, DenseNetwork, RidgeNetwork
 from models.shallow import ShallowNetwork
-from qrt_tn import QuantumRidgeletTransform, RidgeNodes, Ridgelet, filter_nodes, states, uniform_nodes
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, filter_nodes, states, uniform_nodes
 from scaling_studies.config import TicketConfig
 from scaling_studies.experiments.folds import Fold
 from scaling_studies.parallel import side_by_side
@@ -117,7 +117,7 @@ def inputs(network: ShallowNetwork, fold: Fold) -> np.ndarray:
 
 
 def _median_gamma(fold: Fold) -> float:
-    """gamma of exp(-gamma |x - y|^2) at the median distance of training points."""
+    """The gamma of exp(-gamma |x - y|^2) at the median distance of training points."""
     some = fold.scaled[fold.split.train[:500]]
     squares = pairwise_distances(some, metric="sqeuclidean")
     return 0.5 / float(np.median(squares[squares > 0]))

@@ -12,11 +12,12 @@ import numpy as np
 from engine.atomic import save_tensors
 from engine.backends import resolve
 from engine.scaled import Scaled
-from models import Dataset, RidgeNetwork, select_ridge, train_many
+from models import Dataset, RidgeNetwork, train_many
 from models.shallow import ShallowNetwork
 from scaling_studies import provenance, report, store
 from scaling_studies.config import TicketConfig
 from scaling_studies.experiments import broad
+from scaling_studies.experiments.fitting import Scores, draws_at, fit, mean_scores, scores_by_draw
 from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
 from scaling_studies.experiments.selection import Choice, choose
 from scaling_studies.experiments.showcase import showcase
@@ -25,6 +26,7 @@ from scaling_studies.parallel import side_by_side
 from scaling_studies.progress import StageTimer
 
 STREAM = 2
+OTHERS = 6  # further draws of the same size, for the mean only
 SHOWN_AT = 256  # the node count whose setting the report shows nodes and states of
 Row = dict[str, Any]
 
@@ -95,15 +97,16 @@ class _Run:
         self.points = inputs(network, fold)
         self.seconds = seconds  # spent on drawing the nodes
 
-    def row(self, training: str, outputs: np.ndarray, seconds: float, parameters: int) -> Row:
+    def row(self, training: str, scores: Scores, seconds: float, parameters: int, draws: int = 1) -> Row:
         return {
             "method": self.method,
             "training": training,
             "nodes": self.network.nodes,
             "seed": self.fold.seed,
+            "draws": draws,
             "activation": self.setting.activation,
             "smoothing": self.setting.smoothing,
-            **self.fold.scores(outputs),
+            **scores,
             "seconds": seconds,
             "parameters": parameters,
         }
@@ -134,14 +137,15 @@ def _fit(run: _Run, sources: Sources, folder: Path) -> list[Row]:
         rows.append(_importance(run, sources, folder))
     if run.method != "dense":
         start = time.perf_counter()
-        phi = network.compute_features(run.points)
-        train, validation = fold.split.train, fold.split.validation
-        kernel, bias, _ = select_ridge(
-            phi[train], fold.targets[train], phi[validation], fold.targets[validation]
-        )
+        kernel, bias, scores = fit(fold, network.compute_features(run.points))
         network.set_output_weights(kernel, bias)
         seconds = run.seconds + time.perf_counter() - start
-        rows.append(run.row("fitted", phi @ kernel + bias, seconds, kernel.size + bias.size))
+        found = [scores]
+        if draws_at(network.nodes) > 1:
+            count = network.nodes * (draws_at(network.nodes) - 1)
+            others = sources.network(run.method, fold, run.setting, count, OTHERS)
+            found += scores_by_draw(fold, others.compute_features(run.points), network.nodes)
+        rows.append(run.row("fitted", mean_scores(found), seconds, kernel.size + bias.size, len(found)))
     if run.method == "qrt-smoothed":
         network.save(run.path(folder, "fitted"))
     return rows
@@ -170,7 +174,9 @@ def _importance(run: _Run, sources: Sources, folder: Path) -> Row:
     outputs, targets = network.predict(run.points).astype(np.float64), fold.state_targets
     scale = np.vdot(outputs[train], targets) / np.vdot(outputs[train], outputs[train])
     outputs = outputs * scale + fold.targets[train].mean(axis=0)
-    return run.row("none", outputs, time.perf_counter() - start, 1) | {"method": "qrt-importance"}
+    return run.row("none", fold.scores(outputs), time.perf_counter() - start, 1) | {
+        "method": "qrt-importance"
+    }
 
 
 def _groups(runs: list[_Run]) -> list[list[_Run]]:
@@ -198,7 +204,9 @@ def _train(group: list[_Run], config: TicketConfig, folder: Path) -> list[Row]:
     rows = []
     for run in group:
         outputs = run.network.predict(run.points)
-        rows.append(run.row("trained", outputs, run.seconds + seconds, run.network.parameter_count()))
+        rows.append(
+            run.row("trained", run.fold.scores(outputs), run.seconds + seconds, run.network.parameter_count())
+        )
         if run.method == "qrt-smoothed":
             run.network.save(run.path(folder, "trained"))
     return rows

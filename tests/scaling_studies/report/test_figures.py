@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from scaling_studies import figures, node_count_figures, node_figures
-from scaling_studies.style import FIGURE_SETTINGS, METHODS, NEGATIVE, POSITIVE, in_page_colours, plain
-from scaling_studies.ticket_folder import load
+from scaling_studies.report import figures, node_panels, score_panels
+from scaling_studies.report.folder import load
+from scaling_studies.report.style import FIGURE_SETTINGS, METHODS, NEGATIVE, POSITIVE, in_page_colours, plain
 
 Folder = Callable[..., Path]
 PANELS = [
@@ -81,7 +81,7 @@ def test_one_seed_has_no_band(ticket_folder: Folder) -> None:
 def test_the_accuracy_axis_is_logarithmic_in_the_error(ticket_folder: Folder) -> None:
     results = load(ticket_folder(methods=("qrt-smoothed",)))
     bands = results.bands(("qrt-smoothed",), "fitted", "test_accuracy")
-    axes = node_count_figures.scores(results, bands, "fitted", "test_accuracy").axes[0]
+    axes = score_panels.scores(results, bands, "fitted", "test_accuracy").axes[0]
     line = next(line for line in axes.lines if len(line.get_xdata()) == 7)
     np.testing.assert_allclose(1 - 10 ** -np.asarray(line.get_ydata()), bands["qrt-smoothed"].median)
     ticks = axes.get_yticks()
@@ -93,7 +93,7 @@ def test_perfect_accuracy_is_drawn_at_half_a_test_point(ticket_folder: Folder) -
     results = load(ticket_folder(methods=("qrt-smoothed",)))
     results.metrics["test_accuracy"][:] = 1.0
     bands = results.bands(("qrt-smoothed",), "fitted", "test_accuracy")
-    axes = node_count_figures.scores(results, bands, "fitted", "test_accuracy").axes[0]
+    axes = score_panels.scores(results, bands, "fitted", "test_accuracy").axes[0]
     line = next(line for line in axes.lines if len(line.get_xdata()) == 7)
     np.testing.assert_allclose(10 ** -np.asarray(line.get_ydata()), 0.5 / 360)
 
@@ -108,7 +108,7 @@ def test_names_of_lines_do_not_touch(ticket_folder: Folder) -> None:
     results.metrics["test_risk"][:] = 0.05
     bands = results.bands(("qrt-smoothed", "filter", "uniform", "random-features"), "fitted", "test_risk")
     assert len(bands) == 4
-    axes = node_count_figures.scores(results, bands, "fitted", "test_risk").axes[0]
+    axes = score_panels.scores(results, bands, "fitted", "test_risk").axes[0]
     heights = label_heights(axes)
     points = axes.get_position().height * axes.get_figure().get_figheight() * 72
     assert np.diff(heights).min() * points > axes.texts[0].get_fontsize()
@@ -122,14 +122,14 @@ def test_a_gain_in_risk_is_a_saving(ticket_folder: Folder) -> None:
     results.metrics["test_risk"][:] = np.where(qrt, 0.1, 0.3)
     gain = results.gain("qrt-broad", "filter-broad", "fitted", "test_risk")
     assert gain is not None
-    axes = node_count_figures.gain(results, gain).axes[0]
+    axes = score_panels.gain(results, gain).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 0.2)
 
 
 def test_a_node_shows_its_frequency_and_its_threshold(ticket_folder: Folder) -> None:
     results = load(ticket_folder())
     for k in (0, 2):
-        upper, lower = node_figures.node(results, k).axes
+        upper, lower = node_panels.node(results, k).axes
         pixels = np.asarray(upper.images[0].get_array())
         u = results.showcase["u"][k].reshape(8, 8)
         assert pixels.shape == (8, 8, 4)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from engine.atomic import atomic_path
-from scaling_studies import figures, report_tables, ticket_folder
-from scaling_studies.report_headline import header, headline, headline_counts
-from scaling_studies.report_html import details, facts, figure, join, number, section, side_by_side
-from scaling_studies.style import BROAD_METHODS, MAIN_METHODS, method_style, style_sheet, training_name
-from scaling_studies.ticket_folder import TicketFolder
+from scaling_studies.report import figures, tables
+from scaling_studies.report.folder import TicketFolder, load
+from scaling_studies.report.headline import header, headline, headline_counts
+from scaling_studies.report.html import details, facts, figure, join, number, section, side_by_side
+from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS, method_style, style_sheet, training_name
 
 DEQUANTISED = '<a href="https://arxiv.org/abs/2605.13979">arXiv:2605.13979</a>'
 
@@ -28,7 +28,7 @@ def write(folder: str | Path) -> Path:
     Raises:
         ValueError: no such folder, or a missing or malformed file in it.
     """
-    results = ticket_folder.load(folder)
+    results = load(folder)
     page = render(results, figures.draw_all(folder))
     target = results.path / "report.html"
     with atomic_path(target) as partial:
@@ -228,9 +228,7 @@ def _state(results: TicketFolder, drawn: dict[str, Path]) -> str:
         "The smoothed data are held as a matrix product state, compressed to a stated tolerance. "
         f"The truncation error is measured.{largest}"
     )
-    return section(
-        "state", "The state", f"<p>{text}</p>", side_by_side(left, right), report_tables.states(states)
-    )
+    return section("state", "The state", f"<p>{text}</p>", side_by_side(left, right), tables.states(states))
 
 
 def _exactness(results: TicketFolder) -> str:
@@ -298,11 +296,11 @@ def _reproduce(results: TicketFolder) -> str:
         f"<pre>{escape(manifest['command'])}</pre>",
         facts(pairs) if pairs else "",
         f"<ul>{notes}</ul>" if notes else "",
-        report_tables.selection(manifest),
-        report_tables.timings(manifest.get("timings") or {}, manifest.get("seconds")),
+        tables.selection(manifest),
+        tables.timings(manifest.get("timings") or {}, manifest.get("seconds")),
         "<h3>All numbers</h3>",
         '<p class="note">Also in metrics.parquet; the figures are SVG files in figures/.</p>',
-        details("Medians and ranges", "every method and node count", report_tables.medians(results)),
-        details("Every run", rows, report_tables.runs(results)),
-        details("Versions", "of what ran", report_tables.versions(manifest.get("versions") or {})),
+        details("Medians and ranges", "every method and node count", tables.medians(results)),
+        details("Every run", rows, tables.runs(results)),
+        details("Versions", "of what ran", tables.versions(manifest.get("versions") or {})),
     )

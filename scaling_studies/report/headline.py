@@ -4,9 +4,9 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report_html import MISSING, facts, join, number, section, span, table
-from scaling_studies.style import method_style, training_name
-from scaling_studies.ticket_folder import TicketFolder
+from scaling_studies.report.folder import TicketFolder
+from scaling_studies.report.html import MISSING, facts, join, number, section, span, table
+from scaling_studies.report.style import method_style, training_name
 
 TICKET = "qrt-smoothed"
 RIVALS = ("filter", "random-features", "dense")

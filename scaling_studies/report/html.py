@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.style import in_page_colours
+from scaling_studies.report.style import in_page_colours
 
 MISSING = "–"
 

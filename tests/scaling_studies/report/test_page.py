@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_studies import report, report_headline
-from scaling_studies.ticket_folder import load
+from scaling_studies import report
+from scaling_studies.report import headline
+from scaling_studies.report.folder import load
 
 Folder = Callable[..., Path]
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -194,7 +195,7 @@ def test_the_headline_is_chosen_by_validation_and_ranked_by_bands(ticket_folder:
             ("dense", "trained"): (0.96, 0.97, 0.98),
         },
     )
-    html = report_headline.headline(results)
+    html = headline.headline(results)
     assert '<p class="big">0.940</p>' in html
     assert "smoothed QRT, output weights fitted, 0.930–0.950" in html
     sentence = (
@@ -203,7 +204,7 @@ def test_the_headline_is_chosen_by_validation_and_ranked_by_bands(ticket_folder:
     assert f"{sentence} the dense network." in html
     trained = (results.metrics["method"] == "qrt-smoothed") & (results.metrics["training"] == "trained")
     results.metrics["validation_accuracy"][trained] = 0.99  # now validation, and not test, prefers it
-    assert '<p class="big">0.110</p>' in report_headline.headline(results)
+    assert '<p class="big">0.110</p>' in headline.headline(results)
 
 
 @pytest.mark.parametrize(
@@ -217,14 +218,14 @@ def test_the_headline_is_chosen_by_validation_and_ranked_by_bands(ticket_folder:
     ],
 )
 def test_verdicts(own: Any, other: Any, higher: bool, word: str) -> None:
-    assert report_headline.verdict(own, other, higher) == word
+    assert headline.verdict(own, other, higher) == word
 
 
 def test_headline_counts(ticket_folder: Folder) -> None:
-    assert report_headline.headline_counts(load(ticket_folder())) == [64, 256]
-    assert report_headline.headline_counts(load(ticket_folder(node_counts=(8, 64)))) == [64]
-    assert report_headline.headline_counts(load(ticket_folder(node_counts=(8, 16, 32, 128)))) == [16, 32]
-    assert report_headline.headline_counts(load(ticket_folder(node_counts=(8,)))) == [8]
+    assert headline.headline_counts(load(ticket_folder())) == [64, 256]
+    assert headline.headline_counts(load(ticket_folder(node_counts=(8, 64)))) == [64]
+    assert headline.headline_counts(load(ticket_folder(node_counts=(8, 16, 32, 128)))) == [16, 32]
+    assert headline.headline_counts(load(ticket_folder(node_counts=(8,)))) == [8]
 
 
 def test_the_gain_over_the_filter_is_told_in_numbers(ticket_folder: Folder) -> None:

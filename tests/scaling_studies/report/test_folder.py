@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.atomic import load_tensors, save_tensors
-from scaling_studies.ticket_folder import load
+from scaling_studies.report.folder import load
 
 Folder = Callable[..., Path]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.report_html import MISSING, number, span, table
-from scaling_studies.style import METHODS, method_style
-from scaling_studies.ticket_folder import TicketFolder
+from scaling_studies.report.folder import TicketFolder
+from scaling_studies.report.html import MISSING, number, span, table
+from scaling_studies.report.style import METHODS, method_style
 
 
 def states(entries: Sequence[dict[str, Any]]) -> str:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from qrt_tn.field import centred
-from scaling_studies.style import INK, METHODS, MUTED, NEGATIVE, PAPER, POSITIVE, RULE, panel, plain
-from scaling_studies.ticket_folder import TicketFolder
+from scaling_studies.report.folder import TicketFolder
+from scaling_studies.report.style import INK, METHODS, MUTED, NEGATIVE, PAPER, POSITIVE, RULE, panel, plain
 
 NODE_SPECTRA = {
     "node_spectrum_unsmoothed": ("QRT, unsmoothed", METHODS["qrt-unsmoothed"].colour),

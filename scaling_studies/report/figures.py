@@ -8,9 +8,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from engine.atomic import atomic_path
-from scaling_studies import node_count_figures, node_figures, ticket_folder
-from scaling_studies.style import BROAD_METHODS, FIGURE_SETTINGS, MAIN_METHODS
-from scaling_studies.ticket_folder import TicketFolder
+from scaling_studies.report import node_panels, score_panels
+from scaling_studies.report.folder import TicketFolder, load
+from scaling_studies.report.style import BROAD_METHODS, FIGURE_SETTINGS, MAIN_METHODS
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:
@@ -27,7 +27,7 @@ def draw_all(folder: str | Path) -> dict[str, Path]:
     Raises:
         ValueError: no such folder, or a missing or malformed file in it.
     """
-    results = ticket_folder.load(folder)
+    results = load(folder)
     place = results.path / "figures"
     place.mkdir(exist_ok=True)
     paths = {}
@@ -47,20 +47,20 @@ def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
             if bands:
                 yield (
                     f"{kind}-{training}",
-                    node_count_figures.scores(results, bands, training, f"test_{kind}"),
+                    score_panels.scores(results, bands, training, f"test_{kind}"),
                 )
     yield from _broad_panels(results)
     for k in range(len(results.showcase["b"])):
-        yield f"node-{k + 1:02d}", node_figures.node(results, k)
-    if any(name in results.showcase for name in node_figures.NODE_SPECTRA):
-        yield "node-spectrum", node_figures.node_spectrum(results)
+        yield f"node-{k + 1:02d}", node_panels.node(results, k)
+    if any(name in results.showcase for name in node_panels.NODE_SPECTRA):
+        yield "node-spectrum", node_panels.node_spectrum(results)
     if "ridgelet_spectrum" in results.showcase:
-        yield "ridgelet-spectrum", node_figures.ridgelet_spectrum(results)
+        yield "ridgelet-spectrum", node_panels.ridgelet_spectrum(results)
     states = results.manifest.get("states") or []
     if any(state.get("bond_dimensions") for state in states):
-        yield "bond-dimensions", node_figures.bond_dimensions(results)
+        yield "bond-dimensions", node_panels.bond_dimensions(results)
     if any(state.get("schmidt_values") for state in states):
-        yield "schmidt-values", node_figures.schmidt_values(results)
+        yield "schmidt-values", node_panels.schmidt_values(results)
 
 
 def _broad_panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
@@ -69,6 +69,6 @@ def _broad_panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
         gain = results.gain(*BROAD_METHODS, training, score)
         if gain is not None:
             bands = results.bands(BROAD_METHODS, training, score)
-            yield f"broad-{training}", node_count_figures.scores(results, bands, training, score)
-            yield f"broad-gain-{training}", node_count_figures.gain(results, gain)
+            yield f"broad-{training}", score_panels.scores(results, bands, training, score)
+            yield f"broad-gain-{training}", score_panels.gain(results, gain)
             return  # one way of training answers the question; the tables have both

@@ -1,0 +1,49 @@
+"""Output weights fitted in closed form to drawn nodes, and scores averaged over draws of few nodes."""
+
+import numpy as np
+
+from models import select_ridge
+from scaling_studies.experiments.folds import Fold
+
+Scores = dict[str, float | None]
+BUDGET = 512  # nodes that the draws of one small network share: 8 draws of up to 64 nodes, 2 of 256
+MOST_DRAWS = 8
+
+
+def draws_at(count: int) -> int:
+    """How many draws of `count` nodes to average: fewer nodes vary more from draw to draw."""
+    return max(1, min(MOST_DRAWS, BUDGET // count))
+
+
+def fit(fold: Fold, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, Scores]:
+    """Ridge regression on the training points, its penalty chosen on the validation points.
+
+    Args:
+        fold: the data.
+        features: of all points, shape (M, N).
+
+    Returns:
+        kernel (N, C), bias (C,), and the scores.
+    """
+    train, validation = fold.split.train, fold.split.validation
+    kernel, bias, _ = select_ridge(
+        features[train], fold.targets[train], features[validation], fold.targets[validation]
+    )
+    return kernel, bias, fold.scores(features @ kernel + bias)
+
+
+def scores_by_draw(fold: Fold, features: np.ndarray, count: int) -> list[Scores]:
+    """The scores of each run of `count` nodes among those of `features`, shape (M, a multiple of count)."""
+    return [
+        fit(fold, features[:, start : start + count])[2]
+        for start in range(0, features.shape[1] - count + 1, count)
+    ]
+
+
+def mean_scores(found: list[Scores]) -> Scores:
+    """The mean of each score over draws; None where it was not measured."""
+    means: Scores = {}
+    for name in found[0]:
+        values = [row[name] for row in found]
+        means[name] = None if None in values else float(np.mean(np.array(values, dtype=np.float64)))
+    return means

@@ -1,0 +1,52 @@
+"""A small data set of three noisy prototypes, cheap enough to run the main job on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import Dataset
+from scaling_studies.config import TicketConfig
+from scaling_studies.experiments.folds import Fold, make_folds
+from scaling_studies.experiments.sources import Sources
+
+
+def prototypes(points: int = 150, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(3, dim)) * 2
+    labels = np.arange(points) % 3
+    return centres[labels] + 0.5 * rng.normal(size=(points, dim)), labels
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., TicketConfig]:
+    def make(**changes: Any) -> TicketConfig:
+        settings: dict[str, Any] = {
+            "activations": ("cosine", "triangle"),
+            "smoothings": (0.5, 0.8),
+            "nodes": (4, 20),
+            "seeds": 2,
+            "epochs": 2,
+            "broad": None,
+            "modulus": 31,
+            "levels": 9,
+            "out": tmp_path / "run",
+        }
+        return TicketConfig(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def folds(config: Callable[..., TicketConfig]) -> list[Fold]:
+    x, labels = prototypes()
+    return make_folds(Dataset(x, labels, "prototypes", ("a", "b", "c")), config())
+
+
+@pytest.fixture
+def sources(folds: list[Fold], config: Callable[..., TicketConfig]) -> Sources:
+    made = Sources(folds, config())
+    made.build_states((0.5, 0.8), 0.05, lambda: None)
+    return made

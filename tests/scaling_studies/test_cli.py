@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scaling_studies import cli
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["qrt-tn", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def test_info_names_every_backend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "info") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("numpy", "cupy", "cuquantum", "python"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--modulus", "100"], "100"),
+        (["--nodes", "16,many"], "'many'"),
+        (["--nodes", "0"], "number of nodes is 0"),
+        (["--smoothing", ""], "no smoothings given"),
+        (["--seeds", "three"], "seeds"),
+        (["--frobnicate"], "frobnicate"),
+        (["--activation", "swish"], "swish"),
+        (["--data", "nothing.npz"], "nothing.npz"),
+        (["--data", "notes.txt"], "notes.txt"),
+        (["--backend", "abacus"], "abacus"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "ticket", *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    assert line.startswith("qrt-tn: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.full((30, 2), np.nan), np.arange(30) % 2, "nan"),
+        (np.ones((30, 2)), np.arange(30) % 2, "constant data"),
+        (np.random.default_rng(0).normal(size=(30, 2)), np.zeros(30, dtype=int), "constant data"),
+        (np.empty((0, 2)), np.empty(0, dtype=int), "empty"),
+        (np.random.default_rng(0).normal(size=(30, 2)), np.arange(29) % 2, "30 points but 29"),
+    ],
+)
+def test_bad_data_ends_in_one_line_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", x=x, y=y)
+    assert call(monkeypatch, "ticket", "--data", "data.npz") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
