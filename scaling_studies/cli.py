@@ -56,7 +56,7 @@ def ticket(
     smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = "0.4,0.5,0.6,0.8",
     tolerance: Annotated[float, typer.Option(help="relative error of a smoothed state")] = 0.05,
     broad: Annotated[float, typer.Option(help="width of the comparison with the filter; 0 for none")] = 2.0,
-    broad_tolerance: Annotated[float, typer.Option(help="relative error of that state")] = 0.2,
+    broad_tolerance: Annotated[float, typer.Option(help="relative error of that state")] = 0.25,
     nodes: Annotated[str, typer.Option(help="node counts, by commas")] = "16,32,64,128,256,512,1024",
     seeds: Annotated[int, typer.Option(help="how many seeds")] = 3,
     epochs: Annotated[int, typer.Option(help="epochs of training all parameters; 0 for none")] = 40,

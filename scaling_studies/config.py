@@ -49,7 +49,7 @@ class TicketConfig:
     smoothings: tuple[float, ...] = (0.4, 0.5, 0.6, 0.8)
     tolerance: float = 0.05
     broad: float | None = 2.0
-    broad_tolerance: float = 0.2
+    broad_tolerance: float = 0.25
     nodes: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 1024)
     seeds: int = 3
     epochs: int = 40
@@ -95,9 +95,7 @@ class TicketConfig:
         if unknown:
             raise ValueError(f"unknown method {unknown[0]!r}; choose from {', '.join(METHODS)}")
         if "qrt-smoothed" not in self.methods:
-            raise ValueError(
-                "methods leave out qrt-smoothed, which the others are set against; add it"
-            )
+            raise ValueError("methods leave out qrt-smoothed, which the others are set against; add it")
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON can hold them."""

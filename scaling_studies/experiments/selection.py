@@ -11,7 +11,7 @@ from scaling_studies.experiments.folds import Fold
 from scaling_studies.experiments.sources import Setting, Sources, inputs
 from scaling_studies.parallel import side_by_side
 
-COUNTS = (16, 64, 256)  # the counts at which settings are compared
+COUNTS = (16, 64, 256, 512)  # the counts at which settings are compared
 STREAM = 1  # nodes drawn to choose are not the nodes that are reported
 
 

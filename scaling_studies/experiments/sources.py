@@ -48,7 +48,8 @@ class Sources:
         if method in ("qrt-smoothed", "filter"):
             return [Setting(a, w) for a in self.config.activations for w in self.config.smoothings]
         if method in ("qrt-unsmoothed", "uniform"):
-            return [Setting(a) for a in self.config.activations]
+            # they know nothing between the training points with any activation
+            return [Setting(self.config.activations[0])]
         return [Setting(bandwidth=b) for b in BANDWIDTHS] if method == "random-features" else [Setting()]
 
     def build_states(self, widths: tuple[float, ...], tolerance: float, done: Callable[[], None]) -> None:

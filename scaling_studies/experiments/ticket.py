@@ -70,12 +70,16 @@ def run_ticket(config: TicketConfig, command: str, timer: StageTimer) -> Path:
                 sources.build_states((config.broad,), config.broad_tolerance, stage.advance)
             with timer.stage("The transform against its filter", 2 * len(folds)) as stage:
                 rows += broad.compare(sources, config.broad, stage.advance)
-        manifest = _manifest(dataset, folds, sources, choice, config, command)
+        tasks = [
+            partial(_manifest, dataset, sources, choice, config, command),
+            partial(showcase, sources, folds[0], choice.at("qrt-smoothed", SHOWN_AT)),
+        ]
+        with timer.stage("Describing states and nodes", len(tasks)) as stage:
+            manifest, shown = side_by_side(tasks, stage.advance)
         for fold in folds:
             fold.quantizer.save(folder / f"quantizer-seed{fold.seed}.safetensors")
         store.write_table(folder / "metrics.parquet", rows)
-        tensors = showcase(sources, folds[0], choice.at("qrt-smoothed", SHOWN_AT))
-        save_tensors(folder / "showcase.safetensors", tensors, {"format": "qrt-tn.showcase"})
+        save_tensors(folder / "showcase.safetensors", shown, {"format": "qrt-tn.showcase"})
         manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
         store.write_json(folder / "manifest.json", manifest)
         with timer.stage("Report", 1) as stage:
@@ -213,8 +217,9 @@ def _train(group: list[_Run], config: TicketConfig, folder: Path) -> list[Row]:
 
 
 def _manifest(
-    dataset: Dataset, folds: list[Fold], sources: Sources, choice: Choice, config: TicketConfig, command: str
+    dataset: Dataset, sources: Sources, choice: Choice, config: TicketConfig, command: str
 ) -> dict[str, Any]:
+    folds = sources.folds
     split = folds[0].split
     chosen = choice.at("qrt-smoothed", SHOWN_AT)
     widths = [width for width in (chosen.smoothing, config.broad) if width is not None]
@@ -237,6 +242,7 @@ def _manifest(
         "guard_band": folds[0].quantizer.guard_band,
         "activation": chosen.activation,
         "smoothing": chosen.smoothing,
+        "shown_at": SHOWN_AT,
         "tolerance": config.tolerance,
         "seeds": [fold.seed for fold in folds],
         "node_counts": list(config.nodes),

@@ -26,6 +26,7 @@ NUMBER_COLUMNS = (
     "seconds",
     "parameters",
 )
+OPTIONAL_COLUMNS = ("draws",)
 SHOWCASE_FORMAT = "qrt-tn.showcase"
 # The shape of each showcase array: K nodes, D coordinates, P grid points. The first four tell of drawn
 # nodes and are needed; a run that has no filter, say, may leave out a spectrum.
@@ -181,7 +182,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     kinds: dict[str, type] = {"title": str, "command": str, "dataset": dict, "modulus": int, "seeds": list}
     _check_kinds(path, manifest, kinds)
     _check_kinds(path, manifest["dataset"], {"points": int, "dim": int})
-    optional: dict[str, type] = dict.fromkeys(("node_counts", "selection", "states", "notes"), list)
+    optional: dict[str, type] = dict.fromkeys(("node_counts", "selection", "chosen", "states", "notes"), list)
     optional |= dict.fromkeys(("broad", "timings", "versions", "machine"), dict)
     _check_kinds(
         path, manifest, {key: kind for key, kind in optional.items() if manifest.get(key) is not None}
@@ -213,7 +214,7 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
     if table.num_rows == 0:
         raise ValueError(f"{path} holds no rows; {AGAIN}")
     metrics = {name: np.array(table[name].to_pylist(), dtype=object) for name in TEXT_COLUMNS}
-    for name in NUMBER_COLUMNS:
+    for name in (*NUMBER_COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)):
         try:
             metrics[name] = np.array(
                 [np.nan if v is None else float(v) for v in table[name].to_pylist()], dtype=np.float64

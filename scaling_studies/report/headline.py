@@ -32,10 +32,11 @@ def header(results: TicketFolder) -> str:
     pairs.append(("grid", f"Z<sub>{manifest['modulus']}</sub>{levels}"))
     if manifest.get("guard_band"):
         pairs.append(("guard band", f"{float(manifest['guard_band']):.3g} ×"))
+    at = f" at {number(manifest['shown_at'])} nodes" if manifest.get("shown_at") else ""
     if manifest.get("activation"):
-        pairs.append(("activation", escape(str(manifest["activation"]))))
+        pairs.append((f"activation{at}", escape(str(manifest["activation"]))))
     if manifest.get("smoothing") is not None:
-        pairs.append(("smoothing", f"w = {number(manifest['smoothing'])}"))
+        pairs.append((f"smoothing{at}", f"w = {number(manifest['smoothing'])}"))
     pairs.append(("seeds", ", ".join(escape(str(seed)) for seed in manifest["seeds"])))
     return (
         '<header>\n<p class="kicker">QRT-TN · ticket report</p>\n'

@@ -109,10 +109,11 @@ def ridgelet_spectrum(results: TicketFolder) -> Figure:
     weight = spectrum[v] + spectrum[-v] if modulus > 2 else spectrum[v]
     shown = weight > 1e-7
     bottom = max(float(weight[shown].min(initial=1)) / 3, 1e-7)
-    axes.vlines(v[shown], bottom, weight[shown], color=BLUE, linewidth=1.6, alpha=0.5)
+    axes.vlines(v[shown], min(bottom, 0.1), weight[shown], color=BLUE, linewidth=1.6, alpha=0.5)
     axes.plot(v[shown], weight[shown], "o", color=BLUE, markersize=4)
     axes.set_yscale("log")
-    axes.set_ylim(bottom, 4)
+    axes.set_ylim(min(bottom, 0.1), 4)
+    axes.set_xlim(0, max(8, int(v[shown].max(initial=1)) + 1))
     _decades(axes)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("harmonic |v|")
@@ -148,7 +149,7 @@ def schmidt_values(results: TicketFolder) -> Figure:
 
     def draw(axes: Axes, state: dict[str, Any], **line: Any) -> None:
         values = np.sort(np.asarray(state["schmidt_values"], dtype=np.float64))[::-1]
-        values = values[values > 0]
+        values = values[values > 1e-6 * values[:1]]  # beyond lies the rounding of truncated bonds
         axes.plot(np.arange(1, len(values) + 1), values / values[:1], marker=".", markersize=4, **line)
 
     figure, axes = _of_states(results, "schmidt_values", draw)

@@ -75,7 +75,7 @@ def _accuracy(results: TicketFolder, drawn: dict[str, Path]) -> str:
     panels = side_by_side(
         _panel(
             results, drawn, "accuracy", "fitted",
-            f"Hidden nodes as drawn; ridge regression fits the output weights.{chance}",
+            f"Hidden nodes as drawn; ridge regression fits the output weights.{_averaged(results)}{chance}",
         ),
         _panel(results, drawn, "accuracy", "trained", f"Gradient descent moves every parameter.{dense}"),
     )  # fmt: skip
@@ -91,6 +91,16 @@ def _accuracy(results: TicketFolder, drawn: dict[str, Path]) -> str:
     )
 
 
+def _averaged(results: TicketFolder) -> str:
+    """Says so where scores of few nodes are means over several draws."""
+    draws = results.metrics.get("draws")
+    if draws is None or not np.nanmax(draws, initial=0) > 1:
+        return ""
+    counts = results.metrics["nodes"][draws > 1]
+    most = number(int(np.nanmax(draws)))
+    return f" Up to {number(int(counts.max()))} nodes, means over up to {most} draws a seed."
+
+
 def _untrained(results: TicketFolder, kind: str) -> str:
     """One sentence on the network whose weights come straight from the amplitudes."""
     for training in results.trainings("qrt-importance"):
@@ -98,7 +108,7 @@ def _untrained(results: TicketFolder, kind: str) -> str:
         if band is not None:
             numbers = zip(band.median, band.nodes, strict=True)
             said = join([f"{number(float(score), 3)} with {number(int(n))} nodes" for score, n in numbers])
-            start = "With no training at all, output weights taken straight from the amplitudes"
+            start = "With output weights straight from the amplitudes, and only their common scale fitted"
             return f"<p>{start}: test {kind} {said}.</p>"
     return ""
 
@@ -296,7 +306,7 @@ def _reproduce(results: TicketFolder) -> str:
         f"<pre>{escape(manifest['command'])}</pre>",
         facts(pairs) if pairs else "",
         f"<ul>{notes}</ul>" if notes else "",
-        tables.selection(manifest),
+        details("How the settings were chosen", "on the validation split", tables.selection(manifest)),
         tables.timings(manifest.get("timings") or {}, manifest.get("seconds")),
         "<h3>All numbers</h3>",
         '<p class="note">Also in metrics.parquet; the figures are SVG files in figures/.</p>',

@@ -53,31 +53,31 @@ def timings(stages: dict[str, float], total: float | None) -> str:
 
 
 def selection(manifest: dict[str, Any]) -> str:
-    """Median validation score of each activation and width that was tried, the chosen pair marked."""
+    """Mean validation score of every setting that was tried, what was chosen at each node count in bold."""
     tried = manifest.get("selection") or []
     key = next((name for name in tried[0] if name.startswith("validation")), None) if tried else None
     if key is None:
         return ""
     counts = sorted({int(entry["nodes"]) for entry in tried})
-    pairs = list(dict.fromkeys((entry.get("activation"), entry.get("smoothing")) for entry in tried))
-    medians = {
-        (entry.get("activation"), entry.get("smoothing"), int(entry["nodes"])): float(np.median(entry[key]))
-        for entry in tried
-    }
-    rows = [
-        [
-            escape(str(activation)),
-            _width(w),
-            *(number(medians.get((activation, w, nodes)), 3) for nodes in counts),
-        ]
-        for activation, w in pairs
-    ]
-    chosen = (manifest.get("activation"), manifest.get("smoothing"))
-    marked = pairs.index(chosen) if chosen in pairs else None
-    shaded = " The shaded row was chosen." if marked is not None else ""
-    text = f"Median {escape(key.replace('_', ' '))} over the seeds.{shaded} The test split took no part."
-    head = ["activation", "w", *(f"{nodes} nodes" for nodes in counts)]
-    return f"<h3>How the settings were chosen</h3>\n<p>{text}</p>" + table(head, rows, marked=marked)
+    means = {(*_setting(entry), int(entry["nodes"])): float(np.mean(entry[key])) for entry in tried}
+    chosen = {(*_setting(entry), int(entry["nodes"])) for entry in manifest.get("chosen") or []}
+    rows = []
+    for method, activation, width, bandwidth in dict.fromkeys(map(_setting, tried)):
+        cells = []
+        for nodes in counts:
+            place = (method, activation, width, bandwidth, nodes)
+            cell = number(means.get(place), 3)
+            cells.append(f"<b>{cell}</b>" if place in chosen else cell)
+        names = (method_style(method).label if method else MISSING, activation or MISSING)
+        rows.append([*map(escape, map(str, names)), _width(width), number(bandwidth), *cells])
+    head = ["method", "activation", "w", "bandwidth", *(f"{nodes} nodes" for nodes in counts)]
+    marks = " What was chosen is bold." if chosen else ""
+    text = f"Mean {escape(key.replace('_', ' '))} over the seeds, output weights fitted.{marks}"
+    return f"<p>{text} The test split took no part.</p>" + table(head, rows, texts=2)
+
+
+def _setting(entry: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    return (entry.get("method"), entry.get("activation"), entry.get("smoothing"), entry.get("bandwidth"))
 
 
 def medians(results: TicketFolder) -> str:

@@ -73,6 +73,7 @@ def write_ticket_folder(
         "node_counts": list(node_counts),
         "selection": [
             {
+                "method": "qrt-smoothed",
                 "activation": activation,
                 "smoothing": w,
                 "nodes": nodes,
@@ -84,6 +85,7 @@ def write_ticket_folder(
             for w in (0.5, 0.7, 1.0)
             for nodes in (64, 256)
         ],
+        "chosen": [{"method": "qrt-smoothed", "activation": "cosine", "smoothing": 0.7, "nodes": 64}],
         "states": [
             {
                 "seed": seed,

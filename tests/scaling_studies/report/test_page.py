@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling_studies import report
-from scaling_studies.report import headline
+from scaling_studies.report import headline, tables
 from scaling_studies.report.folder import load
 
 Folder = Callable[..., Path]
@@ -135,6 +135,19 @@ def test_a_bare_manifest_is_enough(ticket_folder: Folder) -> None:
     bare["dataset"] = {"points": 1797, "dim": 64}
     page = Page(report.write(ticket_folder(manifest_changes=bare)))
     assert "None" not in page.text
+
+
+def test_what_was_chosen_is_bold_among_what_was_tried(ticket_folder: Folder) -> None:
+    folder = ticket_folder()
+    manifest = load(folder).manifest
+    (own,) = [
+        entry
+        for entry in manifest["selection"]
+        if (entry["activation"], entry["smoothing"], entry["nodes"]) == ("cosine", 0.7, 64)
+    ]
+    html = tables.selection(manifest)
+    bold = re.findall(r"<b>(.*?)</b>", html)
+    assert bold == [f"{sum(own['validation_accuracy']) / 3:.3f}"]
 
 
 def test_text_of_the_manifest_is_escaped(ticket_folder: Folder) -> None:

@@ -1,0 +1,1 @@
+"""Timings, apart from the tests: each module is a script with a `main()`."""

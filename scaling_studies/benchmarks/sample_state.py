@@ -1,0 +1,109 @@
+"""Times exact sampling from the unsmoothed state of M points against the bare matrix product it rests on.
+
+    python -m scaling_studies.benchmarks.sample_state [result.json]
+
+The product is N x D by D x M in float32, the shape and type that the sampler multiplies. Both run in turn in
+one process; the medians and their ratio are printed and written as JSON. For one core, set OMP_NUM_THREADS=1.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.atomic import atomic_path
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+
+MODULUS = 127
+LEVELS = 17  # as the handwritten digits have
+NODES = 1024
+# (points M, dimension D, outputs C): the training set of the digits, and one of images of 28 x 28
+SIZES = [(1437, 64, 1), (1437, 64, 10), (5000, 784, 1), (5000, 784, 10)]
+
+
+def measure(points: int, dim: int, outputs: int, *, nodes: int = NODES, runs: int = 7) -> dict[str, Any]:
+    """Median seconds of one batch of nodes, and of the product alone, over interleaved runs.
+
+    Args:
+        points: the number M of random points.
+        dim: their dimension D.
+        outputs: the number C of components of their values.
+        nodes: the number N of nodes of a batch.
+        runs: how often each is timed.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.integers(LEVELS, size=(points, dim))
+    y = rng.normal(size=(points, outputs))
+    started = time.perf_counter()
+    state = states.from_samples(x, y - y.mean(axis=0), MODULUS)
+    built = time.perf_counter() - started
+    qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", MODULUS), backend="numpy")
+    left = rng.integers(-(MODULUS // 2), MODULUS // 2 + 1, size=(nodes, dim)).astype(np.float32)
+    right = np.ascontiguousarray(x.T, dtype=np.float32)
+    product, sampling = [], []
+    for run in range(runs + 1):
+        product.append(_seconds(partial(np.matmul, left, right)))
+        sampling.append(_seconds(partial(qrt.sample, nodes, run)))
+    # the first of each warms up
+    medians = [statistics.median(seconds[1:]) for seconds in (product, sampling)]
+    return {
+        "points": points,
+        "dim": dim,
+        "outputs": outputs,
+        "nodes": nodes,
+        "runs": runs,
+        "build_seconds": built,
+        "product_seconds": medians[0],
+        "sampling_seconds": medians[1],
+        "ratio": medians[1] / medians[0],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all sizes, print a line each, and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", nargs="?", type=Path, help="a JSON file for the results")
+    parser.add_argument("--runs", type=int, default=7, help="how often each size is timed")
+    options = parser.parse_args(arguments)
+    rows = []
+    print(f"{'M':>6} {'D':>5} {'C':>3} {'product':>10} {'sampling':>10} {'ratio':>6}   N = {NODES}")
+    for points, dim, outputs in SIZES:
+        row = measure(points, dim, outputs, runs=options.runs)
+        rows.append(row)
+        seconds = f"{row['product_seconds']:9.4f}s {row['sampling_seconds']:9.4f}s"
+        print(f"{points:6d} {dim:5d} {outputs:3d} {seconds} {row['ratio']:6.2f}")
+    result = {
+        "benchmark": "sample_state",
+        "modulus": MODULUS,
+        "levels": LEVELS,
+        "rows": rows,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("qrt-tn", "numpy", "scipy")},
+        },
+    }
+    if options.output is not None:
+        with atomic_path(options.output) as path:
+            path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
