@@ -23,8 +23,12 @@ def interleaved(operands: list[Any], plan: "Plan") -> list[Any]:
     """
     labels = {index: number for number, index in enumerate(plan.sizes)}
     arguments: list[Any] = []
-    for array, term in zip(operands, plan.inputs, strict=True):
-        arguments += [array, [labels[index] for index in term]]
+    for number, (array, term) in enumerate(zip(operands, plan.inputs, strict=True)):
+        if term:
+            arguments += [array, [labels[index] for index in term]]
+        else:
+            # the library refuses tensors without indices: a scalar gets one of extent 1, summed
+            arguments += [array.reshape(1), [len(labels) + number]]
     return [*arguments, [labels[index] for index in plan.output]]
 
 
@@ -34,7 +38,9 @@ def pairwise_path(plan: "Plan") -> list[tuple[int, int]]:
     Steps on one tensor only move it to the end of the list and are left out; steps on three or more
     become pairs from the left.
     """
-    position = [[number] for number in range(len(plan.inputs))]  # a cell per live tensor, shared by both lists
+    position = [
+        [number] for number in range(len(plan.inputs))
+    ]  # a cell per live tensor, shared by both lists
     theirs, ours = list(position), list(position)
     pairs: list[tuple[int, int]] = []
     for step in plan.path:

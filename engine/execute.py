@@ -19,7 +19,8 @@ Index = Hashable
 Term = tuple[Index, ...]
 
 _FAR = 2.0**20  # mantissas this far from 1 are rescaled; complex64 keeps 2**100 in hand either way
-_REACH = 120  # the largest exponent whose power of two is a normal float32
+_REACH = 120  # the largest exponent whose power of two is a normal float32,
+_LONG_REACH = 1000  # and float64
 
 
 def contract_path(
@@ -38,8 +39,12 @@ def contract_path(
     """
     uses = Counter(index for term in inputs for index in set(term))
     uses.update(output)
-    live = [(array, tuple(term)) for array, term in zip(arrays, inputs, strict=True)]
+    live = []
     log_scale: Any = 0.0
+    for array, term in zip(arrays, inputs, strict=True):
+        scaled, shift = _rescaled(array)
+        live.append((scaled, tuple(term)))
+        log_scale = log_scale + shift
     for step in path:
         chosen = [live[position] for position in step]
         for position in sorted(step, reverse=True):
@@ -54,7 +59,9 @@ def contract_path(
     return array.transpose([term.index(index) for index in output]), log_scale
 
 
-def contract_pair(left: Any, left_term: Term, right: Any, right_term: Term, uses: Counter) -> tuple[Any, Term]:
+def contract_pair(
+    left: Any, left_term: Term, right: Any, right_term: Term, uses: Counter
+) -> tuple[Any, Term]:
     """Contract two arrays, each without repeated indices, into one.
 
     `uses` counts the tensors (and the output) that still hold each index; it is brought up to date.
@@ -90,7 +97,7 @@ def contract_pair(left: Any, left_term: Term, right: Any, right_term: Term, uses
 def _reduced(array: Any, term: Term, uses: Counter) -> tuple[Any, Term]:
     """Take the diagonal of repeated indices and sum the ones that nothing else holds."""
     xp = array_module(array)
-    for index in {index for index in term if term.count(index) > 1}:
+    for index in [index for index, count in Counter(term).items() if count > 1]:
         while term.count(index) > 1:
             first = term.index(index)
             second = term.index(index, first + 1)
@@ -112,8 +119,8 @@ def _rescaled(array: Any) -> tuple[Any, Any]:
     peak = xp.abs(array).max()
     if xp is np and (peak == 0 or 1 / _FAR < peak < _FAR):
         return array, 0.0
+    reach = _REACH if peak.dtype.itemsize <= 4 else _LONG_REACH
     # A power of two changes no digit of the mantissa; on a device no value is fetched to decide.
-    exponent = xp.clip(xp.where(peak > 0, xp.frexp(peak)[1], 0), -_REACH, _REACH)
+    exponent = xp.clip(xp.where(peak > 0, xp.frexp(peak)[1], 0), -reach, reach)
     factor = xp.ldexp(xp.asarray(1.0, dtype=peak.dtype), -exponent)
     return array * factor, exponent * math.log(2.0)
-

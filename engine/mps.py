@@ -1,5 +1,7 @@
-"""Matrix product states as lists of cores (left bond, site, right bond): canonical form, sums, compression,
-sampling and amplitudes, each for a whole batch at once and with a log-scale of its own per element.
+"""Matrix product states as lists of cores (left bond, site, right bond).
+
+Canonical form, sums, compression, sampling and amplitudes, for a whole batch at once and with a log-scale
+of its own for every element.
 
 Works on NumPy and CuPy arrays alike. Stock samplers underflow at a few hundred sites; here every row of a
 batch is renormalised at every site (Schollwoeck, Annals of Physics 326 (2011) 96, sections 4.4 and 4.5, for
@@ -16,11 +18,12 @@ from engine.scaled import Scaled
 
 Cores = list[Any]
 
+_GATHERED = 2**18  # elements of the matrices that a batch picks at a site; beyond, equal picks are grouped
 _BLOCK = 2**23  # elements of the widest array of one block of a batch (128 MiB in complex128)
 
 
 def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
-    """Return the cores in one floating dtype if they chain up from bond 1 to bond 1.
+    """Return the cores in one dtype, single or double precision, if they chain up from bond 1 to bond 1.
 
     Raises:
         ValueError: no cores, a core that is not three-dimensional, an extent of 0, bonds that do not
@@ -36,7 +39,9 @@ def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
     left = 1
     for number, array in enumerate(arrays):
         if array.ndim != 3 or 0 in array.shape:
-            raise ValueError(f"core {number} has shape {array.shape}; it must be (left, site, right), none of them 0")
+            raise ValueError(
+                f"core {number} has shape {array.shape}; it must be (left, site, right), none of them 0"
+            )
         if array.shape[0] != left:
             raise ValueError(f"core {number} has left bond {array.shape[0]}; the bond before it is {left}")
         if not bool(xp.isfinite(array).all()):
@@ -44,7 +49,8 @@ def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
         left = array.shape[2]
     if left != 1:
         raise ValueError(f"the last core has right bond {left}; it must be 1")
-    return [array.astype(dtype if dtype.kind in "fc" else np.float64) for array in arrays]
+    wanted = np.result_type(dtype, np.float32) if dtype.kind in "fc" else np.float64
+    return [array.astype(wanted) for array in arrays]
 
 
 def right_canonical(cores: Cores) -> tuple[Cores, float]:
@@ -61,10 +67,12 @@ def right_canonical(cores: Cores) -> tuple[Cores, float]:
     for site in range(len(cores) - 1, -1, -1):
         core = result[site]
         left, extent, right = core.shape
-        norm = float(xp.linalg.norm(core))
-        if norm == 0:
+        peak = float(xp.abs(core).max())
+        if peak == 0:
             return result, -np.inf
-        log_norm += float(np.log(norm))
+        core = core / peak  # first, so that squares neither overflow nor vanish
+        norm = float(xp.linalg.norm(core))
+        log_norm += float(np.log(peak) + np.log(norm))
         core = core / norm
         if site == 0:
             result[0] = core
@@ -82,7 +90,9 @@ def add(left: Cores, right: Cores) -> Cores:
         return [left[0] + right[0]]
     result = [xp.concatenate([left[0], right[0]], axis=2)]
     for a, b in zip(left[1:-1], right[1:-1], strict=True):
-        core = xp.zeros((a.shape[0] + b.shape[0], a.shape[1], a.shape[2] + b.shape[2]), np.result_type(a.dtype, b.dtype))
+        core = xp.zeros(
+            (a.shape[0] + b.shape[0], a.shape[1], a.shape[2] + b.shape[2]), np.result_type(a.dtype, b.dtype)
+        )
         core[: a.shape[0], :, : a.shape[2]] = a
         core[a.shape[0] :, :, a.shape[2] :] = b
         result.append(core)
@@ -119,11 +129,13 @@ def compress(cores: Cores, tolerance: float, max_bond: int | None = None) -> tup
 def truncation(weights: Any, budget: float, max_bond: int | None) -> tuple[int, float]:
     """How many of the descending `weights` to keep so that the rest sums to at most `budget`.
 
+    With a budget of 0 or below nothing but zeros is dropped.
+
     Returns:
         (count, weight dropped); at least one is kept, and at most `max_bond`.
     """
-    tails = np.append(np.cumsum(np.asarray(weights, dtype=np.float64)[::-1])[::-1], 0.0)
-    kept = max(1, int(np.argmax(tails <= budget)))
+    tails = np.append(np.cumsum(to_host(weights).astype(np.float64)[::-1])[::-1], 0.0)
+    kept = max(1, int(np.argmax(tails <= max(budget, 0.0))))
     if max_bond is not None:
         kept = min(kept, max_bond)
     return kept, float(tails[kept])
@@ -197,19 +209,28 @@ def right_vectors(cores: Cores, sites: np.ndarray) -> Scaled:
     vectors = xp.ones((count, 1), dtype=cores[0].dtype)
     log_scale = xp.zeros((count, 1))
     for core, column in zip(reversed(cores), sites.T[::-1], strict=True):
-        # rows that pick the same site value share one product
-        order = np.argsort(column, kind="stable")
-        values, starts = np.unique(column[order], return_index=True)
-        ends = np.append(starts[1:], count)
-        result = xp.empty((count, core.shape[0]), dtype=core.dtype)
-        for value, start, end in zip(values, starts, ends, strict=True):
-            rows = order[start:end]
-            result[rows] = vectors[rows] @ core[:, value, :].T
+        if count * core.shape[0] * core.shape[2] <= _GATHERED:
+            picked = core.transpose(1, 0, 2)[xp.asarray(column)]
+            result = xp.matmul(picked, vectors[:, :, None])[:, :, 0]
+        else:
+            result = _grouped_product(vectors, core, column)
         peak = xp.abs(result).max(axis=1, keepdims=True)
         peak = xp.where(peak > 0, peak, xp.ones_like(peak))
         vectors = result / peak
         log_scale = log_scale + xp.log(peak.astype(np.float64))
     return Scaled(vectors, log_scale)
+
+
+def _grouped_product(vectors: Any, core: Any, column: np.ndarray) -> Any:
+    """One product for all rows that pick the same site value."""
+    order = np.argsort(column, kind="stable")
+    values, starts = np.unique(column[order], return_index=True)
+    ends = np.append(starts[1:], len(column))
+    result = array_module(core).empty((len(column), core.shape[0]), dtype=core.dtype)
+    for value, start, end in zip(values, starts, ends, strict=True):
+        rows = order[start:end]
+        result[rows] = vectors[rows] @ core[:, value, :].T
+    return result
 
 
 def inner(bra: Cores, ket: Cores) -> Scaled:
@@ -238,4 +259,3 @@ def schmidt_values(cores: Cores) -> list[np.ndarray]:
         values.append(to_host(s))
         centre = xp.tensordot(s[:, None] * vh, core, axes=1)
     return values
-

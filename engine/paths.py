@@ -10,7 +10,6 @@ from typing import Any
 
 import cotengra as ctg
 import opt_einsum as oe
-from opt_einsum.paths import PathOptimizer
 
 Index = Hashable
 Path = list[tuple[int, ...]]
@@ -20,8 +19,9 @@ SMALL = 12  # at this many tensors opt_einsum's exhaustive searches still take m
 
 
 def _auto(inputs: Sequence[Any], output: Any, sizes: Mapping[Any, int], limit: Any = None) -> Any:
-    finder = oe.paths.auto if len(inputs) <= SMALL else _cotengra_greedy
-    return finder(inputs, output, sizes, limit)
+    if len(inputs) <= SMALL:
+        return oe.paths.auto([frozenset(term) for term in inputs], frozenset(output), sizes, limit)
+    return _cotengra_greedy(inputs, output, sizes, limit)
 
 
 def _cotengra_greedy(inputs: Sequence[Any], output: Any, sizes: Mapping[Any, int], limit: Any = None) -> Any:
@@ -71,7 +71,8 @@ def find_path(
         output: the indices that are kept.
         sizes: the extent of every index.
         optimizer: a name, a path of your own, or any optimiser with opt_einsum's interface
-            (`opt_einsum.RandomGreedy()`, `cotengra.HyperOptimizer()`, ...).
+            (`opt_einsum.RandomGreedy()`, `cotengra.HyperOptimizer()`, a function
+            `(inputs, output, sizes, memory_limit) -> path`, ...).
         seed: makes the random searches repeatable.
 
     Raises:
@@ -80,22 +81,24 @@ def find_path(
     # Path finders differ in the labels they take (cotengrust: single characters), so all get the same.
     symbols = {index: oe.get_symbol(position) for position, index in enumerate(sizes)}
     terms = [tuple(symbols[index] for index in term) for term in inputs]
+    sets = [frozenset(term) for term in terms]
     kept = tuple(symbols[index] for index in output)
     extents = {symbols[index]: int(size) for index, size in sizes.items()}
     if isinstance(optimizer, str):
         if optimizer in OPT_EINSUM:
-            found = OPT_EINSUM[optimizer]([frozenset(t) for t in terms], frozenset(kept), extents, None)
+            found = OPT_EINSUM[optimizer](sets, frozenset(kept), extents, None)
         elif optimizer in COTENGRA:
-            finder = COTENGRA[optimizer](seed)
-            small = finder is _auto and len(terms) <= SMALL
-            found = finder([frozenset(t) for t in terms] if small else terms, kept if not small else frozenset(kept), extents)
+            found = COTENGRA[optimizer](seed)(terms, kept, extents)
         else:
             known = ", ".join(sorted({*OPT_EINSUM, *COTENGRA}))
-            raise ValueError(f"unknown optimizer {optimizer!r}; choose one of {known}, a path or an optimiser object")
-    elif isinstance(optimizer, PathOptimizer) or callable(optimizer):
-        sets = type(optimizer).__module__.startswith("opt_einsum")
-        found = optimizer(
-            [frozenset(t) for t in terms] if sets else terms, frozenset(kept) if sets else kept, extents
+            raise ValueError(
+                f"unknown optimizer {optimizer!r}; choose one of {known}, a path or an optimiser object"
+            )
+    elif callable(optimizer):
+        # opt_einsum's interface passes sets; cotengra takes those too, but their order is no seed's to fix
+        ordered = type(optimizer).__module__.startswith("cotengra")
+        found = (
+            optimizer(terms, kept, extents) if ordered else optimizer(sets, frozenset(kept), extents, None)
         )
     else:
         found = optimizer
@@ -108,7 +111,9 @@ def _check(path: Path, count: int) -> None:
     left = count
     for number, step in enumerate(path):
         if not step or len(set(step)) < len(step) or min(step) < 0 or max(step) >= left:
-            raise ValueError(f"step {number} of the path is {step}, but {left} tensors are left at that point")
+            raise ValueError(
+                f"step {number} of the path is {step}, but {left} tensors are left at that point"
+            )
         left += 1 - len(step)
     if left != 1:
         raise ValueError(f"the path leaves {left} tensors; a path must contract all {count} tensors to one")

@@ -34,7 +34,7 @@ class Plan:
         sizes: the extent of every index.
         path: positions per step, in opt_einsum's linear format.
         slices: indices that are fixed and looped over to save memory; each runs over its whole extent.
-        itemsize: bytes per element that `peak_bytes` assumes.
+        itemsize: bytes per element that `peak_bytes` assumes; 16 is complex128.
         flops: scalar operations over all slices, counted as opt_einsum counts them (a multiply and an
             add are two, real or complex alike).
         largest: elements of the largest intermediate of one slice.
@@ -52,6 +52,11 @@ class Plan:
     peak_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        for index in self.slices:
+            if index not in self.sizes or self.slices.count(index) > 1:
+                raise ValueError(
+                    f"slices {self.slices} name {index!r} twice, or no tensor of the network does"
+                )
         sliced = {index: 1 if index in self.slices else size for index, size in self.sizes.items()}
         flops, largest, peak = _cost(self.inputs, self.output, sliced, self.path)
         object.__setattr__(self, "flops", flops * self.slice_count)
@@ -85,7 +90,8 @@ class Plan:
             if np.shape(array) != wanted:
                 raise ValueError(f"array {number} has shape {np.shape(array)}; the plan wants {wanted}")
         dtype = np.result_type(*(array.dtype for array in arrays))
-        operands = [xp.asarray(array, dtype=dtype if dtype.kind in "fc" else np.float64) for array in arrays]
+        dtype = np.result_type(dtype, np.float32) if dtype.kind in "fc" else np.dtype(np.float64)
+        operands = [xp.asarray(array, dtype=dtype) for array in arrays]
         if name == "cuquantum":
             from engine.cutensornet import contract_network
 
@@ -148,11 +154,10 @@ class Plan:
             body = json.loads(source.read_text())
             if body["format"] != FORMAT:
                 raise KeyError("format")
-            inputs = tuple(tuple(term) for term in body["inputs"])
-            sizes = {index: int(size) for index, size in body["sizes"]}
-            checked = find_path(inputs, body["output"], sizes, body["path"])
-            return cls(inputs, tuple(body["output"]), sizes, tuple(checked), tuple(body["slices"]), body["itemsize"])
-        except (KeyError, TypeError, ValueError, AttributeError, UnicodeDecodeError) as error:
+            inputs, output, sizes = _structure((body["inputs"], body["output"], dict(body["sizes"])), None)
+            steps = tuple(find_path(inputs, output, sizes, body["path"]))
+            return cls(inputs, output, sizes, steps, tuple(body["slices"]), int(body["itemsize"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{source} does not hold a whole plan ({error!r}); save it again") from error
 
     def __str__(self) -> str:
@@ -212,15 +217,23 @@ def contract(
     """
     arrays = [tensor.data for tensor in network]
     dtype = np.result_type(*(array.dtype for array in arrays))
-    made = plan(network, output_inds=tuple(output_inds), optimizer=optimizer, memory_limit=memory_limit, dtype=dtype)
+    made = plan(
+        network, output_inds=tuple(output_inds), optimizer=optimizer, memory_limit=memory_limit, dtype=dtype
+    )
     return made.execute(arrays, backend)
 
 
-def _structure(network: Any, output_inds: Collection[Index] | None) -> tuple[tuple[Term, ...], Term, dict[Index, int]]:
+def _structure(
+    network: Any, output_inds: Collection[Index] | None
+) -> tuple[tuple[Term, ...], Term, dict[Index, int]]:
     if isinstance(network, tuple):
-        inputs, output, sizes = network
+        inputs, output, given = network
         inputs = tuple(tuple(term) for term in inputs)
-        sizes = {index: int(sizes[index]) for index in dict.fromkeys(itertools.chain(*inputs))}
+        sizes = {}
+        for index in dict.fromkeys(itertools.chain(*inputs)):
+            if index not in given:
+                raise ValueError(f"index {index!r} is on a tensor but has no size; add it to sizes")
+            sizes[index] = int(given[index])
         output = tuple(output if output_inds is None else output_inds)
     else:
         inputs = tuple(tuple(tensor.inds) for tensor in network)
@@ -228,16 +241,25 @@ def _structure(network: Any, output_inds: Collection[Index] | None) -> tuple[tup
         for tensor in network:
             for index, size in zip(tensor.inds, tensor.shape, strict=True):
                 if sizes.setdefault(index, int(size)) != size:
-                    raise ValueError(f"index {index!r} has size {sizes[index]} on one tensor and {size} on another")
+                    raise ValueError(
+                        f"index {index!r} has size {sizes[index]} on one tensor and {size} on another"
+                    )
         output = tuple(network.outer_inds() if output_inds is None else output_inds)
+    _check_structure(inputs, output, sizes)
+    return inputs, output, sizes
+
+
+def _check_structure(inputs: tuple[Term, ...], output: Term, sizes: Mapping[Index, int]) -> None:
     if not inputs:
         raise ValueError("the network has no tensors; there is nothing to contract")
+    for index, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"index {index!r} has size {size}; every size must be at least 1")
     for index in output:
         if index not in sizes:
             raise ValueError(f"output index {index!r} is on no tensor of the network")
     if len(set(output)) < len(output):
         raise ValueError(f"output {output} names an index twice")
-    return inputs, output, sizes
 
 
 def _sliced(whole: Plan, memory_limit: int, seed: int) -> Plan:
@@ -261,7 +283,9 @@ def _sliced(whole: Plan, memory_limit: int, seed: int) -> Plan:
     )
 
 
-def _cost(inputs: Sequence[Term], output: Term, sizes: Mapping[Index, int], path: Sequence[Sequence[int]]) -> Any:
+def _cost(
+    inputs: Sequence[Term], output: Term, sizes: Mapping[Index, int], path: Sequence[Sequence[int]]
+) -> Any:
     """(flops, elements of the largest intermediate, elements alive at the worst step)."""
     uses = Counter(index for term in inputs for index in set(term))
     uses.update(output)

@@ -30,13 +30,17 @@ class Scaled:
     def __post_init__(self) -> None:
         xp = array_module(self.mantissa)
         mantissa = xp.asarray(self.mantissa)
+        if mantissa.dtype.kind not in "fc":
+            mantissa = mantissa.astype(np.float64)
         log_scale = xp.asarray(self.log_scale, dtype=xp.float64)
         try:
             fits = np.broadcast_shapes(mantissa.shape, log_scale.shape) == mantissa.shape
         except ValueError:
             fits = False
         if not fits:
-            raise ValueError(f"log_scale of shape {log_scale.shape} does not fit a mantissa of {mantissa.shape}")
+            raise ValueError(
+                f"log_scale of shape {log_scale.shape} does not fit a mantissa of {mantissa.shape}"
+            )
         object.__setattr__(self, "mantissa", mantissa)
         object.__setattr__(self, "log_scale", log_scale)
 
@@ -61,13 +65,22 @@ class Scaled:
     def value(self) -> Any:
         """The plain array in double precision; elements outside its range become 0 or infinity."""
         xp = array_module(self.mantissa)
+
+        def scaled(part: Any) -> Any:
+            # in two halves: exp alone may leave the range where the product with the mantissa does not
+            half = xp.exp(0.5 * self.log_scale)
+            return xp.where(part == 0, 0.0, part * half * half)  # a zero is a zero at any scale
+
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            value = self.mantissa * xp.exp(self.log_scale)
-        # 0 * inf: a zero is a zero at any scale
-        return xp.where(self.mantissa == 0, xp.zeros_like(value), value)
+            if self.dtype.kind != "c":
+                return scaled(self.mantissa)
+            # part by part, since a complex number times infinity is NaN
+            value = xp.empty(self.shape, dtype=np.complex128)
+            value.real, value.imag = scaled(self.mantissa.real), scaled(self.mantissa.imag)
+            return value
 
     def log_abs(self) -> Any:
-        """log |value|, float64; -inf where the value is 0."""
+        """Log |value|, float64; -inf where the value is 0."""
         xp = array_module(self.mantissa)
         with np.errstate(divide="ignore"):
             return xp.log(xp.abs(self.mantissa).astype(xp.float64)) + self.log_scale
@@ -85,7 +98,8 @@ class Scaled:
 
     def __mul__(self, other: Any) -> "Scaled":
         if isinstance(other, Scaled):
-            return Scaled(self.mantissa * other.mantissa, *_joint(self, other, 1))
+            left, right = self.rescaled(), other.rescaled()
+            return Scaled(left.mantissa * right.mantissa, left.log_scale + right.log_scale)
         return Scaled(self.mantissa * other, self.log_scale)
 
     __rmul__ = __mul__
@@ -94,7 +108,8 @@ class Scaled:
 
     def __truediv__(self, other: Any) -> "Scaled":
         if isinstance(other, Scaled):
-            return Scaled(self.mantissa / other.mantissa, *_joint(self, other, -1))
+            left, right = self.rescaled(), other.rescaled()
+            return Scaled(left.mantissa / right.mantissa, left.log_scale - right.log_scale)
         return Scaled(self.mantissa / other, self.log_scale)
 
     def __add__(self, other: "Scaled") -> "Scaled":
@@ -106,12 +121,11 @@ class Scaled:
             xp.where(right.mantissa == 0, -xp.inf, right.log_scale),
         )
         scale = xp.where(xp.isfinite(scale), scale, 0.0)
-        with np.errstate(over="ignore", under="ignore"):
-            terms = [
-                xp.where(term.mantissa == 0, 0, term.mantissa * xp.exp(xp.minimum(term.log_scale - scale, 0.0)))
-                for term in (left, right)
-            ]
-        return Scaled(terms[0] + terms[1], scale)
+        total = sum(
+            xp.where(term.mantissa == 0, 0, term.mantissa * xp.exp(xp.minimum(term.log_scale - scale, 0.0)))
+            for term in (left, right)
+        )
+        return Scaled(total.astype(np.result_type(self.dtype, other.dtype)), scale)
 
     def conj(self) -> "Scaled":
         """The complex conjugate."""
@@ -120,21 +134,20 @@ class Scaled:
     def rescaled(self, axis: int | tuple[int, ...] = ()) -> "Scaled":
         """The same values with mantissas of modulus at most 1, one scale for all of `axis`.
 
-        With the default `axis=()` every element gets a scale of its own. Zeros keep scale 0.
+        With the default `axis=()` every element gets a scale of its own. Where all are 0 the scale is 0.
         """
         xp = array_module(self.mantissa)
         full = xp.broadcast_to(self.log_scale, self.shape)
-        log_abs = Scaled(self.mantissa, full).log_abs()
+        log_abs = self.log_abs()
         peak = log_abs.max(axis=axis, keepdims=True) if axis != () else log_abs
         peak = xp.where(xp.isfinite(peak), peak, 0.0)
-        return Scaled((self.mantissa * xp.exp(full - peak)).astype(self.mantissa.dtype), peak)
+        # a zero's own scale may lie far above the peak, where exp would overflow
+        shift = xp.where(self.mantissa == 0, 0.0, full - peak)
+        half = xp.exp(0.5 * shift)
+        return Scaled((self.mantissa * half * half).astype(self.dtype), peak)
 
     def sum(self, axis: int = -1) -> "Scaled":
         """The sum along one axis, taken at the scale of its largest term."""
         shared = self.rescaled(axis)
         xp = array_module(self.mantissa)
         return Scaled(shared.mantissa.sum(axis=axis), xp.squeeze(shared.log_scale, axis))
-
-
-def _joint(left: Scaled, right: Scaled, sign: int) -> tuple[Any]:
-    return (left.log_scale + sign * right.log_scale,)

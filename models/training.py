@@ -213,7 +213,7 @@ def risk(network: ShallowNetwork, x: Any, targets: Any) -> float:
     return float(np.square(network.predict(points) - wanted).sum(axis=1).mean())
 
 
-def _train_one(  # noqa: PLR0917 (jax.jit takes its static arguments by position)
+def _train_one(
     graph: nnx.GraphDef,
     loss: str,
     params: Arrays,

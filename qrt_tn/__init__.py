@@ -8,8 +8,8 @@ from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.transform import QuantumRidgeletTransform
 
 __all__ = [
-    "QuantumRidgeletTransform",
     "Quantizer",
+    "QuantumRidgeletTransform",
     "RidgeNodes",
     "Ridgelet",
     "filter_nodes",

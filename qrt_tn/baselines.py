@@ -19,17 +19,18 @@ def uniform_nodes(n: int, dim: int, modulus: int, seed: Seed = 0) -> RidgeNodes:
     Raises:
         ValueError: n or dim below 1, or a composite modulus.
     """
-    count, sites, prime, rng = check_count(n), check_count(dim), check_prime(modulus), generator(seed)
+    count, sites, rng = check_count(n), check_count(dim, "dim"), generator(seed)
+    prime = check_prime(modulus)
     a = rng.integers(prime, size=(count, sites))
     b = rng.integers(prime, size=count)
     return RidgeNodes(a, b, np.full(count, -(sites + 1) * np.log(prime)), prime)
 
 
 def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: Seed = 0) -> RidgeNodes:
-    """Nodes of the smoothing filter alone: u_i ~ tau_i(u_i)^2 given u != 0, v ~ |r^(v)|^2, a = v^{-1} u, b uniform.
+    """Nodes of the smoothing filter alone, whatever the data.
 
-    This is the smoothed transform of a function that has every frequency in equal measure. No node is
-    spent on a = 0, which computes a constant.
+    u_i ~ tau_i(u_i)^2 given u != 0, v ~ |r^(v)|^2, a = v^{-1} u, and b uniform: the smoothed transform of a
+    function that has every frequency in equal measure. No node is spent on a = 0, which computes a constant.
 
     Args:
         n: the number of nodes.
@@ -41,7 +42,8 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
     Raises:
         ValueError: n or dim below 1, a bad width, or one so small that u != 0 practically never happens.
     """
-    count, sites, rng, modulus = check_count(n), check_count(dim), generator(seed), ridgelet.modulus
+    count, sites, rng = check_count(n), check_count(dim, "dim"), generator(seed)
+    modulus = ridgelet.modulus
     weights = np.stack([filter_amplitudes(width, modulus) ** 2 for width in checked_widths(smoothing, sites)])
     weights /= weights.sum(axis=1, keepdims=True)
     nonzero = -float(np.expm1(np.log1p(-weights[:, 1:].sum(axis=1)).sum()))
@@ -55,13 +57,15 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
     active = np.flatnonzero(harmonics)
     with np.errstate(divide="ignore"):
         logs = np.log(weights)
-    terms = np.stack([logs[np.arange(sites), (f * a) % modulus].sum(axis=1) + np.log(harmonics[f]) for f in active])
+    terms = np.stack(
+        [logs[np.arange(sites), (f * a) % modulus].sum(axis=1) + np.log(harmonics[f]) for f in active]
+    )
     log_probability = logsumexp(terms, axis=0) - np.log(nonzero) - np.log(modulus)
     return RidgeNodes(a, rng.integers(modulus, size=count), log_probability, modulus)
 
 
 def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """u from the product of `weights`, shape (D, P), given u != 0: exact, with no draw thrown away.
+    """Draw u from the product of `weights`, shape (D, P), given u != 0: exact, with no draw thrown away.
 
     The first nonzero coordinate is i with probability prod_{j<i} w_j(0) (1 - w_i(0)) over the total; it
     is drawn from its nonzero values, the ones before it are 0 and the ones after it free.

@@ -33,7 +33,9 @@ def circuit(state: State, ridgelet: Ridgelet) -> qtn.TensorNetwork:
     """
     modulus = ridgelet.modulus
     if modulus**3 > _GATE_LIMIT:
-        raise ValueError(f"a controlled multiplication at P = {modulus} has P^3 elements, too many; use network()")
+        raise ValueError(
+            f"a controlled multiplication at P = {modulus} has P^3 elements, too many; use network()"
+        )
     network = state.network()
     u = np.arange(modulus)
     targets = (inverses(modulus)[:, None] * u[None, :]) % modulus
@@ -64,13 +66,17 @@ def fused_network(state: State, ridgelet: Ridgelet) -> qtn.TensorNetwork:
     """
     modulus = ridgelet.modulus
     if modulus**3 > _GATE_LIMIT:
-        raise ValueError(f"a site tensor at P = {modulus} has P^3 elements, too many; use amplitudes or profiles")
+        raise ValueError(
+            f"a site tensor at P = {modulus} has P^3 elements, too many; use amplitudes or profiles"
+        )
     v = np.arange(modulus)
     kernel = roots_of_unity(modulus)[(-v[:, None, None] * v[None, :, None] * v[None, None, :]) % modulus]
     kernel = kernel / np.sqrt(modulus)
     output = fourier_matrix(modulus).conj() * ridgelet.spectrum.conj()[:, None]
     tensors = [
-        qtn.Tensor(kernel, inds=[ANCILLA, weight_index(site), site_index(site)], tags=["KERNEL", f"SITE{site}"])
+        qtn.Tensor(
+            kernel, inds=[ANCILLA, weight_index(site), site_index(site)], tags=["KERNEL", f"SITE{site}"]
+        )
         for site in range(state.dim)
     ]
     tensors.append(qtn.Tensor(output, inds=[ANCILLA, OUTPUT], tags=["OUTPUT"]))

@@ -1,4 +1,4 @@
-"""The prime field Z_P: its representatives, inverses and Fourier tables, and checks of what claims to live on it.
+"""The prime field Z_P: representatives, inverses, Fourier tables, and checks of what claims to live on it.
 
 Conventions (shared by every file above): omega = exp(2 pi i / P) and
 F_1[h](v) = P^{-1/2} sum_b h(b) omega^{-vb}, a unitary transform.
@@ -52,7 +52,7 @@ def next_prime(value: int) -> int:
 
 
 def _is_prime(value: int) -> bool:
-    return value >= 2 and all(value % divisor for divisor in range(2, int(value**0.5) + 1))  # noqa: PLR2004
+    return value >= 2 and all(value % divisor for divisor in range(2, int(value**0.5) + 1))
 
 
 def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -77,11 +77,15 @@ def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ..
     if array.size == 0:
         raise ValueError(f"{name} is empty (shape {array.shape}); give at least one entry")
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} has dtype {array.dtype}; give integers in 0..{modulus - 1} (quantise first)")
+        raise ValueError(
+            f"{name} has dtype {array.dtype}; give integers in 0..{modulus - 1} (quantise first)"
+        )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= modulus:
         outside = low if low < 0 else high
-        raise ValueError(f"{name} holds {outside}, outside Z_{modulus}; its values must lie in 0..{modulus - 1}")
+        raise ValueError(
+            f"{name} holds {outside}, outside Z_{modulus}; its values must lie in 0..{modulus - 1}"
+        )
     return array.astype(np.int64)
 
 

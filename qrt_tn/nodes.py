@@ -41,7 +41,9 @@ class RidgeNodes:
         if log_probability.shape != (len(a),):
             raise ValueError(f"log_probability has shape {log_probability.shape}; it must be ({len(a)},)")
         if np.isnan(log_probability).any() or (log_probability > 1e-6).any():
-            raise ValueError("log_probability holds a NaN or a positive number; it is the log of a probability")
+            raise ValueError(
+                "log_probability holds a NaN or a positive number; it is the log of a probability"
+            )
         for name, value in (("a", a), ("b", b), ("log_probability", log_probability), ("modulus", modulus)):
             object.__setattr__(self, name, value)
 

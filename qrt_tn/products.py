@@ -28,7 +28,9 @@ class ModularProduct:
         self.modulus = modulus
         bound = points.shape[1] * (modulus // 2) ** 2 + modulus
         if bound >= 2**53:
-            raise ValueError(f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus")
+            raise ValueError(
+                f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus"
+            )
         self.dtype = np.dtype(np.float32 if bound < 2**24 else np.float64)
         self._columns: Any = np.ascontiguousarray(centred(points, modulus).T, dtype=self.dtype)
 
@@ -38,20 +40,24 @@ class ModularProduct:
         moved._columns = xp.asarray(to_host(self._columns))
         return moved
 
-    def sums(self, u: np.ndarray, coordinates: slice = slice(None), points: Any = slice(None)) -> np.ndarray:
+    def sums(self, u: np.ndarray, coordinates: slice = slice(None)) -> np.ndarray:
         """Integers congruent to u . x_m, in floating point.
 
         Args:
             u: int in 0..P-1, shape (N, coordinates).
             coordinates: the coordinates of the points that `u` stands for.
-            points: the points wanted.
 
         Returns:
-            Shape (N, points), in `dtype`, on the host.
+            Shape (N, M), in `dtype`, on the host.
         """
         xp = array_module(self._columns)
         left = xp.asarray(centred(u, self.modulus).astype(self.dtype))
-        return to_host(left @ self._columns[coordinates][:, points])
+        return to_host(left @ self._columns[coordinates])
+
+    def step(self, values: np.ndarray, coordinate: int) -> np.ndarray:
+        """What one coordinate adds to `sums`: u_i x_mi for u_i of shape (N,), shape (N, M), on the host."""
+        column = to_host(self._columns[coordinate])
+        return np.multiply.outer(centred(values, self.modulus).astype(self.dtype), column)
 
     def reduce(self, sums: np.ndarray) -> np.ndarray:
         """Representatives mod P in -P..P-1, as intp: indices that wrap right into a table of length P.

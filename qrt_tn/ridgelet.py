@@ -59,21 +59,24 @@ class Ridgelet:
                 known = ", ".join(sorted(ACTIVATIONS))
                 raise ValueError(f"unknown activation {activation!r}; choose one of {known}, or pass a table")
             t = centred(np.arange(self.modulus), self.modulus)
-            self.activation = ACTIVATIONS[self.name](t, 2 * np.pi * t / self.modulus).astype(np.float64)
+            g = ACTIVATIONS[self.name](t, 2 * np.pi * t / self.modulus).astype(np.float64)
+            self.activation = np.where(np.abs(g) < 1e-15, 0.0, g)  # sin(pi) is 0 at P = 2, not 1e-16
         else:
             self.name = "table"
             self.activation = _table(activation, self.modulus, "activation")
         if ridgelet is None:
             r = self.activation - self.activation.mean()
-            if np.linalg.norm(r) <= 1e-12 * np.linalg.norm(self.activation):
+            if np.abs(r).max() <= 1e-12 * np.abs(self.activation).max():
                 raise ValueError("the activation is constant; it has no mean-zero part to analyse with")
         else:
             r = _table(ridgelet, self.modulus, "ridgelet")
             if abs(r.sum()) > 1e-9 * np.abs(r).sum() or not r.any():
                 raise ValueError(
-                    f"the ridgelet sums to {r.sum():.3g}; its sum must be 0 and its norm not (pass r - r.mean())"
+                    f"the ridgelet sums to {r.sum():.3g}; its sum must be 0 and its norm not "
+                    "(pass r - r.mean())"
                 )
             r = r - r.mean()
+        r = r / np.abs(r).max()  # first, so that squares neither overflow nor vanish
         self.values = r / np.linalg.norm(r)
         spectrum = fourier(self.values)
         # Rounding noise would otherwise be sampled as a harmonic that the function does not have.
@@ -82,7 +85,7 @@ class Ridgelet:
         self.spectrum = spectrum
         product = np.vdot(self.values, self.activation)
         self.admissibility = complex(product) if np.iscomplexobj(product) else float(product)
-        if abs(product) <= 1e-12 * np.linalg.norm(self.activation):
+        if abs(product) <= 1e-12 * np.abs(self.activation).max():
             raise ValueError("<r, g> is 0: this ridgelet cannot reconstruct with this activation; change one")
 
     def __repr__(self) -> str:
@@ -92,9 +95,13 @@ class Ridgelet:
 def _table(values: Any, modulus: int, name: str) -> np.ndarray:
     table = np.asarray(values)
     if table.shape != (modulus,):
-        raise ValueError(f"the {name} table has shape {table.shape}; it must have one value per element: ({modulus},)")
+        raise ValueError(
+            f"the {name} table has shape {table.shape}; it must have one value per element: ({modulus},)"
+        )
     if table.dtype.kind not in "biufc":
         raise ValueError(f"the {name} table has dtype {table.dtype}; give numbers")
     if not np.isfinite(table).all():
-        raise ValueError(f"the {name} table holds {table[~np.isfinite(table)][0]}; every value must be finite")
+        raise ValueError(
+            f"the {name} table holds {table[~np.isfinite(table)][0]}; every value must be finite"
+        )
     return table.astype(np.complex128 if table.dtype.kind == "c" else np.float64)

@@ -1,7 +1,5 @@
 """The Quantum Ridgelet Transform of a state: amplitudes, profiles and exact samples of hidden nodes."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import quimb.tensor as qtn
 
@@ -15,7 +13,7 @@ from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
-_BLOCK = 2**23  # integers of the frequencies v a of one block of nodes (64 MiB)
+_BLOCK = 2**22  # profile values or coordinates of the nodes drawn at once (32 to 64 MiB)
 
 
 class QuantumRidgeletTransform:
@@ -64,7 +62,7 @@ class QuantumRidgeletTransform:
         Raises:
             ValueError: wrong shape or values outside Z_P.
         """
-        profiles = self._profiles(check_grid(a, self.modulus, "a", (None, self.dim)))
+        profiles = self.state.profiles(check_grid(a, self.modulus, "a", (None, self.dim)), self.ridgelet)
         return profiles if self.state.vector else profiles[:, :, 0]
 
     def amplitudes(self, a: np.ndarray, b: np.ndarray) -> Scaled:
@@ -82,14 +80,17 @@ class QuantumRidgeletTransform:
         """
         a = check_grid(a, self.modulus, "a", (None, self.dim))
         b = check_grid(b, self.modulus, "b", (len(a),))
-        profiles = self._profiles(a)[np.arange(len(a)), b]
-        return profiles if self.state.vector else profiles[:, 0]
+        amplitudes = self.state.amplitudes(a, b, self.ridgelet)
+        return amplitudes if self.state.vector else amplitudes[:, 0]
 
     def log_probabilities(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """log sum_c |R[f_c](a, b)|^2 of each pair, float64 of shape (N,); -inf where it is 0."""
+        """Log sum_c |R[f_c](a, b)|^2 of each pair, float64 of shape (N,); -inf where it is 0."""
         a = check_grid(a, self.modulus, "a", (None, self.dim))
         b = check_grid(b, self.modulus, "b", (len(a),))
-        return _log_weights(self._profiles(a))[np.arange(len(a)), b]
+        amplitudes = self.state.amplitudes(a, b, self.ridgelet).rescaled(axis=1)
+        with np.errstate(divide="ignore"):
+            own = np.log((np.abs(amplitudes.mantissa) ** 2).sum(axis=1, dtype=np.float64))
+        return own + 2 * amplitudes.log_scale[:, 0]
 
     def sample(self, n: int, seed: Seed = 0) -> RidgeNodes:
         """Draw nodes (a, b) with probability sum_c |R[f_c](a, b)|^2, independent and exact.
@@ -101,8 +102,14 @@ class QuantumRidgeletTransform:
         Raises:
             ValueError: n below 1.
         """
-        rng = generator(seed)
-        parts = [self._draw(len(range(*rows.indices(n))), rng) for rows in self._blocks(check_count(n))]
+        count, rng = check_count(n), generator(seed)
+        harmonics = np.abs(self.ridgelet.spectrum) ** 2
+        rows = max(1, _BLOCK // max(self.modulus * self.state.outputs, self.dim))
+        parts = []
+        for start in range(0, count, rows):
+            uniforms = rng.random(min(rows, count - start))
+            v = mps.draw(np.broadcast_to(harmonics, (len(uniforms), self.modulus)), uniforms)
+            parts.append(self.state.draw(v, self.ridgelet, rng))
         a, b, log_probability = (np.concatenate(part) for part in zip(*parts, strict=True))
         return RidgeNodes(a, b, log_probability, self.modulus)
 
@@ -124,31 +131,6 @@ class QuantumRidgeletTransform:
         output = [weight_index(site) for site in range(self.dim)] + [OUTPUT]
         if self.state.vector:
             output.append(CLASS_INDEX)
-        return np.asarray(contract(self.network(), output_inds=output, backend=self.backend), dtype=np.complex128)
-
-    def _draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        weights = np.broadcast_to(np.abs(self.ridgelet.spectrum) ** 2, (count, self.modulus))
-        v = mps.draw(weights, rng.random(count))
-        a, profiles = self.state.draw(v, self.ridgelet, rng)
-        log_weights = _log_weights(profiles)
-        peaks = log_weights.max(axis=1, keepdims=True)
-        b = mps.draw(np.exp(log_weights - peaks), rng.random(count))
-        return a, b, log_weights[np.arange(count), b]
-
-    def _profiles(self, a: np.ndarray) -> Scaled:
-        parts = [self.state.profiles(a[rows], self.ridgelet) for rows in self._blocks(len(a))]
-        return Scaled(
-            np.concatenate([part.mantissa for part in parts]), np.concatenate([part.log_scale for part in parts])
+        return np.asarray(
+            contract(self.network(), output_inds=output, backend=self.backend), dtype=np.complex128
         )
-
-    def _blocks(self, count: int) -> Iterator[slice]:
-        # a profile looks at D frequencies for each of P harmonics
-        rows = max(1, _BLOCK // (self.modulus * max(self.dim, self.state.outputs)))
-        return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
-
-
-def _log_weights(profiles: Scaled) -> np.ndarray:
-    """log sum_c |R[f_c](a, b)|^2 of profiles (N, P, C): (N, P)."""
-    with np.errstate(divide="ignore"):
-        own = np.log((np.abs(profiles.mantissa.astype(np.complex128)) ** 2).sum(axis=2))
-    return own + 2 * profiles.log_scale[:, :, 0]

@@ -14,11 +14,25 @@ from scaling_studies.config import METHODS, TicketConfig
 from scaling_studies.progress import StageTimer
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="The Quantum Ridgelet Transform on tensor networks: winning tickets, sampled exactly.",
 )
+
+
+@app.callback()
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="show the version and stop")] = False,
+) -> None:
+    """Show the help where no command is named."""
+    if version:
+        from scaling_studies import provenance
+
+        print(provenance.versions()["qrt-tn"])
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()

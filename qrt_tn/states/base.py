@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
+from engine import mps
 from engine.scaled import Scaled
 from qrt_tn.field import Seed, check_grid, generator, inverse_fourier, inverses
 from qrt_tn.ridgelet import Ridgelet
 
 CLASS_INDEX = "c"  # the outer index of a network that carries a class
+_BLOCK = 2**22  # frequencies or profile values of one block of nodes (32 to 64 MiB)
 
 
 def site_index(site: int) -> str:
@@ -86,29 +88,61 @@ class State(ABC):
         Returns:
             Scaled of shape (N, P, C), one log-scale for each a.
         """
+        # a profile looks at D coordinates of a frequency for each of up to P harmonics
+        rows = max(1, _BLOCK // (self.modulus * max(self.dim, self.outputs)))
+        return joined([self._profiles(a[start : start + rows], ridgelet) for start in range(0, len(a), rows)])
+
+    def amplitudes(self, a: np.ndarray, b: np.ndarray, ridgelet: Ridgelet) -> Scaled:
+        """R[f](a, b) of each pair.
+
+        Args:
+            a: int in 0..P-1, shape (N, D).
+            b: int in 0..P-1, shape (N,).
+            ridgelet: of the same modulus.
+
+        Returns:
+            Scaled of shape (N, C), log-scales of shape (N, 1).
+        """
+        rows = max(1, _BLOCK // (self.modulus * self.outputs))
+        parts = []
+        for start in range(0, len(a), rows):
+            profiles = self.profiles(a[start : start + rows], ridgelet)
+            each = np.arange(len(profiles))
+            picked = profiles.mantissa[each, b[start : start + rows]]
+            parts.append(Scaled(picked, profiles.log_scale[:, 0]))
+        return joined(parts)
+
+    def _profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         frequencies = np.flatnonzero(ridgelet.spectrum)
         u = (frequencies[None, :, None] * a[:, None, :]) % self.modulus
         values = self._spectrum(u.reshape(-1, self.dim)).rescaled(axis=1)
         shape = (len(a), len(frequencies), self.outputs)
-        lines = Scaled(values.mantissa.reshape(shape), values.log_scale.reshape(*shape[:2], 1)).rescaled((1, 2))
+        lines = Scaled(values.mantissa.reshape(shape), values.log_scale.reshape(*shape[:2], 1)).rescaled(
+            (1, 2)
+        )
         harmonics = np.zeros((len(a), self.modulus, self.outputs), dtype=np.complex128)
         harmonics[:, frequencies] = lines.mantissa * ridgelet.spectrum[frequencies].conj()[None, :, None]
         return Scaled(inverse_fourier(harmonics, axis=1), lines.log_scale)
 
-    def draw(self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator) -> tuple[np.ndarray, Scaled]:
-        """Draw u ~ |f^(u)|^2 and turn it to a = v^{-1} u, with the profiles of these a.
+    def draw(
+        self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw u ~ |f^(u)|^2, turn it to a = v^{-1} u, and draw b from |R[f](a, .)|^2.
 
         Args:
             v: nonzero multipliers, shape (N,).
             ridgelet: of the same modulus.
-            rng: draws u.
+            rng: draws u and b.
 
         Returns:
-            (a, profiles): int64 of shape (N, D), and Scaled of shape (N, P, C).
+            (a, b, log_probability): int64 of shape (N, D) and (N,), and log sum_c |R[f_c](a, b)|^2.
         """
         u = self._sample_spectrum(len(v), rng)
         a = (inverses(self.modulus)[v][:, None] * u) % self.modulus
-        return a, self.profiles(a, ridgelet)
+        profiles = self.profiles(a, ridgelet)  # one log-scale for each a, so the mantissas compare
+        weights = (np.abs(profiles.mantissa) ** 2).sum(axis=2)
+        b = mps.draw(weights, rng.random(len(v)))
+        return a, b, np.log(weights[np.arange(len(v)), b]) + 2 * profiles.log_scale[:, 0, 0]
 
     def on(self, backend: str) -> "State":
         """This state with the arrays of its heavy products on a backend; itself where there are none."""
@@ -137,8 +171,14 @@ class State(ABC):
         )
 
 
-def check_count(n: Any) -> int:
-    """Return the number of samples `n` if it is an int of at least 1."""
+def joined(parts: list[Scaled]) -> Scaled:
+    """Batches one after the other."""
+    mantissa = np.concatenate([part.mantissa for part in parts])
+    return Scaled(mantissa, np.concatenate([part.log_scale for part in parts]))
+
+
+def check_count(n: Any, name: str = "the number of samples") -> int:
+    """Return `n`, which an error calls `name`, if it is an int of at least 1."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"the number of samples is {n!r}; give an int of at least 1")
+        raise ValueError(f"{name} is {n!r}; give an int of at least 1")
     return int(n)

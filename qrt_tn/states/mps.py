@@ -114,7 +114,9 @@ class MPSState(State):
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         sites, _ = mps.sample(self.cores, count, rng)
         places = sites[:, 1:] if self.vector else sites
-        return np.stack([support[column] for support, column in zip(self.supports, places.T, strict=True)], axis=1)
+        return np.stack(
+            [support[column] for support, column in zip(self.supports, places.T, strict=True)], axis=1
+        )
 
 
 def from_mps(cores: Sequence[Any]) -> MPSState:
@@ -131,10 +133,12 @@ def from_mps(cores: Sequence[Any]) -> MPSState:
     modulus = check_prime(checked[0].shape[1])
     for number, core in enumerate(checked):
         if core.shape[1] != modulus:
-            raise ValueError(f"core {number} has site extent {core.shape[1]}, core 0 has {modulus}; all must be P")
+            raise ValueError(
+                f"core {number} has site extent {core.shape[1]}, core 0 has {modulus}; all must be P"
+            )
     xp = array_module(checked[0])
     dtype = np.result_type(checked[0].dtype, np.complex64)
     matrix = xp.asarray(fourier_matrix(modulus)).astype(dtype)
-    spectral = [xp.einsum("ux,lxr->lur", matrix, core) for core in checked]
+    spectral = [xp.matmul(matrix, core) for core in checked]
     everywhere = np.arange(modulus)
     return MPSState(spectral, [everywhere] * len(spectral), modulus)

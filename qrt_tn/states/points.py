@@ -48,17 +48,21 @@ def from_samples(
     points = check_grid(x, prime, "x", (None, None))
     values = np.asarray(y)
     if values.ndim not in (1, 2) or len(values) != len(points) or values.size == 0:
-        raise ValueError(f"y has shape {values.shape}; give (M,) or (M, C) with M = {len(points)}, one row per point")
+        raise ValueError(
+            f"y has shape {values.shape}; give (M,) or (M, C) with M = {len(points)}, one row per point"
+        )
     if values.dtype.kind not in "biufc":
         raise ValueError(f"y has dtype {values.dtype}; give numbers (one column per class for labels)")
     if not np.isfinite(values).all():
         raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
-    if not (np.isreal(ridge) and np.isfinite(ridge) and ridge >= 0):
+    if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not 0 <= ridge < np.inf:
         raise ValueError(f"ridge is {ridge!r}; give a number of at least 0")
     vector = values.ndim == 2
-    columns = values.reshape(len(values), -1).astype(np.result_type(values.dtype, np.float64))
+    dtype = np.complex128 if values.dtype.kind == "c" else np.float64
+    columns = values.reshape(len(values), -1).astype(dtype)
     distinct, sums, counts = _gathered(points, columns)
-    kept = np.abs(sums).max(axis=1) > 1e-14 * np.abs(columns).max()
+    # values that cancel leave rounding noise, which is no point
+    kept = np.abs(sums).max(axis=1) > 1e-15 * counts * np.abs(columns).max()
     if ridge > 0:
         # p y / (p + ridge) with p = n / M and p y = (sum of y) / M
         sums = sums / (counts + ridge * len(points))[:, None]
@@ -66,7 +70,9 @@ def from_samples(
         raise ValueError("the values are zero, or cancel at every point; a state needs a norm")
     if smoothing is None:
         return SampleState(distinct[kept], sums[kept], prime, vector)
-    return smoothed_state(distinct[kept], sums[kept], prime, vector, smoothing, tolerance, max_bond)
+    return smoothed_state(
+        distinct[kept], sums[kept], prime, vector, smoothing=smoothing, tolerance=tolerance, max_bond=max_bond
+    )
 
 
 def _gathered(points: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,10 +17,14 @@ import numpy as np
 
 from engine import mps
 from qrt_tn.field import centred
+from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 
 MOST_POINTS = 2048  # points compressed at once; more are compressed in blocks and added
 _DENSE = 320  # up to this size a density matrix is diagonalised whole, beyond by a random sketch
+_SKETCH = 128  # columns of the first sketch, doubled until it holds enough
+_VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what rounding leaves of 0
+_LEAST_SHARE = 1e-9  # of a tolerance that one block may take
 _LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
 
 
@@ -37,7 +41,8 @@ class _Site:
 
 def filter_amplitudes(width: float, modulus: int) -> np.ndarray:
     """tau(u) = exp(-u^2 / (2 w^2)) by u = 0..P-1, u taken as its centred representative; shape (P,)."""
-    return np.exp(-0.5 * (centred(np.arange(modulus), modulus) / width) ** 2)
+    with np.errstate(over="ignore"):  # a width of almost nothing keeps u = 0 alone
+        return np.exp(-0.5 * (centred(np.arange(modulus), modulus) / width) ** 2)
 
 
 def smoothed_state(
@@ -45,6 +50,7 @@ def smoothed_state(
     coefficients: np.ndarray,
     modulus: int,
     vector: bool,
+    *,
     smoothing: Any,
     tolerance: float,
     max_bond: int | None,
@@ -57,18 +63,24 @@ def smoothed_state(
     """
     dim = points.shape[1]
     widths = checked_widths(smoothing, dim)
-    if not (np.isreal(tolerance) and _LEAST_TOLERANCE <= tolerance < 1):
-        raise ValueError(f"tolerance is {tolerance!r}; give a relative error from {_LEAST_TOLERANCE} to below 1")
-    if max_bond is not None and (isinstance(max_bond, bool) or not isinstance(max_bond, int) or max_bond < 1):
-        raise ValueError(f"max_bond is {max_bond!r}; give an int of at least 1, or None")
+    if not (isinstance(tolerance, float | np.floating) and _LEAST_TOLERANCE <= tolerance < 1):
+        raise ValueError(
+            f"tolerance is {tolerance!r}; give a relative error from {_LEAST_TOLERANCE} to below 1"
+        )
+    if max_bond is not None:
+        max_bond = check_count(max_bond, "max_bond")
     blocks = -(-len(points) // MOST_POINTS)
     if blocks == 1:
-        cores, sites, error = _compressed(points, coefficients, modulus, widths, tolerance, max_bond)
+        cores, sites, error = _compressed(points, coefficients, modulus, widths, (tolerance, max_bond))
     else:
-        cores, sites, error = _added(points, coefficients, modulus, widths, tolerance, max_bond, blocks)
+        rows = [slice(block, None, blocks) for block in range(blocks)]
+        data = [(points[part], coefficients[part]) for part in rows]
+        cores, sites, error = _added(data, modulus, widths, (float(tolerance), max_bond))
     log_norm = 0.5 * sum(site.log_weight for site in sites) - 0.5 * dim * float(np.log(modulus))
     supports = [_support(site, modulus) for site in sites]
-    spectral = [cores[0]] + [_to_spectrum(core, site, modulus) for core, site in zip(cores[1:], sites, strict=True)]
+    spectral = [cores[0]] + [
+        _to_spectrum(core, site, modulus) for core, site in zip(cores[1:], sites, strict=True)
+    ]
     if not vector:
         spectral[1] = np.tensordot(spectral[0][:, 0], spectral[1], axes=1)
         del spectral[0]
@@ -88,8 +100,9 @@ def checked_widths(smoothing: Any, dim: int) -> np.ndarray:
     widths = np.asarray(smoothing)
     if widths.shape not in ((), (dim,)) or widths.dtype.kind not in "iuf":
         raise ValueError(f"smoothing is {smoothing!r}; give a width, or one per coordinate of shape ({dim},)")
-    if not (np.isfinite(widths).all() and (widths > 0).all()):
-        raise ValueError(f"smoothing holds {widths.reshape(-1)[0]!r}; widths must be positive and finite")
+    bad = ~(np.isfinite(widths) & (widths > 0))
+    if bad.any():
+        raise ValueError(f"smoothing holds {widths[bad].item(0)}; widths must be positive and finite")
     return np.broadcast_to(widths.astype(np.float64), (dim,))
 
 
@@ -100,7 +113,9 @@ def _site(width: float, modulus: int, drop: float) -> _Site:
     total = weights.sum()
     half = modulus // 2
     # weight of all |u| > k, for k = 0 .. half; the last is 0
-    shells = np.array([weights[u] + (weights[-u] if 0 < u and 2 * u != modulus else 0) for u in range(half + 1)])
+    shells = np.array(
+        [weights[u] + (weights[-u] if u > 0 and 2 * u != modulus else 0) for u in range(half + 1)]
+    )
     beyond = np.append(np.cumsum(shells[::-1])[::-1][1:], 0.0)
     last = int(np.argmax(beyond <= drop * total))
     kept = np.abs(centred(np.arange(modulus), modulus)) <= last
@@ -131,7 +146,10 @@ def _support(site: _Site, modulus: int) -> np.ndarray:
 
 
 def _to_spectrum(core: np.ndarray, site: _Site, modulus: int) -> np.ndarray:
-    """A core's site axis from the real basis to u: |cos> = (|u> + |-u>)/sqrt2, |sin> = -i(|u> - |-u>)/sqrt2."""
+    """A core's site axis from the real basis to u.
+
+    |cos> = (|u> + |-u>)/sqrt2 and |sin> = -i(|u> - |-u>)/sqrt2.
+    """
     by_frequency: dict[int, np.ndarray] = {}
     axis = 0
     for u in map(int, site.frequencies):
@@ -166,7 +184,7 @@ def _choose_sites(
         norm = float(full.sum().real)
         lost = max(0.0, 1 - float(kept.sum().real) / norm)
         if lost <= allowed or drop == 0:
-            return sites, norm, lost
+            return sites, norm, lost if drop else 0.0  # what is left at a drop of 0 is rounding
         # where low frequencies cancel, the tails weigh more than the filter alone says
         drop = drop / 100 if drop > 1e-30 else 0.0
 
@@ -176,17 +194,24 @@ def _compressed(
     coefficients: np.ndarray,
     modulus: int,
     widths: np.ndarray,
-    tolerance: float,
-    max_bond: int | None,
+    limits: tuple[float, int | None],
 ) -> tuple[mps.Cores, list[_Site], float]:
-    """(cores in the real basis with the class core first, sites, relative error), by the Gram sweep."""
+    """(cores in the real basis with the class core first, sites, relative error), by the Gram sweep.
+
+    `limits` are the tolerance and the largest bond.
+    """
+    tolerance, max_bond = limits
     dim = len(widths)
     outer = coefficients @ coefficients.conj().T
     sites, norm, lost = _choose_sites(points, outer, modulus, widths, 0.1 * tolerance**2)
-    if norm <= 0:
-        raise ValueError("the smoothed function vanishes to rounding; take a larger width, or centre the values")
+    if norm <= _VANISHING * float(np.abs(coefficients).sum()) ** 2:
+        raise ValueError(
+            "the smoothed function vanishes to rounding; take a larger width, or centre the values"
+        )
     rng = np.random.default_rng(0)  # sketches only decide how well the basis is found, and are measured
-    left_grams = _LeftGrams(outer, [_gram_of(site, column, modulus) for site, column in zip(sites, points.T, strict=True)])
+    left_grams = _LeftGrams(
+        outer, [_gram_of(site, column, modulus) for site, column in zip(sites, points.T, strict=True)]
+    )
     right = np.ones((len(points), 1))
     cores: mps.Cores = []
     remaining = (tolerance**2 - lost) * norm
@@ -194,9 +219,7 @@ def _compressed(
         gram = left_grams.before(place)
         features = _features(sites[place], points[:, place], modulus)
         wide = (features[:, :, None] * right[:, None, :]).reshape(len(points), -1)
-        inner = (features @ features.T) * (right @ right.conj().T)
-        weight = float(np.sum(gram * inner.conj()).real)
-        basis, dropped = _principal(wide, gram, weight, remaining / (place + 1), max_bond, rng)
+        basis, dropped = _principal(wide, gram, remaining / (place + 1), max_bond, rng)
         remaining = max(0.0, remaining - dropped)
         lost += dropped / norm
         cores.insert(0, basis.T.reshape(-1, features.shape[1], right.shape[1]))
@@ -238,14 +261,17 @@ class _LeftGrams:
 
 
 def _principal(
-    wide: np.ndarray, gram: np.ndarray, weight: float, budget: float, max_bond: int | None, rng: np.random.Generator
+    wide: np.ndarray,
+    gram: np.ndarray,
+    budget: float,
+    max_bond: int | None,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
-    """Orthonormal columns spanning all but `budget` of the density matrix wide^T gram wide^*, and what is lost.
+    """Orthonormal columns that span all but `budget` of the density matrix wide^T gram wide^*.
 
     Args:
         wide: vectors of the right part, shape (M, K).
         gram: <l_m'|l_m> of the left part at [m, m'], shape (M, M).
-        weight: the density matrix's trace.
         budget: the largest eigenvalue sum to discard.
         max_bond: the most columns.
         rng: for the sketch.
@@ -254,73 +280,82 @@ def _principal(
         (basis of shape (K, kept), discarded weight).
     """
     size = wide.shape[1]
+    sketch = min(size, _SKETCH if max_bond is None else max_bond + 32)
+    if size <= _DENSE or sketch == size:
+        values, vectors = _eigen(wide.T @ (gram @ wide.conj()))
+        kept, dropped = mps.truncation(values, budget, max_bond)
+        return vectors[:, :kept], dropped
 
     def apply(block: np.ndarray) -> np.ndarray:
         return wide.T @ (gram @ (wide.conj() @ block))
 
-    sketch = min(size, 128 if max_bond is None else max_bond + 32)
+    weight = float(np.einsum("mk,mk->", gram @ wide.conj(), wide).real)  # the density matrix's trace
     while True:
-        if size <= _DENSE or sketch >= size:
-            span = None
-            density = wide.T @ (gram @ wide.conj())
-        else:
-            # one power step sharpens the sketch where the spectrum falls slowly (Halko et al., SIAM Rev. 2011)
-            span = np.linalg.qr(apply(np.linalg.qr(apply(rng.standard_normal((size, sketch))))[0]))[0]
-            density = span.conj().T @ apply(span)
-        values, vectors = np.linalg.eigh((density + density.conj().T) / 2)
-        values = np.maximum(values[::-1], 0.0)
-        missed = 0.0 if span is None else max(0.0, weight - float(values.sum()))
-        if span is not None and missed > budget / 2 and (max_bond is None or sketch < max_bond):
-            sketch = min(size, 2 * sketch)
-            continue
-        kept, dropped = mps.truncation(values, budget - missed, max_bond)
-        basis = vectors[:, ::-1][:, :kept]
-        return basis if span is None else span @ basis, dropped + missed
+        # one power step sharpens the sketch (Halko et al., SIAM Rev. 53 (2011) 217, section 4.5)
+        span = np.linalg.qr(apply(np.linalg.qr(apply(rng.standard_normal((size, sketch))))[0]))[0]
+        values, vectors = _eigen(span.conj().T @ apply(span))
+        missed = max(0.0, weight - float(values.sum()))
+        if missed <= budget / 2 or max_bond is not None or sketch == size:
+            kept, dropped = mps.truncation(values, budget - missed, max_bond)
+            return span @ vectors[:, :kept], dropped + missed
+        sketch = min(size, 2 * sketch)
+
+
+def _eigen(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues, descending and none below 0, and their vectors."""
+    values, vectors = np.linalg.eigh((density + density.conj().T) / 2)
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
 def _added(
-    points: np.ndarray,
-    coefficients: np.ndarray,
+    data: list[tuple[np.ndarray, np.ndarray]],
     modulus: int,
     widths: np.ndarray,
-    tolerance: float,
-    max_bond: int | None,
-    blocks: int,
+    limits: tuple[float, int | None],
 ) -> tuple[mps.Cores, list[_Site], float]:
-    """Blocks of points compressed apart, added and compressed again; the error is bounded by their sum.
+    """Blocks of points compressed apart, added and compressed again; the error returned is a bound.
 
-    Blocks are every so-manieth point, so that each is close to a fair sample of the whole.
+    Every block's own error is exact and the errors of the sums add up at most. `limits` are the tolerance
+    and the largest bond.
     """
+    tolerance, max_bond = limits
     share = tolerance / 2
-    while True:
+    while share > _LEAST_SHARE:
+        parts = [_compressed(*block, modulus, widths, (share, max_bond)) for block in data]
+        # blocks keep different frequencies; the low ones come first, so cores are padded at the end
+        sites = [
+            max(column, key=lambda site: len(site.frequencies))
+            for column in zip(*(p[1] for p in parts), strict=True)
+        ]
         total: mps.Cores = []
-        bound, log_norm = 0.0, 0.0
-        for block in range(blocks):
-            rows = slice(block, None, blocks)
-            cores, sites, error = _compressed(points[rows], coefficients[rows], modulus, widths, share, max_bond)
-            part, part_norm = mps.right_canonical(_widened(cores, sites, modulus))
-            bound += error * float(np.exp(part_norm))
-            part[0] = part[0] * np.exp(part_norm)
-            if not total:
-                total, log_norm = part, part_norm
-                continue
-            summed, log_norm = mps.right_canonical(mps.add(total, part))
-            total, error = mps.compress(summed, share / blocks, max_bond)
-            total[0] = total[0] * np.exp(log_norm)
-            bound += error * float(np.exp(log_norm))
-        error = bound / float(np.exp(log_norm))
+        bound = 0.0
+        for number, (cores, _, error) in enumerate(parts):
+            part, log_norm = mps.right_canonical(_padded(cores, sites, modulus))
+            held = float(np.exp(log_norm))
+            bound += error * held / np.sqrt(1 - error**2)  # relative to the block before it lost anything
+            part[0] = part[0] * held
+            if number:
+                summed, log_norm = mps.right_canonical(mps.add(total, part))
+                total, shed = mps.compress(summed, share / len(parts), max_bond)
+                held = float(np.exp(log_norm))
+                total[0] = total[0] * held
+                bound += shed * held
+            else:
+                total = part
+        norm = float(np.exp(mps.right_canonical(total)[1]))
+        # the norm of f^ tau itself is known to within the bound
+        error = bound / (norm - bound) if bound < norm else np.inf
         if error <= tolerance or max_bond is not None:
-            break
-        share *= 0.7 * tolerance / error
-    everywhere = {width: _site(width, modulus, 0.0) for width in np.unique(widths)}
-    return total, [everywhere[width] for width in widths], error
+            return total, sites, error
+        share *= 0.7 * tolerance / error if np.isfinite(error) else 0.1
+    raise ValueError(f"tolerance {tolerance:g} cannot be met for so many points; take a larger one")
 
 
-def _widened(cores: mps.Cores, sites: list[_Site], modulus: int) -> mps.Cores:
-    """Cores padded to the real basis of all frequencies, so that blocks with different supports add up."""
+def _padded(cores: mps.Cores, sites: list[_Site], modulus: int) -> mps.Cores:
+    """Cores with room for all frequencies of `sites`, zero where they have none of their own."""
     padded = [cores[0]]
-    for core in cores[1:]:
-        wide = np.zeros((core.shape[0], modulus, core.shape[2]), dtype=core.dtype)
+    for core, site in zip(cores[1:], sites, strict=True):
+        wide = np.zeros((core.shape[0], len(_support(site, modulus)), core.shape[2]), dtype=core.dtype)
         wide[:, : core.shape[1]] = core
         padded.append(wide)
     return padded

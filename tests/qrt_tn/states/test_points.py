@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from qrt_tn import Ridgelet, states
+from qrt_tn.states import MPSState, SampleState
+
+
+def test_points_that_repeat_add_up(oracle):
+    rng = np.random.default_rng(0)
+    points = rng.integers(3, size=(40, 2))
+    values = rng.normal(size=(40, 2))
+    state = states.from_samples(points, values, 3)
+    assert isinstance(state, SampleState)
+    assert len(state.points) == len(np.unique(points, axis=0))
+    f = oracle.placed(points, values, 3)
+    assert np.isclose(state.norm, np.linalg.norm(f))
+    hat = oracle.fourier(f / np.linalg.norm(f), 2).reshape(9, 2)
+    assert np.abs(state.spectrum(oracle.grid(3, 2)).value() - hat).max() < 1e-12
+
+
+def test_points_that_cancel_leave_the_state():
+    state = states.from_samples([[0], [1], [1], [1]], [1.0, 0.1, 0.2, -0.3], 5)
+    assert state.points.tolist() == [[0]]
+    many = [[0]] + [[1]] * 3000
+    state = states.from_samples(many, [1.0] + [0.1] * 1500 + [-0.1] * 1500, 5)
+    assert state.points.tolist() == [[0]]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.complex64, bool])
+def test_values_of_any_number_type(dtype, oracle):
+    values = np.array([1, 0, 1], dtype=dtype)
+    state = states.from_samples([[0, 1], [2, 2], [1, 0]], values, 3)
+    assert np.isclose(state.norm, 2**0.5)
+    assert state.outputs == 1
+    assert not state.vector
+    assert states.from_samples([[0, 1], [2, 2], [1, 0]], values[:, None], 3).vector
+
+
+@pytest.mark.parametrize("scale", [1e-290, 1e290])
+def test_values_of_any_scale(scale):
+    state = states.from_samples([[0], [1]], [3 * scale, 4 * scale], 5)
+    assert np.isclose(state.log_norm, np.log(5) + np.log(scale))
+
+
+@pytest.mark.parametrize("ridge", [0.03, 1.0, 40.0])
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("classes", [None, 2])
+def test_ridge_is_the_ridge_regression_of_the_full_network(ridge, dim, classes, oracle):
+    """min_w sum_x p(x) |f(x) - S[w](x)|^2 + lambda ||w||^2 solved densely, with g = r."""
+    modulus = 5
+    rng = np.random.default_rng(dim)
+    r = Ridgelet("relu", modulus).values
+    ridgelet = Ridgelet(r, modulus)
+    points = rng.integers(modulus, size=(17, dim))
+    values = rng.normal(size=(17,) if classes is None else (17, classes))
+    # every row of data on its own; repeats and all
+    nodes = oracle.grid(modulus, dim + 1)
+    design = r[(points @ nodes[:, :dim].T - nodes[:, dim]) % modulus] / modulus ** (dim / 2)
+    share = 1 / len(points)
+    weights = np.linalg.solve(
+        share * design.T @ design + ridge * np.eye(len(nodes)), share * design.T @ values
+    )
+    exact = np.abs(weights.reshape(len(nodes), -1)) ** 2
+    exact = (exact.sum(axis=1) / exact.sum()).reshape((modulus,) * (dim + 1))
+
+    from qrt_tn import QuantumRidgeletTransform
+
+    state = states.from_samples(points, values, modulus, ridge=ridge)
+    qrt = QuantumRidgeletTransform(state, ridgelet)
+    amplitudes = qrt.amplitudes(nodes[:, :dim], nodes[:, dim]).value()
+    assert np.abs(amplitudes - weights / np.linalg.norm(weights)).max() < 1e-10
+    assert np.isclose(state.norm, np.linalg.norm(weights))
+    drawn = qrt.sample(20000, seed=0)
+    assert oracle.p_value(np.column_stack([drawn.a, drawn.b]), exact) > 1e-4
+
+
+def test_ridge_with_smoothing(oracle):
+    points, values = np.array([[0, 1], [0, 1], [2, 2], [4, 0]]), np.array([1.0, 2.0, -1.0, 0.5])
+    state = states.from_samples(points, values, 5, ridge=0.1, smoothing=1.0, tolerance=1e-4)
+    assert isinstance(state, MPSState)
+    weighted = np.array([3.0, -1.0, 0.5]) / (np.array([2, 1, 1]) + 0.4)
+    plain = states.from_samples(points[1:], weighted, 5, smoothing=1.0, tolerance=1e-4)
+    grid = oracle.grid(5, 2)
+    assert np.abs(state.spectrum(grid).value() - plain.spectrum(grid).value()).max() < 1e-10
+    assert np.isclose(state.norm, plain.norm)
+
+
+GOOD = {"x": [[0, 1], [2, 0]], "y": [1.0, 2.0], "modulus": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"modulus": 6}, "6 is not prime; the next prime is 7"),
+        ({"x": [[0, 1], [3, 0]]}, "x holds 3, outside Z_3"),
+        ({"x": [[0, 1], [-1, 0]]}, "x holds -1"),
+        ({"x": [[0.0, 1.0], [2.0, 0.0]]}, "x has dtype float64"),
+        ({"x": [[0, np.nan], [2, 0]]}, "x has dtype float64"),
+        ({"x": [0, 1]}, r"x has shape \(2,\)"),
+        ({"x": np.empty((0, 2), dtype=int), "y": []}, "x is empty"),
+        ({"y": [1.0]}, r"y has shape \(1,\); give .* with M = 2"),
+        ({"y": [[[1.0]], [[1.0]]]}, r"y has shape \(2, 1, 1\)"),
+        ({"y": np.empty((2, 0))}, r"y has shape \(2, 0\)"),
+        ({"y": [1.0, np.nan]}, "y holds nan"),
+        ({"y": [1.0, np.inf]}, "y holds inf"),
+        ({"y": ["cat", "dog"]}, "y has dtype"),
+        ({"y": [0.0, 0.0]}, "zero, or cancel at every point"),
+        ({"x": [[0, 1], [0, 1]], "y": [1.0, -1.0]}, "zero, or cancel at every point"),
+        ({"ridge": -0.1}, "ridge is -0.1"),
+        ({"ridge": np.nan}, "ridge is nan"),
+        ({"ridge": np.inf}, "ridge is inf"),
+        ({"ridge": "small"}, "ridge is 'small'"),
+        ({"ridge": None}, "ridge is None"),
+        ({"smoothing": 0.0}, "smoothing holds 0.0"),
+        ({"smoothing": [1.0, -3.0]}, "smoothing holds -3.0"),
+        ({"smoothing": np.nan}, "smoothing holds nan"),
+        ({"smoothing": [1.0, 2.0, 3.0]}, r"one per coordinate of shape \(2,\)"),
+        ({"smoothing": "wide"}, "smoothing is 'wide'"),
+        ({"smoothing": True}, "smoothing is True"),
+        ({"smoothing": 1.0, "tolerance": 0.0}, "tolerance is 0.0"),
+        ({"smoothing": 1.0, "tolerance": 1.0}, "tolerance is 1.0"),
+        ({"smoothing": 1.0, "tolerance": 1e-9}, "tolerance is 1e-09"),
+        ({"smoothing": 1.0, "tolerance": np.nan}, "tolerance is nan"),
+        ({"smoothing": 1.0, "tolerance": "tight"}, "tolerance is 'tight'"),
+        ({"smoothing": 1.0, "tolerance": None}, "tolerance is None"),
+        ({"smoothing": 1.0, "max_bond": 0}, "max_bond is 0"),
+        ({"smoothing": 1.0, "max_bond": 2.5}, "max_bond is 2.5"),
+        ({"smoothing": 1.0, "max_bond": True}, "max_bond is True"),
+    ],
+)
+def test_refusals(change, says):
+    with pytest.raises(ValueError, match=says):
+        states.from_samples(**(GOOD | change))

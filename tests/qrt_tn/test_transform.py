@@ -1,0 +1,385 @@
+"""Every kind of state against the defining sums, and its samples against the exact distribution."""
+
+import numpy as np
+import pytest
+
+from engine import mps
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.states import samples
+
+# (P, D): dense sums of P^(2D+1) terms
+SIZES = [(2, 4), (3, 3), (5, 2), (7, 2), (13, 1), (13, 2), (31, 1)]
+KINDS = ["dense", "samples", "smoothed", "mps"]
+
+
+def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None):
+    """A random state of a kind and its normalised values by an independent road."""
+
+    def draw(shape):
+        return rng.normal(size=shape) + (1j * rng.normal(size=shape) if complex_values else 0)
+
+    if kind == "dense":
+        f = draw((modulus,) * dim)
+        state = states.from_dense(f)
+    elif kind == "mps":
+        cores = oracle.random_cores(rng, modulus, dim, 3, complex_values=complex_values)
+        state, f = states.from_mps(cores), oracle.expanded(cores)
+    else:
+        count = min(modulus**dim, 11)
+        points = oracle.grid(modulus, dim)[rng.permutation(modulus**dim)[:count]]
+        values = draw((count,) if classes is None else (count, classes))
+        if kind == "samples":
+            state = states.from_samples(points, values, modulus)
+            f = oracle.placed(points, values, modulus)
+        else:
+            state = states.from_samples(points, values, modulus, smoothing=1.4, tolerance=1e-3)
+            # of the state held; how near it is to the filtered function is test_smoothing's business
+            inds = [f"x{site}" for site in range(dim)] + (["c"] if classes else [])
+            f = state.network().to_dense(*([index] for index in inds))
+            f = f.reshape((modulus,) * dim + ((classes,) if classes else ()))
+    return state, f / np.linalg.norm(f)
+
+
+CASES = [(kind, False, None) for kind in KINDS]
+CASES += [(kind, True, None) for kind in KINDS]
+CASES += [(kind, complex_values, 3) for kind in ("samples", "smoothed") for complex_values in (False, True)]
+CASES += [("samples", False, 1), ("smoothed", False, 1)]
+
+
+def identify(case):
+    kind, complex_values, classes = case
+    return f"{kind}-{'complex' if complex_values else 'real'}-{classes}"
+
+
+@pytest.mark.parametrize(("modulus", "dim"), SIZES)
+@pytest.mark.parametrize("case", CASES, ids=identify)
+def test_exactness(case, modulus, dim, oracle):
+    kind, complex_values, classes = case
+    rng = np.random.default_rng(modulus * 100 + dim)
+    state, f = make(kind, modulus, dim, rng, oracle, complex_values=complex_values, classes=classes)
+    ridgelet = Ridgelet("relu", modulus)
+    qrt = QuantumRidgeletTransform(state, ridgelet, backend="numpy")
+    exact = oracle.analysed(f, dim, ridgelet.values)
+
+    assert np.abs(qrt.to_dense() - exact).max() < 1e-10
+    output = [f"a{site}" for site in range(dim)] + ["b"] + (["c"] if classes else [])
+    gates = qrt.circuit().to_dense(*([index] for index in output)).reshape(exact.shape)
+    assert np.abs(gates - exact).max() < 1e-10
+
+    points = oracle.grid(modulus, dim)
+    profiles = qrt.profiles(points)
+    assert np.abs(profiles.value().reshape(exact.shape) - exact).max() < 1e-10
+    a, b = np.repeat(points, modulus, axis=0), np.tile(np.arange(modulus), len(points))
+    amplitudes = qrt.amplitudes(a, b)
+    assert amplitudes.shape == ((len(a),) if classes is None else (len(a), classes))
+    assert np.abs(amplitudes.value().reshape(exact.shape) - exact).max() < 1e-10
+
+    # isometry and reconstruction, with the amplitudes of the code and the sums of the test
+    held = profiles.value().reshape(exact.shape)
+    assert abs((np.abs(held) ** 2).sum() - 1) < 1e-10
+    rebuilt = oracle.synthesised(held, dim, ridgelet.activation)
+    assert np.abs(rebuilt - ridgelet.admissibility * f).max() < 1e-10 * abs(ridgelet.admissibility)
+
+    probabilities = (np.abs(exact.reshape(len(a), -1)) ** 2).sum(axis=1)
+    logs = qrt.log_probabilities(a, b)
+    assert logs.dtype == np.float64
+    assert abs(np.exp(logs).sum() - 1) < 1e-10
+    sure = probabilities > 1e-20
+    assert np.abs(logs[sure] - np.log(probabilities[sure])).max() < 1e-6
+
+    spectrum = state.spectrum(points).value().reshape(f.shape)
+    assert np.abs(spectrum - oracle.fourier(f, dim)).max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_complex_ridgelet_apart_from_its_activation(kind, oracle):
+    rng = np.random.default_rng(5)
+    g, r = rng.normal(size=7), rng.normal(size=7) + 1j * rng.normal(size=7)
+    ridgelet = Ridgelet(g, 7, r - r.mean())
+    state, f = make(kind, 7, 2, rng, oracle, complex_values=True)
+    qrt = QuantumRidgeletTransform(state, ridgelet, backend="numpy")
+    exact = oracle.analysed(f, 2, ridgelet.values)
+    assert np.abs(qrt.to_dense() - exact).max() < 1e-10
+    assert np.abs(qrt.profiles(oracle.grid(7, 2)).value().reshape(exact.shape) - exact).max() < 1e-10
+    rebuilt = oracle.synthesised(exact, 2, ridgelet.activation)
+    assert np.abs(rebuilt - ridgelet.admissibility * f).max() < 1e-10
+    nodes = qrt.sample(20000, seed=4)
+    assert oracle.p_value(np.column_stack([nodes.a, nodes.b]), np.abs(exact) ** 2) > 1e-4
+
+
+@pytest.mark.parametrize(("modulus", "dim"), [(2, 3), (3, 2), (5, 1)])
+def test_the_transform_is_an_isometry(modulus, dim, oracle):
+    ridgelet = Ridgelet("relu", modulus)
+    size = modulus**dim
+    columns = [
+        QuantumRidgeletTransform(states.from_dense(e.reshape((modulus,) * dim)), ridgelet)
+        .to_dense()
+        .reshape(-1)
+        for e in np.eye(size)
+    ]
+    matrix = np.stack(columns, axis=1)
+    assert np.abs(matrix.conj().T @ matrix - np.eye(size)).max() < 1e-10
+
+
+@pytest.mark.parametrize(("modulus", "dim"), [(2, 4), (3, 3), (5, 2), (13, 1), (31, 1)])
+@pytest.mark.parametrize("case", CASES, ids=identify)
+def test_samples_follow_the_distribution(case, modulus, dim, oracle):
+    kind, complex_values, classes = case
+    rng = np.random.default_rng(modulus * 1000 + dim)
+    state, f = make(kind, modulus, dim, rng, oracle, complex_values=complex_values, classes=classes)
+    ridgelet = Ridgelet("relu", modulus)
+    qrt = QuantumRidgeletTransform(state, ridgelet, backend="numpy")
+    exact = np.abs(oracle.analysed(f, dim, ridgelet.values)) ** 2
+    exact = exact.sum(axis=-1) if classes else exact
+    nodes = qrt.sample(20000, seed=11)
+    drawn = np.column_stack([nodes.a, nodes.b])
+    assert oracle.p_value(drawn, exact) > 1e-4
+    probabilities = exact[tuple(drawn.T)]
+    assert np.abs(nodes.log_probability - np.log(probabilities)).max() < 1e-6
+    again = qrt.log_probabilities(nodes.a[:200], nodes.b[:200])
+    assert np.abs(again - nodes.log_probability[:200]).max() < 1e-9
+
+    hat = np.abs(oracle.fourier(f, dim)) ** 2
+    hat = hat.sum(axis=-1) if classes else hat
+    assert oracle.p_value(state.sample_spectrum(20000, seed=12), hat) > 1e-4
+
+
+def without_phases(state):
+    state._phases = lambda sums: np.ones(sums.shape)
+
+
+def with_every_point_alone(state):
+    # runs weighted by sum |c|^2 in place of |sum c omega|^2
+    weights = np.abs(state.coefficients.T) ** 2
+    nobody = np.empty(0, dtype=np.int64)
+    state._levels = [
+        level._replace(alone=np.cumsum(weights, axis=1), crowd_starts=nobody, crowd_firsts=nobody)
+        for level in state._levels
+    ]
+
+
+def with_the_first_class_alone(state):
+    state._class_running = np.array([1.0, 1.0])
+
+
+@pytest.mark.parametrize("fault", [without_phases, with_every_point_alone, with_the_first_class_alone])
+def test_the_test_rejects_a_faulty_sampler(fault, oracle):
+    rng = np.random.default_rng(7)
+    points = oracle.grid(2, 6)[rng.permutation(64)[:48]]
+    values = np.column_stack([rng.normal(size=48) + 0.5, rng.normal(size=48)])
+    state = states.from_samples(points, values, 2)
+    f = oracle.placed(points, values, 2) / np.linalg.norm(values)
+    hat = (np.abs(oracle.fourier(f, 6)) ** 2).sum(axis=-1)
+    assert oracle.p_value(state.sample_spectrum(20000, seed=0), hat) > 1e-4
+    fault(state)
+    assert oracle.p_value(state.sample_spectrum(20000, seed=0), hat) < 1e-10
+
+
+def test_the_test_rejects_a_b_drawn_without_regard_to_a_and_a_slight_bias(oracle):
+    f = np.random.default_rng(0).normal(size=(3, 3, 3))
+    exact = np.abs(oracle.analysed(f / np.linalg.norm(f), 3, Ridgelet("relu", 3).values)) ** 2
+    rng = np.random.default_rng(0)
+
+    def draw(weights):
+        flat = rng.choice(exact.size, size=20000, p=weights.reshape(-1) / weights.sum())
+        return np.stack(np.unravel_index(flat, exact.shape), axis=1)
+
+    fair = draw(exact)
+    assert oracle.p_value(fair, exact) > 1e-4
+    assert oracle.p_value(np.column_stack([fair[:, :-1], rng.permutation(fair[:, -1])]), exact) < 1e-10
+    assert (
+        oracle.p_value(draw(exact.reshape(-1) * np.where(np.arange(exact.size) % 2, 1.1, 0.9)), exact) < 1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_seeds(kind, oracle):
+    state, _ = make(kind, 5, 3, np.random.default_rng(0), oracle)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+
+    def same(left, right):
+        return all((getattr(left, n) == getattr(right, n)).all() for n in ("a", "b", "log_probability"))
+
+    first = qrt.sample(50, seed=3)
+    assert same(first, qrt.sample(50, seed=3))
+    assert same(first, qrt.sample(50, seed=np.random.default_rng(3)))
+    assert not same(first, qrt.sample(50, seed=4))
+    rng = np.random.default_rng(3)
+    qrt.sample(50, seed=rng)
+    assert not same(first, qrt.sample(50, seed=rng)), "a generator goes on from where it is"
+    u = state.sample_spectrum(50, seed=3)
+    assert u.dtype == np.int64
+    assert (u == state.sample_spectrum(50, seed=3)).all()
+    assert (u == state.sample_spectrum(50, seed=np.random.default_rng(3))).all()
+    assert (u != state.sample_spectrum(50, seed=4)).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_do_not_change_the_distribution(kind, oracle, monkeypatch):
+    from qrt_tn import transform
+    from qrt_tn.states import base
+
+    rng = np.random.default_rng(8)
+    classes = 2 if kind in ("samples", "smoothed") else None
+    state, f = make(kind, 5, 2, rng, oracle, classes=classes)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+    points = oracle.grid(5, 2)
+    whole = qrt.profiles(points).value()
+    b = rng.integers(5, size=25)
+    pairs = qrt.amplitudes(points, b).value()
+    monkeypatch.setattr(transform, "_BLOCK", 3000)
+    monkeypatch.setattr(base, "_BLOCK", 70)
+    monkeypatch.setattr(samples, "_BLOCK", 1000)
+    monkeypatch.setattr(samples, "_CACHED", 300)
+    monkeypatch.setattr(mps, "_BLOCK", 400)
+    assert np.abs(qrt.profiles(points).value() - whole).max() < 1e-12
+    assert np.abs(qrt.amplitudes(points, b).value() - pairs).max() < 1e-12
+    exact = np.abs(oracle.analysed(f, 2, qrt.ridgelet.values)) ** 2
+    exact = exact.sum(axis=-1) if classes else exact
+    nodes = qrt.sample(10000, seed=1)
+    assert len(nodes) == 10000
+    assert oracle.p_value(np.column_stack([nodes.a, nodes.b]), exact) > 1e-4
+
+
+def test_refusals(oracle, monkeypatch):
+    state = states.from_dense(np.random.default_rng(0).normal(size=(5, 5)))
+    with pytest.raises(ValueError, match="state lives on Z_5, the ridgelet on Z_7"):
+        QuantumRidgeletTransform(state, Ridgelet("relu", 7))
+    with pytest.raises(ValueError, match="unknown backend 'abacus'; choose one of auto, numpy, cupy"):
+        QuantumRidgeletTransform(state, Ridgelet("relu", 5), backend="abacus")
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+    for n in (0, -3, 2.0, True, None, "4"):
+        with pytest.raises(ValueError, match=r"number of samples is .*; give an int of at least 1"):
+            qrt.sample(n)
+        with pytest.raises(ValueError, match="number of samples is"):
+            state.sample_spectrum(n)
+    with pytest.raises(ValueError, match="seed is -1"):
+        qrt.sample(3, seed=-1)
+    for call in (qrt.profiles, state.spectrum):
+        with pytest.raises(ValueError, match="holds 5, outside Z_5"):
+            call([[0, 5]])
+        with pytest.raises(ValueError, match=r"has shape \(1, 3\); it must have shape \(any, 2\)"):
+            call([[0, 1, 2]])
+        with pytest.raises(ValueError, match="dtype float64"):
+            call([[0.0, 1.0]])
+        with pytest.raises(ValueError, match="is empty"):
+            call(np.empty((0, 2), dtype=int))
+    for call in (qrt.amplitudes, qrt.log_probabilities):
+        with pytest.raises(ValueError, match=r"b has shape \(2,\); it must have shape \(1\)"):
+            call([[0, 1]], [0, 1])
+        with pytest.raises(ValueError, match="b holds -1, outside Z_5"):
+            call([[0, 1]], [-1])
+
+
+def test_a_dense_request_too_large():
+    points = np.random.default_rng(0).integers(127, size=(5, 4))
+    state = states.from_samples(points, np.arange(1.0, 6.0), 127)
+    with pytest.raises(ValueError, match=r"dense transform has 127\^5 x 1 values, above 67108864; use"):
+        QuantumRidgeletTransform(state, Ridgelet("relu", 127)).to_dense()
+
+
+def test_zero_amplitudes_have_log_probability_minus_infinity():
+    # f = 1: f^ lives on u = 0 alone
+    qrt = QuantumRidgeletTransform(states.from_mps([np.ones((1, 3, 1))] * 2), Ridgelet("relu", 3))
+    logs = qrt.log_probabilities([[1, 0], [0, 0]], [1, 1])
+    assert logs[0] < -60
+    assert np.isfinite(logs[1])
+
+
+# ---- far outside floating-point range: D = 10,000 at P = 127, where P^(-D/2) is exp(-24222)
+
+FAR = 10_000
+
+
+def far_points(count):
+    rng = np.random.default_rng(1)
+    points = rng.integers(17, size=(count, FAR))
+    return points, rng.normal(size=count)
+
+
+def check_finite(qrt, nodes):
+    again = qrt.log_probabilities(nodes.a, nodes.b)
+    amplitudes = qrt.amplitudes(nodes.a, nodes.b)
+    profiles = qrt.profiles(nodes.a)
+    spectrum = qrt.state.spectrum(nodes.a)
+    assert np.isfinite(nodes.log_probability).all()
+    assert np.isfinite(again).all()
+    for scaled in (amplitudes, profiles, spectrum):
+        assert np.isfinite(scaled.mantissa).all()
+        assert np.isfinite(scaled.log_scale).all()
+    assert np.isfinite(amplitudes.log_abs()).all()
+    assert np.isfinite(spectrum.log_abs()).all()
+    assert np.allclose(2 * amplitudes.log_abs(), again, atol=1e-6)
+    return again
+
+
+def test_samples_at_dimension_ten_thousand(oracle):
+    points, values = far_points(50)
+    qrt = QuantumRidgeletTransform(states.from_samples(points, values, 127), Ridgelet("relu", 127))
+    nodes = qrt.sample(64, seed=0)
+    again = check_finite(qrt, nodes)
+    assert np.abs(again - nodes.log_probability).max() < 1e-6
+    # the defining sum, 50 terms of it, with exact integers
+    norm = np.linalg.norm(values)
+    sums = np.array([[int(x @ a) for x in points] for a in nodes.a]) - nodes.b[:, None]
+    direct = np.abs(qrt.ridgelet.values[sums % 127] @ (values / norm))
+    expected = 2 * np.log(direct) - FAR * np.log(127)
+    assert np.abs(expected - again).max() < 1e-6
+
+
+def test_single_precision_mps_at_dimension_ten_thousand(oracle):
+    rng = np.random.default_rng(2)
+    cores = [core.astype(np.complex64) for core in oracle.random_cores(rng, 127, FAR, 3, complex_values=True)]
+    state = states.from_mps(cores)
+    assert state.cores[0].dtype == np.complex64
+    assert state.log_norm > 1000
+    with pytest.raises(OverflowError, match="beyond float64; use log_norm"):
+        state.norm  # noqa: B018
+    qrt = QuantumRidgeletTransform(state, Ridgelet("cosine", 127))
+    nodes = qrt.sample(4, seed=0)
+    again = check_finite(qrt, nodes)
+    # single precision over 10,000 sites: relative to a log-probability near -50,000
+    assert np.abs(again / nodes.log_probability - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [(np.float64, 1e-6), (np.float32, 0.1)])
+def test_a_product_state_at_dimension_ten_thousand(dtype, allowed):
+    rng = np.random.default_rng(3)
+    table = rng.normal(size=(FAR, 127)) + 0.5
+    state = states.from_mps([row.reshape(1, 127, 1).astype(dtype) for row in table])
+    qrt = QuantumRidgeletTransform(state, Ridgelet("cosine", 127))
+    table = table.astype(dtype).astype(np.float64)
+    assert np.isclose(state.log_norm, np.log(np.linalg.norm(table, axis=1)).sum(), rtol=1e-7)
+    # cosine: r^ = 1/sqrt2 at v = 1 and -1, so R = (2 / P)^(1/2) Re[omega^b prod_i f_i^(a_i)]
+    nodes = qrt.sample(6, seed=0)
+    hats = np.fft.fft(table / np.linalg.norm(table, axis=1, keepdims=True), axis=1) / 127**0.5
+    picked = hats[np.arange(FAR), nodes.a]
+    angle = np.angle(picked).sum(axis=1) + 2 * np.pi * nodes.b / 127
+    expected = 2 * np.log(np.abs(picked)).sum(axis=1) + np.log(2 / 127) + 2 * np.log(np.abs(np.cos(angle)))
+    assert np.abs(nodes.log_probability - expected).max() < allowed
+    assert np.abs(qrt.log_probabilities(nodes.a, nodes.b) - expected).max() < allowed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [None, 2])
+def test_the_device_road(kind, classes, oracle, device):
+    """The same seed, the same nodes, with the heavy products on the device."""
+    if kind in ("dense", "mps"):
+        classes = None
+    state, _ = make(kind, 5, 3, np.random.default_rng(0), oracle, classes=classes)
+    ridgelet = Ridgelet("relu", 5)
+    host = QuantumRidgeletTransform(state, ridgelet, backend="numpy")
+    there = QuantumRidgeletTransform(state, ridgelet, backend="cupy")
+    assert there.backend == "cupy"
+    nodes, again = host.sample(200, seed=1), there.sample(200, seed=1)
+    assert (nodes.a == again.a).all()
+    assert (nodes.b == again.b).all()
+    assert np.allclose(nodes.log_probability, again.log_probability)
+    assert np.allclose(host.profiles(nodes.a).value(), there.profiles(nodes.a).value())
+    assert np.allclose(host.to_dense(), there.to_dense())
+    gates = (
+        [network.circuit().to_dense(["a0"], ["a1"], ["a2"], ["b"]) for network in (host, there)]
+        if not classes
+        else [0, 0]
+    )
+    assert np.allclose(*gates)
