@@ -13,6 +13,8 @@ from typer.exceptions import TyperException
 from scaling_studies.config import METHODS, TicketConfig
 from scaling_studies.progress import StageTimer
 
+INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended; Typer gives it too
+
 app = typer.Typer(
     invoke_without_command=True,
     add_completion=False,
@@ -126,14 +128,16 @@ def _numbers(text: str, kind: type, name: str) -> tuple[Any, ...]:
 def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, an interrupt in 130."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
     except (ValueError, TyperException) as error:
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         print(f"qrt-tn: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         print("qrt-tn: interrupted; nothing was left half-written", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,28 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     return int(stopped.value.code or 0)
+
+
+def test_an_interrupt_says_so_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scaling_studies.experiments.sources.Sources.build_states", interrupt)
+    assert call(monkeypatch, "ticket") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == []
+
+
+def test_help_and_version_without_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == 0
+    assert "ticket" in capsys.readouterr().out
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == version("qrt-tn")
 
 
 def test_info_names_every_backend(
