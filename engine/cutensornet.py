@@ -5,45 +5,47 @@ modulus of 1, and the scales added up; a network whose result lies outside the d
 same needs the "cupy" backend, which rescales between steps.
 """
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
 from engine.scaled import Scaled
 
-if TYPE_CHECKING:
-    from engine.plan import Plan
+Index = Hashable
+Term = Sequence[Index]
 
 
-def interleaved(operands: list[Any], plan: "Plan") -> list[Any]:
-    """Operands and integer index labels in turn, then the output's: cuTensorNet's interleaved format.
+def labels(inputs: Sequence[Term]) -> dict[Index, int]:
+    """An integer for every index: string equations break at about 5,600 indices, integers do not."""
+    return {index: number for number, index in enumerate(dict.fromkeys(chain(*inputs)))}
 
-    String equations break at about 5,600 indices; labels do not.
-    """
-    labels = {index: number for number, index in enumerate(plan.sizes)}
+
+def interleaved(operands: Sequence[Any], inputs: Sequence[Term], output: Term) -> list[Any]:
+    """Operands and their index labels in turn, then the output's: cuTensorNet's interleaved format."""
+    names = labels(inputs)
     arguments: list[Any] = []
-    for number, (array, term) in enumerate(zip(operands, plan.inputs, strict=True)):
+    for number, (array, term) in enumerate(zip(operands, inputs, strict=True)):
         if term:
-            arguments += [array, [labels[index] for index in term]]
+            arguments += [array, [names[index] for index in term]]
         else:
             # the library refuses tensors without indices: a scalar gets one of extent 1, summed
-            arguments += [array.reshape(1), [len(labels) + number]]
-    return [*arguments, [labels[index] for index in plan.output]]
+            arguments += [array.reshape(1), [len(names) + number]]
+    return [*arguments, [names[index] for index in output]]
 
 
-def pairwise_path(plan: "Plan") -> list[tuple[int, int]]:
-    """The plan's path with every step a pair, as cuTensorNet wants it.
+def pairwise_path(path: Sequence[Sequence[int]], count: int) -> list[tuple[int, int]]:
+    """A linear path over `count` tensors with every step a pair, as cuTensorNet wants it.
 
     Steps on one tensor only move it to the end of the list and are left out; steps on three or more
     become pairs from the left.
     """
-    position = [
-        [number] for number in range(len(plan.inputs))
-    ]  # a cell per live tensor, shared by both lists
-    theirs, ours = list(position), list(position)
+    # a cell stands for a live tensor in both lists: in the order of the path, and in the library's
+    ours = [[number] for number in range(count)]
+    theirs = list(ours)
     pairs: list[tuple[int, int]] = []
-    for step in plan.path:
+    for step in path:
         chosen = [ours[place] for place in step]
         for place in sorted(step, reverse=True):
             del ours[place]
@@ -59,8 +61,22 @@ def pairwise_path(plan: "Plan") -> list[tuple[int, int]]:
     return pairs
 
 
-def contract_network(operands: list[Any], plan: "Plan") -> Scaled:
-    """Contract CuPy operands along the plan with cuTensorNet."""
+def contract_network(
+    operands: Sequence[Any],
+    inputs: Sequence[Term],
+    output: Term,
+    path: Sequence[Sequence[int]],
+    slices: Sequence[Index],
+) -> Scaled:
+    """Contract CuPy operands with cuTensorNet along a linear path, looping over sliced indices.
+
+    Args:
+        operands: one array per tensor, of one floating dtype.
+        inputs: its indices per tensor.
+        output: the indices of the result.
+        path: positions per step.
+        slices: indices fixed one value at a time (a prime extent slices only to 1).
+    """
     import cupy
     from cuquantum import tensornet
 
@@ -71,11 +87,9 @@ def contract_network(operands: list[Any], plan: "Plan") -> Scaled:
         peak = cupy.where(peak > 0, peak, 1)
         balanced.append(array / peak)
         log_scale = log_scale + cupy.log(peak.astype(np.float64))
-    labels = {index: number for number, index in enumerate(plan.sizes)}
+    names = labels(inputs)
     optimize = {
-        "path": pairwise_path(plan),
-        "slicing": [(labels[index], 1) for index in plan.slices],  # a prime extent slices only to 1
+        "path": pairwise_path(path, len(inputs)),
+        "slicing": [(names[index], 1) for index in slices],
     }
-    if not math.prod(plan.sizes[index] for index in plan.output):
-        raise ValueError("an output index has extent 0")
-    return Scaled(tensornet.contract(*interleaved(balanced, plan), optimize=optimize), log_scale)
+    return Scaled(tensornet.contract(*interleaved(balanced, inputs, output), optimize=optimize), log_scale)

@@ -95,7 +95,7 @@ class Plan:
         if name == "cuquantum":
             from engine.cutensornet import contract_network
 
-            return contract_network(operands, self)
+            return contract_network(operands, self.inputs, self.output, self.path, self.slices)
         # Slices of a summed index add up; slices of an output index each fill a place of the result.
         parts: dict[tuple[int | None, ...], Scaled] = {}
         for fixed in self._assignments():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.cutensornet import contract_network, interleaved, pairwise_path
+from engine.cutensornet import contract_network, interleaved, labels, pairwise_path
 
 INSTALLED = importlib.util.find_spec("cuquantum") is not None and importlib.util.find_spec("cupy") is not None
 
@@ -64,19 +64,19 @@ def test_pairs_mean_the_same_as_the_path(seed):
     rng, inputs, output, sizes, arrays = network(seed)
     for optimizer in ("auto", "greedy", random_path(rng, len(inputs))):
         made = engine.plan((inputs, output, sizes), optimizer=optimizer)
-        pairs = pairwise_path(made)
+        pairs = pairwise_path(made.path, len(made.inputs))
         assert len(pairs) == len(inputs) - 1
         # any path gives the same value; the same tensors have to meet in the same order
         wanted = joined(made.path, len(inputs))
         assert [step for step in joined(pairs, len(inputs)) if step in wanted] == wanted
-        got = replay(interleaved(arrays, made), pairs)
+        got = replay(interleaved(arrays, made.inputs, made.output), pairs)
         assert np.allclose(got, made.execute(arrays, "numpy").value())
 
 
 def test_labels_are_integers_in_the_order_of_the_axes():
     made = engine.plan(([("x", "y"), ("y", 7)], (7, "x"), {"x": 2, "y": 3, 7: 4}))
     arrays = [np.ones((2, 3)), np.ones((3, 4))]
-    arguments = interleaved(arrays, made)
+    arguments = interleaved(arrays, made.inputs, made.output)
     assert arguments[0] is arrays[0]
     assert arguments[1::2] == [[0, 1], [1, 2]]
     assert arguments[4] == [2, 0]
@@ -85,7 +85,7 @@ def test_labels_are_integers_in_the_order_of_the_axes():
 def test_pairs_of_a_long_chain_stay_quick():
     inputs = [(f"k{i}", f"k{i + 1}") for i in range(3000)]
     made = engine.plan((inputs, (), {f"k{i}": 2 for i in range(3001)}))
-    assert len(pairwise_path(made)) == 2999
+    assert len(pairwise_path(made.path, len(made.inputs))) == 2999
 
 
 def test_the_hand_over(device, monkeypatch):
@@ -109,8 +109,10 @@ def test_the_hand_over(device, monkeypatch):
     chosen = tuple(whole.sizes)[1:3]
     made = engine.Plan(whole.inputs, whole.output, whole.sizes, whole.path, chosen)
     scaled = [array * 1e-200 for array in arrays]
-    result = contract_network([device.asarray(array) for array in scaled], made)
-    assert seen["path"] == pairwise_path(made)
+    result = contract_network(
+        [device.asarray(array) for array in scaled], made.inputs, made.output, made.path, made.slices
+    )
+    assert seen["path"] == pairwise_path(made.path, len(made.inputs))
     assert seen["slicing"] == [(1, 1), (2, 1)]
     expected = whole.execute(scaled, "numpy")
     assert np.allclose(result.log_abs().get(), expected.log_abs())
@@ -126,11 +128,16 @@ def test_cutensornet_takes_path_and_slices(seed, sliced):
     _, inputs, output, sizes, arrays = network(seed)
     whole = engine.plan((inputs, output, sizes))
     made = engine.Plan(whole.inputs, whole.output, whole.sizes, whole.path, tuple(whole.sizes)[:sliced])
-    labels = {index: number for number, index in enumerate(made.sizes)}
-    optimize = {"path": pairwise_path(made), "slicing": [(labels[index], 1) for index in made.slices]}
+    names = labels(made.inputs)
+    optimize = {
+        "path": pairwise_path(made.path, len(made.inputs)),
+        "slicing": [(names[index], 1) for index in made.slices],
+    }
     options = tensornet.NetworkOptions(memory_limit=2**30)
-    path, info = tensornet.contract_path(*interleaved(arrays, made), optimize=optimize, options=options)
-    assert [tuple(map(int, pair)) for pair in path] == pairwise_path(made)
+    path, info = tensornet.contract_path(
+        *interleaved(arrays, made.inputs, made.output), optimize=optimize, options=options
+    )
+    assert [tuple(map(int, pair)) for pair in path] == pairwise_path(made.path, len(made.inputs))
     assert info.num_slices == made.slice_count
 
 
