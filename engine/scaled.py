@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module
+from engine.backends import array_module, to_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,6 @@ class Scaled:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("a Scaled has no plain array to share; let NumPy copy")
-        from engine.backends import to_host
-
         return np.asarray(to_host(self.value()), dtype=dtype)
 
     def __getitem__(self, index: Any) -> "Scaled":
