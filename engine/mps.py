@@ -29,6 +29,8 @@ def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
         ValueError: no cores, a core that is not three-dimensional, an extent of 0, bonds that do not
             match, or a NaN.
     """
+    if not isinstance(cores, Sequence) and not hasattr(cores, "__len__"):
+        raise ValueError(f"{name} is a {type(cores).__name__}; give a list of arrays, one per site")
     if len(cores) == 0:
         raise ValueError(f"{name} is empty; give one core of shape (left, site, right) per site")
     xp = array_module(cores[0])
@@ -59,7 +61,7 @@ def right_canonical(cores: Cores) -> tuple[Cores, float]:
     Returns:
         (cores, log_norm): every core but the first has orthonormal rows when read as a
         (left) x (site * right) matrix, the first has norm 1, and the state is exp(log_norm) times them.
-        A state that is zero has log_norm -inf.
+        A state that is zero, or cancels to rounding, has log_norm -inf.
     """
     xp = array_module(cores[0])
     result = list(cores)
@@ -79,7 +81,12 @@ def right_canonical(cores: Cores) -> tuple[Cores, float]:
             break
         q, r = xp.linalg.qr(core.reshape(left, extent * right).T)
         result[site] = q.T.reshape(-1, extent, right)
-        result[site - 1] = xp.tensordot(result[site - 1], r.T, axes=1)
+        before = result[site - 1]
+        result[site - 1] = xp.tensordot(before, r.T, axes=1)
+        # r has norm 1: what is left of a core at rounding is a state that cancels
+        rounding = 16 * float(np.finfo(before.dtype).eps)
+        if float(xp.abs(result[site - 1]).max()) <= rounding * float(xp.abs(before).max()):
+            return result, -np.inf
     return result, log_norm
 
 

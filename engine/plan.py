@@ -13,6 +13,7 @@ import cotengra as ctg
 import numpy as np
 import opt_einsum as oe
 
+from engine.arguments import Seed, generator
 from engine.atomic import atomic_path
 from engine.backends import namespace, resolve
 from engine.execute import contract_path
@@ -79,12 +80,14 @@ class Plan:
             The result with axes `output`; its log-scale is one number for the whole result.
 
         Raises:
-            ValueError: a wrong number of arrays or a wrong shape, or a backend missing here.
+            ValueError: a wrong number of arrays or a wrong shape, or a backend missing here. Values are not
+                looked at: a NaN in an array is a NaN in the result.
         """
         name = resolve(backend)
         xp = namespace(name)
         if len(arrays) != len(self.inputs):
             raise ValueError(f"got {len(arrays)} arrays for a plan of {len(self.inputs)} tensors")
+        arrays = [array if hasattr(array, "dtype") else np.asarray(array) for array in arrays]
         for number, (array, term) in enumerate(zip(arrays, self.inputs, strict=True)):
             wanted = tuple(self.sizes[index] for index in term)
             if np.shape(array) != wanted:
@@ -158,7 +161,9 @@ class Plan:
             steps = tuple(find_path(inputs, output, sizes, body["path"]))
             return cls(inputs, output, sizes, steps, tuple(body["slices"]), int(body["itemsize"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{source} does not hold a whole plan ({error!r}); save it again") from error
+            raise ValueError(
+                f"{source} does not hold a whole plan ({str(error)[:80]!r}); save it again"
+            ) from error
 
     def __str__(self) -> str:
         return (
@@ -173,8 +178,8 @@ def plan(
     output_inds: Collection[Index] | None = None,
     optimizer: str | Sequence[Sequence[int]] | Callable[..., Any] = "auto",
     memory_limit: int | None = None,
-    seed: int = 0,
-    dtype: Any = "complex128",
+    seed: Seed = 0,
+    dtype: Any = None,
 ) -> Plan:
     """Plan the contraction of a network.
 
@@ -186,13 +191,20 @@ def plan(
             a path of your own, or an opt_einsum or cotengra optimiser object.
         memory_limit: bytes that one slice may take, operands included; indices are sliced until it fits.
         seed: makes random searches and slicing repeatable.
-        dtype: what the arrays will be, for the bytes.
+        dtype: what the arrays will be, for the bytes. Left out, what a quimb network holds, and
+            complex128 for a tuple.
 
     Raises:
         ValueError: an unknown index or optimizer, clashing sizes, or a limit that no slicing meets; the
             message says the least that would do.
     """
     inputs, output, sizes = _structure(network, output_inds)
+    if memory_limit is not None and not isinstance(memory_limit, int | float | np.number):
+        raise ValueError(f"memory_limit is {memory_limit!r}; give a number of bytes, such as 2**30")
+    if dtype is None:
+        dtype = "complex128" if isinstance(network, tuple) else _dtype(network)
+    # the searches take plain ints
+    seed = int(seed) if isinstance(seed, int | np.integer) else int(generator(seed).integers(2**31))
     path = tuple(find_path(inputs, output, sizes, optimizer, seed))
     found = Plan(inputs, output, sizes, path, (), np.dtype(dtype).itemsize)
     return found if memory_limit is None else _sliced(found, memory_limit, seed)
@@ -205,6 +217,7 @@ def contract(
     backend: str = "auto",
     memory_limit: int | None = None,
     optimizer: str | Sequence[Sequence[int]] | Callable[..., Any] = "auto",
+    seed: Seed = 0,
 ) -> Scaled:
     """Contract a quimb network to a scaled array with axes `output_inds` (a scalar by default).
 
@@ -214,19 +227,29 @@ def contract(
         backend: "numpy", "cupy", "cuquantum", or "auto".
         memory_limit: bytes; the contraction is sliced to fit.
         optimizer: see `plan`.
+        seed: see `plan`.
+
+    Raises:
+        ValueError: as `plan`, or a backend that is missing here. Values are not looked at: a NaN in a tensor
+            is a NaN in the result.
     """
-    arrays = [tensor.data for tensor in network]
-    dtype = np.result_type(*(array.dtype for array in arrays))
     made = plan(
-        network, output_inds=tuple(output_inds), optimizer=optimizer, memory_limit=memory_limit, dtype=dtype
+        network, output_inds=tuple(output_inds), optimizer=optimizer, memory_limit=memory_limit, seed=seed
     )
-    return made.execute(arrays, backend)
+    return made.execute([tensor.data for tensor in network], backend)
+
+
+def _dtype(network: Any) -> np.dtype:
+    found = np.result_type(*(tensor.data.dtype for tensor in network))
+    return found if found.kind in "fc" else np.dtype(np.float64)
 
 
 def _structure(
     network: Any, output_inds: Collection[Index] | None
 ) -> tuple[tuple[Term, ...], Term, dict[Index, int]]:
     if isinstance(network, tuple):
+        if len(network) != 3:
+            raise ValueError(f"got a tuple of {len(network)}; give (inputs, output, sizes)")
         inputs, output, given = network
         inputs = tuple(tuple(term) for term in inputs)
         sizes = {}
@@ -235,6 +258,10 @@ def _structure(
                 raise ValueError(f"index {index!r} is on a tensor but has no size; add it to sizes")
             sizes[index] = int(given[index])
         output = tuple(output if output_inds is None else output_inds)
+    elif not hasattr(network, "outer_inds"):
+        raise ValueError(
+            f"got a {type(network).__name__}; give a quimb TensorNetwork or (inputs, output, sizes)"
+        )
     else:
         inputs = tuple(tuple(tensor.inds) for tensor in network)
         sizes = {}

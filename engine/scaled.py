@@ -125,6 +125,12 @@ class Scaled:
         )
         return Scaled(total.astype(np.result_type(self.dtype, other.dtype)), scale)
 
+    def __neg__(self) -> "Scaled":
+        return Scaled(-self.mantissa, self.log_scale)
+
+    def __sub__(self, other: "Scaled") -> "Scaled":
+        return self + (-other)
+
     def conj(self) -> "Scaled":
         """The complex conjugate."""
         return Scaled(self.mantissa.conj(), self.log_scale)

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
-from qrt_tn.field import Seed, generator
+from engine.arguments import Seed, generator
 
 # More distinct whole numbers than this are a quantity to predict, not labels.
 MOST_CLASSES = 100

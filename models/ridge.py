@@ -55,6 +55,11 @@ class RidgeNetwork(ShallowNetwork):
     FORMAT: ClassVar[str] = "qrt-tn.ridge-network"
 
     def __init__(self, nodes: RidgeNodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
+        for given, kind in ((nodes, RidgeNodes), (ridgelet, Ridgelet)):
+            if not isinstance(given, kind):
+                raise ValueError(
+                    f"got a {type(given).__name__} for a {kind.__name__}; give nodes and ridgelet"
+                )
         if nodes.modulus != ridgelet.modulus:
             raise ValueError(f"the nodes live on Z_{nodes.modulus} but the ridgelet on Z_{ridgelet.modulus}")
         if nodes.modulus > LARGEST_MODULUS:

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+from engine.arguments import generator
 from models.shallow import ShallowNetwork
-from qrt_tn.field import generator
 
 LOSSES = ("mse", "cross_entropy")
 PARAMETERS: dict[str, Any] = {

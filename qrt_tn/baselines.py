@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from engine import mps
-from qrt_tn.field import Seed, check_prime, generator, inverses
+from engine.arguments import Seed, generator
+from qrt_tn.field import check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import check_count

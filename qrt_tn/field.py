@@ -9,20 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Seed = int | np.random.Generator
-
-
-def generator(seed: Seed) -> np.random.Generator:
-    """The NumPy generator of an int seed, or the generator itself.
-
-    Raises:
-        ValueError: `seed` is neither a non-negative int nor a Generator.
-    """
-    if isinstance(seed, np.random.Generator):
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; give a non-negative int or a numpy.random.Generator")
-    return np.random.default_rng(int(seed))
+from engine.arguments import as_array
 
 
 def check_prime(modulus: Any) -> int:
@@ -67,8 +54,10 @@ def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ..
     Raises:
         ValueError: not integers, of another shape, empty, or outside Z_P.
     """
-    array = np.asarray(values)
-    wanted = "(" + ", ".join("any" if extent is None else str(extent) for extent in shape) + ")"
+    array = as_array(values, name)
+    letters = iter("NDKL")  # for the extents that are free
+    extents = [next(letters) if extent is None else str(extent) for extent in shape]
+    wanted = f"({', '.join(extents)}{',' if len(extents) == 1 else ''})"
     fits = array.ndim == len(shape) and all(
         extent is None or extent == got for extent, got in zip(shape, array.shape, strict=True)
     )

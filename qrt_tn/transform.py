@@ -4,10 +4,11 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine import contract, mps
+from engine.arguments import Seed, generator
 from engine.backends import resolve
 from engine.scaled import Scaled
 from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
-from qrt_tn.field import Seed, check_grid, generator
+from qrt_tn.field import check_grid
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
@@ -34,6 +35,10 @@ class QuantumRidgeletTransform:
     """
 
     def __init__(self, state: State, ridgelet: Ridgelet, backend: str = "auto") -> None:
+        if not isinstance(state, State):
+            raise ValueError(f"the state is a {type(state).__name__}; make one with qrt_tn.states.from_...")
+        if not isinstance(ridgelet, Ridgelet):
+            raise ValueError(f"the ridgelet is {ridgelet!r}; give Ridgelet(activation, modulus)")
         if state.modulus != ridgelet.modulus:
             raise ValueError(f"the state lives on Z_{state.modulus}, the ridgelet on Z_{ridgelet.modulus}")
         self.backend = resolve(backend)

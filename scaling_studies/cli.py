@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
@@ -46,7 +47,8 @@ def info() -> None:
     console = Console()
     table = Table("backend", "here", "version", "device", "what is missing, and the mend")
     for found in backends().values():
-        reason = f"{found.reason}; {found.mend}" if found.reason else ""
+        # escaped, since the extras' brackets would be taken for markup
+        reason = escape(f"{found.reason}; {found.mend}") if found.reason else ""
         table.add_row(
             found.name, "yes" if found.available else "no", found.version or "-", found.device, reason
         )

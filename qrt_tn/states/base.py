@@ -7,8 +7,9 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine import mps
+from engine.arguments import Seed, generator
 from engine.scaled import Scaled
-from qrt_tn.field import Seed, check_grid, generator, inverse_fourier, inverses
+from qrt_tn.field import check_grid, inverse_fourier, inverses
 from qrt_tn.ridgelet import Ridgelet
 
 CLASS_INDEX = "c"  # the outer index of a network that carries a class
@@ -45,10 +46,11 @@ class State(ABC):
         """The norm of f before normalisation.
 
         Raises:
-            OverflowError: it exceeds float64; `log_norm` holds it then.
+            OverflowError: it lies outside float64, above or below; `log_norm` holds it always.
         """
-        if self.log_norm > np.log(np.finfo(np.float64).max):
-            raise OverflowError(f"the norm is exp({self.log_norm:.6g}), beyond float64; use log_norm")
+        limits = np.finfo(np.float64)
+        if not np.log(limits.tiny) <= self.log_norm <= np.log(limits.max):
+            raise OverflowError(f"the norm is exp({self.log_norm:.6g}), outside float64; use log_norm")
         return float(np.exp(self.log_norm))
 
     def spectrum(self, u: np.ndarray) -> Scaled:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
+from engine.arguments import as_array
 from engine.scaled import Scaled
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, site_index
@@ -46,8 +47,8 @@ def from_dense(values: Any) -> DenseState:
     Raises:
         ValueError: axes of different lengths, a composite length, NaN, or all zeros.
     """
-    array = np.asarray(values)
-    if array.ndim == 0 or len(set(array.shape)) != 1:
+    array = as_array(values, "values")
+    if array.size == 0 or len(set(array.shape)) != 1:
         raise ValueError(f"values have shape {array.shape}; every axis must have the same prime length P")
     check_prime(array.shape[0])
     if array.dtype.kind not in "biufc":

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from engine.arguments import as_array
 from qrt_tn.field import check_grid, check_prime
+from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 from qrt_tn.states.samples import SampleState
-from qrt_tn.states.smoothing import smoothed_state
+from qrt_tn.states.smoothing import LEAST_TOLERANCE, smoothed_state
 
 
 def from_samples(
@@ -46,7 +48,7 @@ def from_samples(
     """
     prime = check_prime(modulus)
     points = check_grid(x, prime, "x", (None, None))
-    values = np.asarray(y)
+    values = as_array(y, "y")
     if values.ndim not in (1, 2) or len(values) != len(points) or values.size == 0:
         raise ValueError(
             f"y has shape {values.shape}; give (M,) or (M, C) with M = {len(points)}, one row per point"
@@ -57,6 +59,12 @@ def from_samples(
         raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
     if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not 0 <= ridge < np.inf:
         raise ValueError(f"ridge is {ridge!r}; give a number of at least 0")
+    if not (isinstance(tolerance, float | np.floating) and LEAST_TOLERANCE <= tolerance < 1):
+        raise ValueError(
+            f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"
+        )
+    if max_bond is not None:
+        max_bond = check_count(max_bond, "max_bond")
     vector = values.ndim == 2
     dtype = np.complex128 if values.dtype.kind == "c" else np.float64
     columns = values.reshape(len(values), -1).astype(dtype)
@@ -77,7 +85,8 @@ def from_samples(
 
 def _gathered(points: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct points, the sums of their values, and how often each occurs."""
-    distinct, place, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
+    compact = points.astype(np.min_scalar_type(int(points.max())))  # rows of few bytes sort quickly
+    distinct, place, counts = np.unique(compact, axis=0, return_inverse=True, return_counts=True)
     sums = np.zeros((len(distinct), columns.shape[1]), dtype=columns.dtype)
     np.add.at(sums, place.reshape(-1), columns)
-    return distinct, sums, counts
+    return distinct.astype(np.int64), sums, counts

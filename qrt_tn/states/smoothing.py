@@ -17,7 +17,6 @@ import numpy as np
 
 from engine import mps
 from qrt_tn.field import centred
-from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 
 MOST_POINTS = 2048  # points compressed at once; more are compressed in blocks and added
@@ -25,7 +24,7 @@ _DENSE = 320  # up to this size a density matrix is diagonalised whole, beyond b
 _SKETCH = 128  # columns of the first sketch, doubled until it holds enough
 _VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what rounding leaves of 0
 _LEAST_SHARE = 1e-9  # of a tolerance that one block may take
-_LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
+LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,13 @@ def smoothed_state(
     """The smoothed state of distinct points; arguments as `from_samples`, coefficients of shape (M, C).
 
     Raises:
-        ValueError: a width that is not a positive number, one per coordinate at most; a tolerance outside
-            (1e-6, 1); a bond below 1.
+        ValueError: a width that is not a positive number, one per coordinate at most; a function that the
+            filter leaves nothing of.
     """
     dim = points.shape[1]
     widths = checked_widths(smoothing, dim)
-    if not (isinstance(tolerance, float | np.floating) and _LEAST_TOLERANCE <= tolerance < 1):
-        raise ValueError(
-            f"tolerance is {tolerance!r}; give a relative error from {_LEAST_TOLERANCE} to below 1"
-        )
-    if max_bond is not None:
-        max_bond = check_count(max_bond, "max_bond")
+    peak = float(np.abs(coefficients).max())
+    coefficients = coefficients / peak  # so that squares neither overflow nor vanish
     blocks = -(-len(points) // MOST_POINTS)
     if blocks == 1:
         cores, sites, error = _compressed(points, coefficients, modulus, widths, (tolerance, max_bond))
@@ -76,7 +71,8 @@ def smoothed_state(
         rows = [slice(block, None, blocks) for block in range(blocks)]
         data = [(points[part], coefficients[part]) for part in rows]
         cores, sites, error = _added(data, modulus, widths, (float(tolerance), max_bond))
-    log_norm = 0.5 * sum(site.log_weight for site in sites) - 0.5 * dim * float(np.log(modulus))
+    log_norm = float(np.log(peak)) + 0.5 * sum(site.log_weight for site in sites)
+    log_norm -= 0.5 * dim * float(np.log(modulus))
     supports = [_support(site, modulus) for site in sites]
     spectral = [cores[0]] + [
         _to_spectrum(core, site, modulus) for core, site in zip(cores[1:], sites, strict=True)
@@ -182,6 +178,10 @@ def _choose_sites(
             full *= _gram(site.full, column, modulus)
             kept *= _gram(site.kernel, column, modulus)
         norm = float(full.sum().real)
+        if norm <= _VANISHING * float(np.abs(outer).sum()):
+            raise ValueError(
+                "the smoothed function vanishes to rounding; take a larger width, or centre the values"
+            )
         lost = max(0.0, 1 - float(kept.sum().real) / norm)
         if lost <= allowed or drop == 0:
             return sites, norm, lost if drop else 0.0  # what is left at a drop of 0 is rounding
@@ -204,10 +204,6 @@ def _compressed(
     dim = len(widths)
     outer = coefficients @ coefficients.conj().T
     sites, norm, lost = _choose_sites(points, outer, modulus, widths, 0.1 * tolerance**2)
-    if norm <= _VANISHING * float(np.abs(coefficients).sum()) ** 2:
-        raise ValueError(
-            "the smoothed function vanishes to rounding; take a larger width, or centre the values"
-        )
     rng = np.random.default_rng(0)  # sketches only decide how well the basis is found, and are measured
     left_grams = _LeftGrams(
         outer, [_gram_of(site, column, modulus) for site, column in zip(sites, points.T, strict=True)]

@@ -218,3 +218,13 @@ def test_the_device_road(device):
     assert np.allclose(expanded([core.get() for core in summed]), 2 * expanded(host))
     for a, b in zip(mps.schmidt_values(on_device), mps.schmidt_values(host), strict=True):
         assert np.allclose(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64])
+def test_a_state_that_cancels_to_rounding_is_zero(dtype):
+    rng = np.random.default_rng(0)
+    core = rng.normal(size=(3, 1)).astype(dtype)
+    cores = [np.ones((1, 3, 2), dtype=dtype), np.stack([core, -core])]
+    assert mps.right_canonical(cores)[1] == -np.inf
+    almost = [cores[0], np.stack([core, -core * dtype(1.01)])]
+    assert np.isfinite(mps.right_canonical(almost)[1])

@@ -248,3 +248,46 @@ def test_plans_do_not_depend_on_the_order_of_hashes():
     }
     assert len(outputs) == 1
     assert "(" in outputs.pop()
+
+
+def test_a_generator_seeds_searches_and_slicing():
+    inputs = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")]
+    sizes = dict.fromkeys("abcde", 8)
+    made = [
+        engine.plan(
+            (inputs, ("a", "e"), sizes),
+            optimizer="random-greedy",
+            memory_limit=6000,
+            seed=np.random.default_rng(3),
+        )
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    with pytest.raises(ValueError, match="seed is 'a'"):
+        engine.plan((inputs, ("a", "e"), sizes), seed="a")
+
+
+def test_bytes_are_those_of_the_networks_own_dtype():
+    tensors = [qtn.Tensor(np.ones((4, 4), dtype=np.float32), inds=inds) for inds in ("ab", "bc")]
+    network = qtn.TensorNetwork(tensors)
+    single, double = engine.plan(network), engine.plan(network, dtype="float64")
+    assert single.itemsize == 4
+    assert double.peak_bytes == 2 * single.peak_bytes
+
+
+def test_nested_lists_are_operands():
+    made = engine.plan(([("a", "b")], ("a",), {"a": 2, "b": 2}))
+    assert np.allclose(made.execute([[[1, 2], [3, 4]]], "numpy").value(), [3, 7])
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (None, {}, "NoneType"),
+        (([("a",)], ("a",)), {}, "tuple of 2"),
+        (([("a",)], ("a",), {"a": 2}), {"memory_limit": "1GB"}, "'1GB'"),
+    ],
+)
+def test_what_is_no_network_is_refused(network, options, message):
+    with pytest.raises(ValueError, match=message):
+        engine.plan(network, **options)

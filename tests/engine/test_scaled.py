@@ -127,3 +127,9 @@ def test_refusals():
             Scaled(mantissa, log_scale)
     with pytest.raises(ValueError, match="no plain array to share"):
         np.asarray(Scaled([1.0], 0.0), copy=False)
+
+
+def test_differences_far_outside_range():
+    a, b = Scaled(np.array([3.0]), np.array([-5000.0])), Scaled(np.array([2.0]), np.array([-5000.0]))
+    assert np.allclose((a - b).log_abs(), -5000)
+    assert np.allclose((-a).mantissa / a.mantissa, -1)

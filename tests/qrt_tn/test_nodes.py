@@ -40,7 +40,7 @@ def test_parts(nodes):
         ({"a": np.zeros((5, 3))}, "a has dtype float64"),
         ({"a": np.zeros(5, dtype=int)}, "a has shape"),
         ({"a": np.zeros((0, 3), dtype=int)}, "a is empty"),
-        ({"b": np.zeros(4, dtype=int)}, r"b has shape \(4,\); it must have shape \(5\)"),
+        ({"b": np.zeros(4, dtype=int)}, r"b has shape \(4,\); it must have shape \(5,\)"),
         ({"b": np.full(5, 7)}, "b holds 7, outside Z_7"),
         ({"log_probability": np.zeros(4)}, r"log_probability has shape \(4,\)"),
         ({"log_probability": np.full(5, np.nan)}, "NaN or a positive"),

@@ -258,14 +258,14 @@ def test_refusals(oracle, monkeypatch):
     for call in (qrt.profiles, state.spectrum):
         with pytest.raises(ValueError, match="holds 5, outside Z_5"):
             call([[0, 5]])
-        with pytest.raises(ValueError, match=r"has shape \(1, 3\); it must have shape \(any, 2\)"):
+        with pytest.raises(ValueError, match=r"has shape \(1, 3\); it must have shape \(N, 2\)"):
             call([[0, 1, 2]])
         with pytest.raises(ValueError, match="dtype float64"):
             call([[0.0, 1.0]])
         with pytest.raises(ValueError, match="is empty"):
             call(np.empty((0, 2), dtype=int))
     for call in (qrt.amplitudes, qrt.log_probabilities):
-        with pytest.raises(ValueError, match=r"b has shape \(2,\); it must have shape \(1\)"):
+        with pytest.raises(ValueError, match=r"b has shape \(2,\); it must have shape \(1,\)"):
             call([[0, 1]], [0, 1])
         with pytest.raises(ValueError, match="b holds -1, outside Z_5"):
             call([[0, 1]], [-1])
@@ -333,7 +333,7 @@ def test_single_precision_mps_at_dimension_ten_thousand(oracle):
     state = states.from_mps(cores)
     assert state.cores[0].dtype == np.complex64
     assert state.log_norm > 1000
-    with pytest.raises(OverflowError, match="beyond float64; use log_norm"):
+    with pytest.raises(OverflowError, match="outside float64; use log_norm"):
         state.norm  # noqa: B018
     qrt = QuantumRidgeletTransform(state, Ridgelet("cosine", 127))
     nodes = qrt.sample(4, seed=0)
@@ -383,3 +383,11 @@ def test_the_device_road(kind, classes, oracle, device):
         else [0, 0]
     )
     assert np.allclose(*gates)
+
+
+def test_what_is_no_state_or_ridgelet_is_refused():
+    state, ridgelet = states.from_dense(np.arange(5.0)), Ridgelet("relu", 5)
+    with pytest.raises(ValueError, match="the state is a ndarray"):
+        QuantumRidgeletTransform(np.arange(5.0), ridgelet)
+    with pytest.raises(ValueError, match="the ridgelet is 'relu'"):
+        QuantumRidgeletTransform(state, "relu")

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import Backend
 from scaling_studies import cli
 
 
@@ -42,6 +43,16 @@ def test_info_names_every_backend(
     assert call(monkeypatch, "info") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("numpy", "cupy", "cuquantum", "python"))
+
+
+def test_info_tells_the_extra_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = Backend("cupy", False, None, "none", "it is not installed", "pip install 'qrt-tn[cuda13]'")
+    monkeypatch.setattr("engine.backends", lambda: {"cupy": missing})
+    monkeypatch.setenv("COLUMNS", "200")
+    assert call(monkeypatch, "info") == 0
+    assert "pip install 'qrt-tn[cuda13]'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

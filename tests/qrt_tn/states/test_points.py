@@ -131,3 +131,28 @@ GOOD = {"x": [[0, 1], [2, 0]], "y": [1.0, 2.0], "modulus": 3}
 def test_refusals(change, says):
     with pytest.raises(ValueError, match=says):
         states.from_samples(**(GOOD | change))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_smoothing_knows_no_scale(scale):
+    x, y = [[0, 1], [1, 2], [2, 0]], np.array([1.0, -3.0, 0.5])
+    plain = states.from_samples(x, y, 3, smoothing=1.0)
+    scaled = states.from_samples(x, scale * y, 3, smoothing=1.0)
+    grid = np.array([[u, v] for u in range(3) for v in range(3)])
+    assert np.allclose(scaled.spectrum(grid).value(), plain.spectrum(grid).value())
+    assert np.isclose(scaled.log_norm - plain.log_norm, np.log(scale))
+
+
+def test_a_norm_outside_float64_is_no_number_but_an_error():
+    rng = np.random.default_rng(0)
+    x = rng.integers(17, size=(5, 800))
+    state = states.from_samples(x, rng.normal(size=5), 127, smoothing=1.0, tolerance=0.3)
+    assert state.log_norm < -800
+    with pytest.raises(OverflowError, match="use log_norm"):
+        _ = state.norm
+
+
+@pytest.mark.parametrize("option", [{"tolerance": -1.0}, {"max_bond": 0}])
+def test_options_are_checked_without_smoothing_too(option):
+    with pytest.raises(ValueError, match=str(next(iter(option.values())))):
+        states.from_samples([[0], [1]], [1.0, 2.0], 5, **option)

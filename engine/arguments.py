@@ -1,0 +1,34 @@
+"""What callers hand over, made uniform before any work: seeds and arrays."""
+
+from typing import Any
+
+import numpy as np
+
+Seed = int | np.random.Generator
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """The NumPy generator of an int seed, or the generator itself.
+
+    Raises:
+        ValueError: `seed` is neither a non-negative int nor a Generator.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; give a non-negative int or a numpy.random.Generator")
+    return np.random.default_rng(int(seed))
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """`values` as an array.
+
+    Raises:
+        ValueError: nested lists of unequal lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has rows of unequal lengths; every row must have the same length"
+        ) from error
