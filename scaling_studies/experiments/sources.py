@@ -108,7 +108,11 @@ class Sources:
             seed = 1000 * fold.seed + stream
             sampler = RBFSampler(gamma=gamma, n_components=count, random_state=seed).fit(fold.scaled)
             return CosineNetwork.from_sampler(sampler, fold.outputs, rngs=rngs)
-        nodes = self.nodes(method, fold, setting, count, stream)
+        return self.ridge_network(fold, setting, self.nodes(method, fold, setting, count, stream), stream)
+
+    def ridge_network(self, fold: Fold, setting: Setting, nodes: RidgeNodes, stream: int) -> RidgeNetwork:
+        """The network of drawn nodes, its output weights not yet fitted."""
+        rngs = nnx.Rngs(1000 * fold.seed + stream)
         return RidgeNetwork(nodes, self.ridgelet(setting), fold.outputs, rngs=rngs)
 
 

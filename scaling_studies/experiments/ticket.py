@@ -14,6 +14,7 @@ from engine.backends import resolve
 from engine.scaled import Scaled
 from models import Dataset, RidgeNetwork, train_many
 from models.shallow import ShallowNetwork
+from qrt_tn import RidgeNodes
 from scaling_studies import provenance, report, store
 from scaling_studies.config import TicketConfig
 from scaling_studies.experiments import broad
@@ -92,12 +93,19 @@ class _Run:
     """One network of one method, fold and node count, on its way through fitting and training."""
 
     def __init__(
-        self, method: str, fold: Fold, setting: Setting, network: ShallowNetwork, seconds: float
+        self,
+        method: str,
+        fold: Fold,
+        setting: Setting,
+        network: ShallowNetwork,
+        nodes: RidgeNodes | None,
+        seconds: float,
     ) -> None:
         self.method = method
         self.fold = fold
         self.setting = setting
         self.network = network
+        self.nodes = nodes  # of a ticket
         self.points = inputs(network, fold)
         self.seconds = seconds  # spent on drawing the nodes
 
@@ -129,8 +137,13 @@ def _networks(sources: Sources, choice: Choice, config: TicketConfig, timer: Sta
 def _drawn(sources: Sources, choice: Choice, method: str, count: int, fold: Fold) -> _Run:
     start = time.perf_counter()
     setting = choice.at(method, count)
-    network = sources.network(method, fold, setting, count, STREAM)
-    return _Run(method, fold, setting, network, time.perf_counter() - start)
+    nodes = None
+    if method == "qrt-smoothed":
+        nodes = sources.nodes(method, fold, setting, count, STREAM)  # kept: they are the ticket
+        network: ShallowNetwork = sources.ridge_network(fold, setting, nodes, STREAM)
+    else:
+        network = sources.network(method, fold, setting, count, STREAM)
+    return _Run(method, fold, setting, network, nodes, time.perf_counter() - start)
 
 
 def _fit(run: _Run, sources: Sources, folder: Path) -> list[Row]:
@@ -162,9 +175,10 @@ def _importance(run: _Run, sources: Sources, folder: Path) -> Row:
     and one number, the scale of the outputs, is fitted to the training targets.
     """
     fold, network = run.fold, run.network
+    nodes = run.nodes
     assert isinstance(network, RidgeNetwork)
+    assert nodes is not None
     start = time.perf_counter()
-    nodes = sources.nodes(run.method, fold, run.setting, network.nodes, STREAM)
     nodes.save(run.path(folder, "nodes"))
     transform = sources.transform(fold, run.setting)
     amplitudes = transform.amplitudes(nodes.a, nodes.b)
