@@ -11,10 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from scaling_studies.config import METHODS, TicketConfig
+from scaling_studies.config import TicketConfig
 from scaling_studies.progress import StageTimer
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended; Typer gives it too
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    """A list as an option takes it."""
+    return ",".join(map(str, values))
+
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -64,22 +70,36 @@ def ticket(
         Path | None, typer.Option(help="npz (arrays x, y), csv or parquet; left out: digits")
     ] = None,
     target: Annotated[str | None, typer.Option(help="the target's array or column")] = None,
-    quantiser: Annotated[str, typer.Option(help="auto, uniform, quantile or pca-quantile")] = "auto",
-    levels: Annotated[int, typer.Option(help="levels of a feature")] = 17,
-    modulus: Annotated[int, typer.Option(help="the prime P; P / levels is the guard band")] = 127,
+    quantiser: Annotated[
+        str, typer.Option(help="auto, uniform, quantile or pca-quantile")
+    ] = TicketConfig.quantiser,
+    levels: Annotated[int, typer.Option(help="levels of a feature")] = TicketConfig.levels,
+    modulus: Annotated[
+        int, typer.Option(help="the prime P; P / levels is the guard band")
+    ] = TicketConfig.modulus,
     components: Annotated[int | None, typer.Option(help="principal components of pca-quantile")] = None,
-    activation: Annotated[
-        str, typer.Option(help="names to choose from, by commas")
-    ] = "cosine,triangle,gaussian",
-    smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = "0.4,0.5,0.6,0.8",
-    tolerance: Annotated[float, typer.Option(help="relative error of a smoothed state")] = 0.05,
-    broad: Annotated[float, typer.Option(help="width of the comparison with the filter; 0 for none")] = 2.0,
-    broad_tolerance: Annotated[float, typer.Option(help="relative error of that state")] = 0.25,
-    nodes: Annotated[str, typer.Option(help="node counts, by commas")] = "16,32,64,128,256,512,1024",
-    seeds: Annotated[int, typer.Option(help="how many seeds")] = 3,
-    epochs: Annotated[int, typer.Option(help="epochs of training all parameters; 0 for none")] = 40,
-    methods: Annotated[str, typer.Option(help="what to compare, by commas")] = ",".join(METHODS),
-    backend: Annotated[str, typer.Option(help="auto, numpy, cupy or cuquantum")] = "auto",
+    activation: Annotated[str, typer.Option(help="names to choose from, by commas")] = _listed(
+        TicketConfig.activations
+    ),
+    smoothing: Annotated[str, typer.Option(help="widths to choose from, by commas")] = _listed(
+        TicketConfig.smoothings
+    ),
+    tolerance: Annotated[
+        float, typer.Option(help="relative error of a smoothed state")
+    ] = TicketConfig.tolerance,
+    broad: Annotated[
+        float, typer.Option(help="width of the comparison with the filter; 0 for none")
+    ] = TicketConfig.broad or 0.0,
+    broad_tolerance: Annotated[
+        float, typer.Option(help="relative error of that state")
+    ] = TicketConfig.broad_tolerance,
+    nodes: Annotated[str, typer.Option(help="node counts, by commas")] = _listed(TicketConfig.nodes),
+    seeds: Annotated[int, typer.Option(help="how many seeds")] = TicketConfig.seeds,
+    epochs: Annotated[
+        int, typer.Option(help="epochs of training all parameters; 0 for none")
+    ] = TicketConfig.epochs,
+    methods: Annotated[str, typer.Option(help="what to compare, by commas")] = _listed(TicketConfig.methods),
+    backend: Annotated[str, typer.Option(help="auto, numpy, cupy or cuquantum")] = TicketConfig.backend,
     out: Annotated[Path | None, typer.Option(help="output folder; left out: runs/ticket-<time>")] = None,
 ) -> None:
     """Draw winning tickets from data and compare them; writes nodes, weights, metrics and a report."""

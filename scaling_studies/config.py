@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.backends import resolve
 from qrt_tn import Quantizer, Ridgelet
+from qrt_tn.states.smoothing import checked_tolerance, checked_widths
+from scaling_studies.store import check_new
 
 METHODS = ("qrt-smoothed", "qrt-unsmoothed", "filter", "uniform", "random-features", "dense")
 
@@ -61,8 +61,7 @@ class TicketConfig:
         self._check_grid()
         self._check_comparison()
         object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ValueError(f"{self.out} exists and is not an empty folder; give another with --out")
+        check_new(self.out)
 
     def _check_grid(self) -> None:
         """What makes states: quantiser, modulus, activations, widths and tolerances."""
@@ -74,11 +73,9 @@ class TicketConfig:
         for activation in self.activations:
             Ridgelet(activation, self.modulus)
         for width in (*self.smoothings, *(() if self.broad is None else (self.broad,))):
-            if not (np.isfinite(width) and width > 0):
-                raise ValueError(f"smoothing is {width}; widths must be positive and finite")
+            checked_widths(width, 1)
         for tolerance in (self.tolerance, self.broad_tolerance):
-            if not 1e-6 <= tolerance < 1:
-                raise ValueError(f"tolerance is {tolerance}; give a relative error from 1e-6 to below 1")
+            checked_tolerance(tolerance)
 
     def _check_comparison(self) -> None:
         """What is compared, how often, and where it runs."""

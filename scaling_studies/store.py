@@ -14,6 +14,12 @@ import pyarrow.parquet as pq
 from engine.atomic import atomic_path
 
 
+def check_new(target: Path) -> None:
+    """Raise ValueError where an output folder would hide or replace something."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} exists and is not an empty folder; give another with --out")
+
+
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`, and rename it there when the block ends well.
@@ -29,8 +35,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise ValueError(
             f"cannot make the folder {target.parent} ({error.strerror}); give another with --out"
         ) from error
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder; give another with --out")
+    check_new(target)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     partial.chmod(0o755)
     try:

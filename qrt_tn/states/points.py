@@ -9,7 +9,7 @@ from qrt_tn.field import check_grid, check_prime
 from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 from qrt_tn.states.samples import SampleState
-from qrt_tn.states.smoothing import LEAST_TOLERANCE, smoothed_state
+from qrt_tn.states.smoothing import checked_tolerance, smoothed_state
 
 
 def from_samples(
@@ -59,10 +59,7 @@ def from_samples(
         raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
     if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not 0 <= ridge < np.inf:
         raise ValueError(f"ridge is {ridge!r}; give a number of at least 0")
-    if not (isinstance(tolerance, float | np.floating) and LEAST_TOLERANCE <= tolerance < 1):
-        raise ValueError(
-            f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"
-        )
+    tolerance = checked_tolerance(tolerance)
     if max_bond is not None:
         max_bond = check_count(max_bond, "max_bond")
     vector = values.ndim == 2

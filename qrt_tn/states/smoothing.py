@@ -102,6 +102,15 @@ def checked_widths(smoothing: Any, dim: int) -> np.ndarray:
     return np.broadcast_to(widths.astype(np.float64), (dim,))
 
 
+def checked_tolerance(tolerance: Any) -> float:
+    """A relative error as a float, within what float64 Gram matrices can tell and below 1."""
+    if not (isinstance(tolerance, float | np.floating) and LEAST_TOLERANCE <= tolerance < 1):
+        raise ValueError(
+            f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"
+        )
+    return float(tolerance)
+
+
 def _site(width: float, modulus: int, drop: float) -> _Site:
     """The frequencies whose loss takes at most the share `drop` of the filter's weight."""
     tau = filter_amplitudes(width, modulus)
