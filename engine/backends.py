@@ -1,18 +1,20 @@
-"""Where arrays live and contractions run: NumPy, CuPy or cuQuantum, and what this machine has of them.
+"""Where arrays live and contractions run: NumPy, CuPy, JAX or cuQuantum, and what this machine has of them.
 
-CuPy and cuQuantum are imported in this room only, and only when someone asks for them.
+CuPy, JAX (its import takes a second) and cuQuantum are imported only when someone asks for them.
 """
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-NAMES = ("numpy", "cupy", "cuquantum")
+NAMES = ("numpy", "cupy", "jax", "cuquantum")
 _SHORT = 8  # the longest run that is summed place by place
 
 
@@ -21,12 +23,14 @@ class Backend:
     """One backend as found on this machine.
 
     Attributes:
-        name: "numpy", "cupy" or "cuquantum".
+        name: "numpy", "cupy", "jax" or "cuquantum".
         available: whether contractions can run on it here and now.
         version: the library's version, or None where it is not installed.
         device: what it computes on, such as a GPU's name.
         reason: why it is missing; empty where it is available.
         mend: what to do about it; empty where it is available.
+        memory: bytes of the device's memory; None where it is not available or does not say.
+        free: bytes of it that nothing uses now.
     """
 
     name: str
@@ -35,11 +39,59 @@ class Backend:
     device: str
     reason: str = ""
     mend: str = ""
+    memory: int | None = field(default=None, compare=False)
+    free: int | None = field(default=None, compare=False)
 
 
 def backends() -> dict[str, Backend]:
     """What this machine has, and for each missing backend the reason and the mend."""
-    return {name: _find(name) for name in NAMES}
+    found = {}
+    for name in NAMES:
+        backend = _find(name)
+        if backend.available:
+            memory, free = device_memory(name)
+            backend = replace(backend, memory=memory, free=free)
+        found[name] = backend
+    return found
+
+
+def device_memory(backend: str) -> tuple[int | None, int | None]:
+    """(bytes of memory, bytes that nothing uses now) of the device that a backend computes on.
+
+    None stands for what the device does not say.
+    """
+    if backend in ("cupy", "cuquantum"):
+        try:
+            import cupy
+
+            free, memory = cupy.cuda.Device().mem_info
+        except Exception:  # as in _find: whatever the driver objects to
+            return None, None
+        return int(memory), int(free)
+    if backend == "jax":
+        import jax
+
+        found = jax.devices()[0].memory_stats()  # None on a CPU
+        if found is not None:
+            memory, used = found.get("bytes_limit"), found.get("bytes_in_use")
+            return memory, None if memory is None or used is None else memory - used
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return total, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not a Linux
+        return total, None
+
+
+def gpus() -> list[tuple[str, int]]:
+    """(name, bytes of memory) of every CUDA device that CuPy sees; none where it sees none."""
+    if not _find("cupy").available:
+        return []
+    import cupy
+
+    # properties need no context on a device, so other jobs' devices are left alone
+    found = map(cupy.cuda.runtime.getDeviceProperties, range(cupy.cuda.runtime.getDeviceCount()))
+    return [(properties["name"].decode(), int(properties["totalGlobalMem"])) for properties in found]
 
 
 def resolve(backend: str) -> str:
@@ -61,7 +113,13 @@ def resolve(backend: str) -> str:
 
 
 def namespace(backend: str) -> ModuleType:
-    """The array module that a backend's operands live in: numpy, or cupy for both GPU backends."""
+    """The array module that a backend's operands live in: numpy, or cupy for CuPy and cuQuantum.
+
+    Raises:
+        ValueError: as `resolve`; or JAX, which runs contraction plans and nothing else here.
+    """
+    if backend == "jax":
+        raise ValueError("backend 'jax' executes contraction plans only; choose numpy or cupy")
     if resolve(backend) == "numpy":
         return np
     import cupy
@@ -114,8 +172,11 @@ def _find(name: str) -> Backend:
         return Backend("numpy", True, np.__version__, "CPU")
     if importlib.util.find_spec(name) is None:
         extra = "pip install 'qrt-tn[cuda13]' (or [cuda12], to match the driver)"
+        extra = "pip install jax" if name == "jax" else extra
         return Backend(name, False, None, "none", f"the package {name} is not installed", extra)
     version = _version(name)
+    if name == "jax":
+        return _find_jax(version)
     try:
         import cupy
 
@@ -132,6 +193,18 @@ def _find(name: str) -> Backend:
             mend = "install cuBLAS and cuSOLVER with it: pip install 'qrt-tn[cuda13]'"
             return Backend(name, False, version, device, f"cuTensorNet does not load ({error})", mend)
     return Backend(name, True, version, device)
+
+
+def _find_jax(version: str | None) -> Backend:
+    try:
+        import jax
+
+        device = jax.devices()[0]
+    except Exception as error:  # whatever the platform's plugin objects to
+        return Backend(
+            "jax", False, version, "none", f"JAX finds no device ({error})", "set JAX_PLATFORMS=cpu"
+        )
+    return Backend("jax", True, version, "CPU" if device.platform == "cpu" else device.device_kind)
 
 
 def _version(name: str) -> str | None:

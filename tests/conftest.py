@@ -6,11 +6,24 @@ the host. What it cannot show is that CuPy itself behaves so; tests marked `gpu`
 
 import importlib
 import operator
+import os
 import sys
 import types
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """A cache that no run before this one has filled; the user's own is left alone."""
+    before = os.environ.get("QRT_TN_CACHE")
+    os.environ["QRT_TN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["QRT_TN_CACHE"]
+    else:
+        os.environ["QRT_TN_CACHE"] = before
 
 
 def unwrapped(value, *, host_allowed=False):
@@ -47,6 +60,8 @@ class DeviceArray:
         raise TypeError(f"numpy.{function.__name__} of a device array")
 
     def __array_function__(self, function, kinds, args, kwargs):
+        if function is np.ndim:
+            return self.ndim
         if function is np.shape:
             return self.shape
         raise TypeError(f"numpy.{function.__name__} of a device array")

@@ -1,5 +1,7 @@
 import importlib
+import importlib.metadata
 import importlib.util
+import subprocess
 import sys
 import types
 
@@ -13,12 +15,14 @@ room = importlib.import_module("engine.backends")  # engine.backends itself is t
 
 def test_what_this_machine_has():
     found = backends()
-    assert list(found) == ["numpy", "cupy", "cuquantum"]
+    assert list(found) == ["numpy", "cupy", "jax", "cuquantum"]
     assert found["numpy"] == Backend("numpy", True, np.__version__, "CPU")
     for name, backend in found.items():
         assert backend.name == name
         # a missing one says why and what to do about it; one that is there says neither
         assert bool(backend.reason) == bool(backend.mend) == (not backend.available)
+    assert found["jax"].version == importlib.metadata.version("jax")
+    assert found["jax"].device
     if importlib.util.find_spec("cupy") is None:
         assert "cupy is not installed" in found["cupy"].reason
         assert "pip install 'qrt-tn[cuda13]'" in found["cupy"].mend
@@ -28,8 +32,46 @@ def test_names_resolve():
     assert resolve("numpy") == "numpy"
     assert resolve("auto") in ("numpy", "cupy")
     assert namespace("numpy") is np
-    with pytest.raises(ValueError, match="unknown backend 'tpu'; choose one of auto, numpy, cupy, cuquantum"):
+    with pytest.raises(
+        ValueError, match="unknown backend 'tpu'; choose one of auto, numpy, cupy, jax, cuquantum"
+    ):
         resolve("tpu")
+
+
+def test_jax_executes_plans_and_nothing_else():
+    assert resolve("jax") == "jax"
+    with pytest.raises(
+        ValueError, match="backend 'jax' executes contraction plans only; choose numpy or cupy"
+    ):
+        namespace("jax")
+
+
+def test_jax_is_imported_only_when_asked_for():
+    """Its import takes a second."""
+    code = (
+        "import sys, numpy as np, engine\n"
+        "from engine.backends import namespace, resolve\n"
+        "namespace('numpy'), resolve('numpy'), resolve('auto')\n"
+        "made = engine.plan(([('i',), ('i',)], (), {'i': 2}))\n"
+        "made.execute([np.ones(2), np.ones(2)], 'numpy')\n"
+        "assert 'jax' not in sys.modules, 'jax'\n"
+        "assert engine.backends()['jax'].available\n"
+        "assert 'jax' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_jax_without_a_device(monkeypatch):
+    jax = importlib.import_module("jax")
+
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(
+        ValueError, match=r"'jax' is not available: JAX finds no device .*; set JAX_PLATFORMS=cpu"
+    ):
+        resolve("jax")
 
 
 @pytest.fixture

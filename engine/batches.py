@@ -1,0 +1,276 @@
+"""One plan over very many elements: batches that fit in memory, loaded ahead, resumable, over many ranks."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.backends import device_memory, resolve
+from engine.cost import repeated_flops
+from engine.distribute import choose_device, spread_items
+from engine.exponents import Part, on_host, scaled
+from engine.expression import Expression
+from engine.limit import within
+from engine.loading import Batch, Loader
+from engine.paths import find_path
+from engine.progress import Progress, shown, silent
+from engine.resume import Checkpoint, identity
+from engine.scaled import Scaled
+from engine.structure import common_dtype
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
+
+HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
+SHARE = 0.5  # of a GPU's free memory, where no limit is given
+BESIDE = 3  # batches of operands held beside the one at work: the next, its cast, its page-locked copy
+
+
+class _Element:
+    """The index that numbers the elements; equal to no index of a user's."""
+
+    def __repr__(self) -> str:
+        return "element"
+
+
+ELEMENT = _Element()
+
+
+def execute_many(
+    plan: "Plan",
+    arrays: Sequence[Any],
+    backend: str = "auto",
+    *,
+    batch: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint: str | Path | None = None,
+    compute: str | None = None,
+    comm: Any = None,
+    progress: Progress | None = None,
+) -> Scaled:
+    """Contract the plan's network for many elements: arrays with one more axis in front vary, others do not.
+
+    Elements are contracted in batches, as one network with a batch index; what depends on constant arrays
+    alone is contracted once. While one batch is contracted the next is read (from disk, if an array is
+    memory-mapped), cast, and on a GPU copied to the device. The path is the plan's, or a new one where that
+    saves operations.
+
+    Args:
+        plan: the plan of one element; `Plan.execute_many` is this function as a method.
+        arrays: one per tensor: of the plan's shape, the same for all elements; or of shape (N, *shape), one
+            for each. NumPy arrays, memory-mapped ones, or the backend's own.
+        backend: as `Plan.execute`.
+        batch: elements per batch; left out, as many as `memory_limit` takes.
+        memory_limit: bytes for one batch, operands included. Left out: half of a GPU's free memory, or 2**26
+            on a CPU (more makes nothing faster), or what one element takes if that is more.
+        checkpoint: a folder that keeps the results of finished batches; a later call with the same plan and
+            arrays goes on from there, and gives the same bits. It is left for you to delete.
+        compute: as `Plan.execute`.
+        comm: an mpi4py communicator: batches are spread over its ranks, and every rank gets all results.
+        progress: called with (elements done, N); left out, a bar appears after two seconds in a terminal.
+
+    Returns:
+        Shape (N, *output), on the host, with one log-scale for each element.
+
+    Raises:
+        ValueError: no array that varies, different N, a wrong shape or dtype, a limit below one element's
+            need (the message says the least that would do), or a checkpoint of another run.
+    """
+    ranks, rank = (1, 0) if comm is None else (comm.Get_size(), comm.Get_rank())
+    choose_device(comm)
+
+    def fitted(item: int) -> tuple["Plan", list[int], int]:
+        varying, count = _varying(plan, arrays)
+        dtype = common_dtype([getattr(array, "dtype", np.dtype(float)) for array in arrays])
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch is {batch}; give at least 1")
+        most = min(count, batch or count)
+        made = _batched(plan, varying, dtype, most, resolve(backend), memory_limit, batch)
+        return made, varying, count
+
+    # each rank does this for itself, as one item of its own: what one rank refuses all refuse
+    batched, varying, count = spread_items(ranks, fitted, comm)[rank]
+    # ranks may have found different room, on GPUs of different load
+    size = batched.sizes[ELEMENT] if comm is None else min(comm.allgather(batched.sizes[ELEMENT]))
+    # as many batches as that takes, but equal ones: the last is then hardly short
+    number = math.ceil(count / size)
+    size = math.ceil(count / number)
+    batched = _resized(batched, size)
+
+    def opened(item: int) -> _Run:
+        return _Run(batched, arrays, varying, resolve(backend), checkpoint, compute, memory_limit)
+
+    run = spread_items(ranks, opened, comm)[rank]
+    with run.expression, shown(progress if rank == 0 else silent, count, "elements") as tell:
+        loaded = run.loader.ahead(range(rank, number, ranks), run.needed)
+
+        def work(item: int) -> Part:
+            part = run.part(next(loaded))
+            tell(min((item + ranks) * size, count), count)
+            return part
+
+        parts = spread_items(number, work, comm)
+    if ranks > 1:
+        parts = {item: comm.bcast(parts.get(item), root=item % ranks) for item in range(number)}
+    mantissa, exponent = (np.concatenate([parts[item][half] for item in range(number)]) for half in (0, 1))
+    return scaled((mantissa, exponent))
+
+
+class _Run:
+    """What a rank needs to contract batches: the expression, the loader and the checkpoint."""
+
+    def __init__(
+        self,
+        plan: "Plan",
+        arrays: Sequence[Any],
+        varying: Sequence[int],
+        backend: str,
+        checkpoint: str | Path | None,
+        compute: str | None,
+        memory_limit: int | None,
+    ) -> None:
+        constants = {place: array for place, array in enumerate(arrays) if place not in varying}
+        columns = [arrays[place] for place in varying]
+        self.store = None
+        if checkpoint is not None:
+            settings = {
+                name: getattr(plan, name)
+                for name in ("inputs", "output", "path", "slices", "dtype", "claims", "merged", "sizes")
+            }
+            settings |= {"count": columns[0].shape[0], "backend": backend, "compute": compute}
+            self.store = Checkpoint(Path(checkpoint), identity(settings, constants))
+        self.loader = Loader(
+            columns,
+            plan.sizes[ELEMENT],
+            plan.dtype,
+            on_gpu=backend in ("cupy", "cuquantum"),
+            hashed=self.store is not None,
+        )
+        self.expression = Expression(
+            plan, backend, constants=constants, compute=compute, memory_limit=memory_limit
+        )
+
+    def needed(self, batch: Batch) -> bool:
+        """Whether a batch is still to be contracted."""
+        return self.store is None or self.store.read(batch) is None
+
+    def part(self, batch: Batch) -> Part:
+        """The results of a batch's elements, on the host, with an exponent for each."""
+        found = self.store.read(batch) if self.store is not None else None
+        if found is None:
+            mantissa, exponent = on_host(self.expression.part(batch.arrays))
+            every = (len(mantissa), *(1,) * (mantissa.ndim - 1))
+            found = mantissa, np.broadcast_to(exponent, np.broadcast_shapes(exponent.shape, every))
+            if self.store is not None:
+                self.store.write(batch, found)
+        return found[0][: batch.count], found[1][: batch.count]
+
+
+def _varying(plan: "Plan", arrays: Sequence[Any]) -> tuple[list[int], int]:
+    """(the tensors whose arrays vary, the number of elements)."""
+    if len(arrays) != len(plan.inputs):
+        raise ValueError(f"got {len(arrays)} arrays for a plan of {len(plan.inputs)} tensors")
+    counts = {}
+    for number, (array, term) in enumerate(zip(arrays, plan.inputs, strict=True)):
+        wanted = tuple(plan.sizes[index] for index in term)
+        shape = np.shape(array)
+        if shape == wanted:
+            continue
+        if shape[1:] != wanted or len(shape) != len(wanted) + 1:
+            raise ValueError(
+                f"array {number} has shape {shape}; give {wanted} for all elements, or (N, {_listed(wanted)})"
+            )
+        counts[number] = shape[0]
+    if not counts:
+        raise ValueError("no array has an axis of elements in front; use execute for one element")
+    first, count = next(iter(counts.items()))
+    for number, other in counts.items():
+        if other != count:
+            raise ValueError(f"array {first} holds {count} elements and array {number} holds {other}")
+    if count == 0:
+        raise ValueError(f"array {first} holds no elements; give at least one")
+    return list(counts), count
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _batched(
+    plan: "Plan",
+    varying: Sequence[int],
+    dtype: str,
+    most: int,
+    backend: str,
+    memory_limit: int | None,
+    batch: int | None,
+) -> "Plan":
+    """The plan of a batch, on the cheaper of two paths and as large as memory takes."""
+    limit = memory_limit
+    if limit is None and batch is None:
+        free = device_memory(backend)[1] if backend in ("cupy", "cuquantum") else None
+        limit = HOST_BYTES if free is None else int(SHARE * free)
+    first = _with_elements(plan, varying, dtype, most)
+    candidates = [first]
+    if not plan.slices:
+        candidates.append(
+            replace(first, path=tuple(find_path(first.terms, first.output, first.sizes, "auto")))
+        )
+    found = []
+    for candidate in candidates:
+        fitted = candidate if limit is None else _shrunk(candidate, varying, limit)
+        if fitted is not None:
+            found.append(fitted)
+    if found:
+        constants = set(range(len(plan.inputs))) - set(varying)
+        return min(found, key=lambda made: repeated_flops(made.program, constants) / made.sizes[ELEMENT])
+    single = _resized(first, 1)
+    if memory_limit is None:
+        return single
+    beside = BESIDE * _operand_bytes(single, varying)
+    return within(single, memory_limit, 0, may_change_path=True, beside=beside)
+
+
+def _with_elements(plan: "Plan", varying: Sequence[int], dtype: str, size: int) -> "Plan":
+    inputs = tuple((ELEMENT, *term) if number in varying else term for number, term in enumerate(plan.inputs))
+    return replace(
+        plan,
+        inputs=inputs,
+        output=(ELEMENT, *plan.output),
+        sizes={**plan.sizes, ELEMENT: size},
+        dtype=dtype,
+        batch=(ELEMENT,),
+    )
+
+
+def _resized(plan: "Plan", size: int) -> "Plan":
+    return replace(plan, sizes={**plan.sizes, ELEMENT: size})
+
+
+def _operand_bytes(plan: "Plan", varying: Sequence[int]) -> int:
+    elements = sum(math.prod(plan.sizes[index] for index in plan.inputs[number]) for number in varying)
+    return elements * np.dtype(plan.dtype).itemsize
+
+
+def _shrunk(plan: "Plan", varying: Sequence[int], limit: int) -> "Plan | None":
+    """The plan with the largest batch that fits, about; None if not even one element does."""
+
+    def need(made: "Plan") -> int:
+        return made.peak_bytes + BESIDE * _operand_bytes(made, varying)
+
+    if need(plan) <= limit:
+        return plan
+    one = need(_resized(plan, 1))
+    if one > limit:
+        return None
+    # memory grows about linearly with the batch
+    most = plan.sizes[ELEMENT]
+    size = max(1, int((limit - one) / max(1, need(plan) - one) * (most - 1)))
+    made = _resized(plan, size)
+    while need(made) > limit:
+        size = max(1, size * 3 // 4)
+        made = _resized(plan, size)
+    return made

@@ -1,0 +1,187 @@
+"""A plan bound to a backend: the executors behind one interface."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.backends import namespace, resolve
+from engine.distribute import choose_device, reduce_slices
+from engine.exponents import Part, add, real_bytes, scaled
+from engine.progress import shown, silent
+from engine.scaled import Scaled
+from engine.structure import common_dtype, dtype_name
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
+
+
+class Expression:
+    """A plan ready for many calls; `engine.Plan.expression` makes it.
+
+    Args:
+        plan: what to contract.
+        backend: "numpy", "cupy", "jax", "cuquantum", or "auto".
+        constants: arrays by tensor number that never change; steps among them are done once.
+        dtype: what operands are cast to; the plan's own by default.
+        compute: cuTensorNet's compute type; None for the dtype's own.
+        memory_limit: bytes of device memory that cuTensorNet may use.
+        comm: an mpi4py communicator over whose ranks slices are spread.
+
+    Raises:
+        ValueError: an unknown tensor number, dtype or compute type, a wrong shape, a backend missing here.
+    """
+
+    def __init__(
+        self,
+        plan: "Plan",
+        backend: str = "auto",
+        *,
+        constants: Mapping[int, Any] | None = None,
+        dtype: str | None = None,
+        compute: str | None = None,
+        memory_limit: int | None = None,
+        comm: Any = None,
+    ) -> None:
+        self.plan = plan
+        self.backend = resolve(backend)
+        self.dtype = plan.dtype if dtype is None else dtype_name(dtype)
+        if compute is not None and self.backend != "cuquantum":
+            raise ValueError(f"compute {compute!r} is cuTensorNet's; backend {self.backend!r} has no choice")
+        constants = dict(constants or {})
+        for number in constants:
+            if number not in range(len(plan.inputs)):
+                raise ValueError(f"constant {number} is no tensor of a plan of {len(plan.inputs)} tensors")
+        self._shapes = [tuple(plan.sizes[index] for index in term) for term in plan.inputs]
+        self._varying = [number for number in range(len(self._shapes)) if number not in constants]
+        constants = {number: self._check(number, array) for number, array in constants.items()}
+        self._check_diagonal(constants)
+        self._comm = comm
+        self._executor = self._build(constants, compute, memory_limit)
+
+    def _build(self, constants: dict[int, Any], compute: str | None, memory_limit: int | None) -> Any:
+        plan = self.plan
+        choose_device(self._comm)
+        if self.backend == "cuquantum":
+            from engine.cutensornet import CuTensorNetExpression
+
+            return CuTensorNetExpression(
+                plan.terms,
+                plan.output,
+                plan.sizes,
+                plan.path,
+                plan.slices,
+                plan.batch,
+                self.dtype,
+                compute=compute,
+                memory_limit=memory_limit,
+                constants=constants,
+                comm=self._comm,
+            )
+        program = plan.program
+        if real_bytes(self.dtype) != real_bytes(plan.dtype):
+            from engine.program import compile_program
+
+            program = compile_program(
+                plan.terms,
+                plan.output,
+                plan.sizes,
+                plan.path,
+                plan.slices,
+                plan.batch,
+                real_bytes(self.dtype),
+            )
+        if self.backend == "jax":
+            from engine.xla import JaxExpression
+
+            return JaxExpression(program, self.dtype, constants)
+        from engine.execute import PairwiseExpression
+
+        return PairwiseExpression(program, namespace(self.backend), self.dtype, constants)
+
+    def __call__(self, arrays: Sequence[Any]) -> Scaled:
+        """Contract with these operands.
+
+        Args:
+            arrays: one per tensor that is not constant, in the plan's order.
+
+        Raises:
+            ValueError: a wrong number of arrays or a wrong shape, another precision than the expression's,
+                or NaN or infinity in an array on the host.
+        """
+        return scaled(self.part(arrays))
+
+    def part(self, arrays: Sequence[Any]) -> Part:
+        """As calling it, but (mantissa, exponent), the value being mantissa * 2**exponent."""
+        slices = self.plan.slice_count
+        whole = self.backend == "cuquantum" and (self._comm is None or self._executor.distributed)
+        if whole or (self._comm is None and slices == 1):
+            return self._executor(self._operands(arrays))
+        share: Callable[[range], Part] | None = None
+
+        def contract_range(chosen: range) -> Part:
+            # bad operands on one rank are found here, where all ranks learn of it
+            nonlocal share
+            if share is None:
+                share = self._executor.shares(self._operands(arrays))
+            return share(chosen)
+
+        lead = self._comm is None or self._comm.Get_rank() == 0
+        with shown(None if lead else silent, slices, "slices") as tell:
+            # groups of slices in a fixed order, so that one process and many ranks give the same bits
+            return reduce_slices(slices, contract_range, add, self._comm, progress=tell)
+
+    def close(self) -> None:
+        """Give back what the backend holds; the expression is of no use afterwards."""
+        if hasattr(self._executor, "close"):
+            self._executor.close()
+
+    def __enter__(self) -> "Expression":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _operands(self, arrays: Sequence[Any]) -> list[Any]:
+        if len(arrays) != len(self._varying):
+            raise ValueError(
+                f"got {len(arrays)} arrays for {len(self._varying)} tensors that are not constant"
+            )
+        operands: list[Any] = [None] * len(self._shapes)
+        for number, array in zip(self._varying, arrays, strict=True):
+            operands[number] = self._check(number, array)
+        self._check_diagonal({number: operands[number] for number in self._varying})
+        return operands
+
+    def _check(self, number: int, array: Any) -> Any:
+        if not hasattr(array, "dtype"):
+            array = np.asarray(array)
+        if array.shape != self._shapes[number]:
+            raise ValueError(f"array {number} has shape {array.shape}; the plan wants {self._shapes[number]}")
+        if array.dtype != self.dtype:
+            found = common_dtype([array.dtype])
+            if array.dtype.kind in "fc" and real_bytes(found) != real_bytes(self.dtype):
+                raise ValueError(
+                    f"mixed dtypes: array {number} is {array.dtype.name} and the expression {self.dtype}; "
+                    "cast the array, or make the expression with another dtype"
+                )
+            if array.dtype.kind == "c" and np.dtype(self.dtype).kind != "c":
+                raise ValueError(
+                    f"array {number} is {array.dtype.name} and the expression {self.dtype}; make the "
+                    "expression with a complex dtype"
+                )
+        return array
+
+    def _check_diagonal(self, operands: Mapping[int, Any]) -> None:
+        """The plan took these tensors for diagonal; others would give a wrong result."""
+        from engine.simplify import is_diagonal
+
+        for number, first, second in self.plan.claims:
+            if number not in operands:
+                continue
+            term = self.plan.inputs[number]
+            if not is_diagonal(operands[number], term.index(first), term.index(second)):
+                raise ValueError(
+                    f"array {number} is not diagonal in {first!r} and {second!r}, as it was when planned; "
+                    "plan this network anew"
+                )

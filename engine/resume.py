@@ -1,0 +1,95 @@
+"""Finished batches kept in a folder, so that a run that was ended goes on where it was."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.atomic import atomic_path, load_tensors, save_tensors
+from engine.backends import to_host
+from engine.exponents import Part
+from engine.loading import Batch
+
+KIND = "qrt-tn.batch"
+MANIFEST = "batches.json"
+
+
+class Checkpoint:
+    """The folder of one run; files are whole or absent, so it may be ended at any moment.
+
+    Args:
+        folder: made if it is not there.
+        identity: a hash of everything but the varying operands.
+
+    Raises:
+        ValueError: the folder holds the results of another run, or is a file.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint {folder} is a file; name a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = folder / MANIFEST
+        if manifest.is_file():
+            try:
+                known = json.loads(manifest.read_text())["identity"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{manifest} is not whole; delete the folder {folder}") from error
+            if known != identity:
+                raise ValueError(
+                    f"checkpoint {folder} holds another run's results (another plan, constant, dtype, "
+                    "backend or batch); name another folder or delete it"
+                )
+        elif any(folder.iterdir()):
+            raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
+        else:
+            with atomic_path(manifest) as partial:
+                partial.write_text(json.dumps({"format": KIND, "identity": identity}) + "\n")
+
+    def read(self, batch: Batch) -> Part | None:
+        """The results of a finished batch, or None.
+
+        Raises:
+            ValueError: they are the results of other operands.
+        """
+        path = self._path(batch.number)
+        if not path.is_file():
+            return None
+        try:
+            tensors, metadata = load_tensors(path, KIND)
+        except ValueError:
+            return None  # damaged: done again
+        if metadata["digest"] != batch.digest:
+            raise ValueError(
+                f"{path} holds the results of other operands; name another checkpoint folder or delete it"
+            )
+        mantissa = tensors["mantissa"]
+        return mantissa.view(metadata["dtype"])[..., 0], tensors["exponent"]
+
+    def write(self, batch: Batch, part: Part) -> None:
+        """Keep a batch's results."""
+        # safetensors has no complex128: complex numbers are kept as pairs
+        pairs = np.ascontiguousarray(part[0])[..., None].view(part[0].real.dtype)
+        save_tensors(
+            self._path(batch.number),
+            {"mantissa": pairs, "exponent": part[1]},
+            {"format": KIND, "digest": batch.digest, "dtype": part[0].dtype.name},
+        )
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"batch-{number:08d}.safetensors"
+
+
+def identity(settings: Mapping[str, Any], constants: Mapping[int, Any]) -> str:
+    """A hash of a run's settings (as their text) and constant arrays (by their bytes)."""
+    found = hashlib.blake2b(digest_size=20)
+    found.update(repr(sorted(settings.items())).encode())
+    for number, array in sorted(constants.items()):
+        held = np.ascontiguousarray(to_host(array))
+        found.update(repr((number, held.dtype.str, held.shape)).encode())
+        found.update(held.data)
+    return found.hexdigest()
