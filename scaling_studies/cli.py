@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.exceptions import TyperException
 
 from scaling_studies.config import TicketConfig
@@ -45,23 +43,13 @@ def top(
 
 
 @app.command()
-def info() -> None:
-    """Show versions, the machine, and which backends it has; for a missing one, why and what to do."""
-    from engine import backends
-    from scaling_studies import provenance
+def info(
+    measure: Annotated[bool, typer.Option("--measure", help="measure the rates anew")] = False,
+) -> None:
+    """Show backends, devices, versions and measured rates; for what is missing, why and what to do."""
+    from scaling_studies.machine import show_machine
 
-    console = Console()
-    table = Table("backend", "here", "version", "device", "what is missing, and the mend")
-    for found in backends().values():
-        # escaped, since the extras' brackets would be taken for markup
-        reason = escape(f"{found.reason}; {found.mend}") if found.reason else ""
-        table.add_row(
-            found.name, "yes" if found.available else "no", found.version or "-", found.device, reason
-        )
-    console.print(table)
-    for name, value in {**provenance.machine("auto"), **provenance.versions()}.items():
-        if name != "backend":
-            console.print(f"{name}: {value}", highlight=False)
+    show_machine(Console(), measure=measure, timer=StageTimer())
 
 
 @app.command()
@@ -103,9 +91,7 @@ def ticket(
     out: Annotated[Path | None, typer.Option(help="output folder; left out: runs/ticket-<time>")] = None,
 ) -> None:
     """Draw winning tickets from data and compare them; writes nodes, weights, metrics and a report."""
-    import datetime
-
-    folder = out or Path("runs") / f"ticket-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    folder = out or _run_folder("ticket")
     config = TicketConfig(
         data=data,
         target=target,
@@ -127,9 +113,63 @@ def ticket(
     )
     from scaling_studies.experiments.ticket import run_ticket
 
-    command = shlex.join(["qrt-tn", *sys.argv[1:]])
-    written = run_ticket(config, command, StageTimer())
+    written = run_ticket(config, _command(), StageTimer())
     print(f"report: {written}")
+
+
+bench = typer.Typer(invoke_without_command=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def list_benchmarks(context: typer.Context) -> None:
+    """Time parts of this program on this machine; without a name, list the benchmarks."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@bench.command("engine")
+def bench_engine(
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="larger networks and long searches; about a minute if quick"),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="output folder; left out: runs/bench-engine-<time>")
+    ] = None,
+) -> None:
+    """Compare with cotengra, opt_einsum, quimb and cuTensorNet; writes a table, a plot and JSON."""
+    from scaling_studies.benchmarks.engine import report, run
+
+    folder = out or _run_folder("bench-engine")
+    result = run.run(folder, run.full() if full else run.quick(), _command(), StageTimer())
+    console = Console()
+    for sheet in report.sheets(result):
+        console.print(report.as_rich(sheet))
+    print(f"written: {folder}")
+
+
+@bench.command("sample-state")
+def bench_sample_state(
+    runs: Annotated[int, typer.Option(help="how often each size is timed")] = 7,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time sampling from the state of the data against the bare matrix product that it rests on."""
+    from scaling_studies.benchmarks import sample_state
+
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; give at least 1")
+    sample_state.main(["--runs", str(runs), *([str(out)] if out else [])])
+
+
+def _run_folder(kind: str) -> Path:
+    import datetime
+
+    return Path("runs") / f"{kind}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _command() -> str:
+    return shlex.join(["qrt-tn", *sys.argv[1:]])
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends import resolve
+from engine.backends import namespace
 from qrt_tn import Quantizer, Ridgelet
 from qrt_tn.states.smoothing import checked_tolerance, checked_widths
 from scaling_studies.store import check_new
@@ -79,7 +79,7 @@ class TicketConfig:
 
     def _check_comparison(self) -> None:
         """What is compared, how often, and where it runs."""
-        resolve(self.backend)
+        namespace(self.backend)  # refuses what holds no arrays, or is not here
         if min(self.nodes) < 1:
             raise ValueError(f"the number of nodes is {min(self.nodes)}; give at least 1")
         if len(set(self.nodes)) < len(self.nodes):

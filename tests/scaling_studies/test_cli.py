@@ -38,11 +38,21 @@ def test_help_and_version_without_a_command(
 
 
 def test_info_names_every_backend(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("QRT_TN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("engine.roofline.calibrate", fail_to_measure)
     assert call(monkeypatch, "info") == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("numpy", "cupy", "cuquantum", "python"))
+    assert all(name in shown for name in ("numpy", "cupy", "cuquantum", "mpi", "python", "GiB"))
+    assert "numpy could not be measured: refresh is False" in shown
+    assert f"cache: {tmp_path / 'cache'}" in shown
+    assert call(monkeypatch, "info", "--measure") == 0
+    assert "numpy could not be measured: refresh is True" in capsys.readouterr().out
+
+
+def fail_to_measure(*_: object, refresh: bool, **__: object) -> None:
+    raise RuntimeError(f"refresh is {refresh}")
 
 
 def test_info_tells_the_extra_to_install(
@@ -50,9 +60,10 @@ def test_info_tells_the_extra_to_install(
 ) -> None:
     missing = Backend("cupy", False, None, "none", "it is not installed", "pip install 'qrt-tn[cuda13]'")
     monkeypatch.setattr("engine.backends", lambda: {"cupy": missing})
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("QRT_TN_CACHE", "off")
     assert call(monkeypatch, "info") == 0
-    assert "pip install 'qrt-tn[cuda13]'" in capsys.readouterr().out
+    # in one piece, however narrow the terminal
+    assert "cupy is not here: it is not installed; pip install 'qrt-tn[cuda13]'\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -68,6 +79,7 @@ def test_info_tells_the_extra_to_install(
         (["--data", "nothing.npz"], "nothing.npz"),
         (["--data", "notes.txt"], "notes.txt"),
         (["--backend", "abacus"], "abacus"),
+        (["--backend", "jax"], "backend 'jax' executes contraction plans only; choose numpy or cupy"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_writes_nothing(

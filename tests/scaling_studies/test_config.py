@@ -27,6 +27,7 @@ from scaling_studies.config import TicketConfig
         ({"methods": ("qrt-smoothed", "magic")}, "'magic'"),
         ({"methods": ("filter",)}, "leave out qrt-smoothed"),
         ({"backend": "abacus"}, "'abacus'"),
+        ({"backend": "jax"}, "'jax' executes contraction plans only"),
     ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,312 @@
+"""The comparison as tables, for the console and in Markdown, and as a plot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+
+from scaling_studies.report.style import FIGURE_SETTINGS, INK, MUTED, PAPER, RULE, plain
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Attributes:
+        title: what it shows.
+        note: how to read it.
+        head: the names of the columns.
+        rows: the cells.
+    """
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+# colour and marker of every contender, in the order of the legend; colours are Okabe and Ito's, darkened
+LOOKS = {
+    "cotengra": ("#b84a00", "s"),
+    "opt_einsum": ("#00795a", "^"),
+    "cuTensorNet": ("#a84484", "P"),
+    "quimb, a loop": ("#767676", "x"),
+    "cotengra, a loop": ("#b84a00", "D"),
+    "qrt-tn jax": ("#3a86ad", "v"),
+    "cotengra, as long as auto": ("#b84a00", "s"),
+    "opt_einsum auto": ("#00795a", "^"),
+    "qrt-tn hyper": ("#0a5ba8", "o"),
+    "cotengra, as long as hyper": ("#b84a00", "D"),
+    "tensordot": ("#00795a", "^"),
+    "matmul": ("#b84a00", "s"),
+}
+
+
+_RATIOS = ("× ours", "over tensordot", "over matmul")
+
+
+def sheets(result: Mapping[str, Any]) -> list[Sheet]:
+    """All tables of a result, as `run.measure` gives it."""
+    return [
+        Sheet(
+            "Plans",
+            "log10 of the flops of one contraction, and the seconds of the search; a multiplication and an "
+            "addition are two. cotengra's hyper-optimiser got as long as our search.",
+            ("network", "tensors", "method", "log10 flops", "seconds"),
+            tuple(_grouped([_plan_cells(row) for row in (*result["quality"], *result["chains"])], 2)),
+        ),
+        Sheet(
+            "Contracting one plan many times",
+            "Seconds of a call; how long others take as a multiple of ours (median, least and greatest of "
+            "paired runs); the share of the highest measured rate of matrix products (GEMM) or copies, "
+            "whichever is nearer; predicted over measured seconds.",
+            ("network", "method", "time", "× ours", "of the rate", "pred."),
+            tuple(_grouped([cells for row in result["speed"] for cells in _speed_cells(row)], 1)),
+        ),
+        Sheet(
+            "Small steps",
+            "Seconds of a step in a chain of small matrices, and how many times a bare call of NumPy on the "
+            "same matrices that is (median, least and greatest of paired runs).",
+            ("network", "a step", "over tensordot", "over matmul", "of the rate", "pred."),
+            tuple(_overhead_cells(row) for row in result["overhead"]),
+        ),
+    ]
+
+
+def as_rich(sheet: Sheet) -> Table:
+    """A table for the console."""
+    table = Table(title=sheet.title, caption=sheet.note, box=SIMPLE, caption_justify="left", pad_edge=False)
+    for number, name in enumerate(sheet.head):
+        # a narrow terminal wraps names rather than figures
+        table.add_column(name, no_wrap=name in _RATIOS, min_width=4 if number else 16)
+    for cells in sheet.rows:
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def as_markdown(result: Mapping[str, Any]) -> str:
+    """All tables as Markdown, with what was measured on above them."""
+    machine = result["machine"]
+    threads = max(result["threads"].values(), default=1)
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# The contraction engine, compared",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)} of linear "
+        f"algebra, {result['date']}. {versions}.",
+        "",
+        f"    {result['command']}",
+    ]
+    for sheet in sheets(result):
+        lines += ["", f"## {sheet.title}", "", sheet.note, ""]
+        lines += [_line(sheet.head), _line(["---"] * len(sheet.head)), *map(_line, sheet.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Draw plans, contractions and small steps, one panel below the other, as SVG.
+
+    Args:
+        result: as `run.measure` gives it.
+        path: the file.
+    """
+    panels = [panel for panel in (_plans(result), _speeds(result), _overheads(result)) if panel.names]
+    row, head, foot = 0.25, 0.68, 0.6  # inches
+    heights = [head + row * len(panel.names) + foot for panel in panels]
+    whole = sum(heights)
+    with matplotlib.rc_context(FIGURE_SETTINGS):
+        figure = Figure(figsize=(8.2, whole))
+        top = whole
+        for panel, height in zip(panels, heights, strict=True):
+            bottom = top - height + foot
+            axes = figure.add_axes((0.38, bottom / whole, 0.59, row * len(panel.names) / whole))
+            panel.draw(figure, axes)
+            top -= height
+        FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None, "Creator": None})
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Points with ranges beside the names of networks.
+
+    Attributes:
+        title: what it shows.
+        label: of the horizontal axis.
+        names: of the networks, from top to bottom.
+        points: (method, place among the names, value, least, greatest).
+        even: the value at which both are equal.
+        logarithmic: whether the axis is.
+    """
+
+    title: str
+    label: str
+    names: tuple[str, ...]
+    points: tuple[tuple[str, int, float, float, float], ...]
+    even: float
+    logarithmic: bool
+
+    def draw(self, figure: Figure, axes: Axes) -> None:
+        methods = [method for method in LOOKS if any(point[0] == method for point in self.points)]
+        axes.axvline(self.even, color=INK, linewidth=0.9, zorder=1)
+        for number, method in enumerate(methods):
+            colour, marker = LOOKS[method]
+            # side by side within a row, so that none hides another
+            offset = (number - (len(methods) - 1) / 2) * 0.62 / max(1, len(methods) - 1)
+            own = [point for point in self.points if point[0] == method]
+            places = [place + offset for _, place, *_ in own]
+            axes.hlines(places, [point[3] for point in own], [point[4] for point in own], color=colour, lw=1)
+            axes.plot(
+                [point[2] for point in own],
+                places,
+                linestyle="none",
+                marker=marker,
+                markersize=5.5,
+                color=colour,
+                markeredgecolor=colour if marker == "x" else PAPER,
+                markeredgewidth=1.3 if marker == "x" else 0.5,
+                label=method,
+            )
+        if self.logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: plain(value))
+            axes.xaxis.set_minor_formatter(lambda *_: "")
+        axes.set_yticks(range(len(self.names)), self.names)
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(self.names) - 0.45, -0.55)
+        axes.grid(axis="x", color=RULE, linewidth=0.7)
+        axes.hlines(
+            [place + 0.5 for place in range(len(self.names) - 1)],
+            0,
+            1,
+            color=RULE,
+            linewidth=0.4,
+            transform=axes.get_yaxis_transform(),
+            zorder=0,
+        )
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel(self.label)
+        # title and legend begin at the left edge, where there is room for all names
+        inch = 1 / figure.get_figheight()
+        top = axes.get_position().y1
+        figure.text(0.012, top + 0.36 * inch, self.title, weight="bold", color=INK)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0.003, top + 0.02 * inch),
+            bbox_transform=figure.transFigure,
+            ncols=6,
+            frameon=False,
+            fontsize=8.6,
+            handletextpad=0.1,
+            columnspacing=1.3,
+            borderaxespad=0.2,
+            labelcolor=MUTED,
+        )
+
+
+def _plans(result: Mapping[str, Any]) -> _Panel:
+    ours = {row["network"]: row for row in result["quality"] if row["method"] == "qrt-tn auto"}
+    names = tuple(ours)
+    points = []
+    for row in result["quality"]:
+        if row["method"] != "qrt-tn auto" and row["log10_flops"] is not None:
+            own = ours[row["network"]]["log10_flops"]
+            factor = 10 ** (row["log10_flops"] - own)
+            points.append((row["method"], names.index(row["network"]), factor, factor, factor))
+    return _Panel(
+        "Plans", "flops over those of qrt-tn auto; right of 1 ours are fewer", names, tuple(points), 1, True
+    )
+
+
+def _speeds(result: Mapping[str, Any]) -> _Panel:
+    names: list[str] = []
+    points: list[tuple[str, int, float, float, float]] = []
+    for row in result["speed"]:
+        backend = row["method"].removeprefix("qrt-tn").strip()
+        name = f"{row['network']} ({backend})" if backend else row["network"]
+        for other in row["against"]:
+            ratio = other["ratio"]
+            points.append((other["method"], len(names), ratio["median"], ratio["min"], ratio["max"]))
+        names.append(name)
+    return _Panel(
+        "Contracting one plan many times",
+        "seconds over those of qrt-tn; right of 1 ours is faster",
+        tuple(names),
+        tuple(points),
+        1,
+        True,
+    )
+
+
+def _overheads(result: Mapping[str, Any]) -> _Panel:
+    points = []
+    for place, row in enumerate(result["overhead"]):
+        for name, over in row["over"].items():
+            ratio = over["ratio"]
+            points.append((name, place, ratio["median"], ratio["min"], ratio["max"]))
+    names = tuple(row["network"] for row in result["overhead"])
+    label = "seconds of a step of qrt-tn over a bare call of NumPy"
+    return _Panel("Small steps", label, names, tuple(points), 1, False)
+
+
+def _plan_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    flops = row["note"] if row["log10_flops"] is None else f"{row['log10_flops']:.2f}"
+    return row["network"], str(row["tensors"]), row["method"], flops, f"{row['seconds']:.2f}"
+
+
+def _speed_cells(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    predicted = row["predicted_over_measured"]
+    predicted = "" if predicted is None else f"{predicted:.2f}"
+    name = row["network"]
+    cells: list[tuple[str, ...]] = [
+        (name, row["method"], _seconds(row["seconds"]), "1", _reached(row), predicted)
+    ]
+    for other in row["against"]:
+        cells.append((name, other["method"], _seconds(other["seconds"]), _spread(other["ratio"]), "", ""))
+    return cells
+
+
+def _overhead_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    over = (_spread(row["over"][name]["ratio"]) for name in ("tensordot", "matmul"))
+    predicted = f"{row['predicted_over_measured']:.2f}"
+    return row["network"], _seconds(row["seconds"]), *over, _reached(row), predicted
+
+
+def _grouped(rows: Sequence[tuple[str, ...]], columns: int) -> list[tuple[str, ...]]:
+    """The rows with their first cells left out where they repeat those above."""
+    made: list[tuple[str, ...]] = []
+    before: tuple[str, ...] = ()
+    for cells in rows:
+        key = cells[:columns]
+        made.append(("",) * columns + cells[columns:] if key == before else cells)
+        before = key
+    return made
+
+
+def _seconds(value: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e6:.3g} µs"
+
+
+def _spread(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}]"
+
+
+def _reached(row: Mapping[str, Any]) -> str:
+    return "" if row["bound"] is None else f"{100 * row['share']:.2g}% of {row['bound']}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

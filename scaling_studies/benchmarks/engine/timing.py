@@ -1,0 +1,69 @@
+"""Paired timings: all contenders in turn, again and again, in one process, and medians of their ratios."""
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+LEAST = 0.004  # seconds; faster calls are repeated within a run, for the clock
+
+
+def paired(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    wait: Callable[[], Any] = lambda: None,
+    least: float = LEAST,
+) -> dict[str, list[float]]:
+    """Seconds per call of every contender, one figure a round.
+
+    All are called twice before the clock counts. Each round starts with another one, so that none always
+    follows the same neighbour.
+
+    Args:
+        calls: what to time, by name.
+        rounds: how often.
+        wait: waits for the device; the clock stops after it.
+        least: seconds that a run of repeated calls lasts at least.
+    """
+    repeats = {}
+    for name, call in calls.items():
+        call()
+        wait()
+        started = time.perf_counter()
+        call()
+        wait()
+        repeats[name] = max(1, math.ceil(least / max(time.perf_counter() - started, 1e-9)))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                call, count = calls[name], repeats[name]
+                started = time.perf_counter()
+                for _ in range(count):
+                    call()
+                wait()
+                seconds[name].append((time.perf_counter() - started) / count)
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float], scale: float = 1.0) -> dict[str, float]:
+    """Median, least and greatest of `theirs` over `ours`, round by round.
+
+    Args:
+        theirs: seconds of each round.
+        ours: likewise.
+        scale: multiplies every ratio, where theirs did only a part of the work.
+    """
+    found = [scale * their / our for their, our in zip(theirs, ours, strict=True)]
+    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
