@@ -57,6 +57,8 @@ class Effort:
 
 EFFORTS = {"auto": Effort(32, 4, 100_000, 0, 6, 2), "hyper": Effort(256, 8, 2_000_000, 2000, 8, 10)}
 SHORTEST = 4 * TEMPERATURES  # moves for every tensor that make an annealing run worth its while
+LONGEST = 40  # sweeps at each temperature; another start gains more than longer runs
+TRIALS = 32  # of cotengra's hyper-optimiser, at the most
 
 
 def _greedy(inputs: Sequence[Any], output: Any, sizes: Mapping[Any, int], limit: Any = None) -> Any:
@@ -253,13 +255,13 @@ def _trees(network: Simplified, effort: Effort, share: int, seed: int) -> list[P
     moves = effort.moves / share
     starts = max(1, min(effort.starts, int(moves / (SHORTEST * count))))
     # about seven in ten steps have a move to offer
-    sweeps = max(1, round(moves / (0.7 * starts * count * TEMPERATURES)))
+    sweeps = max(1, min(LONGEST, round(moves / (0.7 * starts * count * TEMPERATURES))))
     found = []
     for start in range(starts):
         pairs = _random_greedy(network, max(1, effort.trials // starts), seed + start)
         found.append(reconfigure(network, anneal(network, pairs, seed + start, sweeps)))
     if effort.hyper >= count:
-        pairs = _hyper(network, effort.hyper // count, seed)
+        pairs = _hyper(network, min(TRIALS, effort.hyper // count), seed)
         found.append(reconfigure(network, anneal(network, pairs, seed, sweeps, hot=0.3)))
     return found
 

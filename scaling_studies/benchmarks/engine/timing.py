@@ -50,7 +50,6 @@ def paired(
                     call()
                 wait()
                 seconds[name].append((time.perf_counter() - started) / count)
-            gc.collect()
     finally:
         if collecting:
             gc.enable()
