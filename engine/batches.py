@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from engine.plan import Plan
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
+# operations of a whole run; below, a better path saves less than its search takes
+WORTH_A_SEARCH = 10**11
 SHARE = 0.5  # of a GPU's free memory, where no limit is given
 BESIDE = 3  # batches of operands held beside the one at work: the next, its cast, its page-locked copy
 
@@ -87,8 +89,7 @@ def execute_many(
         dtype = common_dtype([getattr(array, "dtype", np.dtype(float)) for array in arrays])
         if batch is not None and batch < 1:
             raise ValueError(f"batch is {batch}; give at least 1")
-        most = min(count, batch or count)
-        made = _batched(plan, varying, dtype, most, resolve(backend), memory_limit, batch)
+        made = _batched(plan, varying, dtype, count, resolve(backend), memory_limit, batch)
         return made, varying, count
 
     # each rank does this for itself, as one item of its own: what one rank refuses all refuse
@@ -203,19 +204,21 @@ def _batched(
     plan: "Plan",
     varying: Sequence[int],
     dtype: str,
-    most: int,
+    count: int,
     backend: str,
     memory_limit: int | None,
     batch: int | None,
 ) -> "Plan":
     """The plan of a batch, on the cheaper of two paths and as large as memory takes."""
+    most = min(count, batch or count)
     limit = memory_limit
     if limit is None and batch is None:
         free = device_memory(backend)[1] if backend in ("cupy", "cuquantum") else None
         limit = HOST_BYTES if free is None else int(SHARE * free)
+    constants = set(range(len(plan.inputs))) - set(varying)
     first = _with_elements(plan, varying, dtype, most)
     candidates = [first]
-    if not plan.slices:
+    if not plan.slices and repeated_flops(first.program, constants) / most * count > WORTH_A_SEARCH:
         candidates.append(
             replace(first, path=tuple(find_path(first.terms, first.output, first.sizes, "auto")))
         )
@@ -225,7 +228,6 @@ def _batched(
         if fitted is not None:
             found.append(fitted)
     if found:
-        constants = set(range(len(plan.inputs))) - set(varying)
         return min(found, key=lambda made: repeated_flops(made.program, constants) / made.sizes[ELEMENT])
     single = _resized(first, 1)
     if memory_limit is None:

@@ -1,17 +1,24 @@
 """Runs a program pair by pair on NumPy or CuPy arrays, each step one matrix product, scales kept apart."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from engine.backends import array_module
 from engine.cost import program_slices
-from engine.exponents import SLACK, Part, add, peaks, powers
+from engine.exponents import SAFE, SLACK, Part, add, peaks, powers
 from engine.program import Leaf, Measure, Program, Step
 
 _LOW, _HIGH = 2.0**-SLACK, 2.0**SLACK
+
+
+State = tuple[Any, Any]  # the exponent taken out so far; whether all measured peaks were safe
+
+
+class FadedError(ArithmeticError):
+    """A measured peak is not where it shows that nothing was lost."""
 
 
 class PairwiseExpression:
@@ -22,21 +29,30 @@ class PairwiseExpression:
         xp: numpy or cupy.
         dtype: what every operand is cast to.
         constants: operands by number that are the same in every call; steps among them run here, once.
+        careful: makes the program that takes over for good where this one's scales leave the safe range; left
+            out, nothing does.
 
     Raises:
         ValueError: NaN or infinity in a constant.
     """
 
-    def __init__(self, program: Program, xp: Any, dtype: Any, constants: Mapping[int, Any]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        xp: Any,
+        dtype: Any,
+        constants: Mapping[int, Any],
+        careful: Callable[[], Program] | None = None,
+    ) -> None:
         self.program = program
         self._xp = xp
         self._dtype = np.dtype(dtype)
+        self._constants = constants
+        self._careful = careful
+        self._instead: PairwiseExpression | None = None
         count = len(program.leaves)
         self._live: list[Any] = [None] * (count + len(program.steps))
-        self._exponent: Any = 0
-        self._varying = [number for number in range(count) if number not in constants]
-        self._plain = [xp is np and leaf.plain for leaf in program.leaves]
-        self._later: list[int] = []
+        varying = [number for number in range(count) if number not in constants]
         fixed = set(constants)
         once: list[Step] = []
         each: list[Step] = []
@@ -45,14 +61,15 @@ class PairwiseExpression:
             (once if ready else each).append(step)
             if ready:
                 fixed.add(step.target)
-        self._exponent = self._run(once, self._live, 0, constants)
         self._call_steps = [step for step in each if not step.sliced]
         self._slice_steps = [step for step in each if step.sliced]
-        used = {number for step in once for number in (step.left, step.right)}
-        self._later = sorted(set(constants) - used)
-        self._exponent = self._load_rest(constants, self._live, self._exponent)
-        used |= {number for step in self._call_steps for number in (step.left, step.right)}
-        self._later = [number for number in self._varying if number not in used]
+        taken = {number for step in once for number in (step.left, step.right)}
+        state = self._run(once, self._live, (0, True), constants)
+        self._state = self._load_all(sorted(set(constants) - taken), self._live, state, constants)
+        taken = {number for step in self._call_steps for number in (step.left, step.right)}
+        # operands are made ready when they are needed, while they are near; some need nothing
+        self._as_given = [number for number in varying if number in taken and program.leaves[number].plain]
+        self._before_slices = [number for number in varying if number not in taken]
 
     def __call__(self, arrays: Sequence[Any]) -> Part:
         """Contract these operands; entries of constants are not looked at.
@@ -67,17 +84,50 @@ class PairwiseExpression:
 
         What no slice changes is done here, once.
         """
-        live = list(self._live)
-        given = {number: arrays[number] for number in self._varying}
-        exponent = self._run(self._call_steps, live, self._exponent, given)
-        exponent = self._load_rest(given, live, exponent)
-        if not self.program.slices:
-            whole = self._finished(live, exponent, owned=bool(self._call_steps))
-            return lambda chosen: whole
-        return lambda chosen: self._slices(live, exponent, chosen)
+        if self._instead is not None:
+            return self._instead.shares(arrays)
+        try:
+            live, state = self._begun(arrays)
+            if not self.program.slices:
+                whole = self._finished(live, state, owned=bool(self._call_steps))
+                return lambda chosen: whole
+        except FadedError:
+            return self._turned().shares(arrays)
+        share: Callable[[range], Part] | None = None
 
-    def _slices(self, live: list[Any], exponent: Any, chosen: range) -> Part:
+        def contract(chosen: range) -> Part:
+            nonlocal share
+            if share is None:
+                try:
+                    return self._slices(live, state, chosen)
+                except FadedError:
+                    share = self._turned().shares(arrays)
+            return share(chosen)
+
+        return contract
+
+    def _turned(self) -> "PairwiseExpression":
+        """The careful program, from now on."""
+        assert self._careful is not None
+        if self._instead is None:
+            self._instead = self._anew(self._careful())
+            self._live = []
+        return self._instead
+
+    def _anew(self, program: Program) -> "PairwiseExpression":
+        return PairwiseExpression(program, self._xp, self._dtype, self._constants)
+
+    def _begun(self, arrays: Sequence[Any]) -> tuple[list[Any], State]:
+        """What comes before any slice: the arrays by SSA number, and their state."""
+        live = list(self._live)
+        for number in self._as_given:
+            live[number] = self._xp.asarray(arrays[number], dtype=self._dtype)
+        state = self._run(self._call_steps, live, self._state, arrays)
+        return live, self._load_all(self._before_slices, live, state, arrays)
+
+    def _slices(self, live: list[Any], state: State, chosen: range) -> Part:
         program = self.program
+        exponent, fine = state
         total = self._slice_sum()
         for values in assignments(program.slices, chosen):
             held = list(live)
@@ -87,33 +137,32 @@ class PairwiseExpression:
             begun = exponent
             if np.ndim(exponent):
                 begun = exponent[grid_at(program, exponent.shape, values)]
-            begun = self._run(self._slice_steps, held, begun, {})
-            total.add(values, self._finished(held, begun, owned=bool(self._slice_steps)))
+            after = self._run(self._slice_steps, held, (begun, fine), ())
+            total.add(values, self._finished(held, after, owned=True))
         return total.part()
 
-    def _run(self, steps: Sequence[Step], live: list[Any], exponent: Any, given: Mapping[int, Any]) -> Any:
-        """Carry out steps; operands are made ready as they are needed, while they are near."""
-        return run_steps(steps, live, exponent, self._xp, lambda number: self._load(number, given[number]))
+    def _run(self, steps: Sequence[Step], live: list[Any], state: State, given: Any) -> State:
+        """Carry out steps on `live`; operands that are not there yet are made ready from `given`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return run_steps(steps, live, state, self._xp, lambda number: self._load(number, given[number]))
 
-    def _load_rest(self, given: Mapping[int, Any], live: list[Any], exponent: Any) -> Any:
-        """Make ready the operands that later stages take."""
-        for number in self._later:
-            if number in given:
+    def _load_all(self, numbers: Sequence[int], live: list[Any], state: State, given: Any) -> State:
+        exponent, fine = state
+        with np.errstate(over="ignore", invalid="ignore"):
+            for number in numbers:
                 live[number], taken = self._load(number, given[number])
                 exponent = exponent + taken
-        return exponent
+        return exponent, fine
 
     def _load(self, number: int, array: Any) -> Part:
-        if self._plain[number]:
-            array = np.asarray(array, dtype=self._dtype)
-            square = np.vdot(array, array).real
-            # as `balanced` begins, for what most operands are: nothing to take out, and in range
-            if array.size * _LOW**2 <= square <= _HIGH**2:
-                return array, 0
-        given = self._xp.asarray(array, dtype=self._dtype)
-        return self._prepared(self.program.leaves[number], given, number)
+        leaf = self.program.leaves[number]
+        if number in self._constants and not leaf.checked:
+            leaf = replace(leaf, checked=True)  # once is cheap
+        return self._prepared(leaf, self._xp.asarray(array, dtype=self._dtype), number)
 
-    def _finished(self, live: list[Any], exponent: Any, *, owned: bool) -> Part:
+    def _finished(self, live: list[Any], state: State, *, owned: bool) -> Part:
+        exponent, fine = state
+        self._check(fine)
         mantissa = self._xp.asarray(live[-1]).transpose(self.program.order)
         grid = self._spread(self._xp.asarray(exponent, dtype=np.int64))
         return mantissa if owned else mantissa.copy(), grid
@@ -124,6 +173,11 @@ class PairwiseExpression:
         if not program.whole_grid:
             return grid
         return array_module(grid).broadcast_to(grid, program.grid).reshape(program.spread)
+
+    def _check(self, fine: Any) -> None:
+        # on a device this is the one moment that waits for it
+        if self._careful is not None and not bool(fine):
+            raise FadedError
 
     def _prepared(self, leaf: Leaf, array: Any, number: int) -> Part:
         return prepared(leaf, array, number, self._xp)
@@ -202,26 +256,26 @@ def prepared(leaf: Leaf, array: Any, number: int, xp: Any) -> Part:
         # in double precision, where a sum of large single numbers does not overflow
         wide = np.result_type(dtype, np.float64)
         array = xp.asarray(array.sum(axis=leaf.summed, dtype=wide))
-    array, exponent = balanced(array, leaf.measure, xp, owned=False)
-    if array is None:
-        raise ValueError(f"array {number} holds NaN or infinity; mend it before contracting")
+    exponent: Any = 0
+    if leaf.checked:
+        array, exponent, peak = balanced(array, leaf.measure, xp, owned=False)
+        if xp is np and peak is not None and not np.isfinite(peak).all():
+            raise ValueError(f"array {number} holds NaN or infinity; mend it before contracting")
     return array.astype(dtype, copy=False), exponent
 
 
-def balanced(array: Any, measure: Measure, xp: Any, *, owned: bool) -> tuple[Any, Any]:
-    """(array, exponent) with every element of a batch within [2**-5, 2**5], or zero.
+def balanced(array: Any, measure: Measure, xp: Any, *, owned: bool) -> tuple[Any, Any, Any]:
+    """(array, exponent, peaks) with every element of a batch within [2**-5, 2**5], or zero.
 
-    On the host nothing is touched where nothing needs to be, and a value that is not finite gives None for
-    the array. On a device no value is fetched to decide. An `owned` array may be written over.
+    On the host nothing is touched where nothing needs to be, and the peaks are None where one look shows them
+    in range. On a device no value is fetched to decide. An `owned` array may be written over.
     """
     if xp is np:
         if _in_range(array, measure):
-            return array, 0
+            return array, 0, None
         peak = peaks(array, measure.axes, np)
-        if not np.isfinite(peak).all():
-            return None, 0
-        if ((peak >= _LOW) & (peak <= _HIGH) | (peak == 0)).all():
-            return array, 0
+        if ((peak >= _LOW) & (peak <= _HIGH)).all():
+            return array, 0, None
     else:
         peak = peaks(array, measure.axes, xp)
     factor, exponent = powers(peak, xp)
@@ -232,7 +286,7 @@ def balanced(array: Any, measure: Measure, xp: Any, *, owned: bool) -> tuple[Any
         array = array * factor
     if measure.grid:
         exponent = exponent.transpose(measure.order).reshape(measure.grid)
-    return array, exponent
+    return array, exponent, peak
 
 
 def _in_range(array: Any, measure: Measure) -> bool:
@@ -241,34 +295,36 @@ def _in_range(array: Any, measure: Measure) -> bool:
         flat = array.reshape(-1)
         square = np.vdot(flat, flat).real
         return array.size * _LOW**2 <= square <= _HIGH**2
-    count = array.ndim - len(measure.axes)
-    if measure.axes[:1] != (count,) or not array.flags.c_contiguous:
-        return False  # the batch does not come first
-    rows = array.reshape(math.prod(array.shape[:count]), -1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.vecdot(rows, rows).real
-    return bool(((squares >= rows.shape[1] * _LOW**2) & (squares <= _HIGH**2)).all())
+    if not measure.rows or not array.flags.c_contiguous:
+        return False
+    rows = array.reshape(measure.rows, -1)
+    if rows.dtype.kind == "c":
+        rows = rows.view(rows.real.dtype)  # the same sum, in real arithmetic
+    squares = np.vecdot(rows, rows)
+    low = rows.shape[1] * _LOW**2
+    return bool(np.minimum.reduce(squares) >= low and np.maximum.reduce(squares) <= _HIGH**2)
 
 
 def run_steps(
     steps: Sequence[Step],
     live: list[Any],
-    exponent: Any,
+    state: State,
     xp: Any,
     load: Callable[[int], Part] | None = None,
-) -> Any:
+) -> State:
     """Carry out steps on the arrays in `live` (by SSA number), which gives up what is used up.
 
     Args:
         steps: the products.
         live: arrays by number; None for an operand to be loaded.
-        exponent: what was taken out so far.
+        state: (the exponent taken out so far, whether all measured peaks were safe).
         xp: the arrays' namespace.
         load: makes an operand ready.
 
     Returns:
-        The exponent with what the steps took out of their results added.
+        The state with what the steps took out of their results added.
     """
+    exponent, fine = state
     products = (xp.dot, xp.matmul, xp.multiply)
     for kind, first, second, target, rows, columns, shape, measure, _, _ in steps:
         left, right = live[first], live[second]
@@ -298,7 +354,11 @@ def run_steps(
         if shape is not None:
             product = product.reshape(shape)
         if measure is not None:
-            product, taken = balanced(xp.asarray(product), measure, xp, owned=True)
-            exponent = exponent + taken
+            product, taken, peak = balanced(xp.asarray(product), measure, xp, owned=True)
+            if peak is not None:
+                exponent = exponent + taken
+                low, high = SAFE[peak.dtype.itemsize]
+                # not true of NaN either
+                fine = fine & ((peak >= low) & (peak <= high)).all()
         live[target] = product
-    return exponent
+    return exponent, fine

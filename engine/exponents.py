@@ -12,9 +12,12 @@ import numpy as np
 from engine.backends import array_module, to_host
 from engine.scaled import Scaled
 
-# How far a scale may drift, in bits, before it is brought back; `engine.program` proves the bounds.
+# How far scales may drift, in bits, before they are brought back; `engine.program` proves the bounds.
 SLACK = 5
 MULTIPLIED = {4: 4, 8: 17}  # factors between two measurements, by bytes of the real type
+GROWTH = {4: 40.0, 8: 300.0}  # bits that sums may add in between
+# a peak that is measured in here shows that nothing was lost on the way
+SAFE = {4: (2.0**-40, 2.0**100), 8: (2.0**-500, 2.0**1000)}
 _REACH = {4: 126, 8: 1022}  # 2**n is a normal number for n up to this, and down to minus this
 
 Part = tuple[Any, Any]

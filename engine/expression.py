@@ -1,13 +1,16 @@
 """A plan bound to a backend: the executors behind one interface."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.backends import namespace, resolve
 from engine.distribute import choose_device, reduce_slices
+from engine.execute import PairwiseExpression
 from engine.exponents import Part, add, real_bytes, scaled
+from engine.program import compile_program
 from engine.progress import shown, silent
 from engine.scaled import Scaled
 from engine.structure import common_dtype, dtype_name
@@ -22,7 +25,8 @@ class Expression:
     Args:
         plan: what to contract.
         backend: "numpy", "cupy", "jax", "cuquantum", or "auto".
-        constants: arrays by tensor number that never change; steps among them are done once.
+        constants: arrays by tensor number that never change; steps among them are done once. They are not
+            copied: do not write to them.
         dtype: what operands are cast to; the plan's own by default.
         compute: cuTensorNet's compute type; None for the dtype's own.
         memory_limit: bytes of device memory that cuTensorNet may use.
@@ -48,6 +52,7 @@ class Expression:
         self.dtype = plan.dtype if dtype is None else dtype_name(dtype)
         if compute is not None and self.backend != "cuquantum":
             raise ValueError(f"compute {compute!r} is cuTensorNet's; backend {self.backend!r} has no choice")
+        self._dtype = np.dtype(self.dtype)
         constants = dict(constants or {})
         for number in constants:
             if number not in range(len(plan.inputs)):
@@ -78,26 +83,17 @@ class Expression:
                 constants=constants,
                 comm=self._comm,
             )
+        terms = (plan.terms, plan.output, plan.sizes, plan.path, plan.slices, plan.batch)
+        precision = real_bytes(self.dtype)
         program = plan.program
-        if real_bytes(self.dtype) != real_bytes(plan.dtype):
-            from engine.program import compile_program
-
-            program = compile_program(
-                plan.terms,
-                plan.output,
-                plan.sizes,
-                plan.path,
-                plan.slices,
-                plan.batch,
-                real_bytes(self.dtype),
-            )
+        if precision != real_bytes(plan.dtype):
+            program = compile_program(*terms, precision)
+        careful = partial(compile_program, *terms, precision, careful=True)
         if self.backend == "jax":
             from engine.xla import JaxExpression
 
-            return JaxExpression(program, self.dtype, constants)
-        from engine.execute import PairwiseExpression
-
-        return PairwiseExpression(program, namespace(self.backend), self.dtype, constants)
+            return JaxExpression(program, self.dtype, constants, careful)
+        return PairwiseExpression(program, namespace(self.backend), self.dtype, constants, careful)
 
     def __call__(self, arrays: Sequence[Any]) -> Scaled:
         """Contract with these operands.
@@ -148,9 +144,12 @@ class Expression:
                 f"got {len(arrays)} arrays for {len(self._varying)} tensors that are not constant"
             )
         operands: list[Any] = [None] * len(self._shapes)
+        dtype, shapes = self._dtype, self._shapes
         for number, array in zip(self._varying, arrays, strict=True):
-            operands[number] = self._check(number, array)
-        self._check_diagonal({number: operands[number] for number in self._varying})
+            known = getattr(array, "dtype", None) is dtype and array.shape == shapes[number]
+            operands[number] = array if known else self._check(number, array)
+        if self.plan.claims:
+            self._check_diagonal({number: operands[number] for number in self._varying})
         return operands
 
     def _check(self, number: int, array: Any) -> Any:
@@ -158,7 +157,7 @@ class Expression:
             array = np.asarray(array)
         if array.shape != self._shapes[number]:
             raise ValueError(f"array {number} has shape {array.shape}; the plan wants {self._shapes[number]}")
-        if array.dtype != self.dtype:
+        if array.dtype != self._dtype:
             found = common_dtype([array.dtype])
             if array.dtype.kind in "fc" and real_bytes(found) != real_bytes(self.dtype):
                 raise ValueError(

@@ -3,24 +3,26 @@
 Steps fall into those that every call repeats and those that every slice repeats: what depends on no sliced
 index runs once for all slices.
 
-Scales. An operand outside [2**-5, 2**5] is brought to [1/2, 1) by a power of two, and so is an intermediate
-before more than R factors meet in one product; R is 4 in single and 17 in double precision. In between no
-digit is lost, unless products shrink the largest modulus by more than their precision 2**-p (p is 24 or 53
-bits) on average: R factors of at least 2**-5.5 (a part of a complex number; 2**-5 is for its modulus),
-R - 1 such products and p more bits of an element below the largest come to R (5.5 + p) bits, which is 118 of
-single's 126 and 995 of double's 1022. Products shrink by more for two reasons. Sums cancel: then no digit
-was right anyway. Or large entries meet only small ones, as in diag(1, s) diag(s, 1): this is bounded by
-nothing, and s far below 2**-2p may underflow. Nothing overflows: R factors grow by 2**5.5 each and by the
-extents summed over. Each element of a batch is measured alone; slices that add up share their scales.
+Scales. An array is *measured* by its largest modulus, per element of a batch, and brought to [1/2, 1) by a
+power of two where that lies outside [2**-5, 2**5]. Measured are operands smaller than the product they enter,
+the products of operands that are not, every product of more than R factors since a measurement (R is 4 in
+single and 17 in double precision) or whose sums may have grown it by more than G bits (40 and 300), and the
+last product. That is most of the safety at little cost; the rest is a check. A measured peak p shows that
+nothing was lost on the way if it lies in [2**-40, 2**100] (single) or [2**-500, 2**1000] (double). For what
+came between two measurements is made of at most R operands of at most 2**5 each, so its own peak was no less
+than p / 2**(5 R + G): 2**-100 or 2**-885. All digits of what counts beside it lie above the smallest normal
+number, 2**-126 or 2**-1022; and an overflow leaves infinity or NaN in every product after it. Where a check
+fails, the call is repeated by a *careful* program, which measures every operand and every product; so it is
+for calls after it. There a product underflows only where it lies 2**-100 (2**-900) below the largest one.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from engine.exponents import MULTIPLIED
+from engine.exponents import GROWTH, MULTIPLIED
 from engine.layout import MULTIPLY, View, lay_out
 from engine.structure import Index, Term
 from engine.tree import Pair, Path, contraction_tree
@@ -35,12 +37,14 @@ class Measure:
         order: transposes the peaks to the batch's own order.
         grid: their shape in the batch, 1 for an index the array lacks; () where it holds none.
         keep: the shape in which factors multiply the array.
+        rows: elements of the batch where its indices come first, so that each element is a row; else 0.
     """
 
     axes: tuple[int, ...]
     order: tuple[int, ...]
     grid: tuple[int, ...]
     keep: tuple[int, ...]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Leaf:
         measure: how to scale it.
         given: elements before.
         size: elements after.
+        checked: whether each call measures it; if not, the product it enters is measured instead.
     """
 
     diagonals: tuple[tuple[int, int], ...]
@@ -64,11 +69,12 @@ class Leaf:
     measure: Measure
     given: int
     size: int
+    checked: bool = True
 
     @property
     def plain(self) -> bool:
-        """Whether it needs nothing but a scale, one for all of it."""
-        return not (self.diagonals or self.summed or self.measure.grid)
+        """Whether nothing needs to be done to it."""
+        return not (self.diagonals or self.summed or self.checked)
 
     @property
     def sliced(self) -> bool:
@@ -153,6 +159,8 @@ def compile_program(
     slices: Term = (),
     batch: Term = (),
     real_bytes: int = 8,
+    *,
+    careful: bool = False,
 ) -> Program:
     """Decide everything about a contraction that does not depend on its numbers.
 
@@ -164,6 +172,7 @@ def compile_program(
         slices: indices that are fixed and looped over.
         batch: output indices whose elements get a scale each.
         real_bytes: 4 for single precision, 8 for double.
+        careful: measure everything.
     """
     # a sliced index is never summed within a slice
     kept = (*output, *(index for index in slices if index not in output))
@@ -174,7 +183,7 @@ def compile_program(
     )
     pairs = [_uncut(pair, place) for pair in tree.pairs] if slices else tree.pairs
     takers = {number: pair for pair in pairs for number in (pair.left, pair.right)}
-    measured = _measured(pairs, len(leaves), MULTIPLIED[real_bytes])
+    measured, unchecked = _measured(pairs, leaves, sizes, real_bytes, careful)
     orders = [tuple(index for index in leaf.term if index not in place) for leaf in leaves]
     sliced = [leaf.sliced for leaf in leaves]
     steps = []
@@ -202,7 +211,10 @@ def compile_program(
         )
     result = tuple(index for index in output if index not in place)
     return Program(
-        leaves,
+        tuple(
+            replace(leaf, checked=False) if number in unchecked else leaf
+            for number, leaf in enumerate(leaves)
+        ),
         tuple(steps),
         tuple(orders[-1].index(index) for index in result),
         tuple(sizes[index] for index in slices),
@@ -243,27 +255,63 @@ def _leaf(
     after = tuple(index for index in term if index in left)
     cut = tuple(place.get(index) for index in after)
     elements = [math.prod([sizes[index] for index in indices]) for indices in (given, after)]
-    return Leaf(tuple(diagonals), summed, after, cut, _measure(after, sizes, batch), *elements)
+    before, now = elements
+    return Leaf(tuple(diagonals), summed, after, cut, _measure(after, sizes, batch), before, now)
 
 
 def _measure(term: Term, sizes: Mapping[Index, int], batch: Term) -> Measure:
     held = [index for index in term if index in batch]
+    first = tuple(term[: len(held)]) == tuple(held) and len(held) < len(term)
     return Measure(
         tuple(axis for axis, index in enumerate(term) if index not in batch),
         tuple(held.index(index) for index in batch if index in held),
         tuple(sizes[index] if index in held else 1 for index in batch) if held else (),
         tuple(sizes[index] if index in held else 1 for index in term),
+        math.prod([sizes[index] for index in held]) if first else 0,
     )
 
 
-def _measured(pairs: Sequence[Pair], count: int, most: int) -> set[int]:
-    """Which results are measured, so that at most `most` factors meet between two measurements."""
-    factors = [1] * count
-    chosen = set()
-    for pair in pairs:
+def _measured(
+    pairs: Sequence[Pair],
+    leaves: Sequence[Leaf],
+    sizes: Mapping[Index, int],
+    real_bytes: int,
+    careful: bool,
+) -> tuple[set[int], set[int]]:
+    """(the products that are measured, the operands that are not); see the module's text."""
+    count = len(leaves)
+    last = count + len(pairs) - 1
+    if careful:
+        return set(range(count, last + 1)), set()
+    most, limit = MULTIPLIED[real_bytes], GROWTH[real_bytes]
+    elements = [leaf.size for leaf in leaves]
+    factors, growth = [1] * count, [0.0] * count  # since a measurement
+    measured, unchecked = set(), set()
+
+    def measure(number: int) -> None:
+        measured.add(number)
+        factors[number], growth[number] = 1, 0.0
+
+    for target, pair in enumerate(pairs, count):
+        made = math.prod([sizes[index] for index in pair.term])
+        inner = math.log2(math.prod([sizes[index] for index in pair.summed]))
+        wanted = False
+        for operand, partner in ((pair.left, pair.right), (pair.right, pair.left)):
+            if operand >= count or leaves[operand].sliced:
+                continue
+            fresh = partner >= count and partner not in measured
+            if made + (elements[partner] if fresh else 0) <= elements[operand]:
+                if fresh:
+                    measure(partner)
+                unchecked.add(operand)
+                wanted = True
         for operand in sorted((pair.left, pair.right), key=lambda operand: -factors[operand]):
-            if factors[pair.left] + factors[pair.right] > most and factors[operand] > 1:
-                chosen.add(operand)
-                factors[operand] = 1
+            many = factors[pair.left] + factors[pair.right] > most
+            if factors[operand] > 1 and (many or growth[pair.left] + growth[pair.right] + inner > limit):
+                measure(operand)
+        elements.append(made)
         factors.append(factors[pair.left] + factors[pair.right])
-    return chosen
+        growth.append(growth[pair.left] + growth[pair.right] + inner)
+        if wanted or target == last:
+            measure(target)
+    return measured, unchecked

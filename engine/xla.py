@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.execute import PairwiseExpression, SliceSum, prepared, run_steps
+from engine.execute import PairwiseExpression, SliceSum, State, prepared, run_steps
 from engine.exponents import Part
 from engine.program import Leaf, Program, Step
 
@@ -30,24 +30,34 @@ class _Chunk:
 class JaxExpression(PairwiseExpression):
     """One program under JAX; see `engine.execute.PairwiseExpression`."""
 
-    def __init__(self, program: Program, dtype: Any, constants: Mapping[int, Any]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        dtype: Any,
+        constants: Mapping[int, Any],
+        careful: Callable[[], Program] | None = None,
+    ) -> None:
         import jax
 
         with jax.enable_x64(True):
-            super().__init__(program, jax.numpy, dtype, constants)
+            super().__init__(program, jax.numpy, dtype, constants, careful)
 
-    def shares(self, arrays: Sequence[Any]) -> Callable[[range], Part]:
-        """What contracts a range of slices; see `engine.execute.PairwiseExpression.shares`."""
+    def _anew(self, program: Program) -> PairwiseExpression:
+        return JaxExpression(program, self._dtype, self._constants)
+
+    def _begun(self, arrays: Sequence[Any]) -> tuple[list[Any], State]:
         import jax
 
         with jax.enable_x64(True):
-            return super().shares(arrays)
+            live, (exponent, fine) = super()._begun(arrays)
+        # slices take their parts of the exponents: NumPy compiles nothing for that
+        return live, (np.asarray(exponent), fine)
 
-    def _slices(self, live: list[Any], exponent: Any, chosen: range) -> Part:
+    def _slices(self, live: list[Any], state: State, chosen: range) -> Part:
         import jax
 
         with jax.enable_x64(True):
-            return super()._slices(live, exponent, chosen)
+            return super()._slices(live, state, chosen)
 
     def _prepared(self, leaf: Leaf, array: Any, number: int) -> Part:
         return _load()(replace(leaf, term=(), given=0, size=0), array)
@@ -55,25 +65,25 @@ class JaxExpression(PairwiseExpression):
     def _cut_leaf(self, array: Any, leaf: Leaf, values: tuple[int, ...]) -> Any:
         return _cut()(leaf.cut, array, values)
 
-    def _run(self, steps: Sequence[Step], live: list[Any], exponent: Any, given: Mapping[int, Any]) -> Any:
+    def _run(self, steps: Sequence[Step], live: list[Any], state: State, given: Any) -> State:
+        exponent, fine = state
         for start in range(0, len(steps), CHUNK):
             chunk, taken, made = _renumbered(steps[start : start + CHUNK])
             for number in taken:
                 if live[number] is None:
                     live[number], out = self._load(number, given[number])
                     exponent = exponent + out
-            results, exponent = _compiled()(chunk, tuple(live[number] for number in taken), exponent)
+            operands = tuple(live[number] for number in taken)
+            results, (exponent, fine) = _compiled()(chunk, operands, (exponent, fine))
             for number in taken:
                 live[number] = None
             for number, result in zip(made, results, strict=True):
                 live[number] = result
-        return exponent
+        return exponent, fine
 
-    def _load_rest(self, given: Mapping[int, Any], live: list[Any], exponent: Any) -> Any:
-        # slices take their parts of the exponents: NumPy compiles nothing for that
-        return np.asarray(super()._load_rest(given, live, exponent))
-
-    def _finished(self, live: list[Any], exponent: Any, *, owned: bool) -> Part:
+    def _finished(self, live: list[Any], state: State, *, owned: bool) -> Part:
+        exponent, fine = state
+        self._check(fine)
         # a copy, since JAX's own memory is read-only
         mantissa = np.array(live[-1]).transpose(self.program.order)
         return mantissa, self._spread(np.asarray(exponent, dtype=np.int64))
@@ -100,12 +110,12 @@ def _renumbered(steps: Sequence[Step]) -> tuple[_Chunk, list[int], list[int]]:
 def _compiled() -> Any:
     import jax
 
-    def run(chunk: _Chunk, operands: tuple[Any, ...], exponent: Any) -> Any:
+    def run(chunk: _Chunk, operands: tuple[Any, ...], state: State) -> Any:
         live = [*operands, *([None] * len(chunk.steps))]
         # by default JAX multiplies single precision on a GPU with the ten bits of TF32
         with jax.default_matmul_precision("highest"):
-            exponent = run_steps(chunk.steps, live, exponent, jax.numpy)
-        return tuple(live[number] for number in chunk.outputs), exponent
+            state = run_steps(chunk.steps, live, state, jax.numpy)
+        return tuple(live[number] for number in chunk.outputs), state
 
     return jax.jit(run, static_argnums=0)
 

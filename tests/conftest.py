@@ -113,6 +113,8 @@ def _operator(function, *, reflected=False):
 for _name in ("add", "sub", "mul", "truediv", "mod", "matmul", "pow"):
     setattr(DeviceArray, f"__{_name}__", _operator(getattr(operator, _name)))
     setattr(DeviceArray, f"__r{_name}__", _operator(getattr(operator, _name), reflected=True))
+DeviceArray.__and__ = _operator(operator.and_)
+DeviceArray.__rand__ = _operator(operator.and_, reflected=True)
 for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "invert"):
     setattr(DeviceArray, f"__{_name}__", _operator(getattr(operator, _name)))
 

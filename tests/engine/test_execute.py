@@ -330,3 +330,48 @@ def test_any_division_of_the_slices_has_the_same_sum(networks):
             assert np.broadcast_shapes(mantissa.shape, exponent.shape) == (2, 5)
             total = total + mantissa * 2.0**exponent
         assert np.allclose(total, whole[0] * 2.0 ** whole[1])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cupy", "jax"])
+@pytest.mark.parametrize(("dtype", "small"), [("float32", 1e-30), ("complex64", 1e-30), ("float64", 1e-300)])
+def test_large_entries_that_meet_only_small_ones_do_not_fade(dtype, small, backend, device):
+    """diag(1, s) diag(s, 1) ... : no digit is lost, and the scale falls by s in every step."""
+    count = 20 if backend != "jax" else 8
+    arrays = [np.diag([1, small] if place % 2 else [small, 1]).astype(dtype) for place in range(count)]
+    inputs = tuple((f"k{place}", f"k{place + 1}") for place in range(count))
+    sizes = dict.fromkeys((index for term in inputs for index in term), 2)
+    made = Plan(
+        inputs,
+        ("k0", f"k{count}"),
+        sizes,
+        ((0, 1), *[(0, count - 2 - i) for i in range(count - 2)]),
+        (),
+        dtype,
+    )
+    expected = count / 2 * math.log(float(np.dtype(dtype).type(small).real))
+    for _ in range(2):  # the second call begins with the careful program
+        logs = to_host(made.execute(arrays, backend).log_abs())
+        np.testing.assert_allclose(np.diag(logs), expected, rtol=1e-6)
+        assert np.isneginf(logs[0, 1])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
+@pytest.mark.parametrize("slices", [(), ("h",)])
+def test_hidden_extremes_are_found(backend, slices, device):
+    """A factor of 1e-35 and then one of 1e35: the result looks harmless, what came between did not."""
+    rng = np.random.default_rng(0)
+    inputs = (("h", "i"), ("i", "j"), ("j", "k"), ("k", "l"), ("l", "h"))
+    sizes = dict.fromkeys("hijkl", 4)
+    arrays = [rng.uniform(0.5, 1.5, size=(4, 4)).astype("float32") for _ in inputs]
+    expected = np.einsum("hi,ij,jk,kl,lh->", *(array.astype(float) for array in arrays))
+    powers = (-35, -35, 35, 35, 0)
+    scaled = [(array * np.float32(10.0**power)) for array, power in zip(arrays, powers, strict=True)]
+    made = Plan(inputs, (), sizes, ((0, 1), (0, 3), (0, 2), (0, 1)), slices, "float32")
+    assert float(to_host(made.execute(scaled, backend).value())) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_result_that_is_zero_is_zero():
+    made = Plan((("i", "j"), ("j",)), ("i",), {"i": 3, "j": 2}, ((0, 1),), (), "float32")
+    result = made.execute([np.zeros((3, 2), "float32"), np.ones(2, "float32")], "numpy")
+    assert not result.value().any()
+    assert np.isneginf(result.log_abs()).all()

@@ -15,14 +15,27 @@ def test_few_factors_meet_between_two_measurements(seed, real_bytes, networks):
     inputs, output, sizes = networks.draw(rng, tensors=80, indices=20, largest=2)
     path = networks.path(rng, len(inputs))
     program = compile_program(inputs, output, sizes, path, (), (), real_bytes)
-    factors = [1] * len(inputs)
+    count = len(inputs)
+    factors = [1] * count
     for step in program.steps:
+        for operand, other in ((step.left, step.right), (step.right, step.left)):
+            if operand < count and not program.leaves[operand].checked:
+                # no more is looked at than the operand itself would cost, and nothing hides behind it
+                assert step.measure
+                assert step.size <= program.leaves[operand].size
+                assert other < count or program.steps[other - count].measure
         met = factors[step.left] + factors[step.right]
         assert met <= MULTIPLIED[real_bytes]
         factors.append(1 if step.measure else met)
+    assert program.steps[-1].measure
     # and no more is measured than that asks for
-    measured = sum(step.measure is not None for step in program.steps)
-    assert measured <= 2 * len(inputs) / MULTIPLIED[real_bytes]
+    measured = sum(leaf.checked for leaf in program.leaves) + sum(
+        bool(step.measure) for step in program.steps
+    )
+    assert measured <= 1.5 * count
+    careful = compile_program(inputs, output, sizes, path, (), (), real_bytes, careful=True)
+    assert all(leaf.checked for leaf in careful.leaves)
+    assert all(step.measure for step in careful.steps)
 
 
 @pytest.mark.parametrize("seed", range(40))
