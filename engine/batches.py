@@ -89,17 +89,20 @@ def execute_many(
         dtype = common_dtype([getattr(array, "dtype", np.dtype(float)) for array in arrays])
         if batch is not None and batch < 1:
             raise ValueError(f"batch is {batch}; give at least 1")
-        made = _batched(plan, varying, dtype, count, resolve(backend), memory_limit, batch)
-        return made, varying, count
+        key = (tuple(varying), dtype, count, resolve(backend), memory_limit, batch)
+        held = plan.__dict__.get("_batches")
+        if held is None or held[0] != key:
+            held = (key, _equal(_batched(plan, *key), count))
+            plan.__dict__["_batches"] = held
+        return held[1], varying, count
 
     # each rank does this for itself, as one item of its own: what one rank refuses all refuse
     batched, varying, count = spread_items(ranks, fitted, comm)[rank]
     # ranks may have found different room, on GPUs of different load
-    size = batched.sizes[ELEMENT] if comm is None else min(comm.allgather(batched.sizes[ELEMENT]))
-    # as many batches as that takes, but equal ones: the last is then hardly short
+    if comm is not None:
+        batched = _equal(_resized(batched, min(comm.allgather(batched.sizes[ELEMENT]))), count)
+    size = batched.sizes[ELEMENT]
     number = math.ceil(count / size)
-    size = math.ceil(count / number)
-    batched = _resized(batched, size)
 
     def opened(item: int) -> _Run:
         return _Run(batched, arrays, varying, resolve(backend), checkpoint, compute, memory_limit)
@@ -248,7 +251,14 @@ def _with_elements(plan: "Plan", varying: Sequence[int], dtype: str, size: int) 
     )
 
 
+def _equal(plan: "Plan", count: int) -> "Plan":
+    """As many batches, but equal ones: the last is then hardly short."""
+    return _resized(plan, math.ceil(count / math.ceil(count / plan.sizes[ELEMENT])))
+
+
 def _resized(plan: "Plan", size: int) -> "Plan":
+    if plan.sizes[ELEMENT] == size:
+        return plan
     return replace(plan, sizes={**plan.sizes, ELEMENT: size})
 
 

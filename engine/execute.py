@@ -12,6 +12,7 @@ from engine.exponents import SAFE, SLACK, Part, add, peaks, powers
 from engine.program import Leaf, Measure, Program, Step
 
 _LOW, _HIGH = 2.0**-SLACK, 2.0**SLACK
+_LOW_SQUARE, _HIGH_SQUARE = _LOW**2, _HIGH**2
 
 
 State = tuple[Any, Any]  # the exponent taken out so far; whether all measured peaks were safe
@@ -294,18 +295,18 @@ def _in_range(array: Any, measure: Measure) -> bool:
     if not measure.grid:
         flat = array.reshape(-1)
         square = np.vdot(flat, flat).real
-        return array.size * _LOW**2 <= square <= _HIGH**2
+        return array.size * _LOW_SQUARE <= square <= _HIGH_SQUARE
     if not measure.rows or not array.flags.c_contiguous:
         return False
     rows = array.reshape(measure.rows, -1)
     if rows.dtype.kind == "c":
         rows = rows.view(rows.real.dtype)  # the same sum, in real arithmetic
     squares = np.vecdot(rows, rows)
-    low = rows.shape[1] * _LOW**2
-    return bool(np.minimum.reduce(squares) >= low and np.maximum.reduce(squares) <= _HIGH**2)
+    low = rows.shape[1] * _LOW_SQUARE
+    return bool(np.minimum.reduce(squares) >= low and np.maximum.reduce(squares) <= _HIGH_SQUARE)
 
 
-def run_steps(
+def run_steps(  # noqa: PLR0912 - in one piece: a call costs as much as a small product
     steps: Sequence[Step],
     live: list[Any],
     state: State,
@@ -326,6 +327,7 @@ def run_steps(
     """
     exponent, fine = state
     products = (xp.dot, xp.matmul, xp.multiply)
+    on_host = xp is np
     for kind, first, second, target, rows, columns, shape, measure, _, _ in steps:
         left, right = live[first], live[second]
         if left is None:
@@ -354,6 +356,12 @@ def run_steps(
         if shape is not None:
             product = product.reshape(shape)
         if measure is not None:
+            if on_host and not measure.grid:
+                # as `balanced` begins, without two calls that cost as much as a small product
+                square = np.vdot(product, product).real
+                if product.size * _LOW_SQUARE <= square <= _HIGH_SQUARE:
+                    live[target] = product
+                    continue
             product, taken, peak = balanced(xp.asarray(product), measure, xp, owned=True)
             if peak is not None:
                 exponent = exponent + taken
