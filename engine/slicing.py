@@ -9,11 +9,11 @@ largest tensor.
 import itertools
 import math
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from engine.search import Pairs, anneal, reconfigure, reordered, step_flops
+from engine.refine import Pairs, anneal, reconfigure, reordered, step_flops
 from engine.simplify import simplify
 from engine.tree import Tree, contraction_tree, linear_path
 
@@ -23,7 +23,10 @@ Path = list[tuple[int, ...]]
 State = tuple[Path, Term]
 Cost = Callable[[Path, Term], tuple[int, int]]
 
-SINGLY = 32  # indices chosen one by one; beyond, twice as many each time
+MOST_SLICES = 2**32  # nobody can wait for more
+TRIED = (1, 2, 3, 4, 6, 8, 11, 14, 18, 22, 27, 32)  # places in a sequence of choices
+MANY = 600  # tensors, beyond which fewer sequences are searched
+IDLE = 8  # slices that are tried to do without
 CANDIDATES = 48  # indices weighed at each choice
 SHARP = 8  # exponent of the norm that stands for the peak; the peak alone is blind to the second largest
 REPEATS = 4  # sequences of choices, all but the first with some chance
@@ -72,59 +75,87 @@ def slice_to_limit(
     start: Path = [tuple(step) for step in path]
     if cost(start, ())[1] <= memory_limit:
         return start, ()
+    search = _Search(problem, cost, memory_limit)
+    repeats = REPEATS if len(inputs) <= MANY else 2
     # These sequences do not depend on the limit: what one of them reaches it reaches under every limit.
-    modes = [(repeat, False) for repeat in range(1 if may_change_path else REPEATS)]
-    modes += [(repeat, True) for repeat in range(REPEATS - 1) if may_change_path]
-    sequences = [problem.sequence(start, (seed, repeat), changing) for repeat, changing in modes]
+    for repeat in range(1 if may_change_path else repeats):
+        search.along(problem.sequence(start, (seed, repeat), False))
     if may_change_path:
+        for repeat in range(repeats - 1):
+            search.along(problem.sequence(start, (seed, repeat), True))
         room = (memory_limit - problem.operands) // (itemsize or 16)
-        sequences += [
-            itertools.chain([(capped, ())], problem.sequence(capped, (seed, 0), True))
-            for capped in problem.capped(start, room, seed)
-        ]
-    best: tuple[int, int, State] | None = None
-    for sequence in sequences:
-        for state in sequence:
-            if best is not None and problem.flops(*state) >= best[0]:
-                break  # more slices only add flops
-            if problem.bound(*state) <= memory_limit and cost(*state)[1] <= memory_limit:
-                best = problem.flops(*state), len(state[1]), state
-                break
-    if best is None:
-        raise ValueError(_least_message(problem, cost, memory_limit, start, (seed, modes)))
-    fitting = _without_idle(best[2], problem, cost, memory_limit)
+        for capped in problem.capped(start, room, seed):
+            search.along(
+                itertools.chain([(capped, ())], problem.sequence(capped, (seed, 0), True)), certain=False
+            )
+    if search.best is None:
+        least, slices = search.least((start, ()))
+        where = "" if may_change_path else " on this path"
+        raise ValueError(
+            f"memory_limit of {memory_limit} bytes cannot be met{where}; "
+            f"the least that slicing reaches is {least} bytes, in {problem.slice_count(slices)} slices"
+        )
+    fitting = search.without_idle(search.best)
     return problem.polished(fitting, cost, memory_limit, seed) if may_change_path else fitting
 
 
-def _least_message(
-    problem: "_Problem", cost: Cost, memory_limit: int, start: Path, how: tuple[int, list[tuple[int, bool]]]
-) -> str:
-    """What to say where nothing fits: the smallest peak among all that was tried."""
-    seed, modes = how
-    least = cost(start, ())[1]
-    slices: Term = ()
-    for repeat, changing in modes:
-        for state in problem.sequence(start, (seed, repeat), changing):
-            peak = cost(*state)[1]
-            if peak < least:
-                least, slices = peak, state[1]
-    count = problem.slice_count(slices)
-    many = f"{count}" if count < 10**6 else f"about 10**{len(str(count)) - 1}"
-    path = "" if any(changing for _, changing in modes) else " on this path"
-    return (
-        f"memory_limit of {memory_limit} bytes cannot be met{path}; the least that slicing reaches is "
-        f"{least} bytes, in {many} slices"
-    )
+class _Search:
+    """The cheapest state that fits, and what was tried for it.
 
+    The true cost of a state takes long to know, so only some states of a sequence are tried (`TRIED`), the
+    same ones under every limit.
+    """
 
-def _without_idle(state: State, problem: "_Problem", cost: Cost, memory_limit: int) -> State:
-    """The state without the slices that later ones made unnecessary."""
-    path, slices = state
-    for index in slices:
-        fewer = tuple(other for other in slices if other != index)
-        if problem.bound(path, fewer) <= memory_limit and cost(path, fewer)[1] <= memory_limit:
-            slices = fewer
-    return path, slices
+    def __init__(self, problem: "_Problem", cost: Cost, memory_limit: int) -> None:
+        self.problem, self.cost, self.memory_limit = problem, cost, memory_limit
+        self.best: State | None = None
+        self.peaks: list[tuple[int, State]] = []  # of states that do not fit
+        self.passed: list[State] = []  # by their bound, before any true peak was known
+
+    def fits(self, state: State) -> bool:
+        return self.problem.bound(*state) <= self.memory_limit and self.cost(*state)[1] <= self.memory_limit
+
+    def along(self, sequence: Iterable[State], certain: bool = True) -> None:
+        """Try the states of a sequence until one fits, then the ones passed over just before it.
+
+        Args:
+            sequence: states with ever more slices.
+            certain: whether the sequence is the same under every limit.
+        """
+        since: list[State] = []
+        for number, state in enumerate(sequence, 1):
+            if self.best is not None and self.problem.flops(*state) >= self.problem.flops(*self.best):
+                return  # more slices only add flops
+            since.append(state)
+            if number not in TRIED:
+                continue
+            if self.problem.bound(*state) > self.memory_limit:
+                self.passed += [state] if certain else []
+            else:
+                peak = self.cost(*state)[1]
+                if peak <= self.memory_limit:
+                    self.best = next((earlier for earlier in since[:-1] if self.fits(earlier)), state)
+                    return
+                self.peaks += [(peak, state)] if certain else []
+            since = []
+
+    def least(self, start: State) -> tuple[int, Term]:
+        """The smallest peak among all that was tried, and its slices."""
+        found = [*self.peaks, *((self.cost(*state)[1], state) for state in [start, *self.passed])]
+        peak, state = min(found, key=lambda one: (one[0], len(one[1][1])))
+        return peak, state[1]
+
+    def without_idle(self, state: State) -> State:
+        """The state without slices that later ones made unnecessary, of those that save the most flops."""
+        path, slices = state
+
+        def fewer(index: Index) -> Term:
+            return tuple(other for other in slices if other != index)
+
+        for index in sorted(slices, key=lambda index: self.problem.flops(path, fewer(index)))[:IDLE]:
+            if self.fits((path, fewer(index))):
+                slices = fewer(index)
+        return path, slices
 
 
 class _Problem:
@@ -182,45 +213,42 @@ class _Problem:
         return self.operands + self.itemsize * most
 
     def sequence(self, path: Path, seed: tuple[int, int], changing: bool) -> Iterator[State]:
-        """Ever more slices, down to every index of every intermediate.
+        """Ever more slices, up to `MOST_SLICES`.
 
         Args:
             path: the path to begin with.
             seed: of the choices and their repeat; repeat 0 takes the best choice each time.
-            changing: whether the path is reconfigured after every choice.
+            changing: whether the path is reconfigured after a choice: after each, or in a large network after
+                those whose state is tried.
         """
         number, repeat = seed
         rng = random.Random(1000 * number + repeat)
         slices: Term = ()
-        batch = 1
         while True:
-            chosen = self.choose(path, slices, batch, rng if repeat else None)
-            if not chosen:
-                break
+            chosen = self.choose(path, slices, rng if repeat else None)
+            if chosen is None:
+                return
             slices += chosen
-            if changing and batch == 1:
+            if changing and (len(slices) in TRIED or len(self.inputs) <= MANY):
                 path = self.reconfigured(path, slices, PARTS)
             yield path, slices
-            if len(slices) >= SINGLY:
-                batch *= 2
-        rest = tuple(index for index, size in self.sizes.items() if size > 1 and index not in slices)
-        if rest:
-            yield path, slices + rest
 
-    def choose(self, path: Path, slices: Term, batch: int, rng: random.Random | None) -> Term:
-        """The next indices to slice: the least growth of the flops for the fall of the peak."""
-        tree, extents = self.tree(path), self.sliced(slices)
+    def choose(self, path: Path, slices: Term, rng: random.Random | None) -> Term | None:
+        """The next index to slice: the least growth of the flops for the fall of the peak."""
+        tree, extents, present = self.tree(path), self.sliced(slices), self.slice_count(slices)
         count = len(tree.leaves)
         terms = [pair.term for pair in tree.pairs]
         elements = np.array([math.prod(extents[index] for index in term) for term in terms], dtype=float)
-        if not len(elements) or elements.max() <= 1:
-            return ()
+        if not len(elements):
+            return None
         weight: dict[Index, float] = {}
         for term, held in zip(terms, elements, strict=True):
             for index in term:
-                if extents[index] > 1:
+                if 1 < extents[index] <= MOST_SLICES // present:
                     weight[index] = weight.get(index, 0.0) + (held / elements.max()) ** 2
-        ordered = sorted(weight, key=lambda index: -weight[index])[: max(CANDIDATES, 2 * batch)]
+        if not weight:
+            return None
+        ordered = sorted(weight, key=lambda index: -weight[index])[:CANDIDATES]
         place = {index: column for column, index in enumerate(ordered)}
         extent = np.array([extents[index] for index in ordered], dtype=float)
         # a row per step, a column per candidate: what the step would cost and hold with it sliced
@@ -245,7 +273,6 @@ class _Problem:
                     members.append((mask & -mask).bit_length() - 1)
                     mask &= mask - 1
                 depends[row, members] = True
-        present = float(self.slice_count(slices))
         repeated = np.array(whole[count:])
         before = costs[~repeated].sum() + present * costs[repeated].sum()
         after = np.where(depends, cost * extent * present, cost).sum(axis=0)
@@ -255,7 +282,7 @@ class _Problem:
         score *= [1.01 if index in self.outer else 1.0 for index in ordered]
         if rng is not None:
             score *= [1 + CHANCE * rng.expovariate(1.0) for _ in ordered]
-        return tuple(ordered[column] for column in np.argsort(score, kind="stable")[:batch])
+        return (ordered[int(np.argmin(score))],)
 
     def pairs(self, path: Path) -> Pairs:
         return [(pair.left, pair.right) for pair in self.tree(path).pairs]

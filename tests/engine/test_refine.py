@@ -5,8 +5,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-import engine.search as room
-from engine.search import anneal, cost, reconfigure, reordered, step_flops
+import engine.refine as room
+from engine.refine import anneal, cost, reconfigure, reordered, step_flops
 from engine.simplify import simplify
 from engine.tree import contraction_tree, linear_path
 
@@ -166,17 +166,15 @@ def test_reconfiguring_a_part_as_large_as_the_network_is_exact_but_for_sums(seed
 
 def test_the_largest_intermediate_can_be_held_down():
     lower = 0
-    for seed in range(6):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         network = random_network(rng, 40, hyper=0)
-        start = random_tree(rng, 40)
-        free = cost(network, anneal(network, start, seed, 10))
-        held = cost(
-            network, checked(network, anneal(network, start, seed, 10, largest=math.log2(free[1] / 2)))
-        )
-        assert held[1] <= free[1]
-        lower += held[1] <= free[1] / 2
-    assert lower >= 3
+        free = anneal(network, random_tree(rng, 40), seed, 10)
+        largest = cost(network, free)[1]
+        held = checked(network, anneal(network, free, seed, 10, largest=math.log2(largest) - 0.01))
+        assert cost(network, held)[1] <= largest
+        lower += cost(network, held)[1] < largest
+    assert lower >= 4  # some cannot be lower
 
 
 def test_the_same_seed_gives_the_same_tree():
