@@ -18,6 +18,7 @@ import cotengra as ctg
 import cotengrust
 import opt_einsum as oe
 
+from engine.progress import shown
 from engine.refine import TEMPERATURES, Pairs, anneal, cost, reconfigure
 from engine.simplify import NEIGHBOURS, Simplified, simplify
 from engine.tree import contraction_tree
@@ -34,6 +35,7 @@ QUICK = 2000  # opt_einsum's "auto" is tried up to this many tensors ...
 SHARING = 10_000  # ... and this many pairs that share an index: its time is quadratic in them
 SHORTEST = 4 * TEMPERATURES  # moves for every tensor that make an annealing run worth its while
 LONGEST = 40  # sweeps at each temperature; another start gains more than longer runs
+COSTLY = 10**10  # flops; a contraction that costs more is worth a longer search
 TRIALS = 32  # of cotengra's hyper-optimiser, at the most
 
 
@@ -59,6 +61,7 @@ class Effort:
 
 
 EFFORTS = {"auto": Effort(32, 4, 100_000, 0, 6, 2), "hyper": Effort(256, 8, 2_000_000, 2000, 8, 10)}
+LONGER = Effort(64, 6, 600_000, 0, 6, 2)  # what "auto" goes on to where the contraction is costly
 
 
 def search(
@@ -96,6 +99,9 @@ def search(
     if EXACT < count <= LARGE:
         # what the simplification settled is open again here
         best = _cheapest(whole, [best, reconfigure(plain, best)])
+        if effort == EFFORTS["auto"] and cost(whole, best)[0] > COSTLY:
+            more = _middle(inputs, output, sizes, plain, (LONGER,), seed)
+            best = _cheapest(whole, [best, *(reconfigure(plain, tree) for tree in more)])
     return best
 
 
@@ -150,9 +156,11 @@ def _trees(network: Simplified, effort: Effort, share: int, seed: int) -> list[P
     # about seven in ten steps have a move to offer
     sweeps = max(1, min(LONGEST, round(moves / (0.7 * starts * count * TEMPERATURES))))
     found = []
-    for start in range(starts):
-        pairs = _random_greedy(network, max(1, effort.trials // starts), seed + start)
-        found.append(reconfigure(network, anneal(network, pairs, seed + start, sweeps)))
+    with shown(None, starts, "trees") as tell:
+        for start in range(starts):
+            pairs = _random_greedy(network, max(1, effort.trials // starts), seed + start)
+            found.append(reconfigure(network, anneal(network, pairs, seed + start, sweeps)))
+            tell(start + 1, starts)
     if effort.hyper >= count:
         pairs = _hyper(network, min(TRIALS, effort.hyper // count), seed)
         found.append(reconfigure(network, anneal(network, pairs, seed, sweeps, hot=0.3)))
