@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from engine.limit import within
 from engine.loading import Batch, Loader
 from engine.paths import find_path
 from engine.progress import Progress, shown, silent
+from engine.recipe import Recipe
 from engine.resume import Checkpoint, identity
 from engine.scaled import Scaled
 from engine.structure import common_dtype
-
-if TYPE_CHECKING:
-    from engine.plan import Plan
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
 # operations of a whole run; below, a better path saves less than its search takes
@@ -42,7 +40,7 @@ ELEMENT = _Element()
 
 
 def execute_many(
-    plan: "Plan",
+    plan: Recipe,
     arrays: Sequence[Any],
     backend: str = "auto",
     *,
@@ -84,7 +82,7 @@ def execute_many(
     ranks, rank = (1, 0) if comm is None else (comm.Get_size(), comm.Get_rank())
     choose_device(comm)
 
-    def fitted(item: int) -> tuple["Plan", list[int], int]:
+    def fitted(item: int) -> tuple[Recipe, list[int], int]:
         varying, count = _varying(plan, arrays)
         dtype = common_dtype([getattr(array, "dtype", np.dtype(float)) for array in arrays])
         if batch is not None and batch < 1:
@@ -128,7 +126,7 @@ class _Run:
 
     def __init__(
         self,
-        plan: "Plan",
+        plan: Recipe,
         arrays: Sequence[Any],
         varying: Sequence[int],
         backend: str,
@@ -173,7 +171,7 @@ class _Run:
         return found[0][: batch.count], found[1][: batch.count]
 
 
-def _varying(plan: "Plan", arrays: Sequence[Any]) -> tuple[list[int], int]:
+def _varying(plan: Recipe, arrays: Sequence[Any]) -> tuple[list[int], int]:
     """(the tensors whose arrays vary, the number of elements)."""
     if len(arrays) != len(plan.inputs):
         raise ValueError(f"got {len(arrays)} arrays for a plan of {len(plan.inputs)} tensors")
@@ -204,14 +202,14 @@ def _listed(shape: tuple[int, ...]) -> str:
 
 
 def _batched(
-    plan: "Plan",
+    plan: Recipe,
     varying: Sequence[int],
     dtype: str,
     count: int,
     backend: str,
     memory_limit: int | None,
     batch: int | None,
-) -> "Plan":
+) -> Recipe:
     """The plan of a batch, on the cheaper of two paths and as large as memory takes."""
     most = min(count, batch or count)
     limit = memory_limit
@@ -239,7 +237,7 @@ def _batched(
     return within(single, memory_limit, 0, may_change_path=True, beside=beside)
 
 
-def _with_elements(plan: "Plan", varying: Sequence[int], dtype: str, size: int) -> "Plan":
+def _with_elements(plan: Recipe, varying: Sequence[int], dtype: str, size: int) -> Recipe:
     inputs = tuple((ELEMENT, *term) if number in varying else term for number, term in enumerate(plan.inputs))
     return replace(
         plan,
@@ -251,26 +249,26 @@ def _with_elements(plan: "Plan", varying: Sequence[int], dtype: str, size: int) 
     )
 
 
-def _equal(plan: "Plan", count: int) -> "Plan":
+def _equal(plan: Recipe, count: int) -> Recipe:
     """As many batches, but equal ones: the last is then hardly short."""
     return _resized(plan, math.ceil(count / math.ceil(count / plan.sizes[ELEMENT])))
 
 
-def _resized(plan: "Plan", size: int) -> "Plan":
+def _resized(plan: Recipe, size: int) -> Recipe:
     if plan.sizes[ELEMENT] == size:
         return plan
     return replace(plan, sizes={**plan.sizes, ELEMENT: size})
 
 
-def _operand_bytes(plan: "Plan", varying: Sequence[int]) -> int:
+def _operand_bytes(plan: Recipe, varying: Sequence[int]) -> int:
     elements = sum(math.prod(plan.sizes[index] for index in plan.inputs[number]) for number in varying)
     return elements * np.dtype(plan.dtype).itemsize
 
 
-def _shrunk(plan: "Plan", varying: Sequence[int], limit: int) -> "Plan | None":
+def _shrunk(plan: Recipe, varying: Sequence[int], limit: int) -> Recipe | None:
     """The plan with the largest batch that fits, about; None if not even one element does."""
 
-    def need(made: "Plan") -> int:
+    def need(made: Recipe) -> int:
         return made.peak_bytes + BESIDE * _operand_bytes(made, varying)
 
     if need(plan) <= limit:

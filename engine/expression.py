@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,9 @@ from engine.execute import PairwiseExpression
 from engine.exponents import Part, add, real_bytes, scaled
 from engine.program import compile_program
 from engine.progress import shown, silent
+from engine.recipe import Recipe
 from engine.scaled import Scaled
 from engine.structure import common_dtype, dtype_name
-
-if TYPE_CHECKING:
-    from engine.plan import Plan
 
 
 class Expression:
@@ -38,7 +36,7 @@ class Expression:
 
     def __init__(
         self,
-        plan: "Plan",
+        plan: Recipe,
         backend: str = "auto",
         *,
         constants: Mapping[int, Any] | None = None,

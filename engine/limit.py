@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from engine.cost import cost_of
 from engine.exponents import real_bytes
 from engine.program import compile_program
+from engine.recipe import Recipe
 from engine.slicing import slice_to_limit
 
-if TYPE_CHECKING:
-    from engine.plan import Plan
+R = TypeVar("R", bound=Recipe)
 
 
-def within(plan: "Plan", memory_limit: int, seed: int, *, may_change_path: bool, beside: int = 0) -> "Plan":
+def within(plan: R, memory_limit: int, seed: int, *, may_change_path: bool, beside: int = 0) -> R:
     """The plan with indices sliced so that it takes at most `memory_limit` bytes.
 
     Args:

@@ -81,7 +81,8 @@ def find_path(
             (`opt_einsum.RandomGreedy()`, `cotengra.HyperOptimizer()`, a function
             `(inputs, output, sizes, memory_limit) -> path`, ...). The names: "auto", about half a second for
             a few hundred tensors, some seconds where contracting would cost more than 10**10 flops; "hyper",
-            about twenty times as long, with cotengra's hyper-optimiser; "greedy", "optimal", "dp", "branch-all", "branch-2" of opt_einsum;
+            about twenty times as long, with cotengra's hyper-optimiser; "greedy", "optimal", "dp",
+            "branch-all", "branch-2" of opt_einsum;
             "cotengra-greedy", "random-greedy", "random-greedy-128" of cotengra.
         seed: makes the random searches repeatable.
 
