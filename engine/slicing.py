@@ -25,13 +25,13 @@ Cost = Callable[[Path, Term], tuple[int, int]]
 
 MOST_SLICES = 2**32  # nobody can wait for more
 TRIED = (1, 2, 3, 4, 6, 8, 11, 14, 18, 22, 27, 32)  # places in a sequence of choices
-MANY = 600  # tensors, beyond which fewer sequences are searched
+MANY = 300  # tensors, beyond which fewer sequences are searched
 IDLE = 8  # slices that are tried to do without
 CANDIDATES = 48  # indices weighed at each choice
 SHARP = 8  # exponent of the norm that stands for the peak; the peak alone is blind to the second largest
 REPEATS = 4  # sequences of choices, all but the first with some chance
 CHANCE = 0.3  # how much of it, as a share of what a choice costs
-PARTS = 100  # parts of the tree that are reconfigured after each choice
+PARTS = 1000  # parts of the tree that are reconfigured after each choice
 MOVES = 100_000  # of an annealing run
 
 
