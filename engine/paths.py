@@ -79,9 +79,9 @@ def find_path(
         sizes: the extent of every index.
         optimizer: a name, a path of your own, or any optimiser with opt_einsum's interface
             (`opt_einsum.RandomGreedy()`, `cotengra.HyperOptimizer()`, a function
-            `(inputs, output, sizes, memory_limit) -> path`, ...). The names: "auto", about half a second for
+            `(inputs, output, sizes, memory_limit) -> path`, ...). The names: "auto", about a second for
             a few hundred tensors, some seconds where contracting would cost more than 10**10 flops; "hyper",
-            about twenty times as long, with cotengra's hyper-optimiser; "greedy", "optimal", "dp",
+            about ten times as long, with cotengra's hyper-optimiser; "greedy", "optimal", "dp",
             "branch-all", "branch-2" of opt_einsum;
             "cotengra-greedy", "random-greedy", "random-greedy-128" of cotengra.
         seed: makes the random searches repeatable.

@@ -60,7 +60,7 @@ class Effort:
     rounds: int
 
 
-EFFORTS = {"auto": Effort(32, 4, 100_000, 0, 6, 2), "hyper": Effort(256, 8, 2_000_000, 2000, 8, 10)}
+EFFORTS = {"auto": Effort(32, 4, 200_000, 0, 6, 2), "hyper": Effort(256, 8, 2_000_000, 2000, 8, 10)}
 LONGER = Effort(64, 6, 600_000, 0, 6, 2)  # what "auto" goes on to where the contraction is costly
 
 

@@ -24,15 +24,18 @@ State = tuple[Path, Term]
 Cost = Callable[[Path, Term], tuple[int, int]]
 
 MOST_SLICES = 2**32  # nobody can wait for more
+BEYOND = 10**250  # elements or flops that may as well be infinite, but are finite as a float
 TRIED = (1, 2, 3, 4, 6, 8, 11, 14, 18, 22, 27, 32)  # places in a sequence of choices
 MANY = 300  # tensors, beyond which fewer sequences are searched
+LARGE = 2500  # tensors, beyond which no tree is annealed
 IDLE = 8  # slices that are tried to do without
 CANDIDATES = 48  # indices weighed at each choice
 SHARP = 8  # exponent of the norm that stands for the peak; the peak alone is blind to the second largest
 REPEATS = 4  # sequences of choices, all but the first with some chance
 CHANCE = 0.3  # how much of it, as a share of what a choice costs
 PARTS = 1000  # parts of the tree that are reconfigured after each choice
-MOVES = 100_000  # of an annealing run
+MOVES = 100_000  # of an annealing run ...
+SWEEPS = 40  # ... and visits to every step at each temperature, at the most
 
 
 def slice_to_limit(
@@ -238,7 +241,9 @@ class _Problem:
         tree, extents, present = self.tree(path), self.sliced(slices), self.slice_count(slices)
         count = len(tree.leaves)
         terms = [pair.term for pair in tree.pairs]
-        elements = np.array([math.prod(extents[index] for index in term) for term in terms], dtype=float)
+        elements = np.array(
+            [min(math.prod(extents[index] for index in term), BEYOND) for term in terms], dtype=float
+        )
         if not len(elements):
             return None
         weight: dict[Index, float] = {}
@@ -252,7 +257,7 @@ class _Problem:
         place = {index: column for column, index in enumerate(ordered)}
         extent = np.array([extents[index] for index in ordered], dtype=float)
         # a row per step, a column per candidate: what the step would cost and hold with it sliced
-        costs = np.array([step_flops(pair, extents) for pair in tree.pairs], dtype=float)
+        costs = np.array([min(step_flops(pair, extents), BEYOND) for pair in tree.pairs], dtype=float)
         cost = np.repeat(costs[:, None], len(ordered), axis=1)
         size = np.repeat(elements[:, None], len(ordered), axis=1)
         fixed = set(slices)
@@ -295,7 +300,7 @@ class _Problem:
     def capped(self, path: Path, room: int, seed: int) -> Iterator[Path]:
         """Paths whose largest intermediate tends to leave enough room for the others."""
         network = simplify(self.inputs, self.output, self.sizes, absorb="none")
-        for share in (2, 4):
+        for share in (2, 4) if len(self.inputs) <= LARGE else ():
             if room >= share:
                 pairs = anneal(
                     network, self.pairs(path), seed, self.sweeps(), largest=math.log2(room / share)
@@ -305,6 +310,8 @@ class _Problem:
     def polished(self, state: State, cost: Cost, memory_limit: int, seed: int) -> State:
         """A cheaper path with the same slices, if one is found that fits."""
         path, slices = state
+        if len(self.inputs) > LARGE:
+            return state
         least = cost(path, slices)[0]
         extents = self.sliced(slices)
         network = simplify(self.inputs, self.output, extents, absorb="none")
@@ -321,7 +328,7 @@ class _Problem:
         return state
 
     def sweeps(self) -> int:
-        return max(1, round(MOVES / (35 * len(self.inputs))))
+        return max(1, min(SWEEPS, round(MOVES / (35 * len(self.inputs)))))
 
 
 def _norm(size: np.ndarray, tree: Tree) -> np.ndarray:
