@@ -34,6 +34,8 @@ class Checkpoint:
             raise ValueError(f"checkpoint {folder} is a file; name a folder")
         folder.mkdir(parents=True, exist_ok=True)
         manifest = folder / MANIFEST
+        # looked at before the manifest, which every rank writes before its first batch
+        others = any(path.name != MANIFEST and not path.name.startswith(".") for path in folder.iterdir())
         if manifest.is_file():
             try:
                 known = json.loads(manifest.read_text())["identity"]
@@ -44,7 +46,7 @@ class Checkpoint:
                     f"checkpoint {folder} holds another run's results (another plan, constant, dtype, "
                     "backend or batch); name another folder or delete it"
                 )
-        elif any(folder.iterdir()):
+        elif others:
             raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
         else:
             with atomic_path(manifest) as partial:

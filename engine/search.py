@@ -61,7 +61,7 @@ class Effort:
 
 
 EFFORTS = {"auto": Effort(32, 4, 200_000, 0, 6, 2), "hyper": Effort(256, 8, 2_000_000, 2000, 8, 10)}
-LONGER = Effort(64, 6, 600_000, 0, 6, 2)  # what "auto" goes on to where the contraction is costly
+LONGER = Effort(64, 6, 600_000, 0, 6, 2)  # what both go on to where the contraction is costly
 
 
 def search(
@@ -99,7 +99,7 @@ def search(
     if EXACT < count <= LARGE:
         # what the simplification settled is open again here
         best = _cheapest(whole, [best, reconfigure(plain, best)])
-        if effort == EFFORTS["auto"] and cost(whole, best)[0] > COSTLY:
+        if cost(whole, best)[0] > COSTLY:
             more = _middle(inputs, output, sizes, plain, (LONGER,), seed)
             best = _cheapest(whole, [best, *(reconfigure(plain, tree) for tree in more)])
     return best

@@ -32,7 +32,7 @@ def main(ending):
         sys.exit("this rank leaves")
     if ending == "interrupt" and rank == 1:
         # Ctrl-C while this rank only waits for the others
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
         spread_items(2, lambda item: None, comm)
     if ending == "interrupt":
         time.sleep(600)
