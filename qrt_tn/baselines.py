@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from engine import mps
 from engine.arguments import Seed, generator
+from engine.drawing import draw
 from qrt_tn.field import check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
@@ -52,7 +52,7 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
         raise ValueError(f"smoothing {smoothing!r} leaves no frequency but 0; take a larger width")
     u = _nonzero_sample(weights, count, rng)
     harmonics = np.abs(ridgelet.spectrum) ** 2
-    v = mps.draw(np.broadcast_to(harmonics, (count, modulus)), rng.random(count))
+    v = draw(np.broadcast_to(harmonics, (count, modulus)), rng.random(count))
     a = (inverses(modulus)[v][:, None] * u) % modulus
     # p(a) = sum_v |r^(v)|^2 tau^2(v a) / P[u != 0]
     active = np.flatnonzero(harmonics)
@@ -74,13 +74,13 @@ def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -
     sites = len(weights)
     before = np.concatenate([[1.0], np.cumprod(weights[:-1, 0])])
     first_weights = before * weights[:, 1:].sum(axis=1)
-    first = mps.draw(np.broadcast_to(first_weights, (count, sites)), rng.random(count))
+    first = draw(np.broadcast_to(first_weights, (count, sites)), rng.random(count))
     uniforms = rng.random((count, sites))
     u = np.zeros((count, sites), dtype=np.int64)
     for site, row in enumerate(weights):
         free, own = np.flatnonzero(first < site), np.flatnonzero(first == site)
-        u[free, site] = mps.draw(np.broadcast_to(row, (len(free), len(row))), uniforms[free, site])
+        u[free, site] = draw(np.broadcast_to(row, (len(free), len(row))), uniforms[free, site])
         nonzero = np.append(0.0, row[1:])
         if len(own):
-            u[own, site] = mps.draw(np.broadcast_to(nonzero, (len(own), len(row))), uniforms[own, site])
+            u[own, site] = draw(np.broadcast_to(nonzero, (len(own), len(row))), uniforms[own, site])
     return u

@@ -3,9 +3,10 @@
 import numpy as np
 import quimb.tensor as qtn
 
-from engine import contract, mps
+from engine import contract
 from engine.arguments import Seed, generator
 from engine.backends import resolve
+from engine.drawing import draw
 from engine.scaled import Scaled
 from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
 from qrt_tn.field import check_grid
@@ -113,7 +114,7 @@ class QuantumRidgeletTransform:
         parts = []
         for start in range(0, count, rows):
             uniforms = rng.random(min(rows, count - start))
-            v = mps.draw(np.broadcast_to(harmonics, (len(uniforms), self.modulus)), uniforms)
+            v = draw(np.broadcast_to(harmonics, (len(uniforms), self.modulus)), uniforms)
             parts.append(self.state.draw(v, self.ridgelet, rng))
         a, b, log_probability = (np.concatenate(part) for part in zip(*parts, strict=True))
         return RidgeNodes(a, b, log_probability, self.modulus)

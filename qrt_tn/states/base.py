@@ -1,13 +1,14 @@
 """What every state f on Z_P^D can do, and what follows from it alone."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import quimb.tensor as qtn
 
-from engine import mps
-from engine.arguments import Seed, generator
+from engine.arguments import Seed, as_array, generator
+from engine.drawing import draw
 from engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses
 from qrt_tn.ridgelet import Ridgelet
@@ -19,6 +20,23 @@ _BLOCK = 2**22  # frequencies or profile values of one block of nodes (32 to 64 
 def site_index(site: int) -> str:
     """The name of the outer index of one site of a state's network."""
     return f"x{site}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call will take, known before it runs.
+
+    Attributes:
+        products: real multiply-adds.
+        moved: bytes that element-wise passes read and write.
+        memory: bytes held at the worst moment, results included.
+        dtype: of the arithmetic, such as "complex64".
+    """
+
+    products: float
+    moved: float
+    memory: float
+    dtype: str
 
 
 class State(ABC):
@@ -79,6 +97,30 @@ class State(ABC):
             int64, shape (N, D).
         """
         return self._sample_spectrum(check_count(n), generator(seed))
+
+    def log_marginals(self, coordinates: Any, u: np.ndarray) -> np.ndarray:
+        """Log of the probability that these coordinates of u ~ sum_c |f^_c(u)|^2 take these values.
+
+        Args:
+            coordinates: K distinct ints in 0..D-1.
+            u: int in 0..P-1, shape (N, K).
+
+        Returns:
+            float64, shape (N,); -inf where the probability is 0.
+
+        Raises:
+            ValueError: coordinates that repeat or lie outside 0..D-1, wrong shape, values outside Z_P.
+        """
+        chosen = as_array(coordinates, "coordinates")
+        if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iu":
+            raise ValueError(f"coordinates are {coordinates!r}; give a list of ints such as [0, 5]")
+        for coordinate in chosen:
+            if not 0 <= coordinate < self.dim:
+                raise ValueError(f"coordinate {coordinate} is outside 0..{self.dim - 1}")
+        if len(np.unique(chosen)) < len(chosen):
+            raise ValueError(f"coordinates are {coordinates!r}; name each once")
+        values = check_grid(u, self.modulus, "u", (None, len(chosen)))
+        return self._log_marginals(chosen.astype(np.int64), values)
 
     def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) for every b, from the slice theorem R[f](a,.) = F_1^{-1}[f^(v a) conj r^(v)].
@@ -143,7 +185,7 @@ class State(ABC):
         a = (inverses(self.modulus)[v][:, None] * u) % self.modulus
         profiles = self.profiles(a, ridgelet)  # one log-scale for each a, so the mantissas compare
         weights = (np.abs(profiles.mantissa) ** 2).sum(axis=2)
-        b = mps.draw(weights, rng.random(len(v)))
+        b = draw(weights, rng.random(len(v)))
         return a, b, np.log(weights[np.arange(len(v)), b]) + 2 * profiles.log_scale[:, 0, 0]
 
     def on(self, backend: str) -> "State":
@@ -165,6 +207,14 @@ class State(ABC):
     @abstractmethod
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` samples of u, shape (count, D)."""
+
+    def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """`log_marginals` of checked arguments."""
+        raise NotImplementedError
+
+    def _drawing(self, count: int, harmonics: int) -> Work:
+        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return (

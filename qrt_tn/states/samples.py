@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import quimb.tensor as qtn
 
-from engine import mps
 from engine.backends import namespace, segment_sums
+from engine.drawing import draw
 from engine.scaled import Scaled
 from qrt_tn.field import centred, inverses, roots_of_unity
 from qrt_tn.products import ModularProduct
@@ -146,7 +146,7 @@ class SampleState(State):
             keys = self._keys(sums)
             own = self._histogram(keys, self._coefficients_of(classes[rows]))
             profiles = _correlated(np.take_along_axis(own, bins[rows], axis=1), ridgelet)
-            b[rows] = mps.draw(_squares(profiles), uniforms[rows])
+            b[rows] = draw(_squares(profiles), uniforms[rows])
             if self.outputs == 1:
                 amplitudes[rows, 0] = profiles[np.arange(len(profiles)), b[rows]]
             else:
@@ -365,7 +365,7 @@ def _runs(keys: np.ndarray) -> np.ndarray:
 
 
 def _draw_frequency(psi: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    return mps.draw(_squares(np.fft.fft(psi, axis=1)), uniforms)
+    return draw(_squares(np.fft.fft(psi, axis=1)), uniforms)
 
 
 def _squares(values: np.ndarray) -> np.ndarray:

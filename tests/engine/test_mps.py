@@ -142,18 +142,6 @@ def test_samples_by_chi_square(extents, bond):
     assert stats.chi2.sf(((observed - wanted) ** 2 / wanted).sum(), len(wanted) - 1) > 1e-4
 
 
-def test_draw():
-    weights = np.array([[0.0, 1.0, 0.0, 3.0, 0.0]])
-    for uniform, expected in ((0.0, 1), (0.2499, 1), (0.25, 3), (0.5, 3), (1 - 2**-53, 3)):
-        assert mps.draw(weights, np.array([uniform])) == expected
-    # a total that rounds: never past the last entry with weight, never one without
-    rng = np.random.default_rng(0)
-    many = rng.random((5000, 9)) * (rng.random((5000, 9)) < 0.5)
-    many[:, 4] += 1e-12
-    for uniforms in (np.zeros(5000), np.full(5000, np.nextafter(1, 0)), rng.random(5000)):
-        assert (many[np.arange(5000), mps.draw(many, uniforms)] > 0).all()
-
-
 @pytest.mark.parametrize("gathered", [0, 2**40])
 @pytest.mark.parametrize("bond", [1, 5])
 def test_right_vectors(bond, gathered, monkeypatch):

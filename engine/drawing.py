@@ -1,0 +1,23 @@
+"""Draws from discrete distributions, one for every row of a batch."""
+
+from typing import Any
+
+from engine.backends import array_module
+
+
+def draw(weights: Any, uniforms: Any) -> Any:
+    """One index per row, with probability proportional to the row's weights.
+
+    Args:
+        weights: non-negative, shape (N, K), each row with a positive sum.
+        uniforms: in [0, 1), shape (N,).
+
+    Returns:
+        int64, shape (N,); never an index of weight 0.
+    """
+    xp = array_module(weights)
+    running = xp.cumsum(weights, axis=1)
+    chosen = (running <= (uniforms * running[:, -1])[:, None]).sum(axis=1)
+    # a uniform that rounds up to the total would run past the last entry with weight
+    last = weights.shape[1] - 1 - xp.argmax(weights[:, ::-1] > 0, axis=1)
+    return xp.minimum(chosen, last)
