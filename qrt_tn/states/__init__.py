@@ -4,6 +4,17 @@ from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense
 from qrt_tn.states.mps import MPSState, from_mps
 from qrt_tn.states.points import from_samples
+from qrt_tn.states.ridges import RidgeSumState, from_ridges
 from qrt_tn.states.samples import SampleState
 
-__all__ = ["DenseState", "MPSState", "SampleState", "State", "from_dense", "from_mps", "from_samples"]
+__all__ = [
+    "DenseState",
+    "MPSState",
+    "RidgeSumState",
+    "SampleState",
+    "State",
+    "from_dense",
+    "from_mps",
+    "from_ridges",
+    "from_samples",
+]

@@ -1,0 +1,241 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+
+
+def planted(rng, modulus, dim, count, *, classes=None, complex_values=False):
+    """Random ridges of which some share a line, one repeats, and one is a constant."""
+    a = rng.integers(modulus, size=(count, dim))
+    a[1] = (a[0] * rng.integers(1, modulus)) % modulus
+    a[2] = a[0]
+    a[3] = 0
+    b = rng.integers(modulus, size=count)
+    shape = (count,) if classes is None else (count, classes)
+    c = rng.normal(size=shape)
+    return a, b, c + 1j * rng.normal(size=shape) if complex_values else c
+
+
+def summed(a, b, c, r, oracle):
+    """The function by its sum, (P,)*D or (P,)*D + (C,)."""
+    modulus, dim = len(r), a.shape[1]
+    values = r[(oracle.grid(modulus, dim) @ a.T - b) % modulus] @ c
+    return values.reshape((modulus,) * dim + c.shape[1:])
+
+
+CASES = [(None, False, False), (None, True, False), (3, False, False), (1, True, False), (2, True, True)]
+
+
+@pytest.mark.parametrize(("modulus", "dim"), [(2, 4), (3, 3), (5, 2), (13, 2), (7, 1)])
+@pytest.mark.parametrize(("classes", "complex_values", "complex_ridgelet"), CASES)
+def test_exactness(modulus, dim, classes, complex_values, complex_ridgelet, oracle):
+    rng = np.random.default_rng(modulus)
+    ridgelet = Ridgelet("relu", modulus)
+    if complex_ridgelet:
+        r = rng.normal(size=modulus) + 1j * rng.normal(size=modulus)
+        ridgelet = Ridgelet(rng.normal(size=modulus), modulus, r - r.mean())
+    a, b, c = planted(rng, modulus, dim, 6, classes=classes, complex_values=complex_values)
+    f = summed(a, b, c, ridgelet.values, oracle)
+    state = states.from_ridges(a, b, c, ridgelet)
+    assert (state.modulus, state.dim, state.outputs) == (modulus, dim, classes or 1)
+    assert state.vector == (classes is not None)
+    assert np.isclose(state.norm, np.linalg.norm(f))
+    assert state.on("numpy") is state
+    f = f / np.linalg.norm(f)
+
+    points = oracle.grid(modulus, dim)
+    hat = oracle.fourier(f, dim)
+    assert np.abs(state.spectrum(points).value().reshape(f.shape) - hat).max() < 1e-12
+    output = [f"x{site}" for site in range(dim)] + (["c"] if classes else [])
+    held = state.network().to_dense(*([index] for index in output)).reshape(f.shape)
+    assert np.abs(held - f).max() < 1e-12
+
+    # the ridgelet that analyses need not be the one that was planted
+    for analysing in (ridgelet, Ridgelet("triangle" if modulus > 2 else "relu", modulus)):
+        qrt = QuantumRidgeletTransform(state, analysing, backend="numpy")
+        exact = oracle.analysed(f, dim, analysing.values)
+        assert np.abs(qrt.profiles(points).value().reshape(exact.shape) - exact).max() < 1e-12
+        assert np.abs(qrt.to_dense() - exact).max() < 1e-12
+        chance = np.abs(exact) ** 2
+        chance = chance.sum(axis=-1) if classes else chance
+        nodes = qrt.sample(20000, seed=3)
+        drawn = np.column_stack([nodes.a, nodes.b])
+        assert oracle.p_value(drawn, chance) > 1e-4
+        assert np.abs(nodes.log_probability - np.log(chance[tuple(drawn.T)])).max() < 1e-6
+        again = qrt.log_probabilities(nodes.a[:100], nodes.b[:100])
+        assert np.abs(again - nodes.log_probability[:100]).max() < 1e-9
+    chance = np.abs(hat) ** 2
+    chance = chance.sum(axis=-1) if classes else chance
+    assert oracle.p_value(state.sample_spectrum(20000, seed=4), chance) > 1e-4
+
+
+@pytest.mark.parametrize("classes", [None, 2])
+def test_marginals(classes, oracle):
+    rng = np.random.default_rng(0)
+    ridgelet = Ridgelet("relu", 3)
+    a, b, c = planted(rng, 3, 4, 7, classes=classes)
+    a[4, :2] = 0  # seen on the first two coordinates a constant
+    a[5] = (2 * a[6]) % 3
+    a[5, 3] = (a[5, 3] + 1) % 3  # and on the first three one line with another ridge
+    state = states.from_ridges(a, b, c, ridgelet)
+    f = summed(a, b, c, ridgelet.values, oracle)
+    chance = np.abs(oracle.fourier(f / np.linalg.norm(f), 4)) ** 2
+    chance = chance.sum(axis=-1) if classes else chance
+    for count in range(1, 5):
+        points = oracle.grid(3, count)
+        for coordinates in itertools.permutations(range(4), count):
+            others = tuple(set(range(4)) - set(coordinates))
+            kept = chance.sum(axis=others)
+            wanted = kept[tuple(points[:, np.argsort(coordinates)].T)]
+            assert np.abs(np.exp(state.log_marginals(list(coordinates), points)) - wanted).max() < 1e-12
+
+
+def test_lines_that_coincide_are_one():
+    ridgelet = Ridgelet("relu", 7)
+    direction = np.array([0, 3, 5])
+    a = np.array([direction * s % 7 for s in (1, 2, 6)])
+    state = states.from_ridges(a, [0, 1, 2], [1.0, 2.0, -1.0], ridgelet)
+    assert state.directions.tolist() == [[0, 1, 4]]
+    assert state.heights.shape == (1, 7, 1)
+
+
+def test_ridges_that_cancel():
+    ridgelet = Ridgelet("relu", 7)
+    a, b = [[1, 2], [1, 2], [3, 1]], [4, 4, 0]
+    state = states.from_ridges(a, b, [0.3, -0.3, 1], ridgelet)
+    assert state.directions.tolist() == [[1, 5]]
+    with pytest.raises(ValueError, match="ridges cancel: their sum is zero everywhere"):
+        states.from_ridges(a[:2], b[:2], [0.1 + 0.2, -0.3], ridgelet)
+    # r((-x) - 2) = r(-(x - 5)) for an even r: cancels in the sum over harmonics of one line
+    even = Ridgelet("triangle", 7)
+    with pytest.raises(ValueError, match="ridges cancel"):
+        states.from_ridges([[1, 2], [6, 5]], [5, 2], [1, -1], even)
+    # a constant, at a place where r is 0
+    odd = Ridgelet("sine", 7)
+    with pytest.raises(ValueError, match="ridges cancel"):
+        states.from_ridges([[0, 0]], [0], [1], odd)
+    with pytest.raises(ValueError, match="all zero"):
+        states.from_ridges(a, b, np.zeros(3), ridgelet)
+
+
+def test_a_constant_alone():
+    ridgelet = Ridgelet("relu", 5)
+    state = states.from_ridges([[0, 0]], [2], [2.0], ridgelet)
+    assert np.isclose(state.norm, abs(2 * 5 * ridgelet.values[3]))
+    assert np.isclose(abs(state.spectrum([[0, 0], [1, 0]]).value()), [1, 0]).all()
+    assert (state.sample_spectrum(10) == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_coefficients_of_any_scale(scale):
+    rng = np.random.default_rng(0)
+    ridgelet = Ridgelet("relu", 5)
+    a, b, c = planted(rng, 5, 3, 6)
+    plain, scaled = (states.from_ridges(a, b, c * factor, ridgelet) for factor in (1, scale))
+    assert np.isclose(scaled.log_norm, plain.log_norm + np.log(scale))
+    u = plain.sample_spectrum(50)
+    assert np.allclose(plain.spectrum(u).value(), scaled.spectrum(u).value())
+
+
+def on_a_line(points, directions, modulus):
+    """Whether each point is a multiple of one of the directions."""
+    multiples = {tuple((v * d) % modulus) for d in directions for v in range(1, modulus)}
+    return np.array([tuple(point) in multiples for point in points])
+
+
+@pytest.mark.parametrize("activation", ["relu", "cosine"])
+def test_tickets_of_a_planted_network_lie_on_its_lines(activation):
+    rng = np.random.default_rng(1)
+    ridgelet = Ridgelet(activation, 127)
+    a, b, c = rng.integers(127, size=(8, 50)), rng.integers(127, size=8), rng.normal(size=8)
+    nodes = QuantumRidgeletTransform(states.from_ridges(a, b, c, ridgelet), ridgelet).sample(2000, seed=0)
+    assert on_a_line(nodes.a, a, 127).all()
+    # each line in proportion to c^2, as lines do not overlap
+    shares = np.array([on_a_line(nodes.a, [direction], 127).mean() for direction in a])
+    assert np.abs(shares - c**2 / (c**2).sum()).max() < 0.05
+    if activation == "cosine":
+        # r^ at +-1 alone: the planted directions and their opposites
+        assert {tuple(row) for row in nodes.a} <= {tuple(s * row % 127) for row in a for s in (1, -1)}
+
+
+def test_dimension_ten_thousand():
+    rng = np.random.default_rng(2)
+    dim, modulus = 10_000, 127
+    ridgelet = Ridgelet("relu", modulus)
+    a, b, c = planted(rng, modulus, dim, 200)
+    state = states.from_ridges(a, b, c, ridgelet)
+    with pytest.raises(OverflowError, match="use log_norm"):
+        state.norm  # noqa: B018
+    qrt = QuantumRidgeletTransform(state, ridgelet)
+    nodes = qrt.sample(300, seed=0)
+    again = qrt.log_probabilities(nodes.a, nodes.b)
+    assert np.isfinite(nodes.log_probability).all()
+    assert np.abs(again - nodes.log_probability).max() < 1e-9
+    # every ridge but those on the shared line and the constant is alone on its own, where R follows from its
+    # harmonics: f^(v a_k) conj r^(v) = c_k |r^(v)|^2 omega^{-v b_k} / norm
+    alone = states.from_ridges(a[:4], b[:4], c[:4], ridgelet)
+    norm = np.sqrt(np.exp(2 * (alone.log_norm - (dim - 1) / 2 * np.log(modulus))) + (c[4:] ** 2).sum())
+    assert np.isclose(np.log(norm) + (dim - 1) / 2 * np.log(modulus), state.log_norm)
+    power = np.abs(ridgelet.spectrum) ** 2
+    profile = np.fft.ifft(power * np.exp(-2j * np.pi * np.arange(modulus) * b[7] / modulus), norm="ortho")
+    got = qrt.profiles(a[7:8]).value()[0]
+    assert np.abs(got - c[7] * profile / norm).max() < 1e-12
+    # a point that is on no line
+    assert np.isneginf(qrt.log_probabilities(rng.integers(modulus, size=(1, dim)), [0])).all()
+
+
+def test_seeds_and_blocks(oracle, monkeypatch):
+    from qrt_tn.states import ridges
+
+    rng = np.random.default_rng(0)
+    ridgelet = Ridgelet("relu", 5)
+    a, b, c = planted(rng, 5, 3, 6, classes=2)
+    state = states.from_ridges(a, b, c, ridgelet)
+    u = state.sample_spectrum(50, seed=3)
+    assert (u == state.sample_spectrum(50, seed=np.random.default_rng(3))).all()
+    assert (u != state.sample_spectrum(50, seed=4)).any()
+    points = oracle.grid(5, 3)
+    whole = state.profiles(points, ridgelet).value()
+    monkeypatch.setattr(ridges, "_BLOCK", 40)
+    again = states.from_ridges(a, b, c, ridgelet)
+    assert (again.directions == state.directions).all()
+    assert np.abs(again.profiles(points, ridgelet).value() - whole).max() < 1e-15
+
+
+def test_what_drawing_takes_grows_with_the_work():
+    ridgelet = Ridgelet("relu", 5)
+    small = states.from_ridges([[1, 2]], [0], [1], ridgelet)
+    large = states.from_ridges(np.ones((1, 2000), dtype=int), [0], [1], ridgelet)
+    assert small._drawing(10, 4).memory < small._drawing(1000, 4).memory < large._drawing(1000, 4).memory
+    assert large._drawing(1000, 4).memory > 1000 * 2000 * 8
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "c", "says"),
+    [
+        ([[1, 5]], [0], [1], "a holds 5, outside Z_5"),
+        ([1, 2], [0], [1], r"a has shape \(2,\)"),
+        ([[1, 2]], [0, 1], [1], r"b has shape \(2,\); it must have shape \(1,\)"),
+        ([[1, 2]], [7], [1], "b holds 7, outside Z_5"),
+        ([[1, 2]], [0], [1, 2], r"coefficients have shape \(2,\); give \(K,\) or \(K, C\) with K = 1"),
+        ([[1, 2]], [0], np.empty((1, 0)), r"coefficients have shape \(1, 0\)"),
+        ([[1, 2]], [0], [np.nan], "coefficients hold nan"),
+        ([[1, 2]], [0], ["x"], "coefficients have dtype"),
+        ([[0.5, 2]], [0], [1], "dtype float64"),
+    ],
+)
+def test_refusals(a, b, c, says):
+    with pytest.raises(ValueError, match=says):
+        states.from_ridges(a, b, c, Ridgelet("relu", 5))
+
+
+def test_other_refusals():
+    with pytest.raises(ValueError, match="the ridgelet is 5"):
+        states.from_ridges([[1, 2]], [0], [1], 5)
+    rng = np.random.default_rng(0)
+    a = rng.integers(127, size=(200, 100))
+    state = states.from_ridges(a, np.zeros(200, int), np.ones(200), Ridgelet("relu", 127))
+    with pytest.raises(ValueError, match="network of 200 lines takes 322580000 elements, above"):
+        state.network()
