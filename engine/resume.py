@@ -29,28 +29,8 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
+        claim(folder, identity, KIND, MANIFEST)
         self.folder = folder
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"checkpoint {folder} is a file; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = folder / MANIFEST
-        # looked at before the manifest, which every rank writes before its first batch
-        others = any(path.name != MANIFEST and not path.name.startswith(".") for path in folder.iterdir())
-        if manifest.is_file():
-            try:
-                known = json.loads(manifest.read_text())["identity"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{manifest} is not whole; delete the folder {folder}") from error
-            if known != identity:
-                raise ValueError(
-                    f"checkpoint {folder} holds another run's results (another plan, constant, dtype, "
-                    "backend or batch); name another folder or delete it"
-                )
-        elif others:
-            raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
-        else:
-            with atomic_path(manifest) as partial:
-                partial.write_text(json.dumps({"format": KIND, "identity": identity}) + "\n")
 
     def read(self, batch: Batch) -> Part | None:
         """The results of a finished batch, or None.
@@ -84,6 +64,42 @@ class Checkpoint:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"batch-{number:08d}.safetensors"
+
+
+def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -> None:
+    """Make a folder the checkpoint of one run, or see that it is.
+
+    Args:
+        folder: made if it is not there.
+        identity: a hash of what the run's results depend on.
+        kind: what it holds, for the manifest.
+        manifest: the name of the file that says so.
+        facts: what else that file tells.
+
+    Raises:
+        ValueError: the folder holds the results of another run or other files, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint {folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / manifest
+    # looked at before the manifest, which every rank writes before its first batch
+    others = any(path.name != manifest and not path.name.startswith(".") for path in folder.iterdir())
+    if place.is_file():
+        try:
+            known = json.loads(place.read_text())["identity"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{place} is not whole; delete the folder {folder}") from error
+        if known != identity:
+            raise ValueError(
+                f"checkpoint {folder} holds another run's results (other data, settings, seed, dtype or "
+                "backend); name another folder or delete it"
+            )
+    elif others:
+        raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
+    else:
+        with atomic_path(place) as partial:
+            partial.write_text(json.dumps({"format": kind, "identity": identity, **facts}) + "\n")
 
 
 def identity(settings: Mapping[str, Any], constants: Mapping[int, Any]) -> str:

@@ -7,7 +7,7 @@ from scipy.special import logsumexp
 
 from engine.arguments import Seed, generator
 from engine.drawing import draw
-from qrt_tn.field import check_prime, inverses
+from qrt_tn.field import check_grid, check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import check_count
@@ -45,24 +45,55 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
     """
     count, sites, rng = check_count(n), check_count(dim, "dim"), generator(seed)
     modulus = ridgelet.modulus
-    weights = np.stack([filter_amplitudes(width, modulus) ** 2 for width in checked_widths(smoothing, sites)])
-    weights /= weights.sum(axis=1, keepdims=True)
-    nonzero = -float(np.expm1(np.log1p(-weights[:, 1:].sum(axis=1)).sum()))
-    if not nonzero > 0:
-        raise ValueError(f"smoothing {smoothing!r} leaves no frequency but 0; take a larger width")
+    weights = _filter_weights(smoothing, sites, modulus)
     u = _nonzero_sample(weights, count, rng)
     harmonics = np.abs(ridgelet.spectrum) ** 2
     v = draw(np.broadcast_to(harmonics, (count, modulus)), rng.random(count))
     a = (inverses(modulus)[v][:, None] * u) % modulus
-    # p(a) = sum_v |r^(v)|^2 tau^2(v a) / P[u != 0]
+    log_probability = filter_log_weights(a, ridgelet, smoothing) - np.log(modulus)
+    return RidgeNodes(a, rng.integers(modulus, size=count), log_probability, modulus)
+
+
+def filter_log_weights(a: np.ndarray, ridgelet: Ridgelet, smoothing: Any) -> np.ndarray:
+    """Log p(a) of the weights that `filter_nodes` draws: sum_v |r^(v)|^2 tau^2(v a) / P[u != 0].
+
+    Args:
+        a: int in 0..P-1, shape (N, D).
+        ridgelet: gives the modulus and |r^|^2.
+        smoothing: as in `filter_nodes`.
+
+    Returns:
+        float64, shape (N,); -inf at a = 0, which is never drawn.
+
+    Raises:
+        ValueError: as `filter_nodes`.
+    """
+    a = check_grid(a, ridgelet.modulus, "a", (None, None))
+    sites, modulus = a.shape[1], ridgelet.modulus
+    weights = _filter_weights(smoothing, sites, modulus)
+    harmonics = np.abs(ridgelet.spectrum) ** 2
     active = np.flatnonzero(harmonics)
     with np.errstate(divide="ignore"):
         logs = np.log(weights)
     terms = np.stack(
         [logs[np.arange(sites), (f * a) % modulus].sum(axis=1) + np.log(harmonics[f]) for f in active]
     )
-    log_probability = logsumexp(terms, axis=0) - np.log(nonzero) - np.log(modulus)
-    return RidgeNodes(a, rng.integers(modulus, size=count), log_probability, modulus)
+    log_p = logsumexp(terms, axis=0) - np.log(_nonzero_share(weights))
+    return np.where(a.any(axis=1), log_p, -np.inf)
+
+
+def _filter_weights(smoothing: Any, sites: int, modulus: int) -> np.ndarray:
+    """tau_i(u)^2 of every coordinate, each row of sum 1; shape (sites, P)."""
+    weights = np.stack([filter_amplitudes(width, modulus) ** 2 for width in checked_widths(smoothing, sites)])
+    weights /= weights.sum(axis=1, keepdims=True)
+    if not _nonzero_share(weights) > 0:
+        raise ValueError(f"smoothing {smoothing!r} leaves no frequency but 0; take a larger width")
+    return weights
+
+
+def _nonzero_share(weights: np.ndarray) -> float:
+    """The probability that u drawn from the product of `weights` is not 0."""
+    return -float(np.expm1(np.log1p(-weights[:, 1:].sum(axis=1)).sum()))
 
 
 def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

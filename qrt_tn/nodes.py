@@ -1,5 +1,6 @@
 """Hidden nodes (a, b) of a shallow network on Z_P^D, with the probability each was drawn at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +63,16 @@ class RidgeNodes:
         return RidgeNodes(self.a[index], self.b[index], self.log_probability[index], self.modulus)
 
     def save(self, path: str | Path) -> None:
-        """Write the nodes to a safetensors file; an existing file is replaced whole."""
-        tensors = {"a": self.a, "b": self.b, "log_probability": self.log_probability}
+        """Write the nodes to a safetensors file; an existing file is replaced whole.
+
+        Weights and thresholds take the smallest unsigned type that holds Z_P.
+        """
+        small = np.min_scalar_type(self.modulus - 1)
+        tensors = {
+            "a": self.a.astype(small),
+            "b": self.b.astype(small),
+            "log_probability": self.log_probability,
+        }
         save_tensors(path, tensors, {"format": FORMAT, "modulus": str(self.modulus)})
 
     @classmethod
@@ -78,3 +87,24 @@ class RidgeNodes:
             return cls(tensors["a"], tensors["b"], tensors["log_probability"], int(metadata["modulus"]))
         except (KeyError, ValueError) as error:
             raise ValueError(f"{path} does not hold whole nodes: {error}") from error
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["RidgeNodes"]) -> "RidgeNodes":
+        """Nodes one after the other.
+
+        Raises:
+            ValueError: no parts, or parts of different moduli or dimensions.
+        """
+        if not parts:
+            raise ValueError("there are no nodes to put together; give one part at least")
+        kinds = {(part.modulus, part.dim) for part in parts}
+        if len(kinds) > 1:
+            raise ValueError(f"the parts have different (modulus, dim): {sorted(kinds)}; they must be equal")
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.a for part in parts]),
+            np.concatenate([part.b for part in parts]),
+            np.concatenate([part.log_probability for part in parts]),
+            parts[0].modulus,
+        )

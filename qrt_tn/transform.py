@@ -1,21 +1,26 @@
 """The Quantum Ridgelet Transform of a state: amplitudes, profiles and exact samples of hidden nodes."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import quimb.tensor as qtn
+from scipy.special import logsumexp
 
 from engine import contract
-from engine.arguments import Seed, generator
+from engine.arguments import Seed
 from engine.backends import resolve
-from engine.drawing import draw
+from engine.progress import Progress
 from engine.scaled import Scaled
 from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
 from qrt_tn.field import check_grid
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.sampling import check_room, sample_chunks
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
-_BLOCK = 2**22  # profile values or coordinates of the nodes drawn at once (32 to 64 MiB)
 
 
 class QuantumRidgeletTransform:
@@ -98,26 +103,102 @@ class QuantumRidgeletTransform:
             own = np.log((np.abs(amplitudes.mantissa) ** 2).sum(axis=1, dtype=np.float64))
         return own + 2 * amplitudes.log_scale[:, 0]
 
-    def sample(self, n: int, seed: Seed = 0) -> RidgeNodes:
+    def sample(
+        self,
+        n: int,
+        seed: Seed = 0,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> RidgeNodes:
         """Draw nodes (a, b) with probability sum_c |R[f_c](a, b)|^2, independent and exact.
 
         Args:
             n: the number of nodes N.
             seed: an int or a NumPy generator; the same seed gives the same nodes on the same backend.
+            checkpoint: a folder in which nodes are kept as they are drawn. The same call goes on from there
+                after a kill, and gives the nodes that an uninterrupted one would have; it needs an int seed.
+            progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
 
         Raises:
-            ValueError: n below 1.
+            ValueError: n below 1, nodes that do not fit in memory, or a checkpoint of another run.
         """
-        count, rng = check_count(n), generator(seed)
+        count = check_count(n)
+        check_room(self.state, self.ridgelet, count, whole=True)
+        return RidgeNodes.concatenate(list(self._chunks(count, seed, checkpoint, progress)))
+
+    def sample_chunks(
+        self,
+        n: int,
+        seed: Seed = 0,
+        *,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[RidgeNodes]:
+        """The nodes of `sample` a few thousand at a time, for more than fit in memory.
+
+        With a checkpoint they are on disk afterwards: `qrt_tn.load_chunks` reads them again.
+        """
+        count = check_count(n)
+        check_room(self.state, self.ridgelet, count, whole=False)
+        return self._chunks(count, seed, checkpoint, progress)
+
+    def _chunks(
+        self, count: int, seed: Seed, checkpoint: str | Path | None, progress: Progress | None
+    ) -> Iterator[RidgeNodes]:
+        folder = None if checkpoint is None else Path(checkpoint)
+        return sample_chunks(self.state, self.ridgelet, count, seed, folder, progress)
+
+    def log_weights(self, a: np.ndarray) -> np.ndarray:
+        """Log p(a) = log sum_b |R[f](a, b)|^2 of each weight, whatever its threshold.
+
+        Args:
+            a: int in 0..P-1, shape (N, D).
+
+        Returns:
+            float64, shape (N,); -inf where it is 0.
+
+        Raises:
+            ValueError: wrong shape or values outside Z_P.
+        """
+        a = check_grid(a, self.modulus, "a", (None, self.dim))
+        profiles = self.state.profiles(a, self.ridgelet).rescaled(axis=(1, 2))
+        with np.errstate(divide="ignore"):
+            own = np.log((np.abs(profiles.mantissa) ** 2).sum(axis=(1, 2), dtype=np.float64))
+        return own + 2 * profiles.log_scale[:, 0, 0]
+
+    def log_marginals(self, coordinates: Any, values: np.ndarray) -> np.ndarray:
+        """Log of the probability that these coordinates of a drawn weight a take these values.
+
+        p(a_S) = sum_v |r^(v)|^2 p(u_S = v a_S), u ~ sum_c |f^_c(u)|^2.
+
+        Args:
+            coordinates: K distinct ints in 0..D-1.
+            values: int in 0..P-1, shape (N, K).
+
+        Returns:
+            float64, shape (N,); -inf where the probability is 0.
+
+        Raises:
+            ValueError: coordinates that repeat or lie outside 0..D-1, wrong shape, values outside Z_P.
+        """
+        size = np.size(coordinates)
+        values = check_grid(values, self.modulus, "values", (None, size))
         harmonics = np.abs(self.ridgelet.spectrum) ** 2
-        rows = max(1, _BLOCK // max(self.modulus * self.state.outputs, self.dim))
-        parts = []
-        for start in range(0, count, rows):
-            uniforms = rng.random(min(rows, count - start))
-            v = draw(np.broadcast_to(harmonics, (len(uniforms), self.modulus)), uniforms)
-            parts.append(self.state.draw(v, self.ridgelet, rng))
-        a, b, log_probability = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return RidgeNodes(a, b, log_probability, self.modulus)
+        active = np.flatnonzero(harmonics)
+        u = (active[:, None, None] * values[None, :, :]) % self.modulus
+        # each frequency once: harmonics share many
+        distinct, place = np.unique(u.reshape(-1, size), axis=0, return_inverse=True)
+        logs = self.state.log_marginals(coordinates, distinct)[place.reshape(u.shape[:2])]
+        return logsumexp(logs, axis=0, b=harmonics[active][:, None])
+
+    def coordinate_probabilities(self, coordinate: int) -> np.ndarray:
+        """The probability of each value of one coordinate of a drawn weight a, float64 of shape (P,).
+
+        Raises:
+            ValueError: a coordinate outside 0..D-1.
+        """
+        return np.exp(self.log_marginals([coordinate], np.arange(self.modulus)[:, None]))
 
     def to_dense(self) -> np.ndarray:
         """All of R[f], by contracting the fused network.

@@ -213,8 +213,17 @@ class State(ABC):
         raise NotImplementedError
 
     def _drawing(self, count: int, harmonics: int) -> Work:
-        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics."""
-        raise NotImplementedError
+        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics.
+
+        Here the part that all states share: frequencies, weights and profiles.
+        """
+        values = count * self.modulus * self.outputs
+        return Work(
+            products=5.0 * values * np.log2(self.modulus),
+            moved=16.0 * (6 * values + 3 * count * self.dim),
+            memory=16.0 * (4 * values + 2 * count * self.dim),
+            dtype="complex128",
+        )
 
     def __repr__(self) -> str:
         return (

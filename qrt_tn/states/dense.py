@@ -36,6 +36,14 @@ class DenseState(State):
         values = self._hat[tuple(u.T)]
         return Scaled(values[:, None], np.zeros((len(u), 1)))
 
+    def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        weights = np.abs(self._hat) ** 2
+        others = tuple(axis for axis in range(self.dim) if axis not in coordinates)
+        # the axes that stay are in ascending order
+        kept = weights.sum(axis=others)
+        with np.errstate(divide="ignore"):
+            return np.log(kept[tuple(u[:, np.argsort(coordinates)].T)])
+
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         flat = np.searchsorted(self._running, rng.random(count) * self._running[-1], side="right")
         return np.stack(np.unravel_index(flat, self._hat.shape), axis=1).astype(np.int64)

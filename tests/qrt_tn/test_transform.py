@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from engine import mps
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states import samples
 
 # (P, D): dense sums of P^(2D+1) terms
 SIZES = [(2, 4), (3, 3), (5, 2), (7, 2), (13, 1), (13, 2), (31, 1)]
@@ -216,7 +214,7 @@ def test_seeds(kind, oracle):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_do_not_change_the_distribution(kind, oracle, monkeypatch):
-    from qrt_tn import transform
+    from qrt_tn import sampling
     from qrt_tn.states import base
 
     rng = np.random.default_rng(8)
@@ -227,11 +225,8 @@ def test_blocks_do_not_change_the_distribution(kind, oracle, monkeypatch):
     whole = qrt.profiles(points).value()
     b = rng.integers(5, size=25)
     pairs = qrt.amplitudes(points, b).value()
-    monkeypatch.setattr(transform, "_BLOCK", 3000)
+    monkeypatch.setattr(sampling, "_MOST", 300)
     monkeypatch.setattr(base, "_BLOCK", 70)
-    monkeypatch.setattr(samples, "_BLOCK", 1000)
-    monkeypatch.setattr(samples, "_CACHED", 300)
-    monkeypatch.setattr(mps, "_BLOCK", 400)
     assert np.abs(qrt.profiles(points).value() - whole).max() < 1e-12
     assert np.abs(qrt.amplitudes(points, b).value() - pairs).max() < 1e-12
     exact = np.abs(oracle.analysed(f, 2, qrt.ridgelet.values)) ** 2
@@ -391,3 +386,51 @@ def test_what_is_no_state_or_ridgelet_is_refused():
         QuantumRidgeletTransform(np.arange(5.0), ridgelet)
     with pytest.raises(ValueError, match="the ridgelet is 'relu'"):
         QuantumRidgeletTransform(state, "relu")
+
+
+@pytest.mark.parametrize("case", CASES, ids=identify)
+@pytest.mark.parametrize(("modulus", "dim"), [(2, 4), (3, 3), (5, 2), (13, 1)])
+def test_marginals_and_log_weights(case, modulus, dim, oracle):
+    kind, complex_values, classes = case
+    rng = np.random.default_rng(modulus * 10 + dim)
+    state, f = make(kind, modulus, dim, rng, oracle, complex_values=complex_values, classes=classes)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", modulus), backend="numpy")
+    exact = np.abs(oracle.analysed(f, dim, qrt.ridgelet.values)) ** 2
+    p_a = exact.reshape(*exact.shape[: dim + 1], -1).sum(axis=(-1, -2))
+    p_u = np.abs(oracle.fourier(f, dim)) ** 2
+    p_u = p_u.reshape(*p_u.shape[:dim], -1).sum(axis=-1)
+    points = oracle.grid(modulus, dim)
+    assert np.abs(np.exp(qrt.log_weights(points)) - p_a.reshape(-1)).max() < 1e-10
+    for size in range(1, dim + 1):
+        coordinates = rng.permutation(dim)[:size]
+        values = oracle.grid(modulus, size)
+        # the axes that are left, in the order asked for
+        others = tuple(axis for axis in range(dim) if axis not in coordinates)
+        order = np.argsort(np.argsort(coordinates))
+        for found, whole in (
+            (state.log_marginals(coordinates, values), p_u),
+            (qrt.log_marginals(coordinates, values), p_a),
+        ):
+            expected = whole.sum(axis=others).transpose(order).reshape(-1)
+            assert found.shape == (len(values),)
+            assert np.abs(np.exp(found) - expected).max() < 1e-10
+    single = qrt.coordinate_probabilities(dim - 1)
+    assert np.abs(single - p_a.sum(axis=tuple(range(dim - 1)))).max() < 1e-10
+
+
+def test_marginals_refuse(oracle):
+    state = states.from_dense(np.random.default_rng(0).normal(size=(5, 5)))
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+    one = np.zeros((1, 1), dtype=int)
+    for bad, message in [
+        ([2], r"coordinate 2 is outside 0\.\.1"),
+        ([-1], r"coordinate -1 is outside"),
+        ([], "shape"),
+        ([0.5], "give a list of ints"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            qrt.log_marginals(bad, one)
+    with pytest.raises(ValueError, match="name each once"):
+        qrt.log_marginals([0, 0], np.zeros((1, 2), dtype=int))
+    with pytest.raises(ValueError, match="holds 5, outside Z_5"):
+        qrt.log_marginals([0], np.full((1, 1), 5))

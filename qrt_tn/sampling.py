@@ -1,0 +1,162 @@
+"""Nodes drawn in chunks: of a size that no machine changes, each from a stream of its own, kept if asked.
+
+Chunk k of a run depends on the seed and on k alone, so a job that was killed goes on with the chunks that
+are missing and ends with the same nodes as one that never was.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engine.arguments import Seed, generator
+from engine.backends import device_memory
+from engine.drawing import draw
+from engine.progress import Progress, shown
+from engine.resume import claim
+from qrt_tn.nodes import RidgeNodes
+from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.states.base import State
+
+KIND = "qrt-tn.sampling"
+MANIFEST = "sampling.json"
+_MOST = 4096  # nodes of a chunk
+_VALUES = 2**25  # coordinates, or profile values, of the nodes of a chunk (256 MiB)
+_FINGERPRINTS = 4  # draws that tell one state from another
+
+
+def chunk_rows(state: State) -> int:
+    """How many nodes a chunk has: by the state alone, so that a seed means the same nodes anywhere."""
+    return max(1, min(_MOST, _VALUES // max(state.modulus * state.outputs, state.dim)))
+
+
+def sample_chunks(
+    state: State,
+    ridgelet: Ridgelet,
+    count: int,
+    seed: Seed,
+    checkpoint: Path | None,
+    progress: Progress | None,
+) -> Iterator[RidgeNodes]:
+    """Draw `count` nodes, a chunk after the other.
+
+    Args:
+        state: f, on its backend.
+        ridgelet: of the same modulus.
+        count: the number of nodes N.
+        seed: an int, or a generator where there is no checkpoint.
+        checkpoint: a folder that chunks are kept in, and read from where they are there.
+        progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
+
+    Raises:
+        ValueError: a checkpoint with a generator for a seed, or one that holds another run.
+    """
+    rows = chunk_rows(state)
+    starts = range(0, count, rows)
+    if checkpoint is not None:
+        if isinstance(seed, np.random.Generator):
+            raise ValueError("a checkpoint needs an int seed: a generator cannot be taken up again")
+        generator(seed)  # refuses what is no seed
+        settings = [count, rows, int(seed), state.modulus, state.dim, state.outputs]
+        claim(checkpoint, _identity(state, ridgelet, settings), KIND, MANIFEST, chunks=len(starts))
+    shared = generator(seed)
+    with shown(progress, count, "nodes") as tell:
+        for number, start in enumerate(starts):
+            size = min(rows, count - start)
+            nodes = None if checkpoint is None else _kept(checkpoint, number)
+            if nodes is None:
+                # the first chunk is the seed's own stream, the others streams beside it
+                rng = shared
+                if number and not isinstance(seed, np.random.Generator):
+                    rng = np.random.default_rng([int(seed), number])
+                nodes = _drawn(state, ridgelet, size, rng)
+                if checkpoint is not None:
+                    nodes.save(_path(checkpoint, number))
+            tell(start + size, count)
+            yield nodes
+
+
+def check_room(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -> None:
+    """See before any work that the nodes, and what drawing a chunk of them takes, fit in memory.
+
+    Args:
+        state: f.
+        ridgelet: tells the harmonics.
+        count: the number of nodes N.
+        whole: whether all nodes are held at once.
+
+    Raises:
+        ValueError: they do not; the message says how much they take and what to do instead.
+    """
+    free = device_memory("numpy")[1]
+    if free is None:
+        return
+    rows = min(count, chunk_rows(state))
+    drawing = state._drawing(rows, int(np.count_nonzero(ridgelet.spectrum))).memory
+    if drawing > free:
+        raise ValueError(
+            f"drawing {rows} nodes takes about {drawing:.3g} bytes, and {free:.3g} are free; hold the state "
+            "with a smaller bond, or draw fewer nodes at once"
+        )
+    held = count * (state.dim + 2) * 8 if whole else 0
+    if held + drawing > free:
+        raise ValueError(
+            f"{count} nodes in {state.dim} dimensions take {held:.3g} bytes, and {free:.3g} are free; take "
+            "them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
+        )
+
+
+def load_chunks(folder: str | Path) -> Iterator[RidgeNodes]:
+    """The nodes of a finished job, a chunk after the other.
+
+    Args:
+        folder: what was given as `checkpoint`.
+
+    Raises:
+        ValueError: no such job, or one with chunks missing.
+    """
+    folder = Path(folder)
+    try:
+        total = json.loads((folder / MANIFEST).read_text())["chunks"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no sampling job; name the folder given as checkpoint") from error
+    for number in range(total):
+        nodes = _kept(folder, number)
+        if nodes is None:
+            raise ValueError(
+                f"chunk {number} of {total} is missing in {folder}; run the same sampling again to finish it"
+            )
+        yield nodes
+
+
+def _drawn(state: State, ridgelet: Ridgelet, count: int, rng: np.random.Generator) -> RidgeNodes:
+    harmonics = np.abs(ridgelet.spectrum) ** 2
+    v = draw(np.broadcast_to(harmonics, (count, state.modulus)), rng.random(count))
+    a, b, log_probability = state.draw(v, ridgelet, rng)
+    return RidgeNodes(a, b, log_probability, state.modulus)
+
+
+def _kept(folder: Path, number: int) -> RidgeNodes | None:
+    try:
+        return RidgeNodes.load(_path(folder, number))
+    except ValueError:
+        return None  # not there, or damaged: drawn again
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"nodes-{number:08d}.safetensors"
+
+
+def _identity(state: State, ridgelet: Ridgelet, settings: list[int]) -> str:
+    """A hash of what the nodes depend on; a state is known by what it draws and how likely that was."""
+    drawn = state.sample_spectrum(_FINGERPRINTS, seed=0)
+    likely = state.spectrum(drawn).log_abs() + state.log_norm
+    found = hashlib.blake2b(digest_size=20)
+    found.update(json.dumps([type(state).__name__, *settings]).encode())
+    found.update(np.ascontiguousarray(ridgelet.values).tobytes())
+    found.update(drawn.tobytes())
+    # to four digits: another number of threads may round the last ones otherwise
+    found.update(np.round(likely, 4).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,139 @@
+"""Sampling in chunks: the same nodes however often the job was killed, and no job that cannot fit."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, load_chunks, sampling, states
+
+
+def transform(seed=0, modulus=5, dim=3, activation="relu"):
+    rng = np.random.default_rng(seed)
+    f = rng.normal(size=(modulus,) * dim)
+    return QuantumRidgeletTransform(states.from_dense(f), Ridgelet(activation, modulus), "numpy")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(sampling, "_MOST", 10)
+
+
+def same(left, right):
+    return all(np.array_equal(getattr(left, n), getattr(right, n)) for n in ("a", "b", "log_probability"))
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("survived", [0, 1, 3])
+def test_a_killed_job_ends_with_the_nodes_of_one_that_was_not(tmp_path, small_chunks, survived):
+    qrt = transform()
+    whole = qrt.sample(47, seed=3)
+
+    def kill(done, total):
+        assert total == 47
+        if done >= 10 * (survived + 1):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        qrt.sample(47, seed=3, checkpoint=tmp_path / "job", progress=kill)
+    kept = sorted(path.name for path in (tmp_path / "job").glob("nodes-*"))
+    assert len(kept) == survived + 1
+    drawn = []
+    resumed = transform().sample(
+        47, seed=3, checkpoint=tmp_path / "job", progress=lambda done, _: drawn.append(done)
+    )
+    assert same(resumed, whole)
+    assert same(RidgeNodes.concatenate(list(load_chunks(tmp_path / "job"))), whole)
+
+
+def test_a_finished_job_is_read_not_drawn(tmp_path, small_chunks, monkeypatch):
+    qrt = transform()
+    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
+    monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drew a chunk that was there"))
+    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
+
+
+def test_a_damaged_chunk_is_drawn_again(tmp_path, small_chunks):
+    qrt = transform()
+    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
+    path = tmp_path / "job" / "nodes-00000001.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="chunk 1 of 3 is missing"):
+        list(load_chunks(tmp_path / "job"))
+    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda folder: transform(seed=1).sample(25, seed=1, checkpoint=folder),
+        lambda folder: transform(activation="cosine").sample(25, seed=1, checkpoint=folder),
+        lambda folder: transform().sample(26, seed=1, checkpoint=folder),
+        lambda folder: transform().sample(25, seed=2, checkpoint=folder),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
+    folder = tmp_path / "job"
+    transform().sample(25, seed=1, checkpoint=folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="another run"):
+        other(folder)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_checkpoint_needs_an_int_seed_and_a_folder_of_its_own(tmp_path):
+    with pytest.raises(ValueError, match="needs an int seed"):
+        transform().sample(5, seed=np.random.default_rng(0), checkpoint=tmp_path / "job")
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files"):
+        transform().sample(5, seed=0, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="holds no sampling job"):
+        list(load_chunks(tmp_path / "nothing"))
+
+
+def test_chunks_are_the_sample_piece_by_piece(small_chunks):
+    qrt = transform()
+    parts = list(qrt.sample_chunks(33, seed=2))
+    assert [len(part) for part in parts] == [10, 10, 10, 3]
+    assert same(RidgeNodes.concatenate(parts), qrt.sample(33, seed=2))
+    assert not np.array_equal(parts[0].a, parts[1].a)
+
+
+def test_chunks_follow_the_transform(small_chunks):
+    qrt = transform(dim=1, modulus=7)
+    nodes = qrt.sample(3000, seed=5)
+    expected = np.abs(qrt.to_dense()) ** 2
+    counts = np.zeros_like(expected)
+    np.add.at(counts, (nodes.a[:, 0], nodes.b), 1)
+    likely = expected > 1e-12
+    assert counts[~likely].sum() == 0
+    assert stats.chisquare(counts[likely], 3000 * expected[likely] / expected[likely].sum()).pvalue > 1e-4
+
+
+def test_a_generator_goes_on_from_chunk_to_chunk(small_chunks):
+    rng = np.random.default_rng(3)
+    first, second = transform().sample(15, seed=rng), transform().sample(15, seed=rng)
+    assert not np.array_equal(first.a, second.a)
+    assert same(first, transform().sample(15, seed=np.random.default_rng(3)))
+
+
+def test_nodes_that_do_not_fit_are_refused_before_any_is_drawn(monkeypatch):
+    qrt = transform()
+    monkeypatch.setattr(sampling, "device_memory", lambda name: (2**22, 2**22))
+    monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drew nodes"))
+    with pytest.raises(ValueError, match=r"1000000 nodes in 3 dimensions take 4e\+07 bytes.*sample_chunks"):
+        qrt.sample(10**6)
+    monkeypatch.setattr(sampling, "device_memory", lambda name: (2**10, 2**10))
+    with pytest.raises(ValueError, match="drawing 4096 nodes takes about"):
+        qrt.sample_chunks(10**6)
+
+
+def test_the_manifest_tells_how_many_chunks(tmp_path, small_chunks):
+    transform().sample(25, seed=1, checkpoint=tmp_path / "job")
+    manifest = json.loads((tmp_path / "job" / "sampling.json").read_text())
+    assert manifest["format"] == "qrt-tn.sampling"
+    assert manifest["chunks"] == 3
