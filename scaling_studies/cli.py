@@ -140,12 +140,13 @@ def bench_engine(
 ) -> None:
     """Compare with cotengra, opt_einsum, quimb and cuTensorNet; writes a table, a plot and JSON."""
     from scaling_studies.benchmarks.engine import report, run
+    from scaling_studies.benchmarks.sheets import as_rich
 
     folder = out or _run_folder("bench-engine")
     result = run.run(folder, run.full() if full else run.quick(), _command(), StageTimer())
     console = Console()
     for sheet in report.sheets(result):
-        console.print(report.as_rich(sheet))
+        console.print(as_rich(sheet))
     print(f"written: {folder}")
 
 

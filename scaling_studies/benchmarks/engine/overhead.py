@@ -10,7 +10,7 @@ import engine
 from engine import Device
 from scaling_studies.benchmarks.engine.networks import matrix_chain
 from scaling_studies.benchmarks.engine.speed import work_of
-from scaling_studies.benchmarks.engine.timing import paired, ratios
+from scaling_studies.benchmarks.timing import paired, ratios
 
 
 def compare(extent: int, device: Device, *, rounds: int, count: int = 200) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The comparison as tables, for the console and in Markdown, and as a plot."""
+"""The comparison as tables and as a plot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
 
+from scaling_studies.benchmarks.sheets import Sheet, grouped, markdown, seconds, spread
 from scaling_studies.report.style import FIGURE_SETTINGS, INK, MUTED, PAPER, RULE, plain
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table.
-
-    Attributes:
-        title: what it shows.
-        note: how to read it.
-        head: the names of the columns.
-        rows: the cells.
-    """
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 # colour and marker of every contender, in the order of the legend; colours are Okabe and Ito's, darkened
@@ -52,9 +33,6 @@ LOOKS = {
 }
 
 
-_RATIOS = ("× ours", "over tensordot", "over matmul")
-
-
 def sheets(result: Mapping[str, Any]) -> list[Sheet]:
     """All tables of a result, as `run.measure` gives it."""
     return [
@@ -63,7 +41,7 @@ def sheets(result: Mapping[str, Any]) -> list[Sheet]:
             "log10 of the flops of one contraction, and the seconds of the search; a multiplication and an "
             "addition are two. cotengra's hyper-optimiser got as long as our search.",
             ("network", "tensors", "method", "log10 flops", "seconds"),
-            tuple(_grouped([_plan_cells(row) for row in (*result["quality"], *result["chains"])], 2)),
+            tuple(grouped([_plan_cells(row) for row in (*result["quality"], *result["chains"])], 2)),
         ),
         Sheet(
             "Contracting one plan many times",
@@ -71,7 +49,8 @@ def sheets(result: Mapping[str, Any]) -> list[Sheet]:
             "paired runs); the share of the highest measured rate of matrix products (GEMM) or copies, "
             "whichever is nearer; predicted over measured seconds.",
             ("network", "method", "time", "× ours", "of the rate", "pred."),
-            tuple(_grouped([cells for row in result["speed"] for cells in _speed_cells(row)], 1)),
+            tuple(grouped([cells for row in result["speed"] for cells in _speed_cells(row)], 1)),
+            whole=("× ours",),
         ),
         Sheet(
             "Small steps",
@@ -79,38 +58,14 @@ def sheets(result: Mapping[str, Any]) -> list[Sheet]:
             "same matrices that is (median, least and greatest of paired runs).",
             ("network", "a step", "over tensordot", "over matmul", "of the rate", "pred."),
             tuple(_overhead_cells(row) for row in result["overhead"]),
+            whole=("over tensordot", "over matmul"),
         ),
     ]
 
 
-def as_rich(sheet: Sheet) -> Table:
-    """A table for the console."""
-    table = Table(title=sheet.title, caption=sheet.note, box=SIMPLE, caption_justify="left", pad_edge=False)
-    for number, name in enumerate(sheet.head):
-        # a narrow terminal wraps names rather than figures
-        table.add_column(name, no_wrap=name in _RATIOS, min_width=4 if number else 16)
-    for cells in sheet.rows:
-        table.add_row(*map(escape, cells))
-    return table
-
-
 def as_markdown(result: Mapping[str, Any]) -> str:
     """All tables as Markdown, with what was measured on above them."""
-    machine = result["machine"]
-    threads = max(result["threads"].values(), default=1)
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    lines = [
-        "# The contraction engine, compared",
-        "",
-        f"{machine['processor']}, {machine['cores']} cores, {threads} thread{'s' * (threads > 1)} of linear "
-        f"algebra, {result['date']}. {versions}.",
-        "",
-        f"    {result['command']}",
-    ]
-    for sheet in sheets(result):
-        lines += ["", f"## {sheet.title}", "", sheet.note, ""]
-        lines += [_line(sheet.head), _line(["---"] * len(sheet.head)), *map(_line, sheet.rows)]
-    return "\n".join(lines) + "\n"
+    return markdown("The contraction engine, compared", result, sheets(result))
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
@@ -269,44 +224,18 @@ def _speed_cells(row: Mapping[str, Any]) -> list[tuple[str, ...]]:
     predicted = "" if predicted is None else f"{predicted:.2f}"
     name = row["network"]
     cells: list[tuple[str, ...]] = [
-        (name, row["method"], _seconds(row["seconds"]), "1", _reached(row), predicted)
+        (name, row["method"], seconds(row["seconds"]), "1", _reached(row), predicted)
     ]
     for other in row["against"]:
-        cells.append((name, other["method"], _seconds(other["seconds"]), _spread(other["ratio"]), "", ""))
+        cells.append((name, other["method"], seconds(other["seconds"]), spread(other["ratio"]), "", ""))
     return cells
 
 
 def _overhead_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    over = (_spread(row["over"][name]["ratio"]) for name in ("tensordot", "matmul"))
+    over = (spread(row["over"][name]["ratio"]) for name in ("tensordot", "matmul"))
     predicted = f"{row['predicted_over_measured']:.2f}"
-    return row["network"], _seconds(row["seconds"]), *over, _reached(row), predicted
-
-
-def _grouped(rows: Sequence[tuple[str, ...]], columns: int) -> list[tuple[str, ...]]:
-    """The rows with their first cells left out where they repeat those above."""
-    made: list[tuple[str, ...]] = []
-    before: tuple[str, ...] = ()
-    for cells in rows:
-        key = cells[:columns]
-        made.append(("",) * columns + cells[columns:] if key == before else cells)
-        before = key
-    return made
-
-
-def _seconds(value: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e6:.3g} µs"
-
-
-def _spread(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}]"
+    return row["network"], seconds(row["seconds"]), *over, _reached(row), predicted
 
 
 def _reached(row: Mapping[str, Any]) -> str:
     return "" if row["bound"] is None else f"{100 * row['share']:.2g}% of {row['bound']}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

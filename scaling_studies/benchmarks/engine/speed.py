@@ -16,7 +16,7 @@ from engine.cost import predicted_seconds, program_slices
 from engine.program import Program
 from engine.structure import numbered
 from scaling_studies.benchmarks.engine.networks import Case, elements, per_amplitude
-from scaling_studies.benchmarks.engine.timing import paired, ratios
+from scaling_studies.benchmarks.timing import paired, ratios
 
 TOLERANCE = {"complex64": 1e-3, "float32": 1e-3, "complex128": 1e-9, "float64": 1e-9}
 LOOPED = 4  # elements of a batch that a loop is timed on; the others would take as long

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from scaling_studies.benchmarks.engine import report
+from scaling_studies.benchmarks.sheets import as_rich
 
 RATIO = {"median": 2.5, "min": 1.5, "max": 3.5}
 
@@ -86,7 +87,7 @@ def test_every_figure_stands_in_a_table(result):
 def test_on_a_console(result, width):
     console = Console(file=io.StringIO(), width=width)
     for sheet in report.sheets(result):
-        console.print(report.as_rich(sheet))
+        console.print(as_rich(sheet))
     text = console.file.getvalue()
     assert "net [one]" in text
     assert text.count("2.50 [1.50, 3.50]") == 8
