@@ -2,6 +2,7 @@
 
 from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense
+from qrt_tn.states.description import Description, describe
 from qrt_tn.states.mps import MPSState, from_mps
 from qrt_tn.states.points import from_samples
 from qrt_tn.states.ridges import RidgeSumState, from_ridges
@@ -9,10 +10,12 @@ from qrt_tn.states.samples import SampleState
 
 __all__ = [
     "DenseState",
+    "Description",
     "MPSState",
     "RidgeSumState",
     "SampleState",
     "State",
+    "describe",
     "from_dense",
     "from_mps",
     "from_ridges",

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from engine import Device
+from qrt_tn import states
+from qrt_tn.states import description as room
+from qrt_tn.states.base import Work
+
+TABLES = {"float32": ((64.0, 2e9),), "complex64": ((64.0, 1e9),), "complex128": ((64.0, 5e8),)}
+DEVICE = Device(
+    "Abacus", "numpy", TABLES, TABLES, ((1e8, 1e10),), ((1e8, 1e10),), 1e-6, None, None, {}, "2026-01-02"
+)
+
+
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch):
+    monkeypatch.setattr("engine.device", lambda name: DEVICE)
+    monkeypatch.setattr(room, "device_memory", lambda name: (2**33, 2**32))
+
+
+@pytest.fixture
+def state():
+    return states.from_dense(np.random.default_rng(0).normal(size=(5, 5, 5)))
+
+
+def test_what_is_printed_is_what_is_returned(state, capsys):
+    found = states.describe(state, 200)
+    shown = capsys.readouterr().out
+    assert shown == f"{found}\n"
+    assert shown.startswith("DenseState on Z_5^3\n")
+    assert "200 nodes" in shown
+    assert "predicted on Abacus" in shown
+    assert "4 GiB free" in shown
+    assert found.fits
+    assert found.work == state._drawing(200, 4)
+
+
+def test_seconds_follow_the_rates():
+    # a real multiply-add is two flops; a complex one, four real ones, counts as two as well
+    assert room.predicted_seconds(Work(1e9, 0, 0, "float32"), DEVICE) == pytest.approx(1.0)
+    assert room.predicted_seconds(Work(4e9, 0, 0, "complex64"), DEVICE) == pytest.approx(2.0)
+    assert room.predicted_seconds(Work(0, 3e10, 0, "complex64"), DEVICE) == pytest.approx(3.0)
+
+
+def test_what_does_not_fit_says_so(state, monkeypatch):
+    monkeypatch.setattr(room, "device_memory", lambda name: (2**20, 2**10))
+    found = states.describe(state, 10**6)
+    assert not found.fits
+    assert "does not fit" in str(found)
+
+
+def test_refusals(state):
+    with pytest.raises(ValueError, match="describe takes a state, not ndarray"):
+        states.describe(np.zeros(3))
+    with pytest.raises(ValueError, match="nodes is 0; give an int of at least 1"):
+        states.describe(state, 0)
+    with pytest.raises(ValueError, match="unknown backend"):
+        states.describe(state, backend="abacus")
