@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from engine.backends import resolve
 from engine.scaled import Scaled
 from models import Dataset, RidgeNetwork, train_many
 from models.shallow import ShallowNetwork
-from qrt_tn import RidgeNodes
+from qrt_tn import RidgeNodes, diagnose
 from scaling_studies import provenance, report, store
 from scaling_studies.config import TicketConfig
 from scaling_studies.experiments import broad
@@ -25,8 +26,10 @@ from scaling_studies.experiments.showcase import showcase
 from scaling_studies.experiments.sources import Setting, Sources, inputs
 from scaling_studies.parallel import side_by_side
 from scaling_studies.progress import StageTimer
+from scaling_studies.report.state_panels import leading_schmidt_values
 
 STREAM = 2
+DIAGNOSED = 7
 OTHERS = 6  # further draws of the same size, for the mean only
 SHOWN_AT = 256  # the node count whose setting the report shows nodes and states of
 Row = dict[str, Any]
@@ -267,6 +270,7 @@ def _manifest(
             for count, setting in settings.items()
         ],
         "states": [_described(sources, fold, width) for width in widths for fold in folds],
+        "diagnosis": _diagnosed(sources, folds[0], chosen),
         "broad": None
         if config.broad is None
         else {
@@ -289,11 +293,18 @@ def _image_shape(dataset: Dataset, fold: Fold) -> list[int] | None:
     return list(dataset.image_shape) if same and dataset.image_shape else None
 
 
+def _diagnosed(sources: Sources, fold: Fold, setting: Setting) -> dict[str, Any]:
+    """How the weights of the shown setting spread, beside uniform ones and its filter's."""
+    seed = np.random.default_rng([fold.seed, DIAGNOSED])
+    return asdict(diagnose(sources.transform(fold, setting), seed=seed, smoothing=setting.smoothing))
+
+
 def _described(sources: Sources, fold: Fold, width: float) -> dict[str, Any]:
     state = sources.smoothed(fold, width)
     # the class site comes first, so bond D/2 has as many coordinates on either side
     half = state.schmidt_values()[state.dim // 2]
     return {
+        "schmidt_spectra": leading_schmidt_values(state),
         "seed": fold.seed,
         "smoothing": width,
         "bond_dimensions": state.bond_dimensions,

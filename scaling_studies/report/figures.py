@@ -8,7 +8,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from engine.atomic import atomic_path
-from scaling_studies.report import node_panels, score_panels
+from scaling_studies.report import node_panels, score_panels, state_panels
 from scaling_studies.report.folder import TicketFolder, load
 from scaling_studies.report.style import BROAD_METHODS, FIGURE_SETTINGS, MAIN_METHODS
 
@@ -58,9 +58,11 @@ def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
         yield "ridgelet-spectrum", node_panels.ridgelet_spectrum(results)
     states = results.manifest.get("states") or []
     if any(state.get("bond_dimensions") for state in states):
-        yield "bond-dimensions", node_panels.bond_dimensions(results)
+        yield "bond-dimensions", state_panels.bond_dimensions(results)
     if any(state.get("schmidt_values") for state in states):
-        yield "schmidt-values", node_panels.schmidt_values(results)
+        yield "schmidt-values", state_panels.schmidt_values(results)
+    if any(state.get("schmidt_spectra") for state in states):
+        yield "schmidt-spectra", state_panels.schmidt_spectra(results)
 
 
 def _broad_panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:

@@ -1,17 +1,26 @@
-"""Panels of what was drawn and where it came from: single nodes, spectra, and the state that gave them."""
+"""Panels of what was drawn: single nodes, and the spectra they were drawn from."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from qrt_tn.field import centred
 from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.style import INK, METHODS, MUTED, NEGATIVE, PAPER, POSITIVE, RULE, panel, plain
+from scaling_studies.report.style import (
+    INK,
+    METHODS,
+    MUTED,
+    NEGATIVE,
+    POSITIVE,
+    RULE,
+    decades,
+    legend,
+    panel,
+)
 
 NODE_SPECTRA = {
     "node_spectrum_unsmoothed": ("QRT, unsmoothed", METHODS["qrt-unsmoothed"].colour),
@@ -19,7 +28,6 @@ NODE_SPECTRA = {
     "node_spectrum_smoothed": ("QRT, smoothed", METHODS["qrt-smoothed"].colour),
 }
 BLUE = METHODS["qrt-smoothed"].colour
-OTHER_WIDTHS = (METHODS["qrt-importance"].colour, METHODS["uniform"].colour)
 
 
 def node(results: TicketFolder, k: int) -> Figure:
@@ -92,11 +100,11 @@ def node_spectrum(results: TicketFolder) -> Figure:
         axes.plot(t[shown], curve[shown], color=colour, linewidth=1.5, label=label, **line)
     axes.set_yscale("log")
     axes.set_ylim(lowest, 2)
-    _decades(axes)
+    decades(axes)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.set_xlabel("one coordinate of u, centred")
     axes.set_title("Share of coordinates")
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -114,7 +122,7 @@ def ridgelet_spectrum(results: TicketFolder) -> Figure:
     axes.set_yscale("log")
     axes.set_ylim(min(bottom, 0.1), 4)
     axes.set_xlim(0, max(8, int(v[shown].max(initial=1)) + 1))
-    _decades(axes)
+    decades(axes)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_xlabel("harmonic |v|")
     axes.set_title("Weight of ±v in |r̂|²")
@@ -126,68 +134,3 @@ def ridgelet_spectrum(results: TicketFolder) -> Figure:
         inset.spines["left"].set_visible(False)
         inset.set_xlabel("g on one period", fontsize=8.5, labelpad=3)
     return figure
-
-
-def bond_dimensions(results: TicketFolder) -> Figure:
-    """Bond dimensions along each chain."""
-
-    def draw(axes: Axes, state: dict[str, Any], **line: Any) -> None:
-        bonds = np.asarray(state["bond_dimensions"])
-        axes.plot(np.arange(1, len(bonds) + 1), bonds, **line)
-
-    figure, axes = _of_states(results, "bond_dimensions", draw)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("bond along the chain")
-    axes.set_title("Bond dimension")
-    _legend(axes)
-    return figure
-
-
-def schmidt_values(results: TicketFolder) -> Figure:
-    """Schmidt values across the half cut, the largest of each state set to 1."""
-
-    def draw(axes: Axes, state: dict[str, Any], **line: Any) -> None:
-        values = np.sort(np.asarray(state["schmidt_values"], dtype=np.float64))[::-1]
-        values = values[values > 1e-6 * values[:1]]  # beyond lies the rounding of truncated bonds
-        axes.plot(np.arange(1, len(values) + 1), values / values[:1], marker=".", markersize=4, **line)
-
-    figure, axes = _of_states(results, "schmidt_values", draw)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: plain(y)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("rank k")
-    axes.set_title("Schmidt values σₖ / σ₁ at the half cut")
-    _legend(axes)
-    return figure
-
-
-def _of_states(results: TicketFolder, key: str, draw: Callable[..., None]) -> tuple[Figure, Axes]:
-    """One thin line a seed, one colour and legend entry a smoothing width; the ticket's own width is blue."""
-    figure, axes = panel()
-    own = results.manifest.get("smoothing")
-    states = [state for state in results.manifest["states"] if state.get(key)]
-    widths = list(dict.fromkeys(state.get("smoothing") for state in states))
-    others = [width for width in widths if width != own]
-    for width in widths:
-        colour = BLUE if width == own else OTHER_WIDTHS[others.index(width) % len(OTHER_WIDTHS)]
-        label: str | None = "unsmoothed" if width is None else f"w = {width:g}"
-        for state in states:
-            if state.get("smoothing") == width:
-                draw(axes, state, color=colour, linewidth=1.1, alpha=0.85, label=label)
-                label = None
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    return figure, axes
-
-
-def _decades(axes: Axes) -> None:
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: plain(y)))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        legend = axes.legend(loc="best", fontsize=9, labelcolor="linecolor", handlelength=1.3, borderpad=0.3)
-        legend.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=0.85)

@@ -234,11 +234,17 @@ def _state(results: TicketFolder, drawn: dict[str, Path]) -> str:
         drawn, "schmidt-values", "Schmidt values at the half cut, the largest set to 1, one line a seed.",
         "<b>Schmidt values.</b> The faster they fall, the less entangled the two halves of the input.",
     )  # fmt: skip
+    along = figure(
+        drawn, "schmidt-spectra", "Schmidt values of a few ranks at every bond, the largest there set to 1.",
+        "<b>Schmidt values along the chain,</b> of ranks 2, 4, 8 and so on.",
+    )  # fmt: skip
     text = (
         "The smoothed data are held as a matrix product state, compressed to a stated tolerance. "
         f"The truncation error is measured.{largest}"
     )
-    return section("state", "The state", f"<p>{text}</p>", side_by_side(left, right), tables.states(states))
+    told = tables.diagnosis(results.manifest.get("diagnosis") or {})
+    panels = side_by_side(left, along, right)
+    return section("state", "The state", f"<p>{text}</p>", panels, tables.states(states), told)
 
 
 def _exactness(results: TicketFolder) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Neutral tones of the figures; on the page each stands for a variable that turns with light and dark.
 INK = "#1d2126"
@@ -89,6 +90,20 @@ FIGURE_SETTINGS: Any = {
     "figure.facecolor": PAPER,
     "lines.solid_capstyle": "round",
 }
+
+
+def decades(axes: Axes) -> None:
+    """Powers of ten on the vertical axis, in plain figures."""
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: plain(y)))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def legend(axes: Axes) -> None:
+    """A legend in the colours of its lines, where anything is named."""
+    if axes.get_legend_handles_labels()[0]:
+        drawn = axes.legend(loc="best", fontsize=9, labelcolor="linecolor", handlelength=1.3, borderpad=0.3)
+        drawn.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=0.85)
 
 
 def panel(*, left: float = 0.125, right: float = 0.97) -> tuple[Figure, Axes]:

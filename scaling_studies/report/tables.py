@@ -35,6 +35,31 @@ def states(entries: Sequence[dict[str, Any]]) -> str:
     return table([*head, "tolerance", "kept"], rows)
 
 
+def diagnosis(found: dict[str, Any]) -> str:
+    """How far the distribution of drawn weights is from uniform and from its filter; empty where unknown."""
+    if not found:
+        return ""
+
+    def log10(key: str) -> str:
+        entry = found.get(key)
+        if not entry:
+            return MISSING
+        value, error = (part / np.log(10) for part in (entry["value"], entry["error"]))
+        return f"10<sup>{number(value, 2)} ± {number(error, 2)}</sup>"
+
+    most = found["dim"] * np.log(found["modulus"])
+    entropy = found["entropy"]
+    rows = [
+        ["entropy, in nats", f"{number(entropy['value'], 2)} ± {number(entropy['error'], 2)}"],
+        ["the same of uniform weights", number(float(most), 2)],
+        ["participation 1 / Σ p²", log10("log_participation")],
+        ["effective sample size of one uniform node", log10("log_ess_uniform")],
+        ["effective sample size of one node of the filter", log10("log_ess_filter")],
+    ]
+    title = f"<h3>The distribution of weights <i>p</i>(<i>a</i>), from {number(found['nodes'])} draws</h3>"
+    return title + table([], rows)
+
+
 def timings(stages: dict[str, float], total: float | None) -> str:
     """Seconds by stage, as bars."""
     if not stages:

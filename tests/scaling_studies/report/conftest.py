@@ -95,10 +95,20 @@ def write_ticket_folder(
                 "tolerance": 0.03,
                 "site_dimension": 9,
                 "schmidt_values": np.exp(-np.arange(rank) / rank * 4).tolist(),
+                "schmidt_spectra": [[0.5, 0.1][: 1 + site % 2] for site in range(dim)],
             }
             for w, rank in ((0.7, 16), (2.0, 60))
             for seed in seeds
         ],
+        "diagnosis": {
+            "nodes": 1024,
+            "dim": dim,
+            "modulus": MODULUS,
+            "entropy": {"value": 45.25, "error": 0.5},
+            "log_participation": {"value": 23.0, "error": 0.46},
+            "log_ess_uniform": {"value": -230.0, "error": 0.46},
+            "log_ess_filter": {"value": -4.6, "error": 0.046},
+        },
         "broad": {"smoothing": 2.0, "tolerance": 0.1},
         "timings": {
             "load and quantise": 0.4,

@@ -22,7 +22,8 @@ PANELS = [
     "broad-gain-fitted",
 ]
 NODES = [f"node-{k:02d}" for k in range(1, 4)]
-SOURCES = ["node-spectrum", "ridgelet-spectrum", "bond-dimensions", "schmidt-values"]
+STATES = ["bond-dimensions", "schmidt-values", "schmidt-spectra"]
+SOURCES = ["node-spectrum", "ridgelet-spectrum", *STATES]
 
 
 def texts(path: Path) -> list[str]:
@@ -60,8 +61,11 @@ def test_the_same_folder_gives_the_same_bytes(ticket_folder: Folder) -> None:
         ({"methods": ("qrt-smoothed",)}, {"broad-fitted", "broad-gain-fitted"}),
         ({"methods": ("dense",)}, {"accuracy-fitted", "risk-fitted", "broad-fitted", "broad-gain-fitted"}),
         ({"node_counts": (64,)}, set()),
-        ({"manifest_changes": {"states": []}}, {"bond-dimensions", "schmidt-values"}),
-        ({"manifest_changes": {"states": None, "smoothing": None}}, {"bond-dimensions", "schmidt-values"}),
+        ({"manifest_changes": {"states": []}}, set(STATES)),
+        (
+            {"manifest_changes": {"states": None, "smoothing": None}},
+            set(STATES),
+        ),
     ],
 )
 def test_only_what_was_measured_is_drawn(ticket_folder: Folder, options: dict, absent: set[str]) -> None:

@@ -91,7 +91,7 @@ def test_every_figure_says_in_words_what_it_shows(ticket_folder: Folder) -> None
     page = Page(report.write(ticket_folder()))
     drawings = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     assert (
-        len(drawings) == len([1 for tag, name, _ in page.attributes if tag == "svg" and name == "role"]) == 13
+        len(drawings) == len([1 for tag, name, _ in page.attributes if tag == "svg" and name == "role"]) == 14
     )
     assert all(len(words) > 20 for words in drawings)
 
@@ -265,3 +265,14 @@ def test_a_tolerance_that_was_missed_is_admitted(ticket_folder: Folder) -> None:
     assert "the truncation error was 0.05 at most" in text
     assert re.search(r"0\.05\s*0\.03\s*no", text)
     assert "bonds of at most 41" in text
+
+
+def test_the_spread_of_weights_is_told(ticket_folder: Folder) -> None:
+    text = Page(report.write(ticket_folder())).text.replace("−", "-")
+    assert "from 1,024 draws" in text
+    assert re.search(r"entropy, in nats\s*45\.25 ± 0\.50", text)
+    # natural logarithms become powers of ten
+    assert re.search(r"participation 1 / Σ p²\s*10\s*9\.99 ± 0\.20", text)
+    assert re.search(r"one uniform node\s*10\s*-99\.89 ± 0\.20", text)
+    without = Page(report.write(ticket_folder(manifest_changes={"diagnosis": None}))).text
+    assert "participation" not in without
