@@ -4,6 +4,7 @@ from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense
 from qrt_tn.states.description import Description, describe
 from qrt_tn.states.mps import MPSState, from_mps
+from qrt_tn.states.network import NetworkState, from_network
 from qrt_tn.states.points import from_samples
 from qrt_tn.states.ridges import RidgeSumState, from_ridges
 from qrt_tn.states.samples import SampleState
@@ -12,12 +13,14 @@ __all__ = [
     "DenseState",
     "Description",
     "MPSState",
+    "NetworkState",
     "RidgeSumState",
     "SampleState",
     "State",
     "describe",
     "from_dense",
     "from_mps",
+    "from_network",
     "from_ridges",
     "from_samples",
 ]

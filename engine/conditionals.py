@@ -1,0 +1,401 @@
+"""Exact draws of named indices of a closed network whose values with these indices open are probabilities."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.alike import Contractions
+from engine.backends import array_module, device_memory, namespace, to_host
+from engine.batches import HOST_BYTES, SHARE
+from engine.cost import repeated_flops
+from engine.drawing import draw
+from engine.paths import find_path
+from engine.plan import bytes_text
+from engine.progress import shown
+from engine.recipe import Recipe
+from engine.rooted import hung_by_an_end
+from engine.script import Contract, Draw, Pick, write_script
+from engine.structure import Index, Term, common_dtype, read_structure
+from engine.tree import Path, contraction_tree, linear_path
+
+
+class Needs(NamedTuple):
+    """What drawing takes.
+
+    Attributes:
+        multiply_adds: of the arrays' numbers (a complex one is four real ones).
+        moved: bytes that picks, draws and results of products read and write.
+        memory: bytes held at the worst moment.
+    """
+
+    multiply_adds: float
+    moved: float
+    memory: float
+
+
+class Sampler:
+    """Draws variables of a closed network, all samples of a batch at once.
+
+    The network's sum over all other indices must be real and non-negative for all values of the variables, up
+    to a common factor: then it is, up to norm, the probability of these values. Any network <f|f> is of this
+    kind, with the indices that ket and bra share as variables. `engine.script` tells how it goes; messages
+    are contracted here, once.
+
+    Args:
+        inputs: the indices of every tensor; an index may be on any number of them.
+        sizes: the extent of every index.
+        arrays: one for each tensor, NumPy's or CuPy's; draws run where they live.
+        variables: the indices to draw.
+        path: a linear path; left out, `engine.paths.find_path` looks for one.
+        memory_limit: bytes for messages and for a batch; left out, what is free.
+
+    Attributes:
+        log_total: the log of the network's sum over all indices; -inf where that is not positive (it is then
+            zero, or lost in rounding), and nothing can be drawn.
+        tree: the contraction tree, hung by one of its ends.
+
+    Raises:
+        ValueError: a malformed network, a variable that no tensor holds, arrays that do not fit, or messages
+            that need more than the memory limit.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Term],
+        sizes: Mapping[Index, int],
+        arrays: Sequence[Any],
+        variables: Sequence[Index],
+        *,
+        path: Path | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        terms, _, self._sizes = read_structure((inputs, (), sizes))
+        self.variables = tuple(variables)
+        for variable in self.variables:
+            if not any(variable in term for term in terms):
+                raise ValueError(f"variable {variable!r} is on no tensor of the network")
+        if not self.variables or len(set(self.variables)) < len(self.variables):
+            raise ValueError(f"variables are {self.variables!r}; name at least one, and each once")
+        if len(arrays) != len(terms):
+            raise ValueError(f"got {len(arrays)} arrays for {len(terms)} tensors")
+        self._dtype = common_dtype([array.dtype for array in arrays])
+        self._limit = memory_limit
+        self._place(array_module(arrays[0]))
+        if path is None:
+            path = find_path(terms, (), self._sizes)
+        pairs = [(pair.left, pair.right) for pair in contraction_tree(terms, (), path).pairs]
+        pairs = hung_by_an_end(pairs, len(terms))
+        self.tree = contraction_tree(terms, (), linear_path(pairs, len(terms)) or [(0,)])
+        self._check_messages(terms)
+        own = set(self.variables)
+        open_leaves = [
+            tuple(index for index in dict.fromkeys(term) if index in own or index in outer)
+            for term, outer in zip(terms, self.tree.leaves, strict=True)
+        ]
+        self._script = write_script(self.tree, open_leaves, own)
+        self._last_use = self._lifetimes()
+        self._arrays, self.log_total = self._contract_messages(terms, open_leaves, arrays)
+        self._bound: tuple[int, list[_Bound]] | None = None
+
+    def on(self, backend: str) -> "Sampler":
+        """A copy whose arrays live on a backend, where it draws."""
+        xp = namespace(backend)
+        if xp is self._xp:
+            return self
+        moved = copy.copy(self)
+        moved._place(xp)
+        kept = {id(array): xp.asarray(to_host(array)) for array in self._arrays}
+        moved._arrays = [kept[id(array)] for array in self._arrays]
+        moved._bound = None
+        return moved
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw all variables, `count` times over.
+
+        Args:
+            count: the number of samples N.
+            rng: draws N * K uniforms on the host, so that a seed means the same samples on every device.
+
+        Returns:
+            (values, log_probability): int64 of shape (N, K), the columns in the order of the variables, and
+            the log of each row's probability, float64 of shape (N,).
+
+        Raises:
+            ValueError: the network's sum is not positive, or not even one sample fits in memory.
+            FloatingPointError: a row whose probability was lost in rounding.
+        """
+        if self.log_total == -np.inf:
+            raise ValueError("the network's sum is zero or lost in rounding; there is nothing to draw from")
+        size, bound = self._bind(count)
+        values = np.empty((count, len(self.variables)), dtype=np.int64)
+        log_probability = np.empty(count)
+        starts = range(0, count, size)
+        with shown(None, len(starts) * len(bound), "steps of drawing") as tell:
+            for number, start in enumerate(starts):
+                rows = slice(start, min(start + size, count))
+                uniforms = np.full((size, len(self.variables)), 0.5)  # a short last batch is filled up
+                uniforms[: rows.stop - start] = rng.random((rows.stop - start, len(self.variables)))
+
+                def done(step: int, before: int = number * len(bound)) -> None:
+                    tell(before + step, len(starts) * len(bound))
+
+                drawn, logs = self._run(bound, uniforms, done)
+                values[rows] = drawn[: rows.stop - start]
+                log_probability[rows] = logs[: rows.stop - start]
+        return values, log_probability
+
+    def needs(self, count: int) -> Needs:
+        """What drawing `count` samples takes, messages included."""
+        size, recipes, peak = self._fitted(count)
+        batches = math.ceil(count / size)
+        itemsize = np.dtype(self._dtype).itemsize
+        products = moved = 0.0
+        for step, recipe in zip(self._script.steps, recipes, strict=True):
+            if isinstance(step, Draw):
+                moved += size * 8 * 4 * self._sizes[step.variable]
+            elif isinstance(step, Pick):
+                moved += 2 * itemsize * size * self._extent(step.made.term)
+            elif recipe is not None and step.made.varies:
+                fixed = [place for place, factor in enumerate(step.factors) if not factor.varies]
+                products += repeated_flops(recipe.program, fixed) / 2
+                moved += 2 * itemsize * size * self._extent(step.made.term)
+        held = sum(array.nbytes for array in {id(array): array for array in self._arrays}.values())
+        results = 8 * count * (len(self.variables) + 1)
+        return Needs(products * batches, moved * batches, held + peak + results)
+
+    # -- messages
+
+    def _place(self, xp: Any) -> None:
+        self._xp = xp
+        self._backend = "numpy" if xp is np else "cupy"
+        self._alike = Contractions(self._backend, self._dtype)
+
+    def _extent(self, term: Term) -> int:
+        return math.prod([self._sizes[index] for index in term])
+
+    def _check_messages(self, terms: Sequence[Term]) -> None:
+        """All messages are held at once, beside the operands and the largest product on the way."""
+        itemsize = np.dtype(self._dtype).itemsize
+        elements = sum(map(self._extent, self.tree.terms())) + sum(map(self._extent, terms))
+        # a step may copy both operands before it multiplies them
+        sizes = [self._extent(term) for term in self.tree.terms()]
+        copies = max((sizes[pair.left] + sizes[pair.right] for pair in self.tree.pairs), default=0)
+        needed = (elements + copies) * itemsize
+        limit = device_memory(self._backend)[1] if self._limit is None else self._limit
+        if limit is not None and needed > limit:
+            raise ValueError(
+                f"the messages of this network take {bytes_text(needed)}, more than the "
+                f"{bytes_text(limit)} there are; make its bonds smaller, or give more memory"
+            )
+
+    def _contract_messages(
+        self, terms: Sequence[Term], open_leaves: Sequence[Term], arrays: Sequence[Any]
+    ) -> tuple[list[Any], float]:
+        """The arrays that the script begins with, each at a scale of its own, and the log of the total."""
+        dtype = np.dtype(self._dtype)
+        exponent = 0
+        opened, messages = [], []
+
+        def contracted(parts: Sequence[Term], output: Term, operands: Sequence[Any]) -> tuple[Any, int]:
+            mantissa, taken = self._alike.contract(parts, output, self._sizes, operands)
+            return mantissa, int(taken)
+
+        for term, left, outer, array in zip(terms, open_leaves, self.tree.leaves, arrays, strict=True):
+            # also where nothing is summed: this brings an array of any scale near 1
+            mantissa, taken = contracted([term], left, [self._xp.asarray(array, dtype=dtype)])
+            exponent += taken
+            opened.append(mantissa)
+            if left != outer:
+                mantissa, taken = contracted([left], outer, [mantissa])
+                exponent += taken
+            messages.append(mantissa)
+        numbered = self.tree.terms()
+        with shown(None, len(self.tree.pairs), "messages") as tell:
+            for step, pair in enumerate(self.tree.pairs):
+                both = (pair.left, pair.right)
+                parts = [numbered[number] for number in both]
+                mantissa, taken = contracted(parts, pair.term, [messages[number] for number in both])
+                exponent += taken
+                messages.append(mantissa)
+                tell(step + 1, len(self.tree.pairs))
+        total = complex(to_host(messages[-1]))
+        # a sum that cancels keeps no phase
+        sound = total.real > 0 and abs(total.imag) < total.real
+        log_total = math.log(total.real) + exponent * math.log(2.0) if sound else -math.inf
+        return [*opened, *messages], log_total
+
+    # -- drawing
+
+    def _lifetimes(self) -> list[list[int]]:
+        """The slots that are done with after each step."""
+        seen: set[int] = set()
+        done: list[list[int]] = []
+        for step in reversed(self._script.steps):
+            used = [step.weights] if isinstance(step, Draw) else []
+            used = list(step.factors) if isinstance(step, Contract) else used
+            last = [factor.slot for factor in used if factor.varies and factor.slot not in seen]
+            seen.update(last)
+            done.append(list(dict.fromkeys(last)))
+        done.reverse()
+        return done
+
+    def _recipe(self, step: Contract, size: int) -> Recipe:
+        varying = [place for place, factor in enumerate(step.factors) if factor.varies]
+        terms = [factor.term for factor in step.factors]
+        return self._alike.recipe(terms, step.made.term, self._sizes, varying, size)
+
+    def _measured(self, size: int) -> tuple[list[Recipe | None], int]:
+        """(what each step contracts, bytes held at the worst moment) for a batch of this size."""
+        itemsize = np.dtype(self._dtype).itemsize
+        recipes: list[Recipe | None] = []
+        alive: dict[int, int] = {}
+        peak = fixed = 0
+        for step, done in zip(self._script.steps, self._last_use, strict=True):
+            recipe, beside = None, 0
+            if isinstance(step, Draw):
+                beside = size * 8 * 4 * self._sizes[step.variable]
+            else:
+                held = itemsize * self._extent(step.made.term)
+                if isinstance(step, Contract):
+                    recipe = self._recipe(step, size)
+                    fixed += 0 if step.made.varies else held
+                    beside = recipe.peak_bytes
+                if step.made.varies:
+                    alive[step.made.slot] = size * held
+            recipes.append(recipe)
+            peak = max(peak, sum(alive.values()) + beside)
+            for slot in done:
+                alive.pop(slot)
+        return recipes, peak + fixed + size * len(self.variables) * 16
+
+    def _fitted(self, count: int) -> tuple[int, list[Recipe | None], int]:
+        """The size of equal batches that fit in memory, with what `_measured` says of it."""
+        free = device_memory(self._backend)[1] if self._limit is None else self._limit
+        limit = free
+        if self._limit is None:
+            limit = HOST_BYTES if self._xp is np or free is None else int(SHARE * free)
+        assert limit is not None
+        size = count
+        while True:
+            recipes, peak = self._measured(size)
+            if peak <= limit or size == 1:
+                break
+            size = max(1, min(size - 1, int(size * limit / peak)))
+        if free is not None and peak > free:
+            raise ValueError(
+                f"drawing one sample takes {bytes_text(peak)}, more than the {bytes_text(free)} there are; "
+                "make the network's bonds smaller, or give more memory"
+            )
+        equal = math.ceil(count / math.ceil(count / size))
+        if equal < size:
+            recipes, peak = self._measured(equal)
+        return equal, recipes, peak
+
+    def _bind(self, count: int) -> tuple[int, list["_Bound"]]:
+        """The script bound to its arrays, for the batches of `count` samples."""
+        size, recipes, _ = self._fitted(count)
+        if self._bound is not None and self._bound[0] == size:
+            return self._bound
+        fixed = {factor.slot: array for factor, array in zip(self._script.given, self._arrays, strict=True)}
+        columns = {variable: column for column, variable in enumerate(self.variables)}
+        bound: list[_Bound] = []
+        for step, recipe, done in zip(self._script.steps, recipes, self._last_use, strict=True):
+            if isinstance(step, Draw):
+                array = None if step.weights.varies else fixed[step.weights.slot]
+                bound.append(_Drawing(step.weights.slot, array, columns[step.variable], done))
+            elif isinstance(step, Pick):
+                axes = [step.source.term.index(variable) for variable in step.variables]
+                array = self._xp.moveaxis(fixed[step.source.slot], axes, list(range(len(axes))))
+                chosen = [columns[variable] for variable in step.variables]
+                bound.append(_Picking(step.made.slot, array, chosen, done))
+            else:
+                assert recipe is not None
+                constants = {
+                    place: fixed[factor.slot]
+                    for place, factor in enumerate(step.factors)
+                    if not factor.varies
+                }
+                expression = self._alike.expression(recipe, constants)
+                if step.made.varies:
+                    varying = [factor.slot for factor in step.factors if factor.varies]
+                    bound.append(_Contracting(step.made.slot, expression.part, varying, done))
+                else:
+                    fixed[step.made.slot] = expression.part([])[0]  # only ratios matter
+        self._bound = size, bound
+        return self._bound
+
+    def _run(
+        self, bound: Sequence["_Bound"], uniforms: np.ndarray, done: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One batch: (values, their log-probabilities)."""
+        xp = self._xp
+        size = len(uniforms)
+        arrays: dict[int, Any] = {}
+        chosen: list[Any] = [None] * len(self.variables)
+        logs = xp.zeros(size)
+        sound = xp.ones(size, dtype=bool)
+        each = xp.arange(size)
+        for number, step in enumerate(bound):
+            if isinstance(step, _Contracting):
+                # every sample at a scale of its own, of which nothing but ratios is asked
+                arrays[step.made] = step.contract([arrays[slot] for slot in step.slots])[0]
+            elif isinstance(step, _Picking):
+                arrays[step.made] = step.array[tuple(chosen[column] for column in step.columns)]
+            else:
+                weights = arrays[step.slot] if step.array is None else step.array
+                weights, total = _probabilities(weights, size, xp)
+                sound = sound & (total > 0)
+                column = draw(weights, xp.asarray(uniforms[:, step.column]))
+                chosen[step.column] = column
+                total = xp.where(total > 0, total, xp.ones_like(total))
+                logs = logs + xp.log(xp.maximum(weights[each, column], np.finfo(float).tiny) / total)
+            for slot in step.done:
+                del arrays[slot]
+            done(number + 1)
+        if not bool(sound.all()):
+            raise FloatingPointError(
+                f"{int((~to_host(sound)).sum())} of {size} samples lost all probability to rounding; hold "
+                "the network in double precision"
+            )
+        return np.stack([to_host(column) for column in chosen], axis=1), to_host(logs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Contracting:
+    made: int
+    contract: Callable[[Sequence[Any]], tuple[Any, Any]]
+    slots: list[int]
+    done: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Picking:
+    made: int
+    array: Any  # the axes of the variables first
+    columns: list[int]
+    done: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    slot: int
+    array: Any  # weights that are the same for all samples, or None
+    column: int
+    done: list[int]
+
+
+_Bound = _Contracting | _Picking | _Drawing
+
+
+def _probabilities(weights: Any, size: int, xp: Any) -> tuple[Any, Any]:
+    """(weights free of rounding noise, their sums), float64 of shapes (size, K) and (size,)."""
+    noise = float(np.finfo(weights.dtype).eps)
+    weights = xp.broadcast_to(weights.real.astype(np.float64), (size, weights.shape[-1]))
+    # what lies below rounding is nothing: it may be of either sign
+    floor = noise * weights.max(axis=1, keepdims=True)
+    weights = xp.where(weights > floor, weights, 0.0)
+    return weights, weights.sum(axis=1)

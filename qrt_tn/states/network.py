@@ -1,0 +1,272 @@
+"""States held as any tensor network: trees, grids, chains with long-range bonds, circuits of qudit gates."""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import quimb.tensor as qtn
+
+from engine.backends import array_module, namespace, resolve, to_host
+from engine.conditionals import Sampler
+from engine.picked import Picked
+from engine.planning import plan
+from engine.scaled import Scaled
+from engine.structure import common_dtype, read_structure
+from qrt_tn.field import check_prime, fourier_matrix
+from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
+
+Inds = tuple[Hashable, ...]
+_COMPLEX = 4  # real multiply-adds of a complex one
+
+
+class NetworkState(State):
+    """A state whose f is a tensor network; `from_network` checks one and makes it.
+
+    The Fourier matrix is applied to the tensor that holds a site's index; where several hold it, it becomes a
+    tensor of its own. Amplitudes then pick values of u (`engine.picked`); samples are drawn from the network
+    <f^|f^>, in which both halves share every u_i (`engine.conditionals`).
+
+    Args:
+        terms: the indices of every tensor.
+        arrays: the tensors of f, all of one floating dtype.
+        sites: the index of every site, all of extent P.
+        class_index: the index that carries a class, or None.
+        memory_limit: bytes that contracting <f|f> may take; left out, what is free.
+
+    Attributes:
+        sampler: draws u, and holds the messages that took the norm.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Inds],
+        arrays: Sequence[Any],
+        sites: Sequence[str],
+        class_index: str | None = None,
+        *,
+        memory_limit: int | None = None,
+    ) -> None:
+        extents = {
+            index: extent
+            for term, array in zip(terms, arrays, strict=True)
+            for index, extent in zip(term, array.shape, strict=True)
+        }
+        self.modulus = extents[sites[0]]
+        self.dim = len(sites)
+        self.vector = class_index is not None
+        self.outputs = 1 if class_index is None else extents[class_index]
+        self._terms, self._arrays = list(terms), list(arrays)
+        self._sites, self._class = tuple(sites), class_index
+        self._shared = frozenset(sites) if class_index is None else frozenset((*sites, class_index))
+        self._backend = "numpy" if array_module(arrays[0]) is np else "cupy"
+        # every tensor at a scale near 1, so that single precision holds products of them
+        self._peaks = [float(abs(array).max()) for array in arrays]
+        if min(self._peaks) == 0:
+            raise ValueError("the state is zero everywhere; a state needs a norm")
+        self._ket_terms, self._ket = self._spectral()
+        self._bra_terms = [tuple(self._bra(index) for index in term) for term in self._ket_terms]
+        pairs = zip(self._ket_terms + self._bra_terms, self._ket + self._ket, strict=True)
+        self._sizes = {
+            index: extent for term, array in pairs for index, extent in zip(term, array.shape, strict=True)
+        }
+        closed = [*self._ket_terms, *self._bra_terms]
+        self._path = plan((closed, (), self._sizes), dtype=self._ket[0].dtype).path
+        self.sampler = Sampler(
+            closed, self._sizes, self._closed(), self._sites, path=self._path, memory_limit=memory_limit
+        )
+        self._log_scale = self.sampler.log_total / 2  # of the tensors at their scale near 1
+        if self._log_scale == -np.inf:
+            raise ValueError("the state is zero everywhere, or cancels to rounding; a state needs a norm")
+        self.log_norm = self._log_scale + math.fsum(map(math.log, self._peaks))
+        self._amplitudes: Picked | None = None
+        self._marginals: tuple[tuple[int, ...], Picked] | None = None
+
+    def on(self, backend: str) -> "NetworkState":
+        """A copy whose arrays live on a backend; it contracts amplitudes, samples are drawn on its device."""
+        name = resolve(backend)
+        if name == self._backend:
+            return self
+        xp = namespace(name)
+        moved = copy.copy(self)
+        moved._backend = name
+        if array_module(self._ket[0]) is not xp:
+            moved._ket = [xp.asarray(to_host(array)) for array in self._ket]
+            moved.sampler = self.sampler.on("numpy" if xp is np else "cupy")
+        moved._amplitudes = None if self._amplitudes is None else self._amplitudes.on(name)
+        moved._marginals = None
+        return moved
+
+    def network(self) -> qtn.TensorNetwork:
+        """The given tensors, normalised; outer indices x0 .. x{D-1} and c, inner ones k0, k1, ..."""
+        outer = {site: (site_index(place), self.modulus) for place, site in enumerate(self._sites)}
+        if self._class is not None:
+            outer[self._class] = (CLASS_INDEX, self.outputs)
+        holders = Counter(index for term in self._terms for index in term)
+        names: dict[Hashable, str] = {
+            index: name for index, (name, _) in outer.items() if holders[index] == 1
+        }
+        for index in holders:
+            names.setdefault(index, f"k{len(names)}")
+        # shared out, since the norm of the whole may lie far outside floating point
+        share = math.exp(-self._log_scale / len(self._arrays))
+        tensors = [
+            qtn.Tensor(to_host(array) / peak * share, [names[index] for index in term], tags=["F"])
+            for term, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True)
+        ]
+        for index, (name, extent) in outer.items():
+            if holders[index] > 1:
+                # an outer index is on one tensor
+                copy_tensor = np.eye(extent, dtype=tensors[0].data.dtype)
+                tensors.append(qtn.Tensor(copy_tensor, [names[index], name], tags=["F"]))
+        return qtn.TensorNetwork(tensors)
+
+    def _spectral(self) -> tuple[list[Inds], list[Any]]:
+        """The tensors of f^, complex, at a scale near 1: (their indices, arrays). Sites come first."""
+        xp = array_module(self._arrays[0])
+        dtype = np.result_type(self._arrays[0].dtype, np.complex64)
+        matrix = xp.asarray(fourier_matrix(self.modulus).astype(dtype))
+        holders = Counter(index for term in self._terms for index in term)
+        terms: list[Inds] = []
+        made = []
+        for given, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True):
+            term: Inds = given
+            spectral = (array / peak).astype(dtype)
+            for site in [index for index in given if index in self._sites]:
+                axis = term.index(site)
+                if holders[site] > 1:
+                    term = (*term[:axis], ("x", site), *term[axis + 1 :])
+                else:
+                    spectral = xp.tensordot(matrix, spectral, axes=((1,), (axis,)))
+                    term = (site, *term[:axis], *term[axis + 1 :])
+            terms.append(term)
+            made.append(xp.ascontiguousarray(spectral))
+        for site in self._sites:
+            if holders[site] > 1:
+                # what several tensors hold is x_i, summed with a Fourier matrix of its own
+                terms.append((site, ("x", site)))
+                made.append(matrix)
+        return terms, made
+
+    def _bra(self, index: Hashable) -> Hashable:
+        """The name in the conjugate of f^; what both halves of <f^|f^> share keeps its own."""
+        return index if index in self._shared else ("bra", index)
+
+    def _closed(self) -> list[Any]:
+        return [*self._ket, *(array.conj() for array in self._ket)]
+
+    def _picked(self) -> Picked:
+        """What gives amplitudes; made once they are asked for, since it takes a search for a path."""
+        if self._amplitudes is None:
+            output = () if self._class is None else (self._class,)
+            self._amplitudes = Picked(
+                self._ket_terms, output, self._sizes, self._ket, self._sites, backend=self._backend
+            )
+        return self._amplitudes
+
+    def _spectrum(self, u: np.ndarray) -> Scaled:
+        values = self._picked()(u)
+        mantissa = values.mantissa.reshape(len(u), self.outputs)
+        return Scaled(mantissa, values.log_scale.reshape(len(u), 1) - self._log_scale)
+
+    def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return self.sampler.sample(count, rng)[0]
+
+    def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        key = tuple(coordinates.tolist())
+        if self._marginals is None or self._marginals[0] != key:
+            picked = Picked(
+                [*self._ket_terms, *self._bra_terms],
+                (),
+                self._sizes,
+                self._closed(),
+                [self._sites[coordinate] for coordinate in key],
+                path=self._path,
+                backend=self._backend,
+            )
+            self._marginals = key, picked
+        values = self._marginals[1](u)
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.maximum(values.mantissa.real, 0).astype(np.float64))
+        return logs + values.log_scale - 2 * self._log_scale
+
+    def _drawing(self, count: int, harmonics: int) -> Work:
+        drawn = self.sampler.needs(count)
+        picked = self._picked()
+        elements = count * harmonics
+        products = drawn.multiply_adds + picked.multiply_adds(elements)
+        # gathered, then read by a product that is no larger
+        moved = drawn.moved + 4.0 * elements * picked.gathered_bytes
+        results = 8.0 * count * (self.dim + 2) + 16.0 * elements * self.outputs
+        _, recipe = picked.fitted(elements)
+        held = 2.0 * sum(array.nbytes for array in self._ket)
+        memory = held + max(drawn.memory, results + recipe.peak_bytes)
+        return Work(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
+
+
+def from_network(
+    network: qtn.TensorNetwork,
+    site_inds: Sequence[str],
+    *,
+    class_index: str | None = None,
+    memory_limit: int | None = None,
+) -> NetworkState:
+    """The state f(x) = the network's value at x, whatever its shape.
+
+    Args:
+        network: a quimb network, such as `Circuit(...).psi`; single or double precision, which the state
+            keeps, real or complex. Indices inside may be on any number of tensors.
+        site_inds: the D indices of x, in order, all of extent P; an index may be on any number of tensors.
+        class_index: the index of a vector output.
+        memory_limit: bytes that contracting <f|f> may take; left out, what is free.
+
+    Raises:
+        ValueError: no network, unknown, repeated or missing indices, extents that differ or are composite,
+            NaN, mixed precisions, a state that is zero, or a contraction that does not fit in memory.
+    """
+    if isinstance(network, qtn.Tensor):
+        network = qtn.TensorNetwork([network])
+    if not isinstance(network, qtn.TensorNetwork):
+        raise ValueError(f"network is a {type(network).__name__}; give a quimb TensorNetwork")
+    terms, _, sizes = read_structure(network, output_inds=())
+    sites = [site_inds] if isinstance(site_inds, str) else list(site_inds)
+    _check_indices(terms, sizes, sites, class_index)
+    xp = array_module(network.tensors[0].data)
+    arrays = [xp.asarray(tensor.data) for tensor in network.tensors]
+    dtype = common_dtype([array.dtype for array in arrays])
+    for term, array in zip(terms, arrays, strict=True):
+        if not bool(xp.isfinite(array).all()):
+            raise ValueError(f"the tensor with indices {term} holds a NaN or an infinity")
+    copies = [array.astype(dtype) for array in arrays]
+    return NetworkState(terms, copies, sites, class_index, memory_limit=memory_limit)
+
+
+def _check_indices(
+    terms: Sequence[Inds], sizes: dict[Any, int], sites: list[str], class_index: str | None
+) -> None:
+    holders = Counter(index for term in terms for index in term)
+    outer = [index for index, count in holders.items() if count == 1]
+    if not sites:
+        raise ValueError(f"site_inds is empty; name the index of every site, such as {outer[:3]}")
+    for index in [*sites, *([] if class_index is None else [class_index])]:
+        if index not in holders:
+            raise ValueError(f"index {index!r} is on no tensor; the network's outer indices are {outer}")
+    named = Counter(sites)
+    if class_index is not None:
+        named[class_index] += 1
+    for index, count in named.items():
+        if count > 1:
+            raise ValueError(f"index {index!r} is named twice; each site and the class have one of their own")
+    extra = [index for index in outer if index not in named]
+    if extra:
+        raise ValueError(
+            f"outer indices {extra} are neither sites nor the class; name them in site_inds, or sum them"
+        )
+    modulus = check_prime(sizes[sites[0]])
+    for site in sites:
+        if sizes[site] != modulus:
+            raise ValueError(
+                f"site index {site!r} has extent {sizes[site]}, {sites[0]!r} has {modulus}; all must be P"
+            )
