@@ -150,6 +150,27 @@ def bench_engine(
     print(f"written: {folder}")
 
 
+@bench.command("states")
+def bench_states(
+    nodes: Annotated[int, typer.Option(help="how many nodes are drawn from each state")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(help="output folder; left out: runs/bench-states-<time>")
+    ] = None,
+) -> None:
+    """Time and memory of drawing nodes from D = 100 to 10,000; writes a table, a plot and JSON."""
+    from scaling_studies.benchmarks.sheets import as_rich
+    from scaling_studies.benchmarks.states import report, run
+
+    if nodes < 1:
+        raise ValueError(f"nodes is {nodes}; give at least 1")
+    folder = out or _run_folder("bench-states")
+    result = run.run(folder, run.Sizes(nodes=nodes), _command(), StageTimer())
+    console = Console()
+    for sheet in report.sheets(result):
+        console.print(as_rich(sheet))
+    print(f"written: {folder}")
+
+
 @bench.command("sample-state")
 def bench_sample_state(
     runs: Annotated[int, typer.Option(help="how often each size is timed")] = 7,

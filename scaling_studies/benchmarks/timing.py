@@ -5,7 +5,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from threadpoolctl import threadpool_info
 
 LEAST = 0.004  # seconds; faster calls are repeated within a run, for the clock
 
@@ -66,3 +69,9 @@ def ratios(theirs: Sequence[float], ours: Sequence[float], scale: float = 1.0) -
     """
     found = [scale * their / our for their, our in zip(theirs, ours, strict=True)]
     return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+
+
+def threads() -> dict[str, int]:
+    """Threads of every pool that linear algebra may use."""
+    pools = threadpool_info()
+    return {f"{pool['user_api']}, {Path(pool['filepath']).name}": pool["num_threads"] for pool in pools}

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_info
-
 import engine
 from scaling_studies import provenance
 from scaling_studies.benchmarks.engine import gpu, networks, overhead, quality, report, speed
 from scaling_studies.benchmarks.engine.networks import Case
+from scaling_studies.benchmarks.timing import threads
 from scaling_studies.progress import Stage, StageTimer
 from scaling_studies.store import check_new, whole_folder, write_json
 
@@ -151,7 +150,7 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
         "versions": provenance.versions()
         | {name: one.version for name, one in found.items() if one.available and one.version},
         "machine": {**provenance.machine("numpy"), "load_average": os.getloadavg()[0]},
-        "threads": _threads(),
+        "threads": threads(),
         "devices": {one.backend: asdict(one) for one in (device, card) if one is not None},
         "settings": {
             "optimizers": list(sizes.optimizers),
@@ -171,12 +170,6 @@ def _made(makers: tuple[Maker, ...], stage: Stage) -> Iterator[Case]:
     for make in makers:
         yield make()
         stage.advance()
-
-
-def _threads() -> dict[str, int]:
-    """Threads of every pool that linear algebra may use."""
-    pools = threadpool_info()
-    return {f"{pool['user_api']}, {Path(pool['filepath']).name}": pool["num_threads"] for pool in pools}
 
 
 def _mps(dim: int, modulus: int, bond: int, count: int, opened: int = 0) -> Maker:
