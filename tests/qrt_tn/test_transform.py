@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import quimb.tensor as qtn
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 
 # (P, D): dense sums of P^(2D+1) terms
 SIZES = [(2, 4), (3, 3), (5, 2), (7, 2), (13, 1), (13, 2), (31, 1)]
-KINDS = ["dense", "samples", "smoothed", "mps"]
+KINDS = ["dense", "samples", "smoothed", "mps", "ridges", "network"]
 
 
 def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None):
@@ -22,6 +23,33 @@ def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None)
     elif kind == "mps":
         cores = oracle.random_cores(rng, modulus, dim, 3, complex_values=complex_values)
         state, f = states.from_mps(cores), oracle.expanded(cores)
+    elif kind == "ridges":
+        a, b = rng.integers(modulus, size=(6, dim)), rng.integers(modulus, size=6)
+        a[1] = (2 * a[0]) % modulus  # two on one line
+        coefficients = draw((6,) if classes is None else (6, classes))
+        ridgelet = Ridgelet("relu", modulus)
+        state = states.from_ridges(a, b, coefficients, ridgelet)
+        points = oracle.grid(modulus, dim)
+        f = ridgelet.values[(points @ a.T - b) % modulus] @ coefficients
+        f = f.reshape((modulus,) * dim + f.shape[1:])
+    elif kind == "network":
+        # a ring: bonds of 2 between neighbours, the last site and the first among them
+        ring = [
+            draw((2, modulus, 2) if classes is None or site else (2, modulus, 2, classes))
+            for site in range(dim)
+        ]
+        inds = [[f"r{site}", f"s{site}", f"r{(site + 1) % dim}"] for site in range(dim)]
+        if classes is not None:
+            inds[0].append("label")
+        if dim == 1:
+            ring, inds = [np.trace(ring[0], axis1=0, axis2=2)], [inds[0][1:2] + inds[0][3:]]
+        network = qtn.TensorNetwork(
+            [qtn.Tensor(data, inds=names) for data, names in zip(ring, inds, strict=True)]
+        )
+        sites = [f"s{site}" for site in range(dim)]
+        outer = sites + (["label"] if classes is not None else [])
+        state = states.from_network(network, sites, class_index=None if classes is None else "label")
+        f = network.contract(all, output_inds=outer, preserve_tensor=True).transpose(*outer).data
     else:
         count = min(modulus**dim, 11)
         points = oracle.grid(modulus, dim)[rng.permutation(modulus**dim)[:count]]
@@ -42,6 +70,7 @@ CASES = [(kind, False, None) for kind in KINDS]
 CASES += [(kind, True, None) for kind in KINDS]
 CASES += [(kind, complex_values, 3) for kind in ("samples", "smoothed") for complex_values in (False, True)]
 CASES += [("samples", False, 1), ("smoothed", False, 1)]
+CASES += [(kind, False, 3) for kind in ("ridges", "network")]
 
 
 def identify(case):
