@@ -11,6 +11,7 @@ import numpy as np
 from engine.alike import Contractions
 from engine.backends import array_module, device_memory, namespace, to_host
 from engine.batches import HOST_BYTES, SHARE
+from engine.beliefs import beliefs
 from engine.cost import repeated_flops
 from engine.drawing import draw
 from engine.paths import find_path
@@ -99,6 +100,7 @@ class Sampler:
         self._script = write_script(self.tree, open_leaves, own)
         self._last_use = self._lifetimes()
         self._arrays, self.log_total = self._contract_messages(terms, open_leaves, arrays)
+        self._beliefs: list[np.ndarray] | None = None
         self._bound: tuple[int, list[_Bound]] | None = None
 
     def on(self, backend: str) -> "Sampler":
@@ -128,8 +130,7 @@ class Sampler:
             ValueError: the network's sum is not positive, or not even one sample fits in memory.
             FloatingPointError: a row whose probability was lost in rounding.
         """
-        if self.log_total == -np.inf:
-            raise ValueError("the network's sum is zero or lost in rounding; there is nothing to draw from")
+        self._check_total()
         size, bound = self._bind(count)
         values = np.empty((count, len(self.variables)), dtype=np.int64)
         log_probability = np.empty(count)
@@ -147,6 +148,22 @@ class Sampler:
                 values[rows] = drawn[: rows.stop - start]
                 log_probability[rows] = logs[: rows.stop - start]
         return values, log_probability
+
+    def marginals(self) -> list[np.ndarray]:
+        """The probabilities of every variable alone, float64, in the order of the variables.
+
+        Raises:
+            ValueError: the network's sum is not positive.
+        """
+        self._check_total()
+        if self._beliefs is None:
+            leaves = len(self.tree.leaves)
+            opened, messages = self._arrays[:leaves], self._arrays[leaves:]
+            terms = [factor.term for factor in self._script.given[:leaves]]
+            found = beliefs(self.tree, messages, terms, opened, self.variables, self._sizes, self._alike)
+            weights = [_probabilities(found[variable][None], 1, self._xp)[0] for variable in self.variables]
+            self._beliefs = [to_host(row[0] / row[0].sum()) for row in weights]
+        return self._beliefs
 
     def needs(self, count: int) -> Needs:
         """What drawing `count` samples takes, messages included."""
@@ -166,6 +183,10 @@ class Sampler:
         held = sum(array.nbytes for array in {id(array): array for array in self._arrays}.values())
         results = 8 * count * (len(self.variables) + 1)
         return Needs(products * batches, moved * batches, held + peak + results)
+
+    def _check_total(self) -> None:
+        if self.log_total == -np.inf:
+            raise ValueError("the network's sum is zero or lost in rounding; there is nothing to draw from")
 
     # -- messages
 

@@ -22,6 +22,7 @@ from engine.structure import Index, Term, common_dtype, read_structure
 from engine.tree import Path
 
 _USUAL = 64  # elements for which a path is looked for: what all share then costs little
+_WORTH_A_SEARCH = 10**7  # operations of an element; below, a better path saves less than its search takes
 
 
 class Picked:
@@ -36,7 +37,8 @@ class Picked:
         sizes: the extent of every index.
         arrays: one for each tensor; NumPy's, or the backend's own.
         picked: the indices that elements fix; each on at least one tensor.
-        path: a linear path; left out, one is looked for.
+        path: a linear path to take, unless an element costs so much by it that another is looked for; left
+            out, one always is.
         backend: as `engine.plan.Plan.execute`.
         memory_limit: bytes for one batch; left out, as `engine.batches.execute_many`.
 
@@ -80,10 +82,14 @@ class Picked:
             left.append((ELEMENT, *rest) if axes else rest)
         extents = {**sizes, ELEMENT: _USUAL}
         whole = (ELEMENT, *kept)
-        if path is None:
-            path = plan((left, whole, extents), dtype=self._dtype, batch_inds=(ELEMENT,)).path
-        steps = tuple(tuple(step) for step in path)
-        self._recipe = Recipe(tuple(left), whole, extents, steps, (), self._dtype, batch=(ELEMENT,))
+        found = None
+        if path is not None:
+            steps = tuple(tuple(step) for step in path)
+            found = Recipe(tuple(left), whole, extents, steps, (), self._dtype, batch=(ELEMENT,))
+        if found is None or self._flops(found) > _WORTH_A_SEARCH * _USUAL:
+            searched = plan((left, whole, extents), dtype=self._dtype, batch_inds=(ELEMENT,))
+            found = searched if found is None else min(found, searched, key=self._flops)
+        self._recipe: Recipe = found
         self._on(backend)
 
     def on(self, backend: str) -> "Picked":
@@ -152,8 +158,7 @@ class Picked:
     def multiply_adds(self, count: int) -> float:
         """What contracting so many elements takes, of the arrays' numbers."""
         size, recipe = self.fitted(count)
-        fixed = [number for number, chosen in enumerate(self._chosen) if not chosen]
-        return repeated_flops(recipe.program, fixed) / 2 * math.ceil(count / size)
+        return self._flops(recipe) / 2 * math.ceil(count / size)
 
     @property
     def gathered_bytes(self) -> int:
@@ -171,6 +176,12 @@ class Picked:
         self._arrays = [self._xp.asarray(array) for array in self._arrays]
         self._held = None
         self._fit = None
+
+    def _flops(self, recipe: Recipe) -> int:
+        """Of one batch, once what all share is done."""
+        return repeated_flops(
+            recipe.program, [number for number, chosen in enumerate(self._chosen) if not chosen]
+        )
 
     def _sized(self, size: int) -> Recipe:
         if self._recipe.sizes[ELEMENT] != size:

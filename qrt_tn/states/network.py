@@ -13,8 +13,10 @@ from engine.backends import array_module, namespace, resolve, to_host
 from engine.conditionals import Sampler
 from engine.picked import Picked
 from engine.planning import plan
+from engine.rooted import hung_by, restricted
 from engine.scaled import Scaled
 from engine.structure import common_dtype, read_structure
+from engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier_matrix
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
 
@@ -73,9 +75,9 @@ class NetworkState(State):
             index: extent for term, array in pairs for index, extent in zip(term, array.shape, strict=True)
         }
         closed = [*self._ket_terms, *self._bra_terms]
-        self._path = plan((closed, (), self._sizes), dtype=self._ket[0].dtype).path
+        path = plan((closed, (), self._sizes), dtype=self._ket[0].dtype).path
         self.sampler = Sampler(
-            closed, self._sizes, self._closed(), self._sites, path=self._path, memory_limit=memory_limit
+            closed, self._sizes, self._closed(), self._sites, path=path, memory_limit=memory_limit
         )
         self._log_scale = self.sampler.log_total / 2  # of the tensors at their scale near 1
         if self._log_scale == -np.inf:
@@ -161,8 +163,17 @@ class NetworkState(State):
         """What gives amplitudes; made once they are asked for, since it takes a search for a path."""
         if self._amplitudes is None:
             output = () if self._class is None else (self._class,)
+            # the tree of <f^|f^>, as far as it is f^'s
+            kept = len(self._ket)
+            pairs = restricted(self._pairs(), 2 * kept, kept)
             self._amplitudes = Picked(
-                self._ket_terms, output, self._sizes, self._ket, self._sites, backend=self._backend
+                self._ket_terms,
+                output,
+                self._sizes,
+                self._ket,
+                self._sites,
+                path=linear_path(pairs, kept) or [(0,)],
+                backend=self._backend,
             )
         return self._amplitudes
 
@@ -174,16 +185,26 @@ class NetworkState(State):
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         return self.sampler.sample(count, rng)[0]
 
+    def _pairs(self) -> list[tuple[int, int]]:
+        return [(pair.left, pair.right) for pair in self.sampler.tree.pairs]
+
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
         key = tuple(coordinates.tolist())
+        if len(key) == 1:
+            with np.errstate(divide="ignore"):
+                return np.log(self.sampler.marginals()[key[0]])[u[:, 0]]
         if self._marginals is None or self._marginals[0] != key:
+            # hung by a tensor that is picked, the tree has most of what is not picked below that
+            count = 2 * len(self._ket)
+            leaf = next(place for place, term in enumerate(self._ket_terms) if self._sites[key[0]] in term)
+            path = linear_path(hung_by(self._pairs(), count, leaf), count)
             picked = Picked(
                 [*self._ket_terms, *self._bra_terms],
                 (),
                 self._sizes,
                 self._closed(),
                 [self._sites[coordinate] for coordinate in key],
-                path=self._path,
+                path=path,
                 backend=self._backend,
             )
             self._marginals = key, picked
