@@ -1,7 +1,6 @@
 """Sums, products and inner products of chains of cores."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 

@@ -178,7 +178,7 @@ def _orthonormal_rows(cores: Cores, like: Any, dtype: np.dtype) -> tuple[Cores, 
 
 
 def _absorbed(core: Any, factor: Any) -> Any:
-    """core @ factor in double precision; None where it is zero or cancels to the rounding of the core."""
+    """Core @ factor in double precision; None where it is 0 to the core's rounding."""
     xp = array_module(core)
     wide = xp.tensordot(_double(core), factor, axes=1)
     # the factor has norm 1: what is left at rounding is a state that cancels

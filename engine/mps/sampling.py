@@ -18,23 +18,21 @@ Vectors are columns, (bond, rows), so that element-wise passes run along rows.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from engine.backends import array_module, to_host
 from engine.mps.canonical import Cores
+from engine.mps.threads import threads_for, workers
+from engine.progress import shown
 
 _CACHED = 2**17  # elements of an element-wise pass on the host, so that it stays in L2 (512 KiB in float32)
 _COLUMNS = 512  # rows of the batch that such a pass takes along
 _DEVICE = 2**26  # elements of the same on a device
-_TABLES = 2**24  # real numbers of the tables that are made ahead of the rows (64 MiB in float32)
+_TABLES = 2**21  # real numbers of the tables that are made ahead of the rows (8 MiB in float32)
 _ROWS = 4096  # rows that one thread takes along a segment of sites
-_SHARED = 2**21  # real multiply-adds of a site from which on two threads are worth their meeting
 _NOISE = 64  # weights of a group below so many roundings are not trusted
 
 
@@ -57,23 +55,23 @@ def sample(
     xp = array_module(cores[0])
     sites = np.empty((count, len(cores)), dtype=np.int64)
     log_probability = np.empty(count)
-    threads = _threads(cores, count)
+    threads = threads_for(cores, 4 * count * sum(core.size for core in cores) / len(cores))
     # uniforms of as many rows as there are results in memory anyway, at most 256 MiB at once
     chunk = max(threads, min(count, threads * _ROWS, max(1, 2**25 // len(cores))))
     if xp is not np:
         chunk = min(count, max(1, 2**25 // len(cores)))
-    with _workers(threads) as run:
+    steps = -(-count // chunk) * len(cores)
+    with workers(threads) as run, shown(None, steps, "sites") as progress:
+        done = 0
         for start in range(0, count, chunk):
             rows = slice(start, min(start + chunk, count))
             uniforms = rng.random((rows.stop - rows.start, len(cores)))
-            bounds = np.linspace(0, len(uniforms), threads + 1).astype(int)
-            walks = [
-                _Walk(xp, cores[0].dtype, uniforms[low:high])
-                for low, high in zip(bounds[:-1], bounds[1:], strict=True)
-                if high > low
-            ]
+            parts = [part for part in np.array_split(uniforms, threads) if len(part)]
+            walks = [_Walk(xp, cores[0].dtype, part) for part in parts]
             for segment in _segments(cores, len(uniforms), group):
                 run(_Walk.along, walks, [segment] * len(walks))
+                done += len(segment)
+                progress(done, steps)
             sites[rows] = np.concatenate([walk.sites() for walk in walks])
             log_probability[rows] = np.concatenate([walk.log_probability() for walk in walks])
     return sites, log_probability
@@ -329,7 +327,8 @@ def _segments(cores: Cores, count: int, group: int | None) -> Iterator[list[_Sit
     segment: list[_Site] = []
     held = 0
     for core in cores:
-        site = _site(core, best_group(*core.shape, count, device=device) if group is None else group)
+        left, extent, right = core.shape
+        site = _site(core, best_group(left, extent, right, count, device=device) if group is None else group)
         segment.append(site)
         held += (0 if site.running is None else site.running.size) + count
         if held > _TABLES:
@@ -337,23 +336,3 @@ def _segments(cores: Cores, count: int, group: int | None) -> Iterator[list[_Sit
             segment, held = [], 0
     if segment:
         yield segment
-
-
-def _threads(cores: Cores, count: int) -> int:
-    """How many threads share the rows: as many as the caller lets BLAS have, if there is work for them."""
-    if array_module(cores[0]) is not np:
-        return 1
-    work = 4 * count * sum(core.size for core in cores) / len(cores)
-    if work < _SHARED:
-        return 1
-    return max([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"], default=1)
-
-
-@contextmanager
-def _workers(threads: int) -> Iterator[Any]:
-    """A `map` over threads, with BLAS kept to one thread in each."""
-    if threads == 1:
-        yield lambda work, *arguments: list(map(work, *arguments))
-        return
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        yield lambda work, *arguments: list(pool.map(work, *arguments))

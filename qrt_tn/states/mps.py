@@ -1,6 +1,7 @@
 """Matrix product states, held in the Fourier basis, where they are sampled and evaluated."""
 
 import copy
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,13 @@ import quimb.tensor as qtn
 from engine import mps
 from engine.backends import array_module, namespace, to_host
 from engine.scaled import Scaled
-from qrt_tn.field import check_prime, fourier_matrix
-from qrt_tn.states.base import CLASS_INDEX, State, site_index
+from qrt_tn.field import check_prime, fourier_matrix, inverse_fourier
+from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
+from qrt_tn.states.filters import filter_tables, gaussian_tables
+from qrt_tn.states.harmonics import harmonics as harmonics_of
+
+_BLOCK = 2**22  # profile values of one block of nodes (64 MiB)
 
 
 class MPSState(State):
@@ -26,7 +32,8 @@ class MPSState(State):
         modulus: P.
         vector: whether the first core is the class's.
         log_norm: added to the log-norm that the cores themselves have.
-        truncation_error: ||f - held|| / ||f|| of the compression that made the cores; 0 if none did.
+        truncation_error: ||f - held|| / ||f|| of the compression that made the cores; 0 if none did. For
+            sums and filtered states a bound on it.
         tolerance: what that error was asked to stay below; 0 if nothing was truncated.
 
     Attributes:
@@ -75,13 +82,201 @@ class MPSState(State):
         """The extents of the bonds from left to right."""
         return [int(core.shape[2]) for core in self.cores[:-1]]
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the cores."""
+        return sum(int(core.nbytes) for core in self.cores)
+
     def schmidt_values(self) -> list[np.ndarray]:
         """The Schmidt coefficients at every bond, descending, each list of squared sum 1."""
         return mps.schmidt_values(self.cores)
 
+    def entanglement_entropies(self) -> np.ndarray:
+        """-sum s^2 log s^2 of the Schmidt coefficients s at every bond, in nats."""
+        weights = [values[values > 0] ** 2 for values in self.schmidt_values()]
+        return np.array([float(-(weight * np.log(weight)).sum()) for weight in weights])
+
+    def site_probabilities(self) -> np.ndarray:
+        """The distribution of every u_i by itself, u ~ sum_c |f^_c(u)|^2; float64, shape (D, P)."""
+        result = np.zeros((self.dim, self.modulus))
+        held = mps.site_probabilities(self.cores)[self._first :]
+        for row, support, probabilities in zip(result, self.supports, held, strict=True):
+            row[support] = probabilities
+        return result
+
+    def compressed(self, *, tolerance: float = 0.0, max_bond: int | None = None) -> "MPSState":
+        """The state with its bonds truncated by singular value decomposition.
+
+        Args:
+            tolerance: the largest relative error ||f - compressed|| / ||f|| to aim at, from 0 to below 1.
+            max_bond: the largest bond, whatever the error.
+
+        Returns:
+            A state whose `truncation_error` is the error made, added to what this state had.
+
+        Raises:
+            ValueError: a tolerance or a bond out of range.
+        """
+        if not (isinstance(tolerance, numbers.Real) and 0 <= float(tolerance) < 1):
+            raise ValueError(f"tolerance is {tolerance!r}; give a relative error from 0 to below 1")
+        if max_bond is not None:
+            max_bond = check_count(max_bond, "max_bond")
+        cores, error = mps.compress(self.cores, float(tolerance), max_bond)
+        return self._with(cores, self.supports, self.truncation_error + error, tolerance=float(tolerance))
+
+    def filtered(self, tau: Any) -> "MPSState":
+        """The function whose spectrum is f^(u) prod_i tau_i(u_i); bonds stay as they are.
+
+        Args:
+            tau: the table of all coordinates, shape (P,), or one for each, (D, P); real or complex.
+                Frequencies of value 0 lose their place on the site.
+
+        Raises:
+            ValueError: another shape, NaN, a coordinate whose table is 0 wherever the state has amplitude,
+                or a product that leaves nothing of the state.
+        """
+        tables = filter_tables(tau, self.modulus, self.dim)
+        cores, supports, chosen = list(self.cores[: self._first]), [], []
+        log_peak = 0.0
+        for site, (support, table) in enumerate(zip(self.supports, tables, strict=True)):
+            kept = np.flatnonzero(table[support])
+            if len(kept) == 0:
+                raise ValueError(
+                    f"tau is zero wherever the state has frequencies at coordinate {site}; nothing is left"
+                )
+            peak = np.abs(table).max()
+            log_peak += float(np.log(peak))
+            chosen.append(table[support[kept]] / peak)  # single-precision cores keep their range
+            supports.append(support[kept])
+            core = self.cores[self._first + site]
+            cores.append(core if len(kept) == len(support) else core[:, array_module(core).asarray(kept)])
+        cores[self._first :] = mps.filtered(cores[self._first :], chosen)
+        try:
+            state = self._with(cores, supports, 0.0, log_scale=log_peak)
+        except ValueError as error:
+            raise ValueError("the filter leaves nothing of the state; widen it") from error
+        # an error may lie where the filter is largest
+        with np.errstate(over="ignore"):
+            state.truncation_error = self.truncation_error * float(
+                np.exp(self.log_norm + log_peak - state.log_norm)
+            )
+        return state
+
+    def smoothed(self, width: Any) -> "MPSState":
+        """The function filtered by tau_i(u) = exp(-u^2 / (2 w_i^2)), u its centred representative.
+
+        Args:
+            width: w for all coordinates, or one for each, shape (D,).
+
+        Raises:
+            ValueError: a width that is not positive and finite.
+        """
+        return self.filtered(gaussian_tables(width, self.modulus, self.dim))
+
+    def inner(self, other: "MPSState") -> Scaled:
+        """<f|g> = sum_x conj f(x) g(x) of both functions with the norms they have, summed over classes.
+
+        Returns:
+            Scaled of shape ().
+
+        Raises:
+            ValueError: states of different modulus, dimension or classes.
+        """
+        bra, ket, _ = self._aligned(other)
+        found = mps.inner(bra, ket)
+        return Scaled(to_host(found.mantissa), to_host(found.log_scale) + self.log_norm + other.log_norm)
+
+    def __add__(self, other: "MPSState") -> "MPSState":
+        if not isinstance(other, MPSState):
+            return NotImplemented
+        left, right, supports = self._aligned(other)
+        scale = max(self.log_norm, other.log_norm)
+        shares = [float(np.exp(state.log_norm - scale)) for state in (self, other)]
+        cores = mps.add(mps.scaled(left, shares[0]), mps.scaled(right, shares[1]))
+        try:
+            state = self._with(cores, supports, 0.0, log_scale=scale - self.log_norm)
+        except ValueError as error:
+            raise ValueError("the sum of the states is zero; a state needs a norm") from error
+        lost = shares[0] * self.truncation_error + shares[1] * other.truncation_error
+        state.truncation_error = lost * float(np.exp(min(scale - state.log_norm, 700.0))) if lost else 0.0
+        return state
+
+    def __mul__(self, number: complex) -> "MPSState":
+        if isinstance(number, bool) or not isinstance(number, numbers.Number):
+            return NotImplemented
+        value = complex(number)
+        size = abs(value)
+        if size == 0 or not np.isfinite(size):
+            raise ValueError(f"a state times {number!r} has no norm; give a finite number other than 0")
+        state = copy.copy(self)
+        state.log_norm = self.log_norm + float(np.log(size))
+        phase = value / size
+        if phase != 1:
+            state.cores = mps.scaled(self.cores, phase.real if phase.imag == 0 else phase)
+        return state
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "MPSState":
+        return self * -1
+
+    def __sub__(self, other: "MPSState") -> "MPSState":
+        return self + (-other) if isinstance(other, MPSState) else NotImplemented
+
+    @property
+    def _first(self) -> int:
+        """The place of the first coordinate's core."""
+        return 1 if self.vector else 0
+
+    def _with(
+        self,
+        cores: mps.Cores,
+        supports: Sequence[np.ndarray],
+        truncation_error: float,
+        *,
+        tolerance: float | None = None,
+        log_scale: float = 0.0,
+    ) -> "MPSState":
+        """A state of other cores, whose values this one's norm and exp(log_scale) multiply."""
+        return MPSState(
+            cores,
+            supports,
+            self.modulus,
+            vector=self.vector,
+            log_norm=self.log_norm + log_scale,
+            truncation_error=truncation_error,
+            tolerance=self.tolerance if tolerance is None else tolerance,
+        )
+
+    def _aligned(self, other: "MPSState") -> tuple[mps.Cores, mps.Cores, list[np.ndarray]]:
+        """Both states' cores with a place for every frequency that either keeps, and these frequencies."""
+        if not isinstance(other, MPSState):
+            raise ValueError(f"the other state is a {type(other).__name__}; give a matrix product state")
+        for name in ("modulus", "dim", "outputs", "vector"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(
+                    f"the states differ in {name}: {getattr(self, name)} and {getattr(other, name)}"
+                )
+        if array_module(self.cores[0]) is not array_module(other.cores[0]):
+            raise ValueError("one state lives on a device and the other on the host; move one with .on(...)")
+        supports = [np.union1d(a, b) for a, b in zip(self.supports, other.supports, strict=True)]
+        return self._padded(supports), other._padded(supports), supports
+
+    def _padded(self, supports: Sequence[np.ndarray]) -> mps.Cores:
+        """Cores with places for more frequencies, of amplitude 0 where this state does not keep them."""
+        xp = array_module(self.cores[0])
+        result = list(self.cores[: self._first])
+        for core, own, wanted in zip(self.cores[self._first :], self.supports, supports, strict=True):
+            if len(own) < len(wanted):
+                wide = xp.zeros((core.shape[0], len(wanted), core.shape[2]), dtype=core.dtype)
+                wide[:, xp.asarray(np.searchsorted(wanted, own))] = core
+                core = wide  # noqa: PLW2901
+            result.append(core)
+        return result
+
     def network(self) -> qtn.TensorNetwork:
         """A chain of D tensors in the position basis, the class index on the first for a vector output."""
-        first = 1 if self.vector else 0
+        first = self._first
         matrix = fourier_matrix(self.modulus).conj()  # F_1 is symmetric, so its adjoint is its conjugate
         tensors = []
         for site, support in enumerate(self.supports):
@@ -98,6 +293,23 @@ class MPSState(State):
             tensors.append(qtn.Tensor(core, inds=inds, tags=["F", f"F{site}"]))
         return qtn.TensorNetwork(tensors)
 
+    def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
+        """R[f](a, b) for every b; see the base class. Harmonics of one a share their work."""
+        rows = max(1, _BLOCK // (self.modulus * self.outputs))
+        return joined([self._profiles(a[start : start + rows], ridgelet) for start in range(0, len(a), rows)])
+
+    def _profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
+        v = np.flatnonzero(ridgelet.spectrum)
+        everywhere = all(len(support) == self.modulus for support in self.supports)
+        values = harmonics_of(self.cores[self._first :], None if everywhere else self._places, a, v)
+        mantissa = values.mantissa.astype(np.complex128)
+        if self.vector:
+            mantissa = mantissa @ to_host(self.cores[0])[0].T
+        lines = Scaled(mantissa, values.log_scale).rescaled((1, 2))
+        spectra = np.zeros((len(a), self.modulus, self.outputs), dtype=np.complex128)
+        spectra[:, v] = lines.mantissa * ridgelet.spectrum[v].conj()[None, :, None]
+        return Scaled(inverse_fourier(spectra, axis=1), lines.log_scale)
+
     def _spectrum(self, u: np.ndarray) -> Scaled:
         places = self._places[np.arange(self.dim), u]
         held = np.flatnonzero((places >= 0).all(axis=1))
@@ -105,8 +317,7 @@ class MPSState(State):
         mantissa = xp.zeros((len(u), self.outputs), dtype=self.cores[0].dtype)
         log_scale = xp.zeros((len(u), 1))
         if len(held):
-            first = 1 if self.vector else 0
-            vectors = mps.right_vectors(self.cores[first:], places[held])
+            vectors = mps.right_vectors(self.cores[self._first :], places[held])
             mantissa[held] = vectors.mantissa @ self.cores[0][0].T if self.vector else vectors.mantissa
             log_scale[held] = vectors.log_scale
         return Scaled(to_host(mantissa), to_host(log_scale))
@@ -116,6 +327,38 @@ class MPSState(State):
         places = sites[:, 1:] if self.vector else sites
         return np.stack(
             [support[column] for support, column in zip(self.supports, places.T, strict=True)], axis=1
+        )
+
+    def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        places = self._places[coordinates, u]
+        return mps.log_marginals(self.cores, coordinates + self._first, places)
+
+    def _drawing(self, count: int, harmonics: int) -> Work:
+        cores = self.cores
+        device = array_module(cores[0]) is not np
+        sampling = moved = 0.0
+        for core in cores:
+            left, extent, right = core.shape
+            group = mps.best_group(left, extent, right, count, device=device)
+            branches = left * right * min(group, extent)
+            sampling += 4 * branches
+            moved += 3 * right * min(group, extent)
+            if group < extent:
+                sampling += left**2 * -(-extent // group)
+                moved += 2 * left**2
+        # the node's own harmonic lives; of the others, those that no site drops
+        kept = float(np.exp(sum(np.log(len(support) / self.modulus) for support in self.supports)))
+        alive = min(float(harmonics), 1 + harmonics * kept)
+        bonds = [core.shape[0] * core.shape[2] for core in cores]
+        profiles = alive * 4.0 * sum(bonds)
+        passes = alive * 6.0 * sum(core.shape[0] for core in cores)
+        itemsize = cores[0].dtype.itemsize
+        shared = super()._drawing(count, harmonics)
+        return Work(
+            products=count * (sampling + profiles) + shared.products,
+            moved=count * (moved + passes) * itemsize + shared.moved,
+            memory=shared.memory + 20.0 * count * self.dim,
+            dtype=str(cores[0].dtype),
         )
 
 
@@ -138,7 +381,7 @@ def from_mps(cores: Sequence[Any]) -> MPSState:
             )
     xp = array_module(checked[0])
     dtype = np.result_type(checked[0].dtype, np.complex64)
-    matrix = xp.asarray(fourier_matrix(modulus)).astype(dtype)
-    spectral = [xp.matmul(matrix, core) for core in checked]
+    matrix = xp.asarray(fourier_matrix(modulus))  # in double precision: one core at a time is
+    spectral = [xp.matmul(matrix, core).astype(dtype) for core in checked]
     everywhere = np.arange(modulus)
     return MPSState(spectral, [everywhere] * len(spectral), modulus)

@@ -1,0 +1,148 @@
+"""f^(v a) of a matrix product state for many harmonics v of every a, which share their work.
+
+Where a_i != 0, v -> v a_i permutes Z_P: at every site the vectors of one a, one for each v, use each matrix
+A_u exactly once. Held by u instead of v they multiply in P perfect batches, and going to the next site only
+permutes them, by a_i / a_{i+1}. Where sites keep few u, or the ridgelet has few harmonics, most pairs (a, v)
+have no amplitude, which their places tell without arithmetic; the few that are left are evaluated one by one.
+
+Nothing of size N x P x D is formed.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from engine import mps
+from engine.backends import array_module, to_host
+from engine.progress import shown
+from engine.scaled import Scaled
+from qrt_tn.field import inverses
+
+_ELEMENTS = 2**18  # of the vectors of one block of nodes, so that a few such arrays stay in cache (2 MiB)
+_DEVICE = 2**25  # the same on a device (256 MiB)
+_FLOOR = 1e-8  # squared norms below are brought back to 1
+
+
+def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.ndarray) -> Scaled:
+    """Contract a chain from the right at the values v a_i mod P, for every a and every v.
+
+    Args:
+        cores: (left, kept frequencies, right), ending in bond 1, one per coordinate; the first left bond
+            may be open. Matrices no larger than 1 in norm, as canonical ones.
+        places: where a site keeps each frequency, -1 where it does not, shape (D, P); None where all sites
+            keep all.
+        a: int in 0..P-1, shape (N, D).
+        v: the distinct nonzero harmonics, shape (V,).
+
+    Returns:
+        Scaled of shape (N, V, left bond) on the host, log-scales of shape (N, V, 1); 0 where a site does
+        not keep the frequency.
+    """
+    modulus = cores[0].shape[1] if places is None else places.shape[1]
+    together = places is None and 2 * len(v) >= modulus - 1
+    bond = max(max(core.shape[0], core.shape[2]) for core in cores)
+    xp = array_module(cores[0])
+    size = _ELEMENTS if xp is np else _DEVICE
+    rows = max(1, size // ((modulus - 1 if together else len(v)) * bond))
+    starts = range(0, len(a), rows)
+    left = cores[0].shape[0]
+    mantissa = np.empty((len(a), len(v), left), dtype=cores[0].dtype)
+    log_scale = np.empty((len(a), len(v), 1))
+
+    def block(start: int) -> int:
+        part = slice(start, start + rows)
+        columns = np.ascontiguousarray(a[part].T)
+        if together:
+            values = _all_harmonics(cores, columns, v, modulus)
+        else:
+            values = _each_pair(cores, places, columns, v, modulus)
+        mantissa[part], log_scale[part] = values.mantissa, values.log_scale
+        return min(rows, len(a) - start)
+
+    work = 4.0 * min(rows, len(a)) * modulus * bond**2
+    threads = min(mps.threads_for(cores, work), len(starts))
+    with mps.workers(threads) as run, shown(None, len(a), "profiles") as progress:
+        done = 0
+        for first in range(0, len(starts), threads):
+            done += sum(run(block, starts[first : first + threads]))
+            progress(done, len(a))
+    return Scaled(mantissa, log_scale)
+
+
+def _all_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, modulus: int) -> Scaled:
+    """`harmonics` of one block by batches over u; all sites keep all frequencies."""
+    xp = array_module(cores[0])
+    count = columns.shape[1]
+    slots = modulus - 1
+    # row c lists the slot of u c for u = 1 .. P-1; slot k holds u = k + 1
+    turned = xp.asarray(np.outer(np.arange(modulus), np.arange(1, modulus)) % modulus - 1)
+    each = xp.arange(count)
+    vectors = xp.ones((slots, count, 1), dtype=cores[0].dtype)
+    log_scale = xp.zeros((slots, count))
+    inverse = inverses(modulus)
+    held = np.ones(count, dtype=np.int64)  # slot u of a node has the harmonic u / held
+    for core, column in zip(reversed(cores), columns[::-1], strict=True):
+        matrices = core.transpose(1, 2, 0)
+        moving = np.flatnonzero(column)
+        if len(moving) == 0:
+            # v 0 = 0: every harmonic goes through A_0 and keeps its slot
+            vectors = vectors @ matrices[0]
+        else:
+            ratio = np.where(column > 0, held * inverse[column] % modulus, 1)
+            source = turned[xp.asarray(ratio)].T * count + each
+            log_scale = log_scale.reshape(-1)[source]
+            flat = vectors.reshape(slots * count, -1)
+            held = np.where(column > 0, column, held)
+            if len(moving) == count:
+                vectors = xp.matmul(flat[source], matrices[1:])
+            else:
+                moves, stays = xp.asarray(moving), xp.asarray(np.flatnonzero(column == 0))
+                after = xp.empty((slots, count, core.shape[0]), dtype=vectors.dtype)
+                after[:, moves] = xp.matmul(flat[source[:, moves]], matrices[1:])
+                after[:, stays] = vectors[:, stays] @ matrices[0]
+                vectors = after
+        vectors, log_scale = _renormalised(vectors, log_scale)
+    slot = xp.asarray((v[:, None] * held) % modulus - 1)
+    values, logs = to_host(vectors[slot, each]), to_host(log_scale[slot, each])
+    return Scaled(values.transpose(1, 0, 2), logs.T[:, :, None])
+
+
+def _renormalised(vectors: Any, log_scale: Any) -> tuple[Any, Any]:
+    """Vectors scaled to a largest entry of 1, once any of them has become small."""
+    xp = array_module(vectors)
+    parts = vectors.view(vectors.real.dtype)
+    squares = xp.einsum("pnc,pnc->pn", parts, parts)
+    if float(squares.min()) > _FLOOR:
+        return vectors, log_scale
+    # squares may have underflowed, the entries have not
+    peak = xp.abs(parts).max(axis=2)
+    peak = xp.where(peak > 0, peak, xp.ones_like(peak))
+    vectors = (parts / peak[:, :, None]).view(vectors.dtype)
+    return vectors, log_scale + xp.log(peak.astype(np.float64))
+
+
+def _each_pair(
+    cores: mps.Cores, places: np.ndarray | None, columns: np.ndarray, v: np.ndarray, modulus: int
+) -> Scaled:
+    """`harmonics` of one block by the pairs (a, v) that every site keeps."""
+    count = columns.shape[1]
+    node, harmonic = np.divmod(np.arange(count * len(v)), len(v))
+    if places is not None:
+        for place, column in zip(places, columns, strict=True):
+            kept = place[v[harmonic] * column[node] % modulus] >= 0
+            if not kept.all():
+                node, harmonic = node[kept], harmonic[kept]
+    left = cores[0].shape[0]
+    mantissa = np.zeros((count, len(v), left), dtype=cores[0].dtype)
+    log_scale = np.zeros((count, len(v), 1))
+    if len(node):
+        multiplier = v[harmonic]
+
+        def column_of(site: int) -> np.ndarray:
+            u = multiplier * columns[site][node] % modulus
+            return u if places is None else places[site][u]
+
+        values = mps.right_vectors_of(cores, len(node), column_of)
+        mantissa[node, harmonic] = to_host(values.mantissa)
+        log_scale[node, harmonic] = to_host(values.log_scale)
+    return Scaled(mantissa, log_scale)
