@@ -30,7 +30,7 @@ class Needs(NamedTuple):
     Attributes:
         multiply_adds: of the arrays' numbers (a complex one is four real ones).
         moved: bytes that picks, draws and results of products read and write.
-        memory: bytes held at the worst moment.
+        memory: bytes taken at the worst moment.
     """
 
     multiply_adds: float
@@ -166,7 +166,7 @@ class Sampler:
         return self._beliefs
 
     def needs(self, count: int) -> Needs:
-        """What drawing `count` samples takes, messages included."""
+        """What drawing `count` samples takes, beside what is held all the time."""
         size, recipes, peak = self._fitted(count)
         batches = math.ceil(count / size)
         itemsize = np.dtype(self._dtype).itemsize
@@ -180,9 +180,13 @@ class Sampler:
                 fixed = [place for place, factor in enumerate(step.factors) if not factor.varies]
                 products += repeated_flops(recipe.program, fixed) / 2
                 moved += 2 * itemsize * size * self._extent(step.made.term)
-        held = sum(array.nbytes for array in {id(array): array for array in self._arrays}.values())
         results = 8 * count * (len(self.variables) + 1)
-        return Needs(products * batches, moved * batches, held + peak + results)
+        return Needs(products * batches, moved * batches, peak + results)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the operands and messages, which are held all the time."""
+        return sum(array.nbytes for array in {id(array): array for array in self._arrays}.values())
 
     def _check_total(self) -> None:
         if self.log_total == -np.inf:

@@ -22,7 +22,8 @@ from engine.structure import Index, Term, common_dtype, read_structure
 from engine.tree import Path
 
 _USUAL = 64  # elements for which a path is looked for: what all share then costs little
-_WORTH_A_SEARCH = 10**7  # operations of an element; below, a better path saves less than its search takes
+# operations for each element and tensor; below, a better path saves less than its search takes
+_WORTH_A_SEARCH = 10**5
 
 
 class Picked:
@@ -86,7 +87,7 @@ class Picked:
         if path is not None:
             steps = tuple(tuple(step) for step in path)
             found = Recipe(tuple(left), whole, extents, steps, (), self._dtype, batch=(ELEMENT,))
-        if found is None or self._flops(found) > _WORTH_A_SEARCH * _USUAL:
+        if found is None or self._flops(found) > _WORTH_A_SEARCH * _USUAL * len(left):
             searched = plan((left, whole, extents), dtype=self._dtype, batch_inds=(ELEMENT,))
             found = searched if found is None else min(found, searched, key=self._flops)
         self._recipe: Recipe = found

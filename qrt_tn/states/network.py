@@ -101,6 +101,18 @@ class NetworkState(State):
         moved._marginals = None
         return moved
 
+    @property
+    def bond_dimensions(self) -> list[int]:
+        """The extents of the indices inside."""
+        inner = [index for term in self._terms for index in term if index not in self._shared]
+        return [self._sizes[index] for index in dict.fromkeys(inner)]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the tensors, given and transformed, and of the messages."""
+        ours = sum(array.nbytes for array in [*self._arrays, *self._ket])
+        return ours + self.sampler.held_bytes
+
     def network(self) -> qtn.TensorNetwork:
         """The given tensors, normalised; outer indices x0 .. x{D-1} and c, inner ones k0, k1, ..."""
         outer = {site: (site_index(place), self.modulus) for place, site in enumerate(self._sites)}
@@ -222,8 +234,7 @@ class NetworkState(State):
         moved = drawn.moved + 4.0 * elements * picked.gathered_bytes
         results = 8.0 * count * (self.dim + 2) + 16.0 * elements * self.outputs
         _, recipe = picked.fitted(elements)
-        held = 2.0 * sum(array.nbytes for array in self._ket)
-        memory = held + max(drawn.memory, results + recipe.peak_bytes)
+        memory = self.held_bytes + max(drawn.memory, results + recipe.peak_bytes)
         return Work(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
 
 
