@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 
 from engine.arguments import as_array
-from qrt_tn.field import check_grid, check_prime
+from qrt_tn.field import check_prime
+from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count
+from qrt_tn.states.hashing import Hashes, hash_points
 from qrt_tn.states.mps import MPSState
+from qrt_tn.states.rows import Points, check_points
 from qrt_tn.states.samples import SampleState
 from qrt_tn.states.smoothing import checked_tolerance, smoothed_state
 
@@ -29,9 +32,12 @@ def from_samples(
     sampling from |R[f]|^2 is sampling from |w*|^2 of the ridge regression of the full network.
 
     Args:
-        x: points, int in 0..P-1, shape (M, D).
+        x: points, int in 0..P-1, shape (M, D). A memory-mapped file (numpy.memmap) is read in blocks and
+            stays on disk, so it must stay as it is while the state lives; millions of points of small
+            unsigned integers will do.
         y: values, shape (M,), or (M, C) for a vector output. Centre them (sum_m y_m = 0), or nodes are
-            spent on a = 0.
+            spent on a = 0. In single precision (float32, complex64), so is the heavy arithmetic; anything
+            else is taken as double.
         modulus: the prime P.
         smoothing: width w of the filter tau(u) = prod_i exp(-u_i^2 / (2 w^2)), u_i the centred
             representative, that multiplies f^; a number, or one per coordinate, shape (D,).
@@ -47,11 +53,12 @@ def from_samples(
             cancel to zero, or a width, ridge, bond or tolerance out of range.
     """
     prime = check_prime(modulus)
-    points = check_grid(x, prime, "x", (None, None))
+    array, low, high = check_points(x, prime)
     values = as_array(y, "y")
-    if values.ndim not in (1, 2) or len(values) != len(points) or values.size == 0:
+    count = len(array)
+    if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
         raise ValueError(
-            f"y has shape {values.shape}; give (M,) or (M, C) with M = {len(points)}, one row per point"
+            f"y has shape {values.shape}; give (M,) or (M, C) with M = {count}, one row per point"
         )
     if values.dtype.kind not in "biufc":
         raise ValueError(f"y has dtype {values.dtype}; give numbers (one column per class for labels)")
@@ -63,27 +70,41 @@ def from_samples(
     if max_bond is not None:
         max_bond = check_count(max_bond, "max_bond")
     vector = values.ndim == 2
-    dtype = np.complex128 if values.dtype.kind == "c" else np.float64
-    columns = values.reshape(len(values), -1).astype(dtype)
-    distinct, sums, counts = _gathered(points, columns)
+    single = values.dtype in (np.float32, np.complex64)
+    columns = values.reshape(count, -1)
+    columns = columns.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+    points = Points(array)
+    hashes = hash_points(points, prime, ModularProduct(prime, points.dim, low, high))
+    firsts, sums, counts = _gathered(hashes, columns)
     # values that cancel leave rounding noise, which is no point
-    kept = np.abs(sums).max(axis=1) > 1e-15 * counts * np.abs(columns).max()
+    noise = (5e-7 if single else 1e-15) * counts * np.abs(columns).max()
+    kept = np.flatnonzero(np.abs(sums).max(axis=1) > np.where(counts > 1, noise, 0))
+    if len(kept) == 0:
+        raise ValueError("the values are zero, or cancel at every point; a state needs a norm")
+    sums, counts, firsts = sums[kept], counts[kept], firsts[kept]
     if ridge > 0:
         # p y / (p + ridge) with p = n / M and p y = (sum of y) / M
-        sums = sums / (counts + ridge * len(points))[:, None]
-    if not kept.any():
-        raise ValueError("the values are zero, or cancel at every point; a state needs a norm")
+        sums = sums / (counts + ridge * count)[:, None]
+    numbers = hashes.order[firsts]
+    rows = np.sort(numbers)
+    chosen = Points(array, None if len(rows) == count else rows).compact(high)
+    places = np.searchsorted(rows, numbers)
+    coefficients = np.empty_like(sums)
+    coefficients[places] = sums
     if smoothing is None:
-        return SampleState(distinct[kept], sums[kept], prime, vector)
+        own = hashes.distinct(firsts, places)
+        return SampleState(chosen, coefficients, prime, vector, single=single, hashes=own, levels=(low, high))
+    if single and 1e-15 < np.abs(coefficients).max() < 1e15:  # whose squares single precision holds
+        coefficients = coefficients.astype(values.dtype)
     return smoothed_state(
-        distinct[kept], sums[kept], prime, vector, smoothing=smoothing, tolerance=tolerance, max_bond=max_bond
+        chosen[:], coefficients, prime, vector, smoothing=smoothing, tolerance=tolerance, max_bond=max_bond
     )
 
 
-def _gathered(points: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct points, the sums of their values, and how often each occurs."""
-    compact = points.astype(np.min_scalar_type(int(points.max())))  # rows of few bytes sort quickly
-    distinct, place, counts = np.unique(compact, axis=0, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(distinct), columns.shape[1]), dtype=columns.dtype)
-    np.add.at(sums, place.reshape(-1), columns)
-    return distinct.astype(np.int64), sums, counts
+def _gathered(hashes: Hashes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of distinct points: the first place in the order of the hashes, the sum of its values, its count."""
+    firsts = np.flatnonzero(hashes.depth >= 0)
+    own = columns[hashes.order]
+    if len(firsts) == len(own):
+        return firsts, own, np.ones(len(own), dtype=np.int64)
+    return firsts, np.add.reduceat(own, firsts, axis=0), np.diff(firsts, append=len(own))

@@ -1,102 +1,124 @@
 """States that are sums of data points, f = sum_m c_m |x_m>: sampled and evaluated exactly from the points.
 
 |f^(u)|^2 is sampled coordinate after coordinate. Given u_1 .. u_k, the next coordinate follows
-sum_s |psi_s(u_{k+1})|^2, where psi_s gathers the points whose later coordinates are s. Three observations
+sum_s |psi_s(u_{k+1})|^2, where psi_s gathers the points whose later coordinates are s. Two observations
 make that cheap:
 
 * while the later coordinates still tell all points apart, that sum is constant and u uniform;
-* it is a mixture over s whose weights, by Parseval, are the squared norms of what psi_s gathers, so it is
-  enough to draw one s and transform the few points it has;
 * which coordinates come last is ours to choose, and so is the basis. The last t are random linear
   functionals y = L x over Z_P, which hash the points apart with t of about 2 log_P M, whatever the data
   look like (u . x is kept by the transposed change of u).
 
-So all but t of the D coordinates of u are uniform, and one product of an N x D with a D x M matrix holds
-the cost.
+So all but t of the D coordinates of u are uniform, one product of an N x D with a D x M matrix holds the
+cost, and `conditionals` draws the other t from its residues mod P. Frequencies go by tiles of a fixed width;
+how many tiles of residues are held at once follows from the memory, and changes no result.
 """
 
 import copy
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.backends import namespace, segment_sums
+from engine.backends import device_memory, namespace, to_host
 from engine.drawing import draw
+from engine.progress import shown
 from engine.scaled import Scaled
-from qrt_tn.field import centred, inverses, roots_of_unity
+from qrt_tn.field import inverses
 from qrt_tn.products import ModularProduct
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, State, site_index
+from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
+from qrt_tn.states.conditionals import Conditionals, Sums, Tile, Weighted
+from qrt_tn.states.gathering import binned, squares
+from qrt_tn.states.hashing import Hashes, hash_points
+from qrt_tn.states.rows import BLOCK, Points, small_type, threads, worked
 
-_BLOCK = 2**22  # elements of u . x_m multiplied at once (16 to 32 MiB)
-_CACHED = 2**18  # and of those worked on at once, so that they stay in a core's cache
 _NETWORK_LIMIT = 2**28  # elements of the one-hot tensors of `network` (2 GiB)
-
-
-class _Level(NamedTuple):
-    """How the points group while one hashed coordinate is drawn.
-
-    Points are sorted so that every group is a run. `starts` and `lengths` are the runs by the later
-    coordinates (the mixture's s), `owner` the run of each point. Points that share this coordinate too form
-    a crowd, whose weight depends on phases; a point alone weighs |c|^2 always.
-    """
-
-    starts: np.ndarray
-    lengths: np.ndarray
-    owner: np.ndarray
-    alone: np.ndarray  # running sums of |c|^2 over the points alone, shape (C, M)
-    crowd_points: np.ndarray | slice
-    crowd_starts: np.ndarray  # where each crowd starts among the crowd points
-    crowd_firsts: np.ndarray  # the first point of each
+_MOST_HELD = 2**30  # bytes of residues held at once, at most
 
 
 class SampleState(State):
     """f = sum_m c_m |x_m> over distinct points.
 
     Args:
-        points: distinct, int64, shape (M, D).
+        points: distinct, int in 0..P-1, shape (M, D); a memory map stays on disk.
         coefficients: float or complex, shape (M, C), not all zero.
         modulus: P.
         vector: whether values carry a class axis.
+        single: whether phases and sums are in single precision; as the coefficients are where None.
+        hashes: of the points; made here where None.
+        levels: the smallest and the largest coordinate of any point, where known.
+
+    Attributes:
+        memory_limit: bytes of products u . x mod P held at once (at least one tile of them is); None for a
+            quarter of what is free, at most 1 GiB. No result depends on it.
     """
 
-    def __init__(self, points: np.ndarray, coefficients: np.ndarray, modulus: int, vector: bool) -> None:
+    def __init__(
+        self,
+        points: np.ndarray | Points,
+        coefficients: np.ndarray,
+        modulus: int,
+        vector: bool,
+        *,
+        single: bool | None = None,
+        hashes: Hashes | None = None,
+        levels: tuple[int, int] | None = None,
+    ) -> None:
+        held = points if isinstance(points, Points) else Points(points).compact(modulus - 1)
+        low, high = (0, modulus - 1) if levels is None else levels
         self.modulus = modulus
-        self.dim = points.shape[1]
+        self.dim = held.dim
         self.outputs = coefficients.shape[1]
         self.vector = vector
-        peak = float(np.abs(coefficients).max())
-        norm = float(np.linalg.norm(coefficients / peak))
+        self.memory_limit: int | None = None
+        self._product = ModularProduct(modulus, self.dim, low, high)
+        if hashes is None:
+            hashes = hash_points(held, modulus, self._product)
+            hashes = hashes.distinct(np.arange(len(held)), hashes.order)
+        self._points = held
+        self._hashes = hashes
+        self._others = np.setdiff1d(np.arange(self.dim), hashes.pivots)
+        if single is None:
+            single = coefficients.dtype in (np.float32, np.complex64)
+        wide = coefficients.astype(np.result_type(coefficients.dtype, np.float64))
+        peak = float(np.abs(wide).max())
+        norm = float(np.linalg.norm(wide / peak))
         self.log_norm = float(np.log(peak) + np.log(norm))
-        self._functionals, self._pivots = _hash_apart(points, modulus)
-        self._others = np.setdiff1d(np.arange(self.dim), self._pivots)
-        hashes = _hashes(points, self._functionals, modulus)
-        # sorted by the last functional first, so that points sharing later coordinates stand together
-        order = np.lexsort(hashes.T) if hashes.shape[1] else np.arange(len(points))
-        self.points = points[order]
-        self.coefficients = coefficients[order] / peak / norm
-        self._hashes = hashes[order]
-        self._head = slice(0, len(self._others))
-        self._product = ModularProduct(np.hstack([self.points[:, self._others], self._hashes]), modulus)
-        weights = np.abs(self.coefficients.T) ** 2
-        self._class_running = np.cumsum(weights.sum(axis=1))
-        self._levels = [_level(self._hashes, weights, j) for j in range(self._hashes.shape[1])]
+        wide = wide[hashes.order] / peak / norm
+        if single:
+            wide = wide.astype(np.complex64 if wide.dtype.kind == "c" else np.float32)
+        self.coefficients = wide
+        self._place(np, "numpy")
+
+    def _place(self, xp: Any, backend: str) -> None:
+        self._xp, self._backend = xp, backend
+        hashes = self._hashes
+        self._model = Weighted(hashes.values, hashes.order, self.coefficients, self.modulus, xp)
+        self._conditionals = Conditionals(self._model, hashes.depth)
+        self._read = self._points if xp is np else self._points.on(xp)
 
     def on(self, backend: str) -> "SampleState":
-        """A copy that multiplies frequencies with points on a backend; the rest stays on the host."""
+        """A copy that draws on a backend. Points on disk are moved block by block, others once."""
         xp = namespace(backend)
+        if xp is self._xp:
+            return self
         moved = copy.copy(self)
-        moved._product = self._product.on(xp)
+        moved._place(xp, backend)
         return moved
+
+    @property
+    def points(self) -> np.ndarray:
+        """The points in the order of `coefficients`, (M, D), in a small unsigned type."""
+        return self._points[self._hashes.order]
 
     def network(self) -> qtn.TensorNetwork:
         """One tensor of coefficients and D one-hot tensors that share the hyperindex m over the points."""
-        size = self.dim * len(self.points) * self.modulus
+        size = self.dim * len(self._points) * self.modulus
         if size > _NETWORK_LIMIT:
             raise ValueError(
-                f"the network of {len(self.points)} points takes {size} elements, above {_NETWORK_LIMIT}; "
+                f"the network of {len(self._points)} points takes {size} elements, above {_NETWORK_LIMIT}; "
                 "use amplitudes or profiles, which need none, or a smoothed state"
             )
         if self.vector:
@@ -110,21 +132,21 @@ class SampleState(State):
 
     def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) for every b: the histogram of a . x_m weighted by c_m, correlated with r."""
-        parts = []
-        for _, sums in self._products(self._hashed(a)):
-            keys = self._keys(sums)
-            histograms = [self._histogram(keys, c) for c in self.coefficients.T]
-            parts.append(np.stack([_correlated(h, ridgelet) for h in histograms], axis=2))
-        return self._scaled(np.concatenate(parts))
+        xp = self._xp
+
+        def work(rows: slice, tile: Tile) -> np.ndarray:
+            parts = [self._histogram(tile, None, xp.full(tile.width, c)) for c in range(self.outputs)]
+            return np.stack([_correlated(part, ridgelet) for part in parts], axis=2)
+
+        return self._scaled(np.concatenate(list(self._tiles(a, work))))
 
     def amplitudes(self, a: np.ndarray, b: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) of each pair: conj r(a . x_m - b), one look-up a point, times the coefficients."""
-        ones = np.ones(len(a), dtype=np.int64)
-        parts = [
-            self._looked_up(self._keys(sums), ones[rows], b[rows], ridgelet)
-            for rows, sums in self._products(self._hashed(a))
-        ]
-        return self._scaled(np.concatenate(parts))
+
+        def work(rows: slice, tile: Tile) -> np.ndarray:
+            return self._looked_up(tile, None, np.ones(tile.width, dtype=np.int64), b[rows], ridgelet)
+
+        return self._scaled(np.concatenate(list(self._tiles(a, work))))
 
     def draw(
         self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator
@@ -136,34 +158,93 @@ class SampleState(State):
         inverse = inverses(self.modulus)[v]
         # a . x = v^{-1} u . x: the bins of a histogram change places
         bins = (v[:, None] * np.arange(self.modulus)) % self.modulus
-        b = np.empty(len(v), dtype=np.int64)
-        amplitudes = np.empty(
-            (len(v), self.outputs), dtype=np.result_type(self.coefficients, ridgelet.values)
-        )
         uniforms = rng.random(len(v))
-        classes, hashed, blocks = self._drawn(len(v), rng)
-        for rows, sums in blocks:
-            keys = self._keys(sums)
-            own = self._histogram(keys, self._coefficients_of(classes[rows]))
+
+        def finish(rows: slice, tile: Tile, tail: Any, classes: Any) -> tuple[np.ndarray, np.ndarray]:
+            own = self._histogram(tile, tail, classes)
             profiles = _correlated(np.take_along_axis(own, bins[rows], axis=1), ridgelet)
-            b[rows] = draw(_squares(profiles), uniforms[rows])
+            b = draw(squares(profiles), uniforms[rows])
             if self.outputs == 1:
-                amplitudes[rows, 0] = profiles[np.arange(len(profiles)), b[rows]]
-            else:
-                amplitudes[rows] = self._looked_up(keys, inverse[rows], b[rows], ridgelet)
-        a = (inverse[:, None] * self._unhashed(hashed)) % self.modulus
-        log_probability = np.log(_squares(amplitudes).sum(axis=1)) + 2 * self._log_unit
-        return a, b, log_probability
+                return b, profiles[np.arange(len(profiles)), b][:, None]
+            return b, self._looked_up(tile, tail, inverse[rows], b, ridgelet)
+
+        u, ends = self._drawn(len(v), rng, finish)
+        b, amplitudes = (np.concatenate(part) for part in zip(*ends, strict=True))
+        a = (inverse[:, None] * u) % self.modulus
+        weights = squares(amplitudes).sum(axis=1, dtype=np.float64)
+        return a, b, np.log(weights) + 2 * self._log_unit
 
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        _, hashed, blocks = self._drawn(count, rng)
-        for _ in blocks:
-            pass
-        return self._unhashed(hashed)
+        return self._drawn(count, rng, lambda *_: None)[0]
 
     def _spectrum(self, u: np.ndarray) -> Scaled:
-        parts = [self._phases(sums) @ self.coefficients for _, sums in self._products(self._hashed(u))]
+        model, xp = self._model, self._xp
+        columns = model.coefficients.T
+
+        def work(rows: slice, tile: Tile) -> np.ndarray:
+            total = xp.zeros((self.outputs, tile.width), dtype=model.complex)
+            for block in tile.blocks():
+                phases = model.phases(tile.keys(block))
+                if columns.dtype.kind == "c":
+                    total += columns[:, block] @ phases
+                else:
+                    total += (columns[:, block] @ phases.view(model.real)).view(model.complex)
+            return to_host(total).T
+
+        parts = list(self._tiles(u, work))
         return Scaled(np.concatenate(parts), np.full((len(u), 1), self._log_unit))
+
+    def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """P^{-K} sum over groups of |sum_{m in group} c_m omega^{-u.x_m}|^2: points alike elsewhere."""
+        uniform = -len(coordinates) * float(np.log(self.modulus))
+        others = np.setdiff1d(np.arange(self.dim), coordinates)
+        count = len(self._points)
+        if len(others):
+            hashes = hash_points(self._points, self.modulus, self._product, others)
+            order, starts = hashes.order, np.flatnonzero(hashes.depth >= 0)
+        else:
+            order, starts = np.arange(count), np.zeros(1, dtype=np.int64)
+        if len(starts) == count:
+            return np.full(len(u), uniform)
+        by_number = np.empty_like(self.coefficients)
+        by_number[self._hashes.order] = self.coefficients
+        none = np.empty((count, 0), dtype=np.uint8)
+        models = [
+            Weighted(none, order, column[order, None], self.modulus, self._xp) for column in by_number.T
+        ]
+        sums = [Sums(None, starts, model, self._conditionals.width) for model in models]
+        full = np.zeros((len(u), self.dim), dtype=np.int64)
+        full[:, coordinates] = u
+
+        def work(rows: slice, tile: Tile) -> np.ndarray:
+            total = np.zeros(tile.width)
+            for model, groups in zip(models, sums, strict=True):
+                gathered = groups.of(Tile(tile.residues, model), None, None)
+                total += to_host(squares(gathered).sum(axis=0, dtype=np.float64))
+            return total
+
+        with np.errstate(divide="ignore"):
+            return np.log(np.concatenate(list(self._tiles(full, work)))) + uniform
+
+    def _drawing(self, count: int, harmonics: int) -> Work:
+        model, width = self._model, self._conditionals.width
+        points, single = len(self._points), model.real == np.float32
+        touched = (28 if single else 40) + 24  # residues, phases and sums; then the keys of a histogram
+        if self.outputs > 1:
+            touched += 2 * model.complex.itemsize + 16
+        if self._product.dtype == np.float64:
+            touched += 8
+        tile = points * width * small_type(self.modulus).itemsize
+        tiles = min(-(-count // width), max(1, self._limit() // tile))
+        workers = threads(model.table)
+        working = workers * (3 * self._conditionals.cells * width * model.complex.itemsize + 12 * BLOCK)
+        held = points * self.dim * (0 if self._points.on_disk else small_type(self.modulus).itemsize)
+        return Work(
+            products=float(count) * points * self.dim,
+            moved=float(count) * points * touched,
+            memory=float(tiles * tile + working + held + 24 * count * self.dim),
+            dtype=model.complex.name,
+        )
 
     @property
     def _log_unit(self) -> float:
@@ -172,212 +253,110 @@ class SampleState(State):
     def _scaled(self, values: np.ndarray) -> Scaled:
         return Scaled(values, np.full((len(values),) + (1,) * (values.ndim - 1), self._log_unit))
 
-    def _products(
-        self, hashed: np.ndarray, coordinates: slice = slice(None)
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Rows and their u . x_m: many multiplied at once, few handed out, so that they stay in cache."""
-        count, points = len(hashed), len(self.points)
-        many, few = max(1, _BLOCK // points), max(1, _CACHED // points)
-        for start in range(0, count, many):
-            stop = min(start + many, count)
-            sums = self._product.sums(hashed[start:stop, coordinates], coordinates)
-            for first in range(start, stop, few):
-                rows = slice(first, min(first + few, stop))
-                yield rows, sums[first - start : rows.stop - start]
+    def _limit(self) -> int:
+        if self.memory_limit is not None:
+            return self.memory_limit
+        _, free = device_memory(self._backend)
+        return _MOST_HELD if free is None else min(_MOST_HELD, free // 4)
 
-    def _keys(self, sums: np.ndarray) -> np.ndarray:
-        """Where u . x_m mod P lies in a flat table of two periods a row."""
-        offsets = self.modulus * (1 + 2 * np.arange(len(sums)))
-        return self._product.reduce(sums) + offsets[:, None]
+    def _tiles(self, u: np.ndarray, work: Callable[[slice, Tile], Any]) -> Iterator[Any]:
+        """Results of `work` on rows of u and their u . x_m, tile by tile, in few passes over the points."""
+        xp, points = self._xp, self._read
+        count, length, width = len(u), len(points), self._conditionals.width
+        small = small_type(self.modulus)
+        held = min(-(-count // width), max(1, self._limit() // (length * width * small.itemsize)))
+        residues = xp.empty((held, length, min(width, count)), dtype=small)
+        workers = threads(residues)
+        with shown(None, count * length, "products") as progress:
+            for start in range(0, count, held * width):
+                rows = slice(start, min(start + held * width, count))
+                size = rows.stop - start
+                factors = self._product.factors(u[rows], xp)
+                pieces = [slice(first, min(first + width, size)) for first in range(0, size, width)]
 
-    def _histogram(self, keys: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """sum_m c_m [u . x_m = k mod P], shape (N, P); one row of coefficients, or one a row of keys."""
-        values = np.broadcast_to(coefficients, keys.shape)
-        counted = _binned(keys, values, 2 * self.modulus * len(keys))
-        return counted.reshape(-1, 2, self.modulus).sum(axis=1)
+                def read(
+                    block: slice, factors: Any = factors, pieces: Any = pieces, size: int = size
+                ) -> None:
+                    block_of = xp.asarray(points[block])
+                    out = xp.empty((len(block_of), size), dtype=small)
+                    self._product.residues(block_of, factors, out=out)
+                    for tile, piece in enumerate(pieces):
+                        residues[tile, block, : piece.stop - piece.start] = out[:, piece]
+
+                blocks = points.blocks(size)
+                for block, _ in zip(blocks, worked(read, blocks, workers), strict=True):
+                    progress(start * length + size * block.stop // 2, count * length)
+
+                def one(number: int, start: int = start, pieces: Any = pieces) -> Any:
+                    piece = pieces[number]
+                    own = residues[number][:, : piece.stop - piece.start]
+                    return work(slice(start + piece.start, start + piece.stop), Tile(own, self._model))
+
+                for number, result in enumerate(worked(one, list(range(len(pieces))), workers)):
+                    done = start * length + size * length // 2 + pieces[number].stop * length // 2
+                    progress(done, count * length)
+                    yield result
+
+    def _histogram(self, tile: Tile, tail: Any, classes: Any) -> np.ndarray:
+        """sum_m c_m [u . x_m = k mod P] for each column and its class, shape (W, P)."""
+        model, xp = self._model, self._xp
+        offsets = self.modulus * xp.arange(tile.width)
+        kind = np.complex128 if model.coefficients.dtype.kind == "c" else np.float64
+        total = xp.zeros(tile.width * self.modulus, dtype=kind)
+        for block in tile.blocks():
+            keys = tile.keys(block, tail) + offsets
+            weights = model.weights_of(block, classes).astype(kind)
+            total += binned(keys, xp.broadcast_to(weights, keys.shape), len(total))
+        return to_host(total).reshape(tile.width, self.modulus)
 
     def _looked_up(
-        self, keys: np.ndarray, factor: np.ndarray, b: np.ndarray, ridgelet: Ridgelet
+        self, tile: Tile, tail: Any, factor: np.ndarray, b: np.ndarray, ridgelet: Ridgelet
     ) -> np.ndarray:
-        """sum_m c_m conj r(factor u . x_m - b), shape (N, C)."""
-        arguments = (factor[:, None] * np.arange(self.modulus) - b[:, None]) % self.modulus
-        table = ridgelet.values.conj()[np.hstack([arguments, arguments])]
-        return table.reshape(-1)[keys] @ self.coefficients
+        """sum_m c_m conj r(factor u . x_m - b), shape (W, C)."""
+        model, xp = self._model, self._xp
+        arguments = (factor * np.arange(self.modulus)[:, None] - b) % self.modulus
+        kind = np.result_type(ridgelet.values.dtype.type(0), model.coefficients.dtype)
+        if model.real == np.float32:
+            kind = np.dtype(np.complex64 if kind.kind == "c" else np.float32)
+        table = xp.asarray(ridgelet.values.conj()[arguments].astype(kind)).reshape(-1)
+        columns = model.coefficients.T.astype(kind)
+        total = xp.zeros((self.outputs, tile.width), dtype=kind)
+        for block in tile.blocks():
+            keys = tile.keys(block, tail).astype(np.intp) * tile.width + xp.arange(tile.width)
+            total += columns[:, block] @ table[keys]
+        return to_host(total).T
 
-    def _coefficients_of(self, classes: np.ndarray, points: Any = slice(None)) -> np.ndarray:
-        """The points' coefficients by each row's class, (N, points), or (1, points) where there is one."""
-        columns = np.ascontiguousarray(self.coefficients[points].T)
-        return columns[classes] if self.outputs > 1 else columns
-
-    def _hashed(self, u: np.ndarray) -> np.ndarray:
-        """Frequencies u' with u' . (x_others, L x) = u . x."""
-        tail = u[:, self._pivots]
-        head = u[:, self._others] - self._mixed(tail)
-        return np.hstack([head % self.modulus, tail])
-
-    def _unhashed(self, hashed: np.ndarray) -> np.ndarray:
-        """The inverse of `_hashed`."""
-        u = np.empty((len(hashed), self.dim), dtype=np.int64)
-        head, tail = hashed[:, self._head], hashed[:, self._head.stop :]
-        u[:, self._others] = (head + self._mixed(tail)) % self.modulus
-        u[:, self._pivots] = tail
+    def _unhashed(self, head: np.ndarray, tail: np.ndarray) -> np.ndarray:
+        """The u with u . x = head . x_others + tail . L x, from (N, D - t) and (N, t)."""
+        # floating point for its fast product; t P^2 is far below 2^53
+        mixed = tail.astype(np.float64) @ self._hashes.functionals[:, self._others].astype(np.float64)
+        u = np.empty((len(head), self.dim), dtype=np.int64)
+        u[:, self._others] = (head + mixed.astype(np.int64)) % self.modulus
+        u[:, self._hashes.pivots] = tail
         return u
 
-    def _mixed(self, tail: np.ndarray) -> np.ndarray:
-        # floating point for its fast product; t P^2 is far below 2^53
-        mixed = tail.astype(np.float64) @ self._functionals[:, self._others].astype(np.float64)
-        return mixed.astype(np.int64)
-
     def _drawn(
-        self, count: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, Iterator[tuple[slice, np.ndarray]]]:
-        """Sample u' ~ |f^|^2.
+        self, count: int, rng: np.random.Generator, finish: Callable[..., Any]
+    ) -> tuple[np.ndarray, list[Any]]:
+        """Sample u ~ |f^|^2.
 
         Returns:
-            (classes, hashed, blocks): the class each row was drawn from, u', whose last t coordinates are
-            filled in as the blocks are taken, and blocks of rows with their u . x_m.
+            (u, ends): shape (N, D), and what `finish(rows, tile, tail, classes)` made of each tile.
         """
-        total = self._class_running[-1]
-        classes = np.searchsorted(self._class_running, rng.random(count) * total, side="right")
-        hashed = np.empty((count, self.dim), dtype=np.int64)
-        hashed[:, self._head] = rng.integers(self.modulus, size=(count, self._head.stop))
-        uniforms = rng.random((count, len(self._levels), 2))
+        xp, t = self._xp, len(self._hashes.pivots)
+        classes = self._conditionals.classes(rng.random(count))
+        head = rng.integers(self.modulus, size=(count, len(self._others)))
+        uniforms = rng.random((t, 2, count))
+        u = np.zeros((count, self.dim), dtype=np.int64)
+        u[:, self._others] = head
 
-        def blocks() -> Iterator[tuple[slice, np.ndarray]]:
-            for rows, head in self._products(hashed, self._head):
-                sums = head
-                for number in range(len(self._levels)):
-                    place = self._head.stop + number
-                    drawn = self._draw_next(number, sums, classes[rows], uniforms[rows, number])
-                    hashed[rows, place] = drawn
-                    sums = np.add(sums, self._product.step(drawn, place), out=sums)
-                yield rows, sums
+        def work(rows: slice, tile: Tile) -> tuple[np.ndarray, Any]:
+            own = xp.asarray(classes[rows])
+            tail = self._conditionals.draw(tile, own, xp.asarray(uniforms[:, :, rows]))
+            return to_host(tail), finish(rows, tile, tail, own)
 
-        return classes, hashed, blocks()
-
-    def _draw_next(
-        self, number: int, sums: np.ndarray, classes: np.ndarray, uniforms: np.ndarray
-    ) -> np.ndarray:
-        """The next hashed coordinate of u given the ones before it, from two uniforms a row; shape (N,)."""
-        level = self._levels[number]
-        if len(level.starts) == 1:
-            return _draw_frequency(self._gathered_all(number, sums, classes), uniforms[:, 1])
-        runs = self._draw_runs(level, sums, classes, uniforms[:, 0])
-        # the spectrum of a point alone in its run is flat
-        drawn = (uniforms[:, 1] * self.modulus).astype(np.int64)
-        several = np.flatnonzero(level.lengths[runs] > 1)
-        if len(several):
-            psi = self._gathered(number, runs[several], sums, classes, several)
-            drawn[several] = _draw_frequency(psi, uniforms[several, 1])
-        return drawn
-
-    def _draw_runs(
-        self, level: _Level, sums: np.ndarray, classes: np.ndarray, uniforms: np.ndarray
-    ) -> np.ndarray:
-        """Draw s by the squared norm of psi_s: the run of points for each row."""
-        alone = level.alone[classes, -1]
-        crowds = np.zeros((len(classes), 1))
-        if len(level.crowd_starts):
-            terms = self._phases(sums[:, level.crowd_points])
-            terms *= self._coefficients_of(classes, level.crowd_points)
-            crowds = np.cumsum(_squares(segment_sums(terms, level.crowd_starts)), axis=1)
-        total = alone + crowds[:, -1]
-        target = np.minimum(uniforms * total, np.nextafter(total, 0))
-        point = np.empty(len(classes), dtype=np.int64)
-        for label in np.unique(classes):
-            rows = classes == label
-            point[rows] = np.searchsorted(level.alone[label], target[rows], side="right")
-        beyond = np.flatnonzero(target >= alone)
-        if len(beyond):
-            crowd = (crowds[beyond] <= (target - alone)[beyond, None]).sum(axis=1)
-            crowd = np.minimum(crowd, len(level.crowd_starts) - 1)
-            point[beyond] = level.crowd_firsts[crowd]
-        return level.owner[point]
-
-    def _gathered_all(self, number: int, sums: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """psi(b) where all points are in one run: their terms by the value b of this coordinate, (N, P)."""
-        digits = self._hashes[:, number]
-        cells = np.flatnonzero(np.diff(digits, prepend=-1))  # the points are sorted by it
-        psi = np.zeros((len(sums), self.modulus), dtype=np.complex128)
-        terms = self._phases(sums)
-        terms *= self._coefficients_of(classes)
-        psi[:, digits[cells]] = segment_sums(terms, cells)
-        return psi
-
-    def _gathered(
-        self, number: int, runs: np.ndarray, sums: np.ndarray, classes: np.ndarray, rows: np.ndarray
-    ) -> np.ndarray:
-        """psi_s(b) of the run drawn for each of some rows, shape (rows, P)."""
-        level = self._levels[number]
-        offsets = np.arange(level.lengths[runs].max())
-        inside = offsets < level.lengths[runs][:, None]
-        columns = np.where(inside, level.starts[runs][:, None] + offsets, 0)
-        coefficients = self.coefficients[columns, classes[rows][:, None]] * inside
-        terms = self._phases(sums[rows[:, None], columns]) * coefficients
-        keys = self._hashes[columns, number] + self.modulus * np.arange(len(runs))[:, None]
-        return _binned(keys, terms, self.modulus * len(runs)).reshape(-1, self.modulus)
-
-    def _phases(self, sums: np.ndarray) -> np.ndarray:
-        """omega^{-(u . x_m)} of the coordinates drawn so far."""
-        return roots_of_unity(self.modulus).conj()[self._product.reduce(sums)]
-
-
-def _hash_apart(points: np.ndarray, modulus: int) -> tuple[np.ndarray, np.ndarray]:
-    """Linear functionals L, (t, D), that tell all points apart, and t columns where L is the identity."""
-    count, dim = points.shape
-    if count == 1:
-        return np.empty((0, dim), dtype=np.int64), np.empty(0, dtype=np.int64)
-    rng = np.random.default_rng(0)  # fixed, so that the same points give the same samples
-    pivots = rng.permutation(dim)
-    # t = D always tells them apart, L being a permutation then
-    for t in range(max(1, int(np.log(count) / np.log(modulus))), dim + 1):
-        functionals = rng.integers(modulus, size=(t, dim))
-        functionals[:, pivots[:t]] = np.eye(t, dtype=np.int64)
-        if len(np.unique(_hashes(points, functionals, modulus), axis=0)) == count:
-            break
-    return functionals, pivots[:t]
-
-
-def _hashes(points: np.ndarray, functionals: np.ndarray, modulus: int) -> np.ndarray:
-    """L x mod P, shape (M, t): in floating point, exact within the bounds of `ModularProduct`."""
-    left, right = (centred(values, modulus).astype(np.float64) for values in (points, functionals))
-    return (left @ right.T).astype(np.int64) % modulus
-
-
-def _level(hashes: np.ndarray, weights: np.ndarray, number: int) -> _Level:
-    owner = _runs(hashes[:, number + 1 :])
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    own = _runs(hashes[:, number:])
-    crowded = np.bincount(own)[own] > 1
-    crowd_points = np.flatnonzero(crowded)
-    crowd_starts = np.flatnonzero(np.diff(own[crowd_points], prepend=-1))
-    alone = np.cumsum(np.where(crowded, 0.0, weights), axis=1)
-    wanted = (
-        slice(None) if len(crowd_points) == len(owner) else crowd_points
-    )  # a view where all are in crowds
-    return _Level(starts, np.bincount(owner), owner, alone, wanted, crowd_starts, crowd_points[crowd_starts])
-
-
-def _runs(keys: np.ndarray) -> np.ndarray:
-    """The number of the run of equal consecutive rows that each row belongs to."""
-    changes = (keys[1:] != keys[:-1]).any(axis=1)
-    return np.concatenate([[0], np.cumsum(changes)])
-
-
-def _draw_frequency(psi: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    return draw(_squares(np.fft.fft(psi, axis=1)), uniforms)
-
-
-def _squares(values: np.ndarray) -> np.ndarray:
-    """|z|^2, without the square root that abs takes."""
-    return values.real**2 + values.imag**2 if values.dtype.kind == "c" else values**2
-
-
-def _binned(keys: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-    """Sums of the values by key, shape (size,)."""
-    if values.dtype.kind == "c":
-        return _binned(keys, values.real, size) + 1j * _binned(keys, values.imag, size)
-    return np.bincount(keys.reshape(-1), weights=values.reshape(-1), minlength=size)
+        tails, ends = zip(*self._tiles(u, work), strict=True)
+        return self._unhashed(head, np.hstack(tails).T), list(ends)
 
 
 def _correlated(histograms: np.ndarray, ridgelet: Ridgelet) -> np.ndarray:

@@ -171,37 +171,6 @@ def test_samples_follow_the_distribution(case, modulus, dim, oracle):
     assert oracle.p_value(state.sample_spectrum(20000, seed=12), hat) > 1e-4
 
 
-def without_phases(state):
-    state._phases = lambda sums: np.ones(sums.shape)
-
-
-def with_every_point_alone(state):
-    # runs weighted by sum |c|^2 in place of |sum c omega|^2
-    weights = np.abs(state.coefficients.T) ** 2
-    nobody = np.empty(0, dtype=np.int64)
-    state._levels = [
-        level._replace(alone=np.cumsum(weights, axis=1), crowd_starts=nobody, crowd_firsts=nobody)
-        for level in state._levels
-    ]
-
-
-def with_the_first_class_alone(state):
-    state._class_running = np.array([1.0, 1.0])
-
-
-@pytest.mark.parametrize("fault", [without_phases, with_every_point_alone, with_the_first_class_alone])
-def test_the_test_rejects_a_faulty_sampler(fault, oracle):
-    rng = np.random.default_rng(7)
-    points = oracle.grid(2, 6)[rng.permutation(64)[:48]]
-    values = np.column_stack([rng.normal(size=48) + 0.5, rng.normal(size=48)])
-    state = states.from_samples(points, values, 2)
-    f = oracle.placed(points, values, 2) / np.linalg.norm(values)
-    hat = (np.abs(oracle.fourier(f, 6)) ** 2).sum(axis=-1)
-    assert oracle.p_value(state.sample_spectrum(20000, seed=0), hat) > 1e-4
-    fault(state)
-    assert oracle.p_value(state.sample_spectrum(20000, seed=0), hat) < 1e-10
-
-
 def test_the_test_rejects_a_b_drawn_without_regard_to_a_and_a_slight_bias(oracle):
     f = np.random.default_rng(0).normal(size=(3, 3, 3))
     exact = np.abs(oracle.analysed(f / np.linalg.norm(f), 3, Ridgelet("relu", 3).values)) ** 2

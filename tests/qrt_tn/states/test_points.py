@@ -1,8 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from qrt_tn import Ridgelet, states
-from qrt_tn.states import MPSState, SampleState
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.states import MPSState, SampleState, conditionals, rows
 
 
 def test_points_that_repeat_add_up(oracle):
@@ -21,6 +23,10 @@ def test_points_that_repeat_add_up(oracle):
 def test_points_that_cancel_leave_the_state():
     state = states.from_samples([[0], [1], [1], [1]], [1.0, 0.1, 0.2, -0.3], 5)
     assert state.points.tolist() == [[0]]
+    single = np.array([1.0, 0.1, 0.2, -0.3], dtype=np.float32)
+    assert states.from_samples([[0], [1], [1], [1]], single, 5).points.tolist() == [[0]]
+    tiny = states.from_samples([[0], [1]], np.array([1.0, 1e-9], dtype=np.float32), 5)
+    assert len(tiny.points) == 2  # small, but nothing cancels
     many = [[0]] + [[1]] * 3000
     state = states.from_samples(many, [1.0] + [0.1] * 1500 + [-0.1] * 1500, 5)
     assert state.points.tolist() == [[0]]
@@ -63,8 +69,6 @@ def test_ridge_is_the_ridge_regression_of_the_full_network(ridge, dim, classes, 
     exact = np.abs(weights.reshape(len(nodes), -1)) ** 2
     exact = (exact.sum(axis=1) / exact.sum()).reshape((modulus,) * (dim + 1))
 
-    from qrt_tn import QuantumRidgeletTransform
-
     state = states.from_samples(points, values, modulus, ridge=ridge)
     qrt = QuantumRidgeletTransform(state, ridgelet)
     amplitudes = qrt.amplitudes(nodes[:, :dim], nodes[:, dim]).value()
@@ -92,7 +96,7 @@ GOOD = {"x": [[0, 1], [2, 0]], "y": [1.0, 2.0], "modulus": 3}
     ("change", "says"),
     [
         ({"modulus": 6}, "6 is not prime; the next prime is 7"),
-        ({"x": [[0, 1], [3, 0]]}, "x holds 3, outside Z_3"),
+        ({"x": [[0, 1], [3, 0]]}, "x holds 3, outside Z_3, in row 1"),
         ({"x": [[0, 1], [-1, 0]]}, "x holds -1"),
         ({"x": [[0.0, 1.0], [2.0, 0.0]]}, "x has dtype float64"),
         ({"x": [[0, np.nan], [2, 0]]}, "x has dtype float64"),
@@ -156,3 +160,75 @@ def test_a_norm_outside_float64_is_no_number_but_an_error():
 def test_options_are_checked_without_smoothing_too(option):
     with pytest.raises(ValueError, match=str(next(iter(option.values())))):
         states.from_samples([[0], [1]], [1.0, 2.0], 5, **option)
+
+
+def test_no_whole_copy_of_the_points_in_a_wide_type(tmp_path, monkeypatch):
+    """Peak memory beside the blocks: one compact copy, none where the points lie on disk."""
+    monkeypatch.setattr(rows, "BLOCK", 2**14)
+    monkeypatch.setattr(conditionals, "_SUMMED", 2**14)
+    rng = np.random.default_rng(0)
+    x = rng.integers(256, size=(8_000, 1_000), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    y = rng.normal(size=len(x)).astype(np.float32)
+    for held, most in ((x, 2.0), (np.load(tmp_path / "x.npy", mmap_mode="r"), 1.0)):
+        tracemalloc.start()
+        try:
+            state = states.from_samples(held, y, 257)
+            state.memory_limit = 2**20
+            state.sample_spectrum(16, seed=0)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < most * x.size  # of one byte each
+        assert state._points.on_disk == isinstance(held, np.memmap)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_a_memory_map_is_the_array_bit_for_bit(tmp_path, repeats):
+    rng = np.random.default_rng(0)
+    x = rng.integers(256, size=(300, 40), dtype=np.uint8)
+    if repeats:
+        x[200:] = x[rng.integers(200, size=100)]
+    np.save(tmp_path / "x.npy", x)
+    y = rng.normal(size=(300, 2)).astype(np.float32)
+    ridgelet = Ridgelet("triangle", 257)
+    here = states.from_samples(x, y, 257)
+    there = states.from_samples(np.load(tmp_path / "x.npy", mmap_mode="r"), y, 257)
+    assert there._points.on_disk
+    assert not here._points.on_disk
+    assert (here.points == there.points).all()
+    assert len(here.points) == len(np.unique(x, axis=0))
+    qrts = [QuantumRidgeletTransform(state, ridgelet, "numpy") for state in (here, there)]
+    nodes, others = (qrt.sample(200, seed=1) for qrt in qrts)
+    assert (nodes.a == others.a).all()
+    assert (nodes.b == others.b).all()
+    assert (nodes.log_probability == others.log_probability).all()
+    assert (here.log_marginals([3], [[1]]) == there.log_marginals([3], [[1]])).all()
+
+
+def test_a_memory_map_on_a_device(tmp_path, device):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.integers(5, size=(50, 6), dtype=np.uint8))
+    state = states.from_samples(np.load(tmp_path / "x.npy", mmap_mode="r"), rng.normal(size=50), 5)
+    assert (state.on("cupy").sample_spectrum(90, seed=0) == state.sample_spectrum(90, seed=0)).all()
+
+
+def test_a_memory_map_with_smoothing(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(5, size=(12, 3), dtype=np.uint8)
+    x[5] = x[2]
+    y = rng.normal(size=12)
+    np.save(tmp_path / "x.npy", x)
+    there = states.from_samples(np.load(tmp_path / "x.npy", mmap_mode="r"), y, 5, smoothing=1.0)
+    here = states.from_samples(x.astype(int), y, 5, smoothing=1.0)
+    u = rng.integers(5, size=(20, 3))
+    assert np.allclose(there.spectrum(u).value(), here.spectrum(u).value())
+
+
+def test_single_precision_of_any_scale():
+    values = np.array([3e37, 2e38], dtype=np.float32)
+    state = states.from_samples([[0, 1], [1, 1]], values, 3)
+    assert np.isclose(state.log_norm, np.log(np.linalg.norm(values.astype(float))))
+    assert np.isfinite(state.sample_spectrum(5)).all()
+    many = states.from_samples([[0]] * 50 + [[1]], np.full(51, 1e38, dtype=np.float32), 3)
+    assert np.isclose(many.log_norm, np.log(1e38) + 0.5 * np.log(2501))
