@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states import smoothing
+from qrt_tn.states.smoothing import gram
 
 
 def data(rng, modulus, dim, count, *, classes=None, complex_values=False):
@@ -102,16 +102,16 @@ def test_the_sketch_agrees_with_the_dense_road(classes, complex_values, max_bond
     options = {"smoothing": 1.2, "tolerance": 1e-2, "max_bond": max_bond}
     dense = states.from_samples(points, values, 5, **options)
     sizes = []
-    monkeypatch.setattr(smoothing, "_DENSE", 8)
-    monkeypatch.setattr(smoothing, "_SKETCH", 10)
-    principal = smoothing._principal
+    monkeypatch.setattr(gram, "_DENSE", 8)
+    monkeypatch.setattr(gram, "_SKETCH", 10)
+    principal = gram._principal
 
     def watched(wide, *rest):
         basis, dropped = principal(wide, *rest)
         sizes.append((wide.shape[1], basis.shape[1]))
         return basis, dropped
 
-    monkeypatch.setattr(smoothing, "_principal", watched)
+    monkeypatch.setattr(gram, "_principal", watched)
     sketched = states.from_samples(points, values, 5, **options)
     assert any(size > 40 for size, _ in sizes)
     error, _ = measured(sketched, points, values, 5, 1.2, oracle)
@@ -122,43 +122,6 @@ def test_the_sketch_agrees_with_the_dense_road(classes, complex_values, max_bond
     else:
         assert max(sketched.bond_dimensions) <= max_bond
         assert error <= 1.3 * dense.truncation_error
-
-
-@pytest.mark.parametrize("tolerance", [1e-1, 1e-3])
-@pytest.mark.parametrize(("classes", "complex_values"), VALUES)
-def test_blocks_of_points(classes, complex_values, tolerance, oracle, monkeypatch):
-    points, values = data(np.random.default_rng(4), 7, 3, 90, classes=classes, complex_values=complex_values)
-    monkeypatch.setattr(smoothing, "MOST_POINTS", 20)
-    state = states.from_samples(points, values, 7, smoothing=1.0, tolerance=tolerance)
-    error, norm = measured(state, points, values, 7, 1.0, oracle)
-    assert error <= state.truncation_error * (1 + 1e-9) + 1e-8
-    assert state.truncation_error <= tolerance
-    assert abs(state.norm / norm - 1) <= tolerance
-    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 7))
-    # samples follow the state held
-    held = state.network().to_dense(*([i] for i in ["x0", "x1", "x2"] + (["c"] if classes else [])))
-    held = held.reshape((7,) * 3 + ((classes,) if classes else ()))
-    exact = np.abs(oracle.analysed(held, 3, qrt.ridgelet.values)) ** 2
-    exact = exact.sum(axis=-1) if classes else exact
-    nodes = qrt.sample(10000, seed=0)
-    assert oracle.p_value(np.column_stack([nodes.a, nodes.b]), exact) > 1e-4
-
-
-def test_blocks_under_a_largest_bond(oracle, monkeypatch):
-    points, values = data(np.random.default_rng(5), 7, 3, 90)
-    monkeypatch.setattr(smoothing, "MOST_POINTS", 20)
-    state = states.from_samples(points, values, 7, smoothing=1.0, tolerance=1e-3, max_bond=4)
-    assert max(state.bond_dimensions) <= 4
-    error, _ = measured(state, points, values, 7, 1.0, oracle)
-    assert error <= state.truncation_error
-
-
-def test_blocks_keep_few_frequencies(monkeypatch):
-    points, values = data(np.random.default_rng(6), 127, 4, 90)
-    whole = states.from_samples(points, values, 127, smoothing=1.0, tolerance=1e-2)
-    monkeypatch.setattr(smoothing, "MOST_POINTS", 20)
-    state = states.from_samples(points, values, 127, smoothing=1.0, tolerance=1e-2)
-    assert max(map(len, state.supports)) <= max(map(len, whole.supports)) + 4
 
 
 def test_a_single_point_is_a_product(oracle):
@@ -220,12 +183,3 @@ def test_a_frequency_that_the_filter_alone_would_drop(oracle):
     error, _ = measured(state, x, values, 31, 3.0, oracle)
     assert error <= 1e-2
     assert np.isin(state.sample_spectrum(100, seed=0), [12, 19]).all()
-
-
-def test_the_bound_counts_what_the_sums_of_blocks_lose(oracle, monkeypatch):
-    """Blocks of four points fit a bond of four exactly; only compressing their sum loses anything."""
-    points, values = data(np.random.default_rng(11), 7, 3, 20)
-    monkeypatch.setattr(smoothing, "MOST_POINTS", 4)
-    state = states.from_samples(points, values, 7, smoothing=1.5, tolerance=1e-3, max_bond=4)
-    error, _ = measured(state, points, values, 7, 1.5, oracle)
-    assert 0.05 < error <= state.truncation_error

@@ -1,0 +1,210 @@
+"""From points, values and a filter to a compressed state whose error is known."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine import mps
+from engine.backends import device_memory
+from engine.progress import Progress
+from qrt_tn.states.smoothing.error import Estimate, estimated_error, point_sums
+from qrt_tn.states.smoothing.filters import AUTO, Filter, checked_filter
+from qrt_tn.states.smoothing.gram import gram_cores
+from qrt_tn.states.smoothing.sites import Site, chosen_sites
+from qrt_tn.states.smoothing.sketch import sketched_cores
+from qrt_tn.states.smoothing.state import SmoothedState
+from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
+from qrt_tn.states.smoothing.work import CHECKS, exact, smoothing_work
+
+FIRST_BOND = 64  # landmarks of the first sketch
+MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
+LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
+_SHARE = 0.8  # of the tolerance that the sketch may take; the truncation gets the rest
+_ROUNDS = 8  # truncations tried until the estimated error is below the tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """f^ tau = sum_m c_m prod_i tau_i(u_i) omega^{-u_i x_mi}, the coefficients over their largest modulus."""
+
+    points: np.ndarray
+    coefficients: np.ndarray
+    product: Filter
+    vector: bool
+    log_peak: float
+
+    def state(self, cores: mps.Cores, sites: list[Site], log_scale: float, tolerance: float) -> SmoothedState:
+        """The state of cores in the sites' bases, the class core first."""
+        modulus = self.product.modulus
+        first, rest = cores[0], cores[1:]
+        spectral = [first, *(site.to_spectrum(core) for core, site in zip(rest, sites, strict=True))]
+        if not self.vector:
+            spectral[1] = np.tensordot(spectral[0][:, 0], spectral[1], axes=1)
+            del spectral[0]
+        single = self.coefficients.dtype in (np.float32, np.complex64)
+        dtype = np.complex64 if single else np.complex128
+        log_norm = self.log_peak + log_scale
+        log_norm += 0.5 * self.product.log_weight - 0.5 * len(sites) * float(np.log(modulus))
+        return SmoothedState(
+            [core.astype(dtype) for core in spectral],
+            [site.support for site in sites],
+            modulus,
+            vector=self.vector,
+            log_norm=log_norm,
+            tolerance=tolerance,
+        )
+
+    def estimate(self, state: SmoothedState, samples: int, seed: int, progress: Progress | None) -> Estimate:
+        """The state's error against this sum."""
+        coefficients = self.coefficients * self.coefficients.dtype.type(np.exp(self.log_peak))
+        return estimated_error(
+            state, self.points, coefficients, self.product, samples=samples, seed=seed, progress=progress
+        )
+
+
+def smoothed_state(
+    points: np.ndarray,
+    coefficients: np.ndarray,
+    modulus: int,
+    vector: bool,
+    *,
+    smoothing: Any,
+    tolerance: float,
+    max_bond: int | None,
+    progress: Progress | None = None,
+) -> SmoothedState:
+    """The smoothed state of distinct points; arguments as `from_samples`.
+
+    Few points (`work.exact`) are compressed by the Gram sweep, and their error is exact. Many are sketched,
+    and their error is an estimate from frequencies that had no part in the sketch; two standard errors above it
+    are below the tolerance.
+
+    Args:
+        points: int in 0..P-1, distinct, shape (M, D).
+        coefficients: shape (M, C); single precision is computed in single precision where it is sketched.
+        modulus: P.
+        vector: whether values carry a class axis.
+        smoothing: "auto", or as `checked_filter`.
+        tolerance: the largest relative error.
+        max_bond: the largest bond, whatever the error.
+        progress: called with (done, of how many) instead of drawing bars.
+
+    Raises:
+        ValueError: a bad filter, a function that it leaves nothing of, or a tolerance that needs more memory
+            or a larger bond than there is.
+    """
+    dim = points.shape[1]
+    choice: WidthChoice | None = None
+    if isinstance(smoothing, str) and smoothing == AUTO:
+        choice = automatic_width(points, coefficients, modulus, progress=progress)
+        smoothing = choice.smoothing
+    product = checked_filter(smoothing, dim, modulus)
+    peak = float(np.abs(coefficients).max())
+    # divided, so that squares neither overflow nor vanish
+    data = _Sum(points, coefficients / coefficients.dtype.type(peak), product, vector, float(np.log(peak)))
+    columns = np.ascontiguousarray(points.T.astype(np.min_scalar_type(modulus - 1)))
+    if exact(len(points), dim):
+        wide = data.coefficients.astype(np.result_type(coefficients.dtype, np.float64))
+        cores, sites, error = gram_cores(columns, wide, product, float(tolerance), max_bond, progress)
+        state = data.state(cores, sites, 0.0, float(tolerance))
+        state.truncation_error = error
+    else:
+        state = _sketched(data, columns, float(tolerance), max_bond, progress)
+    state.smoothing = smoothing
+    state.width_choice = choice
+    return state
+
+
+def _sketched(
+    data: _Sum, columns: np.ndarray, tolerance: float, max_bond: int | None, progress: Progress | None
+) -> SmoothedState:
+    """Sketch with more and more landmarks until the error leaves room to truncate, then truncate."""
+    count, dim = len(data.points), len(columns)
+    if data.coefficients.dtype in (np.float32, np.complex64) and tolerance < LEAST_SINGLE:
+        raise ValueError(
+            f"tolerance is {tolerance:g}, below what single-precision sums can tell ({LEAST_SINGLE:g}); give "
+            "values in double precision"
+        )
+    sites = _kept_sites(data, tolerance)
+    bond = min(count, FIRST_BOND if max_bond is None else max(FIRST_BOND, 2 * max_bond))
+    before: tuple[int, float] | None = None
+    while True:
+        _check_memory(data, sites, bond)
+        cores, log_scale = sketched_cores(columns, data.coefficients, sites, bond, progress=progress)
+        found = data.estimate(data.state(cores, sites, log_scale, tolerance), CHECKS // 4, 1, progress)
+        if found.bound <= _SHARE * tolerance or max_bond is not None or bond == count:
+            break
+        needed = _needed_bond(before, (bond, found.error), _SHARE * tolerance)
+        if min(needed, count) > MOST_BOND:
+            raise ValueError(
+                f"a sketch of {bond} landmarks is {found.error:.3g} off and about {needed:.3g} would be needed "
+                f"for tolerance {tolerance:g}, more than {MOST_BOND}; take a narrower filter, a larger "
+                "tolerance, or max_bond to accept the error"
+            )
+        before, bond = (bond, found.error), min(2 * bond, count)
+    canonical, log_norm = mps.right_canonical(cores)
+    if log_norm == -np.inf:
+        raise ValueError("the smoothed function vanishes to rounding; take a larger width, or centre the values")
+    budget = float(np.sqrt(max(0.0, tolerance**2 - found.bound**2)))
+    if max_bond is not None:
+        budget = max(budget, 0.5 * tolerance)
+    for _ in range(_ROUNDS):
+        truncated, _ = mps.compress(canonical, budget, max_bond)
+        state = data.state(truncated, sites, log_scale + log_norm, tolerance)
+        final = data.estimate(state, CHECKS, 2, progress)
+        if final.bound <= tolerance or max_bond is not None:
+            break
+        budget *= 0.8
+    else:
+        raise ValueError(
+            f"the error stays at {final.error:.3g}, above the tolerance {tolerance:g}; take a larger tolerance, "
+            "or values in double precision"
+        )
+    state.truncation_error, state.truncation_error_std = final.error, final.std
+    state.sketch_bond = bond
+    return state
+
+
+def _needed_bond(before: tuple[int, float] | None, now: tuple[int, float], wanted: float) -> float:
+    """The bond at which the error would be `wanted`, were its fall a power of the bond."""
+    bond, error = now
+    if before is None or error <= wanted:
+        return 2 * bond
+    slope = np.log(before[1] / error) / np.log(bond / before[0])
+    if slope <= 0.05:  # hardly falls
+        return np.inf
+    return max(2.0 * bond, bond * float(np.exp(min(np.log(error / wanted) / slope, 50.0))))
+
+
+def _kept_sites(data: _Sum, tolerance: float) -> list[Site]:
+    """Sites that drop frequencies of about a hundredth of the squared tolerance.
+
+    Where the values cancel, what is left lies in the filter's tails more than the filter alone says: the
+    share dropped is that of the incoherent sum, ||f^ tau||^2 over sum |c_m|^2 smaller.
+    """
+    u = data.product.sample(256, np.random.default_rng(3))
+    sums = point_sums(data.points, data.coefficients, u, data.product.modulus)
+    incoherent = float((np.abs(data.coefficients) ** 2).sum())
+    ratio = float((np.abs(sums) ** 2).sum(axis=1).mean()) / incoherent
+    return chosen_sites(data.product, 1e-2 * tolerance**2 / data.product.dim * min(max(ratio, 1e-8), 1.0))
+
+
+def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
+    """Refuse a sketch that does not fit."""
+    work = smoothing_work(
+        len(data.points),
+        len(sites),
+        data.coefficients.shape[1],
+        bond,
+        kept=max(len(site.support) for site in sites),
+        single=data.coefficients.dtype in (np.float32, np.complex64),
+        complex_values=np.iscomplexobj(data.coefficients) or not all(site.even for site in sites),
+    )
+    total, free = device_memory("numpy")
+    room = free if free is not None else total
+    if room is not None and work.memory > room:
+        raise ValueError(
+            f"a sketch of {bond} landmarks takes {work.memory / 2**30:.1f} GiB and {room / 2**30:.1f} GiB are "
+            "free; take fewer points, a narrower filter, a larger tolerance or max_bond"
+        )

@@ -1,0 +1,124 @@
+"""The error of a held state against the exact sum over the points, from amplitudes at random frequencies.
+
+||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. Half of
+the frequencies are drawn from the filter's |tau|^2 and half from the held state's own |h^|^2, and q is the
+mixture of both (the balance heuristic of Veach and Guibas, SIGGRAPH 1995), so that no weight is above 2
+|f^(u) - h^(u)|^2 over what the filter alone would have.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.arguments import Seed, generator
+from engine.progress import Progress, shown
+from qrt_tn.field import centred
+from qrt_tn.states.mps import MPSState
+from qrt_tn.states.smoothing.filters import Filter
+
+_BLOCK = 2**22  # products u.x of one block of points
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """||f - held|| / ||f|| and its standard error.
+
+    Attributes:
+        error: the relative error.
+        std: its standard error.
+        samples: the frequencies it is from.
+    """
+
+    error: float
+    std: float
+    samples: int
+
+    @property
+    def bound(self) -> float:
+        """Two standard errors above the estimate."""
+        return self.error + 2 * self.std
+
+
+def estimated_error(
+    held: MPSState,
+    points: np.ndarray,
+    coefficients: np.ndarray,
+    product: Filter,
+    *,
+    samples: int = 2048,
+    seed: Seed = 0,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Compare a state with f^ tau, f = sum_m c_m |x_m>.
+
+    Args:
+        held: the state; its norm counts.
+        points: shape (M, D).
+        coefficients: shape (M, C).
+        product: tau.
+        samples: how many frequencies, half from the filter and half from the state.
+        seed: an int or a generator; the frequencies must be independent of how `held` was found.
+        progress: called with (points done, M).
+    """
+    rng = generator(seed)
+    half = max(2, samples // 2)
+    u = np.concatenate([product.sample(half, rng), held.sample_spectrum(half, rng)])
+    exact = point_sums(points, coefficients, u, product.modulus, progress)
+    log_filter = product.log_probabilities(u)
+    values = held.spectrum(u)
+    if not held.vector:
+        values = values[:, None]
+    # both in units of the filter at u, in which f^ is the bare sum over the points
+    unit = 0.5 * product.log_weight - 0.5 * product.dim * np.log(product.modulus) + 0.5 * log_filter
+    shift = held.log_norm - unit
+    with np.errstate(under="ignore"):
+        own = values.mantissa * np.exp(values.log_scale + shift[:, None])
+    own = own * product.phases(u).conj()[:, None]
+    log_norm = 2 * (held.log_norm - unit + 0.5 * log_filter)[0]  # log ||held||^2
+    with np.errstate(over="ignore", divide="ignore"):
+        # p_held / p_filter
+        ratio = (np.abs(own) ** 2).sum(axis=1) * np.exp(-log_norm)
+    weights = 2 / (1 + ratio)
+    residual = exact - own
+    squares = weights * (np.abs(residual) ** 2).sum(axis=1)
+    overlaps = weights * (own.conj() * residual).real.sum(axis=1)
+    lost, overlap = float(squares.mean()), float(overlaps.mean())
+    kept = float(np.exp(log_norm)) + 2 * overlap  # ||f||^2 - ||f - held||^2
+    total = max(kept + lost, np.finfo(float).tiny)
+    # the delta method for lost / total, stratum by stratum
+    each = (kept * squares - 2 * lost * overlaps) / total**2
+    variance = sum(float(part.var(ddof=1)) / len(part) for part in (each[:half], each[half:])) / 4
+    error = float(np.sqrt(max(lost, 0.0) / total))
+    std = float(np.sqrt(variance)) / (2 * error) if error > 0 else 0.0
+    return Estimate(error, std, 2 * half)
+
+
+def point_sums(
+    points: np.ndarray,
+    coefficients: np.ndarray,
+    u: np.ndarray,
+    modulus: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """sum_m c_m omega^{-u.x_m}, shape (N, C), blocks of points at a time in the coefficients' precision.
+
+    Raises:
+        ValueError: the integers u.x_m may exceed 2^53.
+    """
+    dtype = np.result_type(coefficients.dtype, np.complex64)
+    table = np.exp(-2j * np.pi * np.arange(modulus) / modulus).astype(dtype)
+    bound = points.shape[1] * (modulus // 2) * int(points.max())
+    if bound >= 2**53:
+        raise ValueError(f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus")
+    exact = np.float32 if bound < 2**24 else np.float64  # integers below are exact
+    left = centred(u, modulus).astype(exact)
+    values = coefficients.astype(dtype)
+    total = np.zeros((len(u), coefficients.shape[1]), dtype=np.complex128)
+    rows = max(1, _BLOCK // max(len(u), points.shape[1]))
+    with shown(progress, len(points), "points") as report:
+        for start in range(0, len(points), rows):
+            stop = min(start + rows, len(points))
+            sums = left @ points[start:stop].T.astype(exact)
+            total += table[sums.astype(np.int64) % modulus] @ values[start:stop]
+            report(stop, len(points))
+    return total

@@ -1,0 +1,60 @@
+"""What building a smoothed state will take, and which of the two roads it goes."""
+
+import numpy as np
+
+from qrt_tn.states.base import Work
+from qrt_tn.states.smoothing.prefixes import fitting_levels, held
+from qrt_tn.states.smoothing.sketch import PREFIX_BYTES
+
+MOST_POINTS = 2048  # of a Gram sweep
+MOST_PAIRS = 2**28  # M^2 D of a Gram sweep: about twenty seconds on one core
+CHECKS = 2048  # frequencies that estimate the error of a sketched state
+
+
+def exact(points: int, dim: int) -> bool:
+    """Whether so many points are compressed by the Gram sweep, whose error is exact."""
+    return points <= MOST_POINTS and points**2 * dim <= MOST_PAIRS
+
+
+def smoothing_work(
+    points: int,
+    dim: int,
+    outputs: int,
+    bond: int,
+    *,
+    kept: int = 3,
+    single: bool = True,
+    complex_values: bool = False,
+) -> Work:
+    """What compressing a smoothed sum of product states will take.
+
+    Args:
+        points: M distinct ones.
+        dim: D.
+        outputs: C.
+        bond: landmarks of the sketch, 64 at first and doubled until the tolerance is met (all before it take a
+            third as much again); where the Gram sweep is used, the bond it ends with.
+        kept: frequencies that a site keeps.
+        single: whether the values are single precision.
+        complex_values: whether values or filter are complex, or tau not even.
+    """
+    if exact(points, dim):
+        pairs = float(points) ** 2
+        width = kept * bond
+        products = dim * (pairs * width + 2.0 * points * width**2 + 10.0 * width**3)
+        matrices = held(dim, 2) + 4
+        return Work(products, dim * pairs * 8 * 16, matrices * pairs * 8 + 6.0 * points * width * 8, "float64")
+    bond = min(bond, points)
+    size = (4 if single else 8) * (2 if complex_values else 1)
+    whole = float(points) * bond * size
+    levels = fitting_levels(dim, whole, PREFIX_BYTES)
+    real = 4 if complex_values else 1
+    sweep = 2.0 * points * bond**2
+    basis = 8.0 * kept * bond**3  # the singular value decompositions of the core and of the truncation
+    checks = 2.0 * CHECKS * (points + kept * bond**2)
+    # left parts multiplied `levels` times, three passes each; right and left parts gathered by value
+    moved = whole * (3 * levels + 8)
+    memory = (held(dim, levels) + 5) * whole + points * (dim + 16.0 * outputs)
+    memory += 2.0 * dim * kept * bond**2 * (8 if single else 16) + 16.0 * CHECKS * dim
+    name = ("complex" if complex_values else "float") + str(size * 8)
+    return Work(dim * (real * (sweep + basis) + checks), dim * moved, memory, name)
