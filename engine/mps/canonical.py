@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.backends import array_module, to_host
+from engine.progress import shown
 
 Cores = list[Any]
 
@@ -165,15 +166,18 @@ def _orthonormal_rows(cores: Cores, like: Any, dtype: np.dtype) -> tuple[Cores, 
     factor = xp.ones((1, 1), dtype=np.float64)
     log_scale = 0.0
     result: Cores = []
-    for core in reversed(cores):
-        wide = _absorbed(core, factor)
-        if wide is None:
-            return cores, factor, -np.inf
-        wide, log_norm = _normalised(wide)
-        log_scale += log_norm
-        q, r = xp.linalg.qr(wide.reshape(len(wide), -1).T)
-        result.insert(0, q.T.reshape(-1, *wide.shape[1:]).astype(dtype))
-        factor = r.T
+    with shown(None, len(cores), "sites") as progress:
+        for core in reversed(cores):
+            wide = _absorbed(core, factor)
+            if wide is None:
+                return cores, factor, -np.inf
+            wide, log_norm = _normalised(wide)
+            log_scale += log_norm
+            q, r = xp.linalg.qr(wide.reshape(len(wide), -1).T)
+            result.append(q.T.reshape(-1, *wide.shape[1:]).astype(dtype))
+            factor = r.T
+            progress(len(result), len(cores))
+    result.reverse()
     return result, factor, log_scale
 
 

@@ -112,7 +112,7 @@ class MPSState(State):
             max_bond: the largest bond, whatever the error.
 
         Returns:
-            A state whose `truncation_error` is the error made, added to what this state had.
+            A state whose `truncation_error` is the error made; where this state had one, a bound on both.
 
         Raises:
             ValueError: a tolerance or a bond out of range.
@@ -122,7 +122,8 @@ class MPSState(State):
         if max_bond is not None:
             max_bond = check_count(max_bond, "max_bond")
         cores, error = mps.compress(self.cores, float(tolerance), max_bond)
-        return self._with(cores, self.supports, self.truncation_error + error, tolerance=float(tolerance))
+        both = self.truncation_error + error * (1 + self.truncation_error)
+        return self._with(cores, self.supports, both, tolerance=float(tolerance))
 
     def filtered(self, tau: Any) -> "MPSState":
         """The function whose spectrum is f^(u) prod_i tau_i(u_i); bonds stay as they are.
@@ -156,10 +157,7 @@ class MPSState(State):
         except ValueError as error:
             raise ValueError("the filter leaves nothing of the state; widen it") from error
         # an error may lie where the filter is largest
-        with np.errstate(over="ignore"):
-            state.truncation_error = self.truncation_error * float(
-                np.exp(self.log_norm + log_peak - state.log_norm)
-            )
+        state.truncation_error = _error_bound([(self.truncation_error, self.log_norm + log_peak)], state)
         return state
 
     def smoothed(self, width: Any) -> "MPSState":
@@ -197,8 +195,8 @@ class MPSState(State):
             state = self._with(cores, supports, 0.0, log_scale=scale - self.log_norm)
         except ValueError as error:
             raise ValueError("the sum of the states is zero; a state needs a norm") from error
-        lost = shares[0] * self.truncation_error + shares[1] * other.truncation_error
-        state.truncation_error = lost * float(np.exp(min(scale - state.log_norm, 700.0))) if lost else 0.0
+        errors = [(term.truncation_error, term.log_norm) for term in (self, other)]
+        state.truncation_error = _error_bound(errors, state)
         return state
 
     def __mul__(self, number: complex) -> "MPSState":
@@ -360,6 +358,22 @@ class MPSState(State):
             memory=shared.memory + 20.0 * count * self.dim,
             dtype=str(cores[0].dtype),
         )
+
+
+def _error_bound(terms: Sequence[tuple[float, float]], held: MPSState) -> float:
+    """A bound on the relative error of a state made of truncated ones; infinite where they say nothing.
+
+    Args:
+        terms: the relative error of each, and the log-norm of what was held of it.
+        held: the state that was made.
+    """
+    lost = 0.0
+    for error, log_norm in terms:
+        if error > 0:
+            # the exact term's norm is at most 1 / (1 - error) of the norm held
+            share = min(log_norm - held.log_norm, 700.0)
+            lost += error / (1 - error) * float(np.exp(share)) if error < 1 else np.inf
+    return lost / (1 - lost) if lost < 1 else np.inf
 
 
 def from_mps(cores: Sequence[Any]) -> MPSState:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from qrt_tn import states
+from engine import mps
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 
 
 @pytest.mark.parametrize("complex_values", [False, True])
@@ -101,3 +102,298 @@ def test_orthogonal_cores_that_cancel():
     # the product of the cores is 0 though neither core is
     with pytest.raises(ValueError, match="zero everywhere"):
         states.from_mps([np.array([[[1.0, 0]] * 3]), np.array([[[0.0]] * 3, [[1.0]] * 3])])
+
+
+def dense(state, modulus, dim):
+    """The function itself, not normalised, (P,)*D or (P,)*D + (C,), by contracting its network."""
+    inds = [f"x{site}" for site in range(dim)] + (["c"] if state.vector else [])
+    values = state.network().to_dense(*([index] for index in inds))
+    shape = (modulus,) * dim + ((state.outputs,) if state.vector else ())
+    return values.reshape(shape) * state.norm
+
+
+def few_frequencies(rng, modulus, dim, vector, scale=1.0):
+    """A random state with a support of its own at every site, and what it is."""
+    supports = [np.sort(rng.permutation(modulus)[: rng.integers(2, modulus)]) for _ in range(dim)]
+    extents = ([3] if vector else []) + [len(support) for support in supports]
+    bonds = [1] + [3] * (len(extents) - 1) + [1]
+    cores = [
+        rng.normal(size=(bonds[i], extent, bonds[i + 1]))
+        + 1j * rng.normal(size=(bonds[i], extent, bonds[i + 1]))
+        for i, extent in enumerate(extents)
+    ]
+    cores[-1] = cores[-1] * scale
+    state = states.MPSState(cores, supports, modulus, vector=vector)
+    return state, dense(state, modulus, dim)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize(("modulus", "dim"), [(5, 3), (7, 2), (13, 1)])
+def test_algebra_against_dense_arrays(modulus, dim, vector):
+    rng = np.random.default_rng(modulus)
+    (f, dense_f), (g, dense_g) = (few_frequencies(rng, modulus, dim, vector, scale) for scale in (1.0, 30.0))
+    for made, exact in (
+        (f + g, dense_f + dense_g),
+        (f - g, dense_f - dense_g),
+        (-f, -dense_f),
+        (f * 2.5, 2.5 * dense_f),
+        ((0.3 - 2j) * f, (0.3 - 2j) * dense_f),
+        (np.float32(-0.5) * f + g * 1j, -0.5 * dense_f + 1j * dense_g),
+    ):
+        assert np.abs(dense(made, modulus, dim) - exact).max() < 1e-12 * np.abs(exact).max()
+        assert np.isclose(made.norm, np.linalg.norm(exact))
+        assert made.truncation_error == 0
+    assert np.isclose(f.inner(g).value(), np.vdot(dense_f, dense_g))
+    assert f.inner(g).shape == ()
+    assert np.isclose(f.inner(f).value(), f.norm**2)
+
+
+def test_norms_far_outside_range(oracle):
+    f = states.from_mps(oracle.random_cores(np.random.default_rng(0), 3, 4, 2))
+    huge = f
+    for _ in range(3):
+        huge = huge * 1e300
+    assert np.isclose(huge.log_norm, f.log_norm + 900 * np.log(10))
+    assert np.isclose((huge + f).log_norm, huge.log_norm)
+    assert np.isclose((huge + huge).log_norm, huge.log_norm + np.log(2))
+    assert np.isclose(huge.inner(f).log_abs(), huge.log_norm + f.log_norm)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("kind", ["real", "complex", "each", "zeros", "width", "widths"])
+def test_filters_against_dense_arrays(kind, vector, oracle):
+    modulus, dim = 7, 2
+    rng = np.random.default_rng(1)
+    state, f = few_frequencies(rng, modulus, dim, vector)
+    hat = oracle.fourier(f, dim)
+    if kind.startswith("width"):
+        widths = 1.5 if kind == "width" else [1.5, 0.8]
+        made, exact = state.smoothed(widths), oracle.filtered(f, dim, widths)
+    else:
+        tau = rng.normal(size=(dim, modulus)) * 100
+        if kind == "complex":
+            tau = tau + 1j * rng.normal(size=tau.shape)
+        if kind == "zeros":
+            tau[0, state.supports[0][0]] = 0
+        if kind == "real":
+            tau[:] = tau[0]
+        made = state.filtered(tau[0] if kind == "real" else tau)
+        hat = hat * (tau[0][:, None] * tau[1]).reshape(modulus, modulus, *[1] * vector)
+        exact = np.fft.ifftn(hat, axes=(0, 1), norm="ortho")
+    assert np.abs(dense(made, modulus, dim) - exact).max() < 1e-10 * np.abs(exact).max()
+    assert np.isclose(made.norm, np.linalg.norm(exact))
+    if kind == "zeros":
+        assert len(made.supports[0]) == len(state.supports[0]) - 1
+
+
+def test_filters_keep_the_precision(oracle):
+    cores = [core.astype(np.float32) for core in oracle.random_cores(np.random.default_rng(0), 5, 4, 3)]
+    made = states.from_mps(cores).smoothed(1.0)
+    assert {core.dtype for core in made.cores} == {np.dtype(np.complex64)}
+    tiny = states.from_mps(cores).filtered(np.array([1e-60, 1e-61, 0, 0, 1e-61]))
+    plain = states.from_mps(cores).filtered(np.array([1, 0.1, 0, 0, 0.1]))
+    assert np.isclose(tiny.log_norm, plain.log_norm - 4 * 60 * np.log(10))
+
+
+@pytest.mark.parametrize(("tolerance", "max_bond"), [(0.0, None), (0.2, None), (0.0, 2), (0.5, 3)])
+def test_compression_and_its_error(tolerance, max_bond, oracle):
+    modulus, dim = 5, 4
+    cores = oracle.random_cores(np.random.default_rng(2), modulus, dim, 6)
+    state = states.from_mps(cores)
+    f = oracle.expanded(cores)
+    made = state.compressed(tolerance=tolerance, max_bond=max_bond)
+    error = np.linalg.norm(dense(made, modulus, dim) - f) / np.linalg.norm(f)
+    assert np.isclose(made.truncation_error, error, atol=1e-12)
+    assert max_bond is None or max(made.bond_dimensions) <= max_bond
+    assert max_bond is not None or error <= tolerance + 1e-12
+    assert made.tolerance == tolerance
+    again = made.compressed(max_bond=1)
+    error = np.linalg.norm(dense(again, modulus, dim) - f) / np.linalg.norm(f)
+    assert error <= again.truncation_error * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("max_bond", [5, 4, 1])
+def test_what_was_lost_stays_a_bound(max_bond, oracle):
+    modulus, dim = 5, 4
+    cores = oracle.random_cores(np.random.default_rng(2), modulus, dim, 6)
+    state, f = states.from_mps(cores), oracle.expanded(cores)
+    lossy = state.compressed(max_bond=max_bond)
+    assert lossy.truncation_error > 0.02
+    finite = []
+    for derived, exact in (
+        (lossy + state, 2 * f),
+        (state - lossy * 0.1, 0.9 * f),
+        (lossy.smoothed(1.0), oracle.filtered(f, dim, 1.0)),
+        (lossy.filtered(np.full(modulus, 2.0)), 16 * f),
+        (3 * lossy, 3 * f),
+    ):
+        miss = np.linalg.norm(dense(derived, modulus, dim) - exact) / np.linalg.norm(exact)
+        assert 0 < miss <= derived.truncation_error * (1 + 1e-9)
+        finite.append(derived.truncation_error < 5 * miss)
+    assert any(finite), "some of the bounds say something"
+
+
+def test_a_doubled_bond_is_compressed_away(oracle):
+    state = states.from_mps(oracle.random_cores(np.random.default_rng(3), 5, 4, 3))
+    double = state + state
+    assert max(double.bond_dimensions) == 6
+    small = double.compressed(tolerance=1e-7)
+    assert max(small.bond_dimensions) == 3
+    assert np.isclose(small.norm, 2 * state.norm)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_marginals_and_site_probabilities(vector, oracle):
+    modulus, dim = 5, 3
+    state, f = few_frequencies(np.random.default_rng(4), modulus, dim, vector)
+    p = np.abs(oracle.fourier(f / state.norm, dim)) ** 2
+    p = p.sum(axis=-1) if vector else p
+    sites = state.site_probabilities()
+    assert sites.shape == (dim, modulus) and sites.dtype == np.float64
+    for site in range(dim):
+        assert np.allclose(sites[site], p.sum(axis=tuple({0, 1, 2} - {site})))
+    u = oracle.grid(modulus, 2)
+    with np.errstate(divide="ignore"):
+        found = state.log_marginals([2, 0], u)
+        wanted = np.log(np.where(p.sum(axis=1).T > 1e-25, p.sum(axis=1).T, 0).reshape(-1))
+    assert (np.isneginf(found) == np.isneginf(wanted)).all() and np.isneginf(found).any()
+    held = np.isfinite(wanted)
+    assert np.allclose(found[held], wanted[held])
+
+
+def test_entanglement_entropies(oracle):
+    cores = oracle.random_cores(np.random.default_rng(5), 3, 4, 5)
+    state, f = states.from_mps(cores), oracle.expanded(cores)
+    for cut, entropy in enumerate(state.entanglement_entropies(), start=1):
+        weights = np.linalg.svd(f.reshape(3**cut, -1), compute_uv=False) ** 2
+        weights = weights[weights > 1e-20] / weights.sum()
+        assert np.isclose(entropy, -(weights * np.log(weights)).sum())
+    product = states.from_mps([np.ones((1, 3, 1))] * 3)
+    assert np.allclose(product.entanglement_entropies(), 0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "cosine"])
+@pytest.mark.parametrize("vector", [False, True])
+def test_profiles_of_states_with_few_frequencies(vector, activation, oracle):
+    modulus, dim = 7, 2
+    state, f = few_frequencies(np.random.default_rng(6), modulus, dim, vector)
+    ridgelet = Ridgelet(activation, modulus)
+    exact = oracle.analysed(f / state.norm, dim, ridgelet.values)
+    held = state.profiles(oracle.grid(modulus, dim), ridgelet)
+    assert held.shape == (modulus**dim, modulus, state.outputs)
+    assert (held.log_scale[:, :1, :1] == held.log_scale).all(), "one log-scale for each a"
+    assert np.abs(held.value().reshape(exact.shape) - exact).max() < 1e-12
+
+
+def test_ten_thousand_dimensions_at_127(oracle):
+    """No NaN, zero or infinity in any log-probability, in single precision."""
+    rng = np.random.default_rng(7)
+    one = oracle.random_cores(rng, 127, 3, 3)
+    cores = [core.astype(np.float32) for core in [one[0], *[one[1]] * 9_998, one[2]]]
+    state = states.from_mps(cores)
+    assert state.cores[1].dtype == np.complex64
+    qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 127), backend="numpy")
+    nodes = qrt.sample(4, seed=1)
+    assert np.isfinite(nodes.log_probability).all()
+    assert (nodes.log_probability < -40_000).all()
+    again = qrt.log_probabilities(nodes.a, nodes.b)
+    assert np.abs(again - nodes.log_probability).max() < 1e-9
+    # the sampler's own account of the same path, for all three algorithms
+    for group in (1, 5, 127):
+        sites, logs = mps.sample(state.cores, 3, np.random.default_rng(2), group=group)
+        amplitudes = state.spectrum(sites).log_abs()
+        assert np.isfinite(logs).all()
+        assert np.abs(2 * amplitudes - logs).max() < 0.05
+    first = state.log_marginals([0, 9_999], np.array([[3, 4]]))
+    assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_what_drawing_takes(count, oracle):
+    state = states.from_mps(oracle.random_cores(np.random.default_rng(8), 31, 6, 4))
+    work = state._drawing(count, 30)
+    # every harmonic of every node meets D matrices; sampling comes on top
+    products = count * 30 * sum(4 * core.shape[0] * core.shape[2] for core in state.cores)
+    assert products < work.products < 3 * products
+    assert work.dtype == "complex128"
+    few = state.smoothed(0.1)._drawing(count, 30)
+    assert few.products < work.products / 3
+    assert state.held_bytes == 16 * sum(core.size for core in state.cores)
+
+
+def good():
+    return states.from_mps([np.eye(3)[None], np.ones((3, 3, 1))])
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (lambda s: s.compressed(tolerance=1.0), "tolerance is 1.0; give a relative error from 0 to below 1"),
+        (lambda s: s.compressed(tolerance=-0.1), "tolerance is -0.1"),
+        (lambda s: s.compressed(tolerance=np.nan), "tolerance is nan"),
+        (lambda s: s.compressed(tolerance="small"), "tolerance is 'small'"),
+        (lambda s: s.compressed(max_bond=0), "max_bond is 0; give an int of at least 1"),
+        (lambda s: s.compressed(max_bond=2.5), "max_bond is 2.5"),
+        (lambda s: s.filtered(np.zeros(3)), "tau is zero everywhere at coordinate 0"),
+        (lambda s: s.filtered([1, np.nan, 1]), "tau holds nan"),
+        (lambda s: s.filtered([1.0, 1.0]), r"tau has shape \(2,\)"),
+        (
+            lambda s: s.filtered([1, 0, 0]).filtered([0, 1, 1]),
+            "wherever the state has frequencies at coordinate 0",
+        ),
+        (lambda s: s.smoothed(-1), "width holds -1"),
+        (lambda s: s * 0, "a state times 0 has no norm"),
+        (lambda s: s * np.nan, "has no norm"),
+        (lambda s: s * np.inf, "has no norm"),
+        (lambda s: s - s, "the sum of the states is zero"),
+        (lambda s: s + states.from_mps([np.ones((1, 5, 1))] * 2), "the states differ in modulus: 3 and 5"),
+        (lambda s: s.inner(states.from_mps([np.ones((1, 3, 1))])), "the states differ in dim: 2 and 1"),
+        (lambda s: s.inner(3), "the other state is a int"),
+    ],
+)
+def test_what_is_refused(work, says):
+    with pytest.raises(ValueError, match=says):
+        work(good())
+
+
+def test_a_filter_that_leaves_nothing():
+    # f^ has amplitude on u_0 = u_1 alone, and the filter keeps only places off that line
+    hat = np.eye(3, dtype=complex)[None], np.eye(3, dtype=complex)[:, :, None]
+    state = states.MPSState(hat, [np.arange(3)] * 2, 3)
+    with pytest.raises(ValueError, match="the filter leaves nothing of the state; widen it"):
+        state.filtered(np.array([[1, 0, 0], [0, 1, 1]]))
+
+
+def test_what_is_no_number():
+    with pytest.raises(TypeError):
+        good() * "2"
+    with pytest.raises(TypeError):
+        good() + 1
+    with pytest.raises(TypeError):
+        good() - 1
+
+
+def test_the_device_road(device, oracle):
+    state = states.from_mps(oracle.random_cores(np.random.default_rng(9), 5, 3, 3))
+    there = state.on("cupy")
+    assert isinstance(there.cores[0], device.ndarray)
+    ridgelet = Ridgelet("relu", 5)
+    a = oracle.grid(5, 3)[::7]
+    tau = np.array([1, 2, 0, 0, 1j])
+    for made, wanted in (
+        (there, state),
+        (there + there.filtered(tau) * 2j, state + state.filtered(tau) * 2j),
+        (there.compressed(max_bond=2), state.compressed(max_bond=2)),
+        (there.smoothed(1.0), state.smoothed(1.0)),
+    ):
+        assert isinstance(made.cores[0], device.ndarray)
+        assert np.isclose(made.log_norm, wanted.log_norm)
+        assert np.allclose(made.profiles(a, ridgelet).value(), wanted.profiles(a, ridgelet).value())
+        assert np.allclose(made.site_probabilities(), wanted.site_probabilities())
+        assert np.isclose(made.inner(there).value(), wanted.inner(state).value())
+        points = oracle.grid(5, 2)
+        with np.errstate(divide="ignore"):
+            assert np.allclose(made.log_marginals([2, 1], points), wanted.log_marginals([2, 1], points))
+        assert (made.sample_spectrum(50, seed=1) == wanted.sample_spectrum(50, seed=1)).all()
+    with pytest.raises(ValueError, match="lives on a device"):
+        there.inner(state)
