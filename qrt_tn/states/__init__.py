@@ -3,6 +3,7 @@
 from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense
 from qrt_tn.states.description import Description, describe
+from qrt_tn.states.interpolated import InterpolatedState, from_callable
 from qrt_tn.states.mps import MPSState, from_mps
 from qrt_tn.states.network import NetworkState, from_network
 from qrt_tn.states.points import from_samples
@@ -12,12 +13,14 @@ from qrt_tn.states.samples import SampleState
 __all__ = [
     "DenseState",
     "Description",
+    "InterpolatedState",
     "MPSState",
     "NetworkState",
     "RidgeSumState",
     "SampleState",
     "State",
     "describe",
+    "from_callable",
     "from_dense",
     "from_mps",
     "from_network",

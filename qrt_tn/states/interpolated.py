@@ -1,0 +1,131 @@
+"""States of functions that can only be called: networks, simulators, formulas, by cross interpolation."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.arguments import Seed, generator
+from engine.cross import Interpolation, interpolate
+from engine.progress import Progress
+from qrt_tn.field import check_grid, check_prime, fourier_matrix
+from qrt_tn.states.base import check_count
+from qrt_tn.states.mps import MPSState
+
+_MENDS = {
+    "evaluations": "allow more max_evaluations",
+    "bond": "allow a larger max_bond",
+    "stagnation": "sweeps no longer help: raise the tolerance, or pass points= where the function is large",
+}
+
+
+class InterpolatedState(MPSState):
+    """A matrix product state that approximates a function known by its values alone.
+
+    Attributes:
+        interpolation_error: ||f - held|| / ||f||, estimated on uniform random points that no fit has seen.
+        interpolation_error_at_points: the same on the caller's points kept for testing; None without any.
+        evaluations: the number of points at which the function was evaluated, tests included.
+    """
+
+    def __init__(
+        self, cores: Sequence[Any], modulus: int, interpolation: Interpolation, vector: bool, tolerance: float
+    ) -> None:
+        sites = len(cores) - vector
+        super().__init__(
+            cores,
+            [np.arange(modulus)] * sites,
+            modulus,
+            vector=vector,
+            truncation_error=interpolation.error,
+            tolerance=tolerance,
+        )
+        self.interpolation_error = interpolation.error
+        self.interpolation_error_at_points = interpolation.error_at_points
+        self.evaluations = interpolation.evaluations
+
+
+def from_callable(
+    function: Callable[[np.ndarray], Any],
+    modulus: int,
+    dim: int,
+    *,
+    max_bond: int = 64,
+    tolerance: float = 1e-3,
+    max_evaluations: int = 10**7,
+    points: Any = None,
+    seed: Seed = 0,
+    progress: Progress | None = None,
+) -> InterpolatedState:
+    """The state of a function on Z_P^D, as a matrix product state found by cross interpolation.
+
+    The error is estimated on uniform random points, so it says nothing about places that such points do not
+    see: a function that is large on a small part of Z_P^D, or whose values matter only near data, needs
+    `points` there. Each class of a vector output is held to the same absolute error.
+
+    Args:
+        function: takes points, int64 in 0..P-1 of shape (N, D), gives real or complex values of shape (N,),
+            or (N, C) for a vector output. Single precision values make a state in single precision.
+        modulus: the prime P.
+        dim: D.
+        max_bond: the largest bond.
+        tolerance: the relative error ||f - held|| / ||f|| to reach.
+        max_evaluations: of points; a sweep takes about D P bond^2.
+        points: points of your own, such as data, int in 0..P-1, shape (M, D). The fit may look at every
+            second; on the others the tolerance must be met too.
+        seed: an int or a NumPy generator, for the test points.
+        progress: called with (evaluations done, allowed); a bar without it.
+
+    Returns:
+        The state, with `interpolation_error` and `evaluations`. Where the tolerance was not reached it comes
+        with a warning that names the error reached and the mend.
+
+    Raises:
+        ValueError: values of the wrong shape, NaN, a function that is zero wherever it was tried, a composite
+            modulus, or a bond, tolerance or budget out of range.
+    """
+    prime = check_prime(modulus)
+    count = check_count(dim, "dim")
+    bond = check_count(max_bond, "max_bond")
+    budget = check_count(max_evaluations, "max_evaluations")
+    wanted = _checked_tolerance(tolerance)
+    if not callable(function):
+        raise ValueError(f"the function is a {type(function).__name__}; give what takes points (N, D)")
+    own = None if points is None else check_grid(points, prime, "points", (None, count))
+    interpolation = interpolate(
+        function,
+        [prime] * count,
+        tolerance=wanted,
+        max_bond=bond,
+        max_evaluations=budget,
+        rng=generator(seed),
+        points=own,
+        progress=progress,
+    )
+    if interpolation.reason != "tolerance":
+        warnings.warn(_shortfall(interpolation, wanted), stacklevel=2)
+    cores = interpolation.cores
+    vector = len(cores) > count
+    dtype = np.result_type(cores[0].dtype, np.complex64)
+    matrix = fourier_matrix(prime).astype(dtype)
+    spectral = [core.astype(dtype) for core in cores[:vector]]
+    spectral += [matrix @ core for core in cores[vector:]]
+    return InterpolatedState(spectral, prime, interpolation, vector, wanted)
+
+
+def _shortfall(interpolation: Interpolation, tolerance: float) -> str:
+    reached = f"{interpolation.error:.2g}"
+    if interpolation.error_at_points is not None:
+        reached += f" ({interpolation.error_at_points:.2g} at your points)"
+    return (
+        f"the interpolation reached a relative error of {reached}, not the tolerance {tolerance:g}, after "
+        f"{interpolation.evaluations} evaluations; {_MENDS[interpolation.reason]}, or take the state as it is"
+    )
+
+
+def _checked_tolerance(tolerance: Any) -> float:
+    number = isinstance(tolerance, int | float | np.number) and not isinstance(tolerance, bool)
+    if not number or not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance!r}; give a number between 0 and 1, such as 1e-3")
+    return float(tolerance)
