@@ -3,7 +3,8 @@
     python -m scaling_studies.benchmarks.sample_state [result.json]
 
 The product is N x D by D x M in float32, the shape and type that the sampler multiplies. Both run in turn in
-one process; the medians and their ratio are printed and written as JSON. For one core, set OMP_NUM_THREADS=1.
+one process; the medians and their ratio are printed and written as JSON. The standard case is 512 nodes from
+60,000 images of 28 x 28 pixels of 256 grey levels. For one core, set OMP_NUM_THREADS=1.
 """
 
 import argparse
@@ -16,38 +17,67 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.atomic import atomic_path
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 
-MODULUS = 127
-LEVELS = 17  # as the handwritten digits have
 NODES = 1024
-# (points M, dimension D, outputs C): the training set of the digits, and one of images of 28 x 28
-SIZES = [(1437, 64, 1), (1437, 64, 10), (5000, 784, 1), (5000, 784, 10)]
 
 
-def measure(points: int, dim: int, outputs: int, *, nodes: int = NODES, runs: int = 7) -> dict[str, Any]:
-    """Median seconds of one batch of nodes, and of the product alone, over interleaved runs.
+class Case(NamedTuple):
+    """One size to measure.
 
-    Args:
+    Attributes:
         points: the number M of random points.
         dim: their dimension D.
         outputs: the number C of components of their values.
-        nodes: the number N of nodes of a batch.
+        modulus: P.
+        levels: how many values the coordinates take; 17 as the handwritten digits have.
+        nodes: the number N of nodes of a batch; `NODES` where None.
+        dtype: of the values, and so the precision of the sampler.
+    """
+
+    points: int
+    dim: int
+    outputs: int
+    modulus: int = 127
+    levels: int = 17
+    nodes: int | None = None
+    dtype: str = "float64"
+
+
+# the training set of the digits, 5,000 images of 28 x 28, and the standard case
+SIZES = [
+    Case(1437, 64, 1),
+    Case(1437, 64, 10),
+    Case(5000, 784, 1),
+    Case(5000, 784, 10),
+    Case(60_000, 784, 1, 257, 256, 512, "float32"),
+    Case(60_000, 784, 1, 257, 256, 512, "float64"),
+    Case(60_000, 784, 10, 257, 256, 512, "float32"),
+]
+
+
+def measure(case: Case, *, runs: int = 7) -> dict[str, Any]:
+    """Median seconds of one batch of nodes, and of the product alone, over interleaved runs.
+
+    Args:
+        case: what to measure.
         runs: how often each is timed.
     """
+    nodes = NODES if case.nodes is None else case.nodes
+    modulus = case.modulus
     rng = np.random.default_rng(0)
-    x = rng.integers(LEVELS, size=(points, dim))
-    y = rng.normal(size=(points, outputs))
+    x = rng.integers(case.levels, size=(case.points, case.dim), dtype=np.uint8)
+    y = rng.normal(size=(case.points, case.outputs))
     started = time.perf_counter()
-    state = states.from_samples(x, y - y.mean(axis=0), MODULUS)
+    state = states.from_samples(x, (y - y.mean(axis=0)).astype(case.dtype), modulus)
     built = time.perf_counter() - started
-    qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", MODULUS), backend="numpy")
-    left = rng.integers(-(MODULUS // 2), MODULUS // 2 + 1, size=(nodes, dim)).astype(np.float32)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", modulus), backend="numpy")
+    left = rng.integers(-(modulus // 2), modulus // 2 + 1, size=(nodes, case.dim)).astype(np.float32)
     right = np.ascontiguousarray(x.T, dtype=np.float32)
     product, sampling = [], []
     for run in range(runs + 1):
@@ -56,9 +86,7 @@ def measure(points: int, dim: int, outputs: int, *, nodes: int = NODES, runs: in
     # the first of each warms up
     medians = [statistics.median(seconds[1:]) for seconds in (product, sampling)]
     return {
-        "points": points,
-        "dim": dim,
-        "outputs": outputs,
+        **case._asdict(),
         "nodes": nodes,
         "runs": runs,
         "build_seconds": built,
@@ -75,16 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=7, help="how often each size is timed")
     options = parser.parse_args(arguments)
     rows = []
-    print(f"{'M':>6} {'D':>5} {'C':>3} {'product':>10} {'sampling':>10} {'ratio':>6}   N = {NODES}")
-    for points, dim, outputs in SIZES:
-        row = measure(points, dim, outputs, runs=options.runs)
+    print(
+        f"{'M':>6} {'D':>5} {'C':>3} {'P':>4} {'N':>5} {'y':>8} {'product':>10} {'sampling':>10} {'ratio':>6}"
+    )
+    for size in SIZES:
+        case = Case(*size)
+        row = measure(case, runs=options.runs)
         rows.append(row)
+        shape = f"{case.points:6d} {case.dim:5d} {case.outputs:3d} {case.modulus:4d} {row['nodes']:5d}"
         seconds = f"{row['product_seconds']:9.4f}s {row['sampling_seconds']:9.4f}s"
-        print(f"{points:6d} {dim:5d} {outputs:3d} {seconds} {row['ratio']:6.2f}")
+        print(f"{shape} {case.dtype:>8} {seconds} {row['ratio']:6.2f}")
     result = {
         "benchmark": "sample_state",
-        "modulus": MODULUS,
-        "levels": LEVELS,
         "rows": rows,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
