@@ -1,9 +1,10 @@
 """The error of a held state against the exact sum over the points, from amplitudes at random frequencies.
 
-||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. Half of
-the frequencies are drawn from the filter's |tau|^2 and half from the held state's own |h^|^2, and q is the
-mixture of both (the balance heuristic of Veach and Guibas, SIGGRAPH 1995), so that no weight is above 2
-|f^(u) - h^(u)|^2 over what the filter alone would have.
+||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. A third
+of the frequencies is drawn from the filter's |tau|^2, a third from a broader filter (what a truncation loses
+lies in the filter's tails), a third from the held state's own |h^|^2, and q is the mixture of the three (the
+balance heuristic of Veach and Guibas, SIGGRAPH 1995): no weight is above three times what the filter alone
+would give.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from qrt_tn.field import centred
 from qrt_tn.states.mps import MPSState
 from qrt_tn.states.smoothing.filters import Filter
 
+_NATS = 2.0  # how far the broader filter lies from the filter itself
 _BLOCK = 2**22  # products u.x of one block of points
 
 
@@ -56,13 +58,16 @@ def estimated_error(
         points: shape (M, D).
         coefficients: shape (M, C).
         product: tau.
-        samples: how many frequencies, half from the filter and half from the state.
+        samples: how many frequencies, a third each from the filter, a broader one and the state.
         seed: an int or a generator; the frequencies must be independent of how `held` was found.
         progress: called with (points done, M).
     """
     rng = generator(seed)
-    half = max(2, samples // 2)
-    u = np.concatenate([product.sample(half, rng), held.sample_spectrum(half, rng)])
+    each = max(2, samples // 3)
+    broad = product.tempered(_NATS)
+    u = np.concatenate(
+        [product.sample(each, rng), broad.sample(each, rng), held.sample_spectrum(each, rng)]
+    )
     exact = point_sums(points, coefficients, u, product.modulus, progress)
     log_filter = product.log_probabilities(u)
     values = held.spectrum(u)
@@ -75,10 +80,11 @@ def estimated_error(
         own = values.mantissa * np.exp(values.log_scale + shift[:, None])
     own = own * product.phases(u).conj()[:, None]
     log_norm = 2 * (held.log_norm - unit + 0.5 * log_filter)[0]  # log ||held||^2
-    with np.errstate(over="ignore", divide="ignore"):
-        # p_held / p_filter
+    with np.errstate(over="ignore"):
+        # the densities of the state and of the broad filter over the filter's
         ratio = (np.abs(own) ** 2).sum(axis=1) * np.exp(-log_norm)
-    weights = 2 / (1 + ratio)
+        ratio = ratio + np.exp(broad.log_probabilities(u) - log_filter)
+    weights = 3 / (1 + ratio)
     residual = exact - own
     squares = weights * (np.abs(residual) ** 2).sum(axis=1)
     overlaps = weights * (own.conj() * residual).real.sum(axis=1)
@@ -86,11 +92,11 @@ def estimated_error(
     kept = float(np.exp(log_norm)) + 2 * overlap  # ||f||^2 - ||f - held||^2
     total = max(kept + lost, np.finfo(float).tiny)
     # the delta method for lost / total, stratum by stratum
-    each = (kept * squares - 2 * lost * overlaps) / total**2
-    variance = sum(float(part.var(ddof=1)) / len(part) for part in (each[:half], each[half:])) / 4
+    terms = ((kept * squares - 2 * lost * overlaps) / total**2).reshape(3, each)
+    variance = float(terms.var(axis=1, ddof=1).sum()) / each / 9
     error = float(np.sqrt(max(lost, 0.0) / total))
     std = float(np.sqrt(variance)) / (2 * error) if error > 0 else 0.0
-    return Estimate(error, std, 2 * half)
+    return Estimate(error, std, 3 * each)
 
 
 def point_sums(

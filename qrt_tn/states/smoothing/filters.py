@@ -51,6 +51,27 @@ class Filter:
         """|tau(u)|^2 over its sum, shape (R, P)."""
         return np.abs(self.tables) ** 2 / self.totals[:, None]
 
+    def tempered(self, nats: float) -> "Filter":
+        """The filter of |tau|^beta, 0 < beta < 1, whose |tau|^2 tells itself from this one's by `nats`.
+
+        beta is the one at which the relative entropy of this filter's distribution to the new one's is
+        `nats`, or almost 0 where even that is nearer: broader, with no weight lost by more than e^nats on average.
+        """
+        counts = np.bincount(self.rows, minlength=len(self.tables))
+        weights = self.probabilities
+        logs = np.log(np.where(weights > 0, weights, 1.0))
+        moduli = np.abs(self.tables)
+        low, high = 1e-3, 1.0
+        for _ in range(30):
+            beta = (low + high) / 2
+            normaliser = np.log(np.where(weights > 0, weights**beta, 0.0).sum(axis=1))
+            apart = (weights * ((1 - beta) * logs + normaliser[:, None])).sum(axis=1)
+            if float(counts @ apart) > nats:
+                low = beta
+            else:
+                high = beta
+        return Filter(np.where(moduli > 0, moduli**high, 0.0), self.rows, self.log_peaks)
+
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw u ~ |tau(u)|^2, int64 of shape (count, D)."""
         u = np.empty((count, self.dim), dtype=np.int64)
