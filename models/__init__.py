@@ -4,6 +4,7 @@ from models.datasets import Dataset, Split, load_digits, load_file, one_hot, spl
 from models.dense import CosineNetwork, DenseNetwork
 from models.readout import fit_output_weights, select_ridge
 from models.ridge import RidgeNetwork, importance_weights
+from models.teachers import teacher
 from models.training import TrainingHistory, accuracy, risk, train, train_many
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "risk",
     "select_ridge",
     "split",
+    "teacher",
     "train",
     "train_many",
 ]

@@ -1,0 +1,131 @@
+"""Teachers: trained networks as functions on Z_P^D, ready for `states.from_callable`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from sklearn.base import BaseEstimator, is_classifier
+
+from qrt_tn.field import check_grid
+from qrt_tn.quantize import Quantizer
+
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
+GUARDS = ("fold", "zero")
+# Points are evaluated in batches; Flax networks in one fixed shape, so that each compiles once.
+_BATCH = 4096
+
+
+def teacher(
+    network: Any,
+    quantizer: Quantizer | None = None,
+    *,
+    outputs: str | None = None,
+    guard: str = "fold",
+    mean: Any = 0.0,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A trained network as a function on the grid, batch by batch.
+
+    Give it to `qrt_tn.states.from_callable`, whose state's transform then samples a ticket from what the
+    network has learnt.
+
+    Args:
+        network: a Flax network (in evaluation mode, `network.eval()`, where that makes a difference), a
+            fitted scikit-learn estimator, or anything that can be called with points (batch, features).
+        quantizer: the fitted quantiser of the network's training data: a level stands for the centre of its
+            bin. Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
+        outputs: the method of a scikit-learn estimator that is meant; left out, predict_proba for a
+            classifier that has it, else decision_function, and predict for a regressor. "predict" of a
+            classifier gives 1 for the class predicted and 0 for the others.
+        guard: what the network is worth on the levels of the guard band, which no data have. "fold": the
+            features go back from the last level to the first, so that the function is continuous on the
+            circle; "zero": the function is 0 where any coordinate is in the band.
+        mean: subtracted from the outputs, shape (C,) or a number. Take the mean over uniform points, or nodes
+            are spent on a = 0.
+
+    Returns:
+        A function of points, int in 0..P-1 of shape (N, D), that gives (N,) or (N, C).
+
+    Raises:
+        ValueError: what cannot be called or has no such method, a quantiser that is not fitted, or an unknown
+            guard.
+    """
+    evaluate = _evaluator(network, outputs)
+    if guard not in GUARDS:
+        raise ValueError(f"guard is {guard!r}; choose one of {', '.join(GUARDS)}")
+    if quantizer is not None:
+        if not isinstance(quantizer, Quantizer):
+            raise ValueError(f"the quantizer is a {type(quantizer).__name__}; give a fitted qrt_tn.Quantizer")
+        quantizer.dim  # noqa: B018  (refuses one that is not fitted)
+    shift = np.asarray(mean)
+    if shift.dtype.kind not in "biufc" or shift.ndim > 1 or not np.isfinite(shift).all():
+        raise ValueError(f"mean is {mean!r}; give a number, or one for each output")
+
+    def function(points: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(points), _BATCH):
+            batch = points[start : start + _BATCH]
+            inputs = batch if quantizer is None else _features(batch, quantizer)
+            values = np.asarray(evaluate(inputs))
+            values = values - shift.astype(np.result_type(values.dtype, np.float32), copy=False)
+            if quantizer is not None and guard == "zero":
+                values[(batch >= quantizer.levels).any(axis=1)] = 0
+            parts.append(values)
+        return np.concatenate(parts)
+
+    return function
+
+
+def _features(points: np.ndarray, quantizer: Quantizer) -> np.ndarray:
+    """The features that grid points stand for; in the guard band on the way back to the first level."""
+    P, L = quantizer.modulus, quantizer.levels
+    points = check_grid(points, P, "x", (None, quantizer.dim))
+    back = (P - points) * (L - 1) / (P - L + 1)
+    levels = np.where(points < L, points, back)
+    below = np.floor(levels).astype(np.int64)
+    above = np.minimum(below + 1, L - 1)
+    rows = 0 if quantizer.scope == "global" else np.arange(quantizer.dim)
+    centres = np.asarray(quantizer.centres)
+    features = centres[rows, below] + (levels - below) * (centres[rows, above] - centres[rows, below])
+    if quantizer.axes is not None:
+        return features @ quantizer.axes + quantizer.mean
+    return features
+
+
+def _evaluator(network: Any, outputs: str | None) -> Callable[[np.ndarray], Any]:
+    """What gives the outputs of a batch of features."""
+    if isinstance(network, BaseEstimator):
+        return _estimator(network, outputs)
+    if outputs is not None:
+        raise ValueError(f"outputs is {outputs!r}; only a scikit-learn estimator has outputs to choose from")
+    if isinstance(network, nnx.Module):
+        return lambda batch: _padded(network, batch)
+    if not callable(network):
+        raise ValueError(f"the network is a {type(network).__name__}, which cannot be called on points")
+    return network
+
+
+def _estimator(network: BaseEstimator, outputs: str | None) -> Callable[[np.ndarray], Any]:
+    if outputs is None:
+        choices = METHODS[1::2] if is_classifier(network) else METHODS[:1]
+        outputs = next((name for name in choices if hasattr(network, name)), "predict")
+    if outputs not in METHODS or not hasattr(network, outputs):
+        having = ", ".join(name for name in METHODS if hasattr(network, name))
+        raise ValueError(f"{type(network).__name__} has no outputs {outputs!r}; choose one of {having}")
+    method = getattr(network, outputs)
+    if outputs == "predict" and is_classifier(network):
+        return lambda batch: (method(batch)[:, None] == network.classes_).astype(np.float64)
+    return method
+
+
+def _padded(network: nnx.Module, batch: np.ndarray) -> np.ndarray:
+    full = np.zeros((_BATCH, batch.shape[1]), dtype=np.float32)
+    full[: len(batch)] = batch
+    return np.asarray(_jitted_call(network, jnp.asarray(full)))[: len(batch)]
+
+
+@nnx.jit
+def _jitted_call(network: Any, x: jax.Array) -> jax.Array:
+    return network(x)
