@@ -76,8 +76,9 @@ class Sampler:
     ) -> None:
         terms, _, self._sizes = read_structure((inputs, (), sizes))
         self.variables = tuple(variables)
+        held = {index for term in terms for index in term}
         for variable in self.variables:
-            if not any(variable in term for term in terms):
+            if variable not in held:
                 raise ValueError(f"variable {variable!r} is on no tensor of the network")
         if not self.variables or len(set(self.variables)) < len(self.variables):
             raise ValueError(f"variables are {self.variables!r}; name at least one, and each once")
@@ -287,7 +288,7 @@ class Sampler:
                 held = itemsize * self._extent(step.made.term)
                 if isinstance(step, Contract):
                     recipe = self._recipe(step, size)
-                    fixed += 0 if step.made.varies else held
+                    fixed += _kept(recipe, step) * itemsize if step.made.varies else held
                     beside = recipe.peak_bytes
                 if step.made.varies:
                     alive[step.made.slot] = size * held
@@ -364,6 +365,7 @@ class Sampler:
         logs = xp.zeros(size)
         sound = xp.ones(size, dtype=bool)
         each = xp.arange(size)
+        uniforms = xp.asarray(np.ascontiguousarray(uniforms.T))
         for number, step in enumerate(bound):
             if isinstance(step, _Contracting):
                 # every sample at a scale of its own, of which nothing but ratios is asked
@@ -374,7 +376,7 @@ class Sampler:
                 weights = arrays[step.slot] if step.array is None else step.array
                 weights, total = _probabilities(weights, size, xp)
                 sound = sound & (total > 0)
-                column = draw(weights, xp.asarray(uniforms[:, step.column]))
+                column = draw(weights, uniforms[step.column])
                 chosen[step.column] = column
                 total = xp.where(total > 0, total, xp.ones_like(total))
                 logs = logs + xp.log(xp.maximum(weights[each, column], np.finfo(float).tiny) / total)
@@ -386,7 +388,7 @@ class Sampler:
                 f"{int((~to_host(sound)).sum())} of {size} samples lost all probability to rounding; hold "
                 "the network in double precision"
             )
-        return np.stack([to_host(column) for column in chosen], axis=1), to_host(logs)
+        return to_host(xp.stack(chosen, axis=1)), to_host(logs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -414,6 +416,19 @@ class _Drawing:
 
 
 _Bound = _Contracting | _Picking | _Drawing
+
+
+def _kept(recipe: Recipe, step: Contract) -> int:
+    """Elements of what a step keeps of products among factors that do not vary."""
+    fixed = {place for place, factor in enumerate(step.factors) if not factor.varies}
+    kept: dict[int, int] = {}
+    for product in recipe.program.steps:
+        if product.left in fixed and product.right in fixed:
+            fixed.add(product.target)
+            kept.pop(product.left, None)
+            kept.pop(product.right, None)
+            kept[product.target] = product.size
+    return sum(kept.values())
 
 
 def _probabilities(weights: Any, size: int, xp: Any) -> tuple[Any, Any]:

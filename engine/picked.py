@@ -62,8 +62,9 @@ class Picked:
     ) -> None:
         terms, kept, sizes = read_structure((inputs, output, sizes))
         columns = {index: column for column, index in enumerate(picked)}
+        held = {index for term in terms for index in term}
         for index in columns:
-            if index in kept or not any(index in term for term in terms):
+            if index in kept or index not in held:
                 raise ValueError(f"picked index {index!r} is in the output, or on no tensor of the network")
         for number, (term, array) in enumerate(zip(terms, arrays, strict=True)):
             if array.shape != tuple(sizes[index] for index in term):

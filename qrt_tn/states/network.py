@@ -63,9 +63,10 @@ class NetworkState(State):
         self._terms, self._arrays = list(terms), list(arrays)
         self._sites, self._class = tuple(sites), class_index
         self._shared = frozenset(sites) if class_index is None else frozenset((*sites, class_index))
-        self._backend = "numpy" if array_module(arrays[0]) is np else "cupy"
+        xp = array_module(arrays[0])
+        self._backend = "numpy" if xp is np else "cupy"
         # every tensor at a scale near 1, so that single precision holds products of them
-        self._peaks = [float(abs(array).max()) for array in arrays]
+        self._peaks = [float(xp.abs(array).max()) for array in arrays]
         if min(self._peaks) == 0:
             raise ValueError("the state is zero everywhere; a state needs a norm")
         self._ket_terms, self._ket = self._spectral()
@@ -143,12 +144,13 @@ class NetworkState(State):
         dtype = np.result_type(self._arrays[0].dtype, np.complex64)
         matrix = xp.asarray(fourier_matrix(self.modulus).astype(dtype))
         holders = Counter(index for term in self._terms for index in term)
+        sites = frozenset(self._sites)
         terms: list[Inds] = []
         made = []
         for given, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True):
             term: Inds = given
             spectral = (array / peak).astype(dtype)
-            for site in [index for index in given if index in self._sites]:
+            for site in [index for index in given if index in sites]:
                 axis = term.index(site)
                 if holders[site] > 1:
                     term = (*term[:axis], ("x", site), *term[axis + 1 :])

@@ -47,6 +47,12 @@ def test_batches_of_a_size_that_fits():
     assert np.allclose(small(values[:1]).value(), whole[:1].value(), rtol=1e-12)
 
 
+def test_batches_without_a_limit_stay_small(monkeypatch):
+    monkeypatch.setattr("engine.picked.HOST_BYTES", 20_000)
+    terms, arrays = network(np.random.default_rng(0))
+    assert 1 < Picked(terms, ("d",), SIZES, arrays, "uvwx").fitted(103)[0] < 60
+
+
 def test_what_all_elements_share_is_done_once():
     # a costly part that holds no picked index
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@ import pytest
 import quimb.tensor as qtn
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.states import NetworkState
 
 # tensors of f by their indices: s0, s1, ... are sites, c a class, "long" a bond over the chain
 KINDS = {
@@ -278,6 +279,15 @@ def test_on_a_device(kind, device, oracle):
         rows = oracle.grid(3, len(chosen))
         assert np.allclose(moved.log_marginals(chosen, rows), state.log_marginals(chosen, rows))
     assert moved.network().num_tensors == state.network().num_tensors
+    there = NetworkState(
+        [tensor.inds for tensor in network],
+        [device.asarray(tensor.data) for tensor in network],
+        sites,
+        class_index,
+    )
+    assert np.isclose(there.log_norm, state.log_norm)
+    assert np.abs(there.spectrum(points).value() - state.spectrum(points).value()).max() < 1e-13
+    assert (there.sample_spectrum(50, seed=0) == state.sample_spectrum(50, seed=0)).all()
     back = moved.on("numpy")
     assert np.abs(back.spectrum(points).value() - state.spectrum(points).value()).max() < 1e-13
     ridgelet = Ridgelet("relu", 3)
