@@ -9,11 +9,9 @@ import numpy as np
 from flax import nnx
 from sklearn.base import BaseEstimator, is_classifier
 
-from qrt_tn.field import check_grid
 from qrt_tn.quantize import Quantizer
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function")
-GUARDS = ("fold", "zero")
 # Points are evaluated in batches; Flax networks in one fixed shape, so that each compiles once.
 _BATCH = 4096
 
@@ -23,13 +21,14 @@ def teacher(
     quantizer: Quantizer | None = None,
     *,
     outputs: str | None = None,
-    guard: str = "fold",
     mean: Any = 0.0,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A trained network as a function on the grid, batch by batch.
 
-    Give it to `qrt_tn.states.from_callable`, whose state's transform then samples a ticket from what the
-    network has learnt.
+    The transform of its state samples a ticket from what the network has learnt:
+
+        state = states.from_callable(teacher(network, quantizer), quantizer.modulus, quantizer.dim,
+                                     levels=quantizer.levels, points=quantizer.transform(x_train))
 
     Args:
         network: a Flax network (in evaluation mode, `network.eval()`, where that makes a difference), a
@@ -39,9 +38,6 @@ def teacher(
         outputs: the method of a scikit-learn estimator that is meant; left out, predict_proba for a
             classifier that has it, else decision_function, and predict for a regressor. "predict" of a
             classifier gives 1 for the class predicted and 0 for the others.
-        guard: what the network is worth on the levels of the guard band, which no data have. "fold": the
-            features go back from the last level to the first, so that the function is continuous on the
-            circle; "zero": the function is 0 where any coordinate is in the band.
         mean: subtracted from the outputs, shape (C,) or a number. Take the mean over uniform points, or nodes
             are spent on a = 0.
 
@@ -49,12 +45,9 @@ def teacher(
         A function of points, int in 0..P-1 of shape (N, D), that gives (N,) or (N, C).
 
     Raises:
-        ValueError: what cannot be called or has no such method, a quantiser that is not fitted, or an unknown
-            guard.
+        ValueError: what cannot be called or has no such method, or a quantiser that is not fitted.
     """
     evaluate = _evaluator(network, outputs)
-    if guard not in GUARDS:
-        raise ValueError(f"guard is {guard!r}; choose one of {', '.join(GUARDS)}")
     if quantizer is not None:
         if not isinstance(quantizer, Quantizer):
             raise ValueError(f"the quantizer is a {type(quantizer).__name__}; give a fitted qrt_tn.Quantizer")
@@ -70,8 +63,6 @@ def teacher(
             inputs = batch if quantizer is None else _features(batch, quantizer)
             values = np.asarray(evaluate(inputs))
             values = values - shift.astype(np.result_type(values.dtype, np.float32), copy=False)
-            if quantizer is not None and guard == "zero":
-                values[(batch >= quantizer.levels).any(axis=1)] = 0
             parts.append(values)
         return np.concatenate(parts)
 
@@ -79,19 +70,13 @@ def teacher(
 
 
 def _features(points: np.ndarray, quantizer: Quantizer) -> np.ndarray:
-    """The features that grid points stand for; in the guard band on the way back to the first level."""
-    P, L = quantizer.modulus, quantizer.levels
-    points = check_grid(points, P, "x", (None, quantizer.dim))
-    back = (P - points) * (L - 1) / (P - L + 1)
-    levels = np.where(points < L, points, back)
-    below = np.floor(levels).astype(np.int64)
-    above = np.minimum(below + 1, L - 1)
-    rows = 0 if quantizer.scope == "global" else np.arange(quantizer.dim)
-    centres = np.asarray(quantizer.centres)
-    features = centres[rows, below] + (levels - below) * (centres[rows, above] - centres[rows, below])
-    if quantizer.axes is not None:
-        return features @ quantizer.axes + quantizer.mean
-    return features
+    """The features that levels stand for."""
+    if points.size and points.max() >= quantizer.levels:
+        raise ValueError(
+            f"level {points.max()} lies in the guard band above the {quantizer.levels} levels of the "
+            f"quantizer, where there is no network; pass levels={quantizer.levels} to from_callable"
+        )
+    return quantizer.inverse_transform(points)
 
 
 def _evaluator(network: Any, outputs: str | None) -> Callable[[np.ndarray], Any]:

@@ -13,6 +13,7 @@ from qrt_tn.field import check_grid, check_prime, fourier_matrix
 from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 
+GUARDS = ("fold", "zero")
 _MENDS = {
     "evaluations": "allow more max_evaluations",
     "bond": "allow a larger max_bond",
@@ -24,7 +25,8 @@ class InterpolatedState(MPSState):
     """A matrix product state that approximates a function known by its values alone.
 
     Attributes:
-        interpolation_error: ||f - held|| / ||f||, estimated on uniform random points that no fit has seen.
+        interpolation_error: ||f - held|| / ||f|| over the grid that was interpolated, estimated on uniform
+            random points that no fit has seen.
         interpolation_error_at_points: the same on the caller's points kept for testing; None without any.
         evaluations: the number of points at which the function was evaluated, tests included.
     """
@@ -54,6 +56,8 @@ def from_callable(
     max_bond: int = 64,
     tolerance: float = 1e-3,
     max_evaluations: int = 10**7,
+    levels: int | None = None,
+    guard: str = "fold",
     points: Any = None,
     seed: Seed = 0,
     progress: Progress | None = None,
@@ -71,9 +75,14 @@ def from_callable(
         dim: D.
         max_bond: the largest bond.
         tolerance: the relative error ||f - held|| / ||f|| to reach.
-        max_evaluations: of points; a sweep takes about D P bond^2.
-        points: points of your own, such as data, int in 0..P-1, shape (M, D). The fit may look at every
-            second; on the others the tolerance must be met too.
+        max_evaluations: of points; a sweep takes about D P bond^2, with `levels` D levels bond^2.
+        levels: where data keep to levels 0 .. L-1 and leave a guard band: the function is interpolated on
+            [0, L)^D alone, which takes P / L times fewer evaluations, and extended to the band. The errors
+            are those on [0, L)^D.
+        guard: how it is extended, coordinate by coordinate: "fold" leads linearly from level L-1 back to
+            level 0, so that f is continuous on the circle; "zero" leaves f at 0 in the band.
+        points: points of your own, such as data, int in 0..P-1 (or 0..L-1), shape (M, D). The fit may look
+            at every second; on the others the tolerance must be met too.
         seed: an int or a NumPy generator, for the test points.
         progress: called with (evaluations done, allowed); a bar without it.
 
@@ -83,7 +92,7 @@ def from_callable(
 
     Raises:
         ValueError: values of the wrong shape, NaN, a function that is zero wherever it was tried, a composite
-            modulus, or a bond, tolerance or budget out of range.
+            modulus, or a bond, tolerance, budget, levels or guard out of range.
     """
     prime = check_prime(modulus)
     count = check_count(dim, "dim")
@@ -92,10 +101,19 @@ def from_callable(
     wanted = _checked_tolerance(tolerance)
     if not callable(function):
         raise ValueError(f"the function is a {type(function).__name__}; give what takes points (N, D)")
+    extent = prime if levels is None else check_count(levels, "levels")
+    if not 2 <= extent <= prime:
+        raise ValueError(f"levels is {levels}; it must lie in 2..{prime} (the modulus)")
+    if guard not in GUARDS:
+        raise ValueError(f"guard is {guard!r}; choose one of {', '.join(GUARDS)}")
     own = None if points is None else check_grid(points, prime, "points", (None, count))
+    if own is not None and own.max() >= extent:
+        raise ValueError(
+            f"points hold {own.max()}, beyond the {extent} levels; quantise them to 0..{extent - 1}"
+        )
     interpolation = interpolate(
         function,
-        [prime] * count,
+        [extent] * count,
         tolerance=wanted,
         max_bond=bond,
         max_evaluations=budget,
@@ -108,10 +126,24 @@ def from_callable(
     cores = interpolation.cores
     vector = len(cores) > count
     dtype = np.result_type(cores[0].dtype, np.complex64)
-    matrix = fourier_matrix(prime).astype(dtype)
+    matrix = (fourier_matrix(prime) @ _extension(extent, prime, guard)).astype(dtype)
     spectral = [core.astype(dtype) for core in cores[:vector]]
     spectral += [matrix @ core for core in cores[vector:]]
     return InterpolatedState(spectral, prime, interpolation, vector, wanted)
+
+
+def _extension(levels: int, modulus: int, guard: str) -> np.ndarray:
+    """From values on the levels to values on Z_P, shape (P, levels)."""
+    matrix = np.zeros((modulus, levels))
+    matrix[:levels] = np.eye(levels)
+    if guard == "fold":
+        band = np.arange(levels, modulus)
+        # level P is level 0 again
+        place = (modulus - band) * (levels - 1) / (modulus - levels + 1)
+        below = place.astype(np.int64)
+        matrix[band, below] = 1 - (place - below)
+        matrix[band, below + 1] = place - below
+    return matrix
 
 
 def _shortfall(interpolation: Interpolation, tolerance: float) -> str:

@@ -32,62 +32,28 @@ def classifier():
 def test_a_classifier_on_the_grid_against_the_dense_transform(classifier):
     network, quantizer = classifier
     function = teacher(network, quantizer)
-    points = grid(11, 3)
-    f = function(points)
-    assert f.shape == (1331, 2)
-    # where the data live, the levels are the centres of their bins
-    inside = (points < 7).all(axis=1)
-    assert np.allclose(f[inside], network.predict_proba(quantizer.inverse_transform(points[inside])))
-    state = states.from_callable(function, 11, 3, tolerance=1e-6)
+    levels = grid(7, 3)
+    inside = function(levels)
+    assert np.allclose(inside, network.predict_proba(quantizer.inverse_transform(levels)))
+    state = states.from_callable(function, 11, 3, tolerance=1e-6, levels=7)
     assert state.interpolation_error < 1e-6
-    f = f.reshape(11, 11, 11, 2)
+    # levels 7..10 of the guard band lead back from 6 to 0, one coordinate after the other
+    f = inside.reshape(7, 7, 7, 2)
+    places = np.concatenate([np.arange(7), 6 - 6 / 5 * np.arange(1, 5)])
+    for axis in range(3):
+        f = np.apply_along_axis(lambda values: np.interp(places, np.arange(7), values), axis, f)
     hat = np.fft.fftn(f / np.linalg.norm(f), axes=(0, 1, 2), norm="ortho")
-    assert np.abs(state.spectrum(points).value().reshape(f.shape) - hat).max() < 1e-6
+    assert np.abs(state.spectrum(grid(11, 3)).value().reshape(f.shape) - hat).max() < 1e-5
     nodes = QuantumRidgeletTransform(state, Ridgelet("triangle", 11)).sample(100, seed=0)
     assert nodes.a.shape == (100, 3)
 
 
-def test_the_ways_through_the_guard_band(classifier):
-    network, quantizer = classifier
-    seen = []
-
-    def probe(features):
-        seen.append(features)
-        return features
-
-    line = np.column_stack([np.arange(11), np.zeros((11, 2), dtype=int)])
-    features = teacher(probe, quantizer)(line)
-    centres = quantizer.centres
-    # levels 0..6, then in five steps back to level 0, which is next to level 10 on the circle
-    back = np.interp(6 - 6 / 5 * np.arange(1, 5), np.arange(7), centres[0])
-    assert np.allclose(features[:, 0], [*centres[0], *back])
-    assert np.allclose(features[:, 1:], centres[1:, 0])
-    steps = np.diff([*features[:, 0], features[0, 0]])
-    assert np.abs(steps).max() < 1.3 * np.abs(np.diff(centres[0])).max()
-
-    cut = teacher(network, quantizer, guard="zero")(line)
-    assert (cut[7:] == 0).all()
-    assert np.allclose(cut[:7], teacher(network, quantizer)(line)[:7])
-
-
-@pytest.mark.parametrize("scope", ["feature", "global"])
-def test_without_a_guard_band_and_with_one_scale_for_all(scope):
-    x = np.random.default_rng(0).normal(size=(50, 4))
-    quantizer = Quantizer("quantile", levels=5, modulus=5, scope=scope).fit(x)
+@pytest.mark.parametrize("kind", ["uniform", "quantile", "pca-quantile"])
+def test_levels_stand_for_the_centres_of_their_bins(kind):
+    x = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([1, 2, 3, 4])
+    quantizer = Quantizer(kind, levels=5, modulus=7).fit(x)
     levels = quantizer.transform(x)
     assert np.allclose(teacher(lambda z: z, quantizer)(levels), quantizer.inverse_transform(levels))
-
-
-def test_principal_components():
-    x = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([1, 2, 3, 4])
-    quantizer = Quantizer("pca-quantile", levels=5, modulus=7, components=2).fit(x)
-    levels = quantizer.transform(x)
-    function = teacher(lambda z: z, quantizer)
-    assert np.allclose(function(levels), quantizer.inverse_transform(levels))
-    # five steps of 4/3 back from level 4: half way between is the mean of the bins' centres
-    back = function(np.array([[5, 0]]))[0]
-    middle = quantizer.centres[0, 2] + 2 / 3 * (quantizer.centres[0, 3] - quantizer.centres[0, 2])
-    assert np.allclose((back - quantizer.mean) @ quantizer.axes.T, [middle, quantizer.centres[1, 0]])
 
 
 def test_what_each_kind_of_estimator_gives():
@@ -167,8 +133,8 @@ def test_a_regressor_in_sixteen_dimensions():
     quantizer = Quantizer(levels=15, modulus=31).fit(x)
     function = teacher(network, quantizer)
     data = quantizer.transform(x)
-    state = states.from_callable(function, 31, 16, tolerance=0.02, max_bond=40, points=data)
-    fresh = np.random.default_rng(99).integers(31, size=(60, 16))
+    state = states.from_callable(function, 31, 16, tolerance=0.02, max_bond=40, levels=15, points=data)
+    fresh = np.random.default_rng(99).integers(15, size=(60, 16))
     values, chain = function(fresh), state.network()
     held = [chain.isel({f"x{i}": int(q) for i, q in enumerate(x)}).contract(output_inds=()) for x in fresh]
     rest = np.array(held) * np.exp(state.log_norm) - values
@@ -181,7 +147,6 @@ def test_a_regressor_in_sixteen_dimensions():
     ("arguments", "says"),
     [
         ({"network": 3}, "the network is a int, which cannot be called on points"),
-        ({"guard": "open"}, "guard is 'open'; choose one of fold, zero"),
         ({"quantizer": 7}, "the quantizer is a int; give a fitted"),
         ({"quantizer": Quantizer()}, "call fit first"),
         ({"outputs": "predict"}, "outputs is 'predict'; only a scikit-learn estimator"),
@@ -199,9 +164,13 @@ def test_refusals(arguments, says):
         teacher(**{"network": lambda x: x} | arguments)
 
 
-def test_points_outside_the_grid_are_refused(classifier):
+def test_points_outside_the_levels_are_refused(classifier):
     function = teacher(*classifier)
-    with pytest.raises(ValueError, match="x holds 11, outside Z_11"):
-        function(np.array([[0, 11, 0]]))
-    with pytest.raises(ValueError, match=r"x has shape \(1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"level 10 lies in the guard band above the 7 levels .* pass levels=7"
+    ):
+        states.from_callable(function, 11, 3)
+    with pytest.raises(ValueError, match=r"shape \(1, 2\)"):
         function(np.array([[0, 1]]))
+    with pytest.raises(ValueError, match="-1"):
+        function(np.array([[0, 1, -1]]))

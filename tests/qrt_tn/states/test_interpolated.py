@@ -87,6 +87,32 @@ def test_a_tolerance_that_is_not_reached(options, says):
         states.from_callable(lambda x: np.tanh(x @ inward - 3) @ outward, 11, 6, **options)
 
 
+@pytest.mark.parametrize("guard", ["fold", "zero"])
+@pytest.mark.parametrize(("modulus", "levels"), [(11, 4), (7, 6), (5, 5), (13, 2)])
+def test_levels_and_a_guard_band(modulus, levels, guard, oracle):
+    seen = []
+
+    def function(x):
+        seen.append(x.max())
+        return np.cos(x @ [0.5, 1.0]) + 0.3 * x[:, 0]
+
+    state = states.from_callable(function, modulus, 2, levels=levels, guard=guard, tolerance=1e-9)
+    assert max(seen) == levels - 1
+    inside = function(oracle.grid(levels, 2)).reshape(levels, levels)
+    f = np.zeros((modulus, modulus))
+    for x in np.ndindex(modulus, modulus):
+        if max(x) < levels or guard == "fold":
+            # a guard level is a mean of two levels, in each coordinate
+            t = [q if q < levels else (modulus - q) * (levels - 1) / (modulus - levels + 1) for q in x]
+            for low in np.ndindex(2, 2):
+                corner = [min(int(q) + step, levels - 1) for q, step in zip(t, low, strict=True)]
+                share = [q % 1 if step else 1 - q % 1 for q, step in zip(t, low, strict=True)]
+                f[x] += share[0] * share[1] * inside[tuple(corner)]
+    hat = oracle.fourier(f / np.linalg.norm(f), 2).reshape(-1)
+    assert np.abs(state.spectrum(oracle.grid(modulus, 2)).value() - hat).max() < 1e-8
+    assert np.isclose(state.norm, np.linalg.norm(f))
+
+
 def test_points_of_the_caller():
     place = np.array([3, 1, 4, 1, 5, 2])
 
@@ -133,6 +159,10 @@ def test_seeds_and_progress():
         ({"tolerance": "a"}, "tolerance is 'a'"),
         ({"points": [[0, 1]]}, r"points has shape \(1, 2\)"),
         ({"points": [[0, 1, 5]]}, "points holds 5, outside Z_5"),
+        ({"points": [[0, 1, 4]], "levels": 4}, "points hold 4, beyond the 4 levels; quantise them to 0..3"),
+        ({"levels": 6}, r"levels is 6; it must lie in 2..5"),
+        ({"levels": 1}, r"levels is 1; it must lie in 2..5"),
+        ({"guard": "open"}, "guard is 'open'; choose one of fold, zero"),
         ({"seed": -1}, "seed is -1"),
         ({"function": lambda x: np.full(len(x), np.nan)}, "gave nan at"),
         ({"function": lambda x: np.zeros(len(x))}, "is 0 at all 1024 points"),
