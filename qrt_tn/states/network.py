@@ -222,10 +222,11 @@ class NetworkState(State):
                 backend=self._backend,
             )
             self._marginals = key, picked
-        values = self._marginals[1](u)
+        rows, place = np.unique(u, axis=0, return_inverse=True)  # few coordinates have few values
+        values = self._marginals[1](rows)
         with np.errstate(divide="ignore"):
             logs = np.log(np.maximum(values.mantissa.real, 0).astype(np.float64))
-        return logs + values.log_scale - 2 * self._log_scale
+        return (logs + values.log_scale - 2 * self._log_scale)[place]
 
     def _drawing(self, count: int, harmonics: int) -> Work:
         drawn = self.sampler.needs(count)
