@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +12,9 @@ from engine.backends import array_module, device_memory, namespace, to_host
 from engine.batches import HOST_BYTES, SHARE
 from engine.beliefs import beliefs
 from engine.cost import repeated_flops
-from engine.drawing import draw
 from engine.paths import find_path
 from engine.plan import bytes_text
+from engine.playing import Bound, Contracting, Drawing, Picking, play, probabilities
 from engine.progress import shown
 from engine.recipe import Recipe
 from engine.rooted import hung_by_an_end
@@ -102,7 +101,7 @@ class Sampler:
         self._last_use = self._lifetimes()
         self._arrays, self.log_total = self._contract_messages(terms, open_leaves, arrays)
         self._beliefs: list[np.ndarray] | None = None
-        self._bound: tuple[int, list[_Bound]] | None = None
+        self._bound: tuple[int, list[Bound]] | None = None
 
     def on(self, backend: str) -> "Sampler":
         """A copy whose arrays live on a backend, where it draws."""
@@ -145,7 +144,7 @@ class Sampler:
                 def done(step: int, before: int = number * len(bound)) -> None:
                     tell(before + step, len(starts) * len(bound))
 
-                drawn, logs = self._run(bound, uniforms, done)
+                drawn, logs = play(bound, uniforms, self._xp, done)
                 values[rows] = drawn[: rows.stop - start]
                 log_probability[rows] = logs[: rows.stop - start]
         return values, log_probability
@@ -162,7 +161,7 @@ class Sampler:
             opened, messages = self._arrays[:leaves], self._arrays[leaves:]
             terms = [factor.term for factor in self._script.given[:leaves]]
             found = beliefs(self.tree, messages, terms, opened, self.variables, self._sizes, self._alike)
-            weights = [_probabilities(found[variable][None], 1, self._xp)[0] for variable in self.variables]
+            weights = [probabilities(found[variable][None], 1, self._xp)[0] for variable in self.variables]
             self._beliefs = [to_host(row[0] / row[0].sum()) for row in weights]
         return self._beliefs
 
@@ -321,23 +320,23 @@ class Sampler:
             recipes, peak = self._measured(equal)
         return equal, recipes, peak
 
-    def _bind(self, count: int) -> tuple[int, list["_Bound"]]:
+    def _bind(self, count: int) -> tuple[int, list[Bound]]:
         """The script bound to its arrays, for the batches of `count` samples."""
         size, recipes, _ = self._fitted(count)
         if self._bound is not None and self._bound[0] == size:
             return self._bound
         fixed = {factor.slot: array for factor, array in zip(self._script.given, self._arrays, strict=True)}
         columns = {variable: column for column, variable in enumerate(self.variables)}
-        bound: list[_Bound] = []
+        bound: list[Bound] = []
         for step, recipe, done in zip(self._script.steps, recipes, self._last_use, strict=True):
             if isinstance(step, Draw):
                 array = None if step.weights.varies else fixed[step.weights.slot]
-                bound.append(_Drawing(step.weights.slot, array, columns[step.variable], done))
+                bound.append(Drawing(step.weights.slot, array, columns[step.variable], done))
             elif isinstance(step, Pick):
                 axes = [step.source.term.index(variable) for variable in step.variables]
                 array = self._xp.moveaxis(fixed[step.source.slot], axes, list(range(len(axes))))
                 chosen = [columns[variable] for variable in step.variables]
-                bound.append(_Picking(step.made.slot, array, chosen, done))
+                bound.append(Picking(step.made.slot, array, chosen, done))
             else:
                 assert recipe is not None
                 constants = {
@@ -348,74 +347,11 @@ class Sampler:
                 expression = self._alike.expression(recipe, constants)
                 if step.made.varies:
                     varying = [factor.slot for factor in step.factors if factor.varies]
-                    bound.append(_Contracting(step.made.slot, expression.part, varying, done))
+                    bound.append(Contracting(step.made.slot, expression.part, varying, done))
                 else:
                     fixed[step.made.slot] = expression.part([])[0]  # only ratios matter
         self._bound = size, bound
         return self._bound
-
-    def _run(
-        self, bound: Sequence["_Bound"], uniforms: np.ndarray, done: Callable[[int], None]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One batch: (values, their log-probabilities)."""
-        xp = self._xp
-        size = len(uniforms)
-        arrays: dict[int, Any] = {}
-        chosen: list[Any] = [None] * len(self.variables)
-        logs = xp.zeros(size)
-        sound = xp.ones(size, dtype=bool)
-        each = xp.arange(size)
-        uniforms = xp.asarray(np.ascontiguousarray(uniforms.T))
-        for number, step in enumerate(bound):
-            if isinstance(step, _Contracting):
-                # every sample at a scale of its own, of which nothing but ratios is asked
-                arrays[step.made] = step.contract([arrays[slot] for slot in step.slots])[0]
-            elif isinstance(step, _Picking):
-                arrays[step.made] = step.array[tuple(chosen[column] for column in step.columns)]
-            else:
-                weights = arrays[step.slot] if step.array is None else step.array
-                weights, total = _probabilities(weights, size, xp)
-                sound = sound & (total > 0)
-                column = draw(weights, uniforms[step.column])
-                chosen[step.column] = column
-                total = xp.where(total > 0, total, xp.ones_like(total))
-                logs = logs + xp.log(xp.maximum(weights[each, column], np.finfo(float).tiny) / total)
-            for slot in step.done:
-                del arrays[slot]
-            done(number + 1)
-        if not bool(sound.all()):
-            raise FloatingPointError(
-                f"{int((~to_host(sound)).sum())} of {size} samples lost all probability to rounding; hold "
-                "the network in double precision"
-            )
-        return to_host(xp.stack(chosen, axis=1)), to_host(logs)
-
-
-@dataclass(frozen=True, eq=False)
-class _Contracting:
-    made: int
-    contract: Callable[[Sequence[Any]], tuple[Any, Any]]
-    slots: list[int]
-    done: list[int]
-
-
-@dataclass(frozen=True, eq=False)
-class _Picking:
-    made: int
-    array: Any  # the axes of the variables first
-    columns: list[int]
-    done: list[int]
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawing:
-    slot: int
-    array: Any  # weights that are the same for all samples, or None
-    column: int
-    done: list[int]
-
-
-_Bound = _Contracting | _Picking | _Drawing
 
 
 def _kept(recipe: Recipe, step: Contract) -> int:
@@ -429,13 +365,3 @@ def _kept(recipe: Recipe, step: Contract) -> int:
             kept.pop(product.right, None)
             kept[product.target] = product.size
     return sum(kept.values())
-
-
-def _probabilities(weights: Any, size: int, xp: Any) -> tuple[Any, Any]:
-    """(weights free of rounding noise, their sums), float64 of shapes (size, K) and (size,)."""
-    noise = float(np.finfo(weights.dtype).eps)
-    weights = xp.broadcast_to(weights.real.astype(np.float64), (size, weights.shape[-1]))
-    # what lies below rounding is nothing: it may be of either sign
-    floor = noise * weights.max(axis=1, keepdims=True)
-    weights = xp.where(weights > floor, weights, 0.0)
-    return weights, weights.sum(axis=1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine import conditionals
+from engine import conditionals, playing
 from engine.conditionals import Sampler
 
 EXTENTS = {**dict.fromkeys("uvwxyz", 3), **dict.fromkeys("bcfgh", 2), **dict.fromkeys("ade", 3)}
@@ -77,14 +77,14 @@ def test_each_conditional_against_brute_force(name, monkeypatch):
     inputs, sizes, arrays, sites, table = born(name, np.random.default_rng(1))
     sampler = Sampler(inputs, sizes, arrays, sites)
     seen = []
-    plain = conditionals.draw
+    plain = playing.draw
 
     def watched(weights, uniforms):
         chosen = plain(weights, uniforms)
         seen.append((weights / weights.sum(axis=1, keepdims=True), chosen))
         return chosen
 
-    monkeypatch.setattr(conditionals, "draw", watched)
+    monkeypatch.setattr(playing, "draw", watched)
     values, _ = sampler.sample(50, np.random.default_rng(0))
     assert len(seen) == len(sites)
     for row in range(50):
@@ -247,14 +247,14 @@ def test_networks_that_hold_no_probabilities():
 
 def test_rows_that_lose_their_weight(monkeypatch):
     inputs, sizes, arrays, sites, _ = born("chain", np.random.default_rng(0))
-    plain = conditionals._probabilities
+    plain = playing.probabilities
 
     def lossy(weights, size, xp):
         weights, _ = plain(weights, size, xp)
         weights[1] = 0
         return weights, weights.sum(axis=1)
 
-    monkeypatch.setattr(conditionals, "_probabilities", lossy)
+    monkeypatch.setattr(playing, "probabilities", lossy)
     with pytest.raises(FloatingPointError, match="1 of 5 samples lost all probability"):
         Sampler(inputs, sizes, arrays, sites).sample(5, np.random.default_rng(0))
 
