@@ -12,7 +12,9 @@ differ only in how many values share a *group*:
 
 Tables hold running sums over the groups, so that their product with x^dagger x is what an inverse-CDF pick
 compares with. A pick is checked by its branches' own weight: where that is no larger than what rounding
-leaves of a table's sums, the row is drawn again, by the sweep and with the same uniform.
+leaves of a table's sums, the row is drawn again, by the sweep and with the same uniform. What is left of
+rounding moves the probability of a value by the precision's epsilon, a few times over; log-probabilities are
+those of the branches taken, and do not depend on the algorithm.
 
 Vectors are columns, (bond, rows), so that element-wise passes run along rows.
 """
@@ -102,9 +104,10 @@ def best_group(left: int, extent: int, right: int, count: int, *, device: bool =
     ====  ====  =====  =====  =====  =====  =====  =====
 
     So: the sweep where values or rows are few (tables and Python's steps through the groups are not paid
-    back), and else groups of about P / 25.
+    back); Gram tables for a few tens of values; beyond, groups of sqrt(P / 5), where P / g sums at one
+    multiply-add for each element of x^dagger x balance g branches at four and the passes over them.
     """
-    group = max(1, extent // 25)
+    group = 1 if extent < 50 else round((extent / 5) ** 0.5)
     few_rows = count < max(4 * extent // group, 2 * left)
     # on a device every group is a launch, and the sweep has none
     return extent if device or extent < 12 or few_rows else group
@@ -221,7 +224,8 @@ def _groups(site: _Site, vectors: Any, uniforms: Any) -> tuple[Any, Any]:
     xp = array_module(vectors)
     count = vectors.shape[1]
     columns = _COLUMNS if xp is np else max(1, _DEVICE // len(vectors) ** 2)
-    groups = xp.empty(count, dtype=np.int16)
+    # NumPy sorts 16 bits by radix
+    groups = xp.empty(count, dtype=np.int16 if len(site.running) < 2**15 else np.int32)
     left_over = xp.empty(count)
     slab = len(vectors) if xp is not np else max(1, _CACHED // (len(vectors) * columns))
     scratch = xp.empty((2, slab * len(vectors) * min(columns, count)), dtype=vectors.real.dtype)
