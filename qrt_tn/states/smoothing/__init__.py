@@ -1,4 +1,4 @@
-"""Smoothed samples: f^(u) tau(u) for f = sum_m c_m |x_m> and any product filter tau, as a matrix product state."""
+"""Smoothed samples: f^(u) tau(u) of f = sum_m c_m |x_m> and a product filter, as a matrix product state."""
 
 from qrt_tn.states.smoothing.build import smoothed_state
 from qrt_tn.states.smoothing.error import Estimate, estimated_error

@@ -1,5 +1,6 @@
 """From points, values and a filter to a compressed state whose error is known."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from qrt_tn.states.smoothing.work import CHECKS, exact, smoothing_work
 FIRST_BOND = 64  # landmarks of the first sketch
 MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
+_VANISHES = "the smoothed function vanishes to rounding; take a larger width, or centre the values"
 _SHARE = 0.8  # of the tolerance that the sketch may take; the truncation gets the rest
 _ROUNDS = 12  # truncations tried until the estimated error is below the tolerance
 _MOST_CHECKS = 4 * CHECKS  # frequencies of one estimate
@@ -58,9 +60,16 @@ class _Sum:
 
     def estimate(self, state: SmoothedState, samples: int, seed: int, progress: Progress | None) -> Estimate:
         """The state's error against this sum."""
-        coefficients = self.coefficients * self.coefficients.dtype.type(np.exp(self.log_peak))
+        scaled = copy.copy(state)
+        scaled.log_norm -= self.log_peak
         return estimated_error(
-            state, self.points, coefficients, self.product, samples=samples, seed=seed, progress=progress
+            scaled,
+            self.points,
+            self.coefficients,
+            self.product,
+            samples=samples,
+            seed=seed,
+            progress=progress,
         )
 
 
@@ -121,7 +130,7 @@ def _sketched(
     data: _Sum, columns: np.ndarray, tolerance: float, max_bond: int | None, progress: Progress | None
 ) -> SmoothedState:
     """Sketch with more and more landmarks until the error leaves room to truncate, then truncate."""
-    count, dim = len(data.points), len(columns)
+    count = len(data.points)
     if data.coefficients.dtype in (np.float32, np.complex64) and tolerance < LEAST_SINGLE:
         raise ValueError(
             f"tolerance is {tolerance:g}, below what single-precision sums can tell ({LEAST_SINGLE:g}); give "
@@ -139,14 +148,14 @@ def _sketched(
         needed = _needed_bond(before, (bond, found.error), _SHARE * tolerance)
         if min(needed, count) > MOST_BOND:
             raise ValueError(
-                f"a sketch of {bond} landmarks is {found.error:.3g} off and about {needed:.3g} would be needed "
-                f"for tolerance {tolerance:g}, more than {MOST_BOND}; take a narrower filter, a larger "
-                "tolerance, or max_bond to accept the error"
+                f"a sketch of {bond} landmarks is {found.error:.3g} off and about {needed:.3g} would be "
+                f"needed for tolerance {tolerance:g}, more than {MOST_BOND}; take a narrower filter, a "
+                "larger tolerance, or max_bond to accept the error"
             )
         before, bond = (bond, found.error), min(2 * bond, count)
     canonical, log_norm = mps.right_canonical(cores)
     if log_norm == -np.inf:
-        raise ValueError("the smoothed function vanishes to rounding; take a larger width, or centre the values")
+        raise ValueError(_VANISHES)
     budget = float(np.sqrt(max(0.0, tolerance**2 - found.bound**2)))
     if max_bond is not None:
         budget = max(budget, 0.5 * tolerance)
@@ -163,8 +172,8 @@ def _sketched(
             budget *= 0.8
     if final.error > tolerance and max_bond is None:
         raise ValueError(
-            f"the error stays at {final.error:.3g}, above the tolerance {tolerance:g}; take a larger tolerance, "
-            "or values in double precision"
+            f"the error stays at {final.error:.3g}, above the tolerance {tolerance:g}; take a larger one, or "
+            "values in double precision"
         )
     state.truncation_error, state.truncation_error_std = final.error, final.std
     state.sketch_bond = bond
@@ -202,11 +211,18 @@ def _kept_sites(data: _Sum, tolerance: float) -> list[Site]:
 
     Where the values cancel, what is left lies in the filter's tails more than the filter alone says: the
     share dropped is that of the incoherent sum, ||f^ tau||^2 over sum |c_m|^2 smaller.
+
+    Raises:
+        ValueError: nothing is left.
     """
     u = data.product.sample(256, np.random.default_rng(3))
     sums = point_sums(data.points, data.coefficients, u, data.product.modulus)
     incoherent = float((np.abs(data.coefficients) ** 2).sum())
-    ratio = float((np.abs(sums) ** 2).sum(axis=1).mean()) / incoherent
+    norm = float((np.abs(sums) ** 2).sum(axis=1).mean())
+    rounding = 64 * float(np.finfo(data.coefficients.dtype).eps) * float(np.abs(data.coefficients).sum())
+    if norm <= rounding**2:
+        raise ValueError(_VANISHES)
+    ratio = norm / incoherent
     return chosen_sites(data.product, 1e-2 * tolerance**2 / data.product.dim * min(max(ratio, 1e-8), 1.0))
 
 
@@ -225,6 +241,6 @@ def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
     room = free if free is not None else total
     if room is not None and work.memory > room:
         raise ValueError(
-            f"a sketch of {bond} landmarks takes {work.memory / 2**30:.1f} GiB and {room / 2**30:.1f} GiB are "
-            "free; take fewer points, a narrower filter, a larger tolerance or max_bond"
+            f"a sketch of {bond} landmarks takes {work.memory / 2**30:.1f} GiB and {room / 2**30:.1f} GiB "
+            "are free; take fewer points, a narrower filter, a larger tolerance or max_bond"
         )

@@ -1,10 +1,10 @@
 """The error of a held state against the exact sum over the points, from amplitudes at random frequencies.
 
-||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. A third
-of the frequencies is drawn from the filter's |tau|^2, a third from a broader filter (what a truncation loses
-lies in the filter's tails), a third from the held state's own |h^|^2, and q is the mixture of the three (the
-balance heuristic of Veach and Guibas, SIGGRAPH 1995): no weight is above three times what the filter alone
-would give.
+||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. A
+third of the frequencies is drawn from the filter's |tau|^2, a third from a broader filter (what a truncation
+loses lies in the filter's tails), a third from the held state's own |h^|^2, and q is the mixture of the three
+(the balance heuristic of Veach and Guibas, SIGGRAPH 1995): no weight is above three times what the filter
+alone would give.
 """
 
 from dataclasses import dataclass
@@ -65,9 +65,7 @@ def estimated_error(
     rng = generator(seed)
     each = max(2, samples // 3)
     broad = product.tempered(_NATS)
-    u = np.concatenate(
-        [product.sample(each, rng), broad.sample(each, rng), held.sample_spectrum(each, rng)]
-    )
+    u = np.concatenate([product.sample(each, rng), broad.sample(each, rng), held.sample_spectrum(each, rng)])
     exact = point_sums(points, coefficients, u, product.modulus, progress)
     log_filter = product.log_probabilities(u)
     values = held.spectrum(u)
@@ -115,7 +113,9 @@ def point_sums(
     table = np.exp(-2j * np.pi * np.arange(modulus) / modulus).astype(dtype)
     bound = points.shape[1] * (modulus // 2) * int(points.max())
     if bound >= 2**53:
-        raise ValueError(f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus")
+        raise ValueError(
+            f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus"
+        )
     exact = np.float32 if bound < 2**24 else np.float64  # integers below are exact
     left = centred(u, modulus).astype(exact)
     values = coefficients.astype(dtype)

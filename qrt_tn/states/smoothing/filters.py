@@ -17,7 +17,7 @@ class Filter:
     """A product filter; coordinates that share a row of tau share its tables.
 
     Attributes:
-        tables: the distinct rows of tau over their largest modulus, by u = 0..P-1, shape (R, P); real or complex.
+        tables: the distinct rows of tau over their largest modulus, by u = 0..P-1, shape (R, P).
         rows: which row each coordinate has, shape (D,).
         log_peaks: log of what each row was divided by, shape (R,).
     """
@@ -43,7 +43,7 @@ class Filter:
 
     @property
     def log_weight(self) -> float:
-        """log sum_u |tau(u)|^2 over all of Z_P^D."""
+        """Log of sum_u |tau(u)|^2 over all of Z_P^D."""
         return float((np.log(self.totals) + 2 * self.log_peaks)[self.rows].sum())
 
     @cached_property
@@ -55,7 +55,7 @@ class Filter:
         """The filter of |tau|^beta, 0 < beta < 1, whose |tau|^2 tells itself from this one's by `nats`.
 
         beta is the one at which the relative entropy of this filter's distribution to the new one's is
-        `nats`, or almost 0 where even that is nearer: broader, with no weight lost by more than e^nats on average.
+        `nats`, or almost 0 where even that is nearer.
         """
         counts = np.bincount(self.rows, minlength=len(self.tables))
         weights = self.probabilities
@@ -84,7 +84,7 @@ class Filter:
         return u
 
     def log_probabilities(self, u: np.ndarray) -> np.ndarray:
-        """log of |tau(u)|^2 over its sum, shape (N,) for u of shape (N, D); -inf where tau is 0."""
+        """Log of |tau(u)|^2 over its sum, shape (N,) for u of shape (N, D); -inf where tau is 0."""
         with np.errstate(divide="ignore"):
             return np.log(self.probabilities)[self.rows, u].sum(axis=1)
 

@@ -1,10 +1,10 @@
 """The exact compression of a sum of few product states, through Gram matrices.
 
 From right to left, at each site the part to the right is held as vectors in an orthonormal basis, one per
-point, and the part to the left as its M x M Gram matrix, a product of small kernels. The leading eigenvectors
-of the right part's density matrix are the next core. Because the left Gram matrix is exact and the projections
-are nested, the discarded eigenvalues add up to the exact squared error (the density-matrix truncation of
-White, PRL 69 (1992) 2863, on a sum of product states).
+point, and the part to the left as its M x M Gram matrix, a product of small kernels. The leading
+eigenvectors of the right part's density matrix are the next core. Because the left Gram matrix is exact and
+the projections are nested, the discarded eigenvalues add up to the exact squared error (the density-matrix
+truncation of White, PRL 69 (1992) 2863, on a sum of product states).
 
 All of it is double precision, also for single-precision values: an eigenvalue stands for a squared error.
 """
@@ -51,7 +51,9 @@ def gram_cores(
     outer = coefficients @ coefficients.conj().T
     sites, norm, lost = _choose_sites(columns, outer, product, 0.1 * tolerance**2)
     rng = np.random.default_rng(0)  # sketches only decide how well the basis is found, and are measured
-    factors = [_factor(site.kernel, column, site.modulus) for site, column in zip(sites, columns, strict=True)]
+    factors = [
+        _factor(site.kernel, column, site.modulus) for site, column in zip(sites, columns, strict=True)
+    ]
     right = np.ones((count, 1))
     cores: mps.Cores = []
     remaining = (tolerance**2 - lost) * norm
@@ -148,5 +150,3 @@ def _eigen(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, descending and none below 0, and their vectors."""
     values, vectors = np.linalg.eigh((density + density.conj().T) / 2)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-
-

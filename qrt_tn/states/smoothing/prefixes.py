@@ -10,8 +10,8 @@ def backwards(start: Any, factors: Sequence[Factor], levels: int = 2) -> Iterato
     """Yield start * factors[0] * ... * factors[i - 1] for i = D-1, D-2, .., 0.
 
     Checkpoints: the factors are cut into about D^(1/levels) stretches, the product before each is kept, and
-    each stretch is cut again. `held(D, levels)` products are alive at a time, and each factor is multiplied in
-    at most `levels` times.
+    each stretch is cut again. `held(D, levels)` products are alive at a time, and each factor is multiplied
+    in at most `levels` times.
     """
     branching = _branching(len(factors), levels)
     yield from _stretch(start, factors, 0, len(factors), branching)

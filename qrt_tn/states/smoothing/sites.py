@@ -92,8 +92,8 @@ def _site(tau: np.ndarray, drop: float) -> Site:
     # weights of one size, u and -u among them, are kept or dropped together
     least = ascending[np.argmax(np.cumsum(ascending) > drop)]
     kept = (weights >= least) & (weights > 0)
-    kernel, full = np.fft.fft(np.where(kept, weights, 0.0)), np.fft.fft(weights)
+    kernel, full = (np.fft.fft(part) for part in (np.where(kept, weights, 0.0), weights))
     if even:
-        kernel, full = kernel.real, full.real
+        return Site(modulus, np.flatnonzero(kept), tau[kept], True, kernel.real, full.real)
     support = np.flatnonzero(kept)
-    return Site(modulus, support, tau[support], even, kernel, full)
+    return Site(modulus, support, tau[support], False, kernel, full)

@@ -1,12 +1,12 @@
 """The compression of a sum of very many product states: a sketch decides the bond's space, never bond M.
 
-From right to left, at each site the part to the right is held as one vector per point in an orthonormal basis.
-The space that the sum spans there is found from its products with the left parts of K *landmarks*, data
-points chosen at random: as the landmarks' left parts are samples of the sum's own, the products lean towards
-the directions that matter, like half a power iteration (the randomised range finder of Halko, Martinsson and
-Tropp, SIAM Rev. 53 (2011) 217, with the row sampling of Drineas and Mahoney, JMLR 6 (2005) 2153). Their
-orthonormal basis is the next core. Points that share a value share one product, so a site costs 2 M K^2
-multiply-adds however many frequencies it keeps.
+From right to left, at each site the part to the right is held as one vector per point in an orthonormal
+basis. The space that the sum spans there is found from its products with the left parts of K *landmarks*,
+data points chosen at random: as the landmarks' left parts are samples of the sum's own, the products lean
+towards the directions that matter, like half a power iteration (the randomised range finder of Halko,
+Martinsson and Tropp, SIAM Rev. 53 (2011) 217, with the row sampling of Drineas and Mahoney, JMLR 6 (2005)
+2153). Their orthonormal basis is the next core. Points that share a value share one product, so a site costs
+2 M K^2 multiply-adds however many frequencies it keeps.
 """
 
 from types import ModuleType
@@ -115,8 +115,8 @@ def _core(features: Any, groups: Groups, right: Any, left: Any) -> Any:
     xp = array_module(right)
     extent, width, landmarks = features.shape[1], right.shape[1], left.shape[1]
     total = xp.zeros((extent, width, landmarks), dtype=right.dtype)
-    for feature, rows in zip(features, groups[1], strict=True):
-        chosen = xp.asarray(rows)
+    for place, rows in enumerate(groups[1]):
+        feature, chosen = features[place], xp.asarray(rows)
         total += feature[:, None, None] * (right[chosen].T @ left[chosen])
     flat = total.reshape(extent * width, landmarks)
     flat = flat.astype(np.result_type(flat.dtype, np.float64))
@@ -134,7 +134,7 @@ def _absorbed(features: Any, groups: Groups, right: Any, core: Any) -> Any:
     xp = array_module(right)
     result = xp.empty((len(right), core.shape[0]), dtype=right.dtype)
     onto = core.conj()
-    for feature, rows in zip(features, groups[1], strict=True):
-        chosen = xp.asarray(rows)
+    for place, rows in enumerate(groups[1]):
+        feature, chosen = features[place], xp.asarray(rows)
         result[chosen] = right[chosen] @ xp.tensordot(feature, onto, axes=([0], [1])).T
     return result

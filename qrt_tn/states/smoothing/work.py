@@ -1,7 +1,5 @@
 """What building a smoothed state will take, and which of the two roads it goes."""
 
-import numpy as np
-
 from qrt_tn.states.base import Work
 from qrt_tn.states.smoothing.prefixes import fitting_levels, held
 from qrt_tn.states.smoothing.sketch import PREFIX_BYTES
@@ -32,8 +30,8 @@ def smoothing_work(
         points: M distinct ones.
         dim: D.
         outputs: C.
-        bond: landmarks of the sketch, 64 at first and doubled until the tolerance is met (all before it take a
-            third as much again); where the Gram sweep is used, the bond it ends with.
+        bond: landmarks of the sketch, doubled from few until the tolerance is met (all sketches before the
+            last take a third as much again); where the Gram sweep is used, the bond it ends with.
         kept: frequencies that a site keeps.
         single: whether the values are single precision.
         complex_values: whether values or filter are complex, or tau not even.
@@ -43,7 +41,9 @@ def smoothing_work(
         width = kept * bond
         products = dim * (pairs * width + 2.0 * points * width**2 + 10.0 * width**3)
         matrices = held(dim, 2) + 4
-        return Work(products, dim * pairs * 8 * 16, matrices * pairs * 8 + 6.0 * points * width * 8, "float64")
+        return Work(
+            products, dim * pairs * 8 * 16, matrices * pairs * 8 + 6.0 * points * width * 8, "float64"
+        )
     bond = min(bond, points)
     size = (4 if single else 8) * (2 if complex_values else 1)
     whole = float(points) * bond * size
