@@ -10,10 +10,9 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine.backends import array_module, namespace, resolve, to_host
-from engine.conditionals import Sampler
+from engine.conditionals import Sampler, hung_by, restricted
 from engine.picked import Picked
 from engine.planning import plan
-from engine.rooted import hung_by, restricted
 from engine.scaled import Scaled
 from engine.structure import common_dtype, read_structure
 from engine.tree import linear_path

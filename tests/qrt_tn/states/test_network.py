@@ -371,7 +371,7 @@ def test_what_does_not_fit_is_refused_before_any_work(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("contracted")
 
-    monkeypatch.setattr("engine.alike.Contractions.contract", never)
+    monkeypatch.setattr("engine.conditionals.alike.Contractions.contract", never)
     with pytest.raises(ValueError, match=r"take .*iB, more than the 1 MiB there are; make its bonds smaller"):
         states.from_network(network, sites, memory_limit=2**20)
 

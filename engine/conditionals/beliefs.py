@@ -7,7 +7,7 @@ Belief propagation on a contraction tree (Pearl, Probabilistic Reasoning in Inte
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from engine.alike import Contractions
+from engine.conditionals.alike import Contractions
 from engine.structure import Index, Term
 from engine.tree import Tree
 

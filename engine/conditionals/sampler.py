@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.alike import Contractions
 from engine.backends import array_module, device_memory, namespace, to_host
 from engine.batches import HOST_BYTES, SHARE
-from engine.beliefs import beliefs
+from engine.conditionals.alike import Contractions
+from engine.conditionals.beliefs import beliefs
+from engine.conditionals.playing import Bound, Contracting, Drawing, Picking, play, probabilities
+from engine.conditionals.rooted import hung_by_an_end
+from engine.conditionals.script import Contract, Draw, Pick, write_script
 from engine.cost import repeated_flops
 from engine.paths import find_path
 from engine.plan import bytes_text
-from engine.playing import Bound, Contracting, Drawing, Picking, play, probabilities
 from engine.progress import shown
 from engine.recipe import Recipe
-from engine.rooted import hung_by_an_end
-from engine.script import Contract, Draw, Pick, write_script
 from engine.structure import Index, Term, common_dtype, read_structure
 from engine.tree import Path, contraction_tree, linear_path
 
@@ -42,8 +42,8 @@ class Sampler:
 
     The network's sum over all other indices must be real and non-negative for all values of the variables, up
     to a common factor: then it is, up to norm, the probability of these values. Any network <f|f> is of this
-    kind, with the indices that ket and bra share as variables. `engine.script` tells how it goes; messages
-    are contracted here, once.
+    kind, with the indices that ket and bra share as variables. `engine.conditionals.script` tells how it
+    goes; messages are contracted here, once.
 
     Args:
         inputs: the indices of every tensor; an index may be on any number of them.

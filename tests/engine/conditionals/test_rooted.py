@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
+from engine.conditionals.rooted import hung_by, hung_by_an_end, restricted
 from engine.paths import find_path
-from engine.rooted import hung_by, hung_by_an_end, restricted
 from engine.tree import contraction_tree, linear_path
 
 
