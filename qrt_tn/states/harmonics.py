@@ -18,7 +18,7 @@ from engine.progress import shown
 from engine.scaled import Scaled
 from qrt_tn.field import inverses
 
-_ELEMENTS = 2**18  # of the vectors of one block of nodes, so that a few such arrays stay in cache (2 MiB)
+BLOCK = 2**18  # of the vectors of one block of nodes, so that a few such arrays stay in cache (2 MiB)
 _DEVICE = 2**25  # the same on a device (256 MiB)
 _FLOOR = 1e-8  # squared norms below are brought back to 1
 
@@ -42,7 +42,7 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
     together = places is None and 2 * len(v) >= modulus - 1
     bond = max(max(core.shape[0], core.shape[2]) for core in cores)
     xp = array_module(cores[0])
-    size = _ELEMENTS if xp is np else _DEVICE
+    size = BLOCK if xp is np else _DEVICE
     rows = max(1, size // ((modulus - 1 if together else len(v)) * bond))
     starts = range(0, len(a), rows)
     left = cores[0].shape[0]

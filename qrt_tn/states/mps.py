@@ -16,6 +16,7 @@ from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
 from qrt_tn.states.filters import filter_tables, gaussian_tables
 from qrt_tn.states.harmonics import harmonics as harmonics_of
+from qrt_tn.states.mps_work import drawing_work
 
 _BLOCK = 2**22  # profile values of one block of nodes (64 MiB)
 
@@ -332,31 +333,14 @@ class MPSState(State):
         return mps.log_marginals(self.cores, coordinates + self._first, places)
 
     def _drawing(self, count: int, harmonics: int) -> Work:
-        cores = self.cores
-        device = array_module(cores[0]) is not np
-        sampling = moved = 0.0
-        for core in cores:
-            left, extent, right = core.shape
-            group = mps.best_group(left, extent, right, count, device=device)
-            branches = left * right * min(group, extent)
-            sampling += 4 * branches
-            moved += 3 * right * min(group, extent)
-            if group < extent:
-                sampling += left**2 * -(-extent // group)
-                moved += 2 * left**2
-        # the node's own harmonic lives; of the others, those that no site drops
-        kept = float(np.exp(sum(np.log(len(support) / self.modulus) for support in self.supports)))
-        alive = min(float(harmonics), 1 + harmonics * kept)
-        bonds = [core.shape[0] * core.shape[2] for core in cores]
-        profiles = alive * 4.0 * sum(bonds)
-        passes = alive * 6.0 * sum(core.shape[0] for core in cores)
-        itemsize = cores[0].dtype.itemsize
+        kept = np.array([len(support) for support in self.supports]) / self.modulus
+        products, moved, held = drawing_work(self.cores, kept, count, harmonics)
         shared = super()._drawing(count, harmonics)
         return Work(
-            products=count * (sampling + profiles) + shared.products,
-            moved=count * (moved + passes) * itemsize + shared.moved,
-            memory=shared.memory + 20.0 * count * self.dim,
-            dtype=str(cores[0].dtype),
+            products=products + shared.products,
+            moved=moved + shared.moved,
+            memory=held + shared.memory,
+            dtype=str(self.cores[0].dtype),
         )
 
 

@@ -35,7 +35,7 @@ def by_definition(cores, supports, modulus, a, v):
 @pytest.mark.parametrize("elements", [1, 2**18])
 @pytest.mark.parametrize(("modulus", "dim", "bond"), [(2, 3, 2), (3, 4, 3), (7, 3, 4), (13, 2, 1)])
 def test_all_frequencies(modulus, dim, bond, elements, zeros, monkeypatch):
-    monkeypatch.setattr(room, "_ELEMENTS", elements)
+    monkeypatch.setattr(room, "BLOCK", elements)
     rng = np.random.default_rng(modulus + dim)
     everywhere = [np.arange(modulus)] * dim
     a = rng.integers(modulus, size=(9, dim)) * (rng.random((9, dim)) >= zeros)
@@ -49,7 +49,7 @@ def test_all_frequencies(modulus, dim, bond, elements, zeros, monkeypatch):
 
 @pytest.mark.parametrize("elements", [1, 2**18])
 def test_few_frequencies(elements, monkeypatch):
-    monkeypatch.setattr(room, "_ELEMENTS", elements)
+    monkeypatch.setattr(room, "BLOCK", elements)
     rng = np.random.default_rng(1)
     modulus, supports = 11, [np.array([0, 1, 10]), np.array([0, 2, 3, 8]), np.arange(11)]
     places = np.full((3, modulus), -1)
@@ -102,7 +102,7 @@ def test_threads_change_nothing(monkeypatch):
     cores = chain(rng, 5, 4, 3)
     a, v = rng.integers(5, size=(30, 4)), np.arange(1, 5)
     whole = harmonics(cores, None, a, v)
-    monkeypatch.setattr(room, "_ELEMENTS", 64)
+    monkeypatch.setattr(room, "BLOCK", 64)
     monkeypatch.setattr(mps, "threads_for", lambda cores, work: 3)
     assert np.allclose(harmonics(cores, None, a, v).value(), whole.value(), atol=1e-15)
 

@@ -1,0 +1,42 @@
+"""What drawing nodes from a matrix product state takes, told from its bonds."""
+
+import numpy as np
+
+from engine import mps
+from engine.backends import array_module
+from qrt_tn.states.harmonics import BLOCK
+
+
+def drawing_work(
+    cores: mps.Cores, kept: np.ndarray, count: int, harmonics: int
+) -> tuple[float, float, float]:
+    """Real multiply-adds, bytes that element-wise passes move, and bytes held, of nodes and their profiles.
+
+    Args:
+        cores: (left, kept frequencies, right).
+        kept: the share of all frequencies that each coordinate keeps, shape (D,).
+        count: the number of nodes.
+        harmonics: how many harmonics a profile asks for.
+    """
+    device = array_module(cores[0]) is not np
+    products = elements = 0.0
+    for core in cores:
+        left, extent, right = core.shape
+        group = mps.best_group(left, extent, right, count, device=device)
+        branches = right * min(group, extent)
+        products += 4 * left * branches
+        elements += 3 * branches
+        if group < extent:
+            products += left**2 * -(-extent // group)
+            elements += 2 * left**2
+    # the harmonic that a node was drawn with lives; of the others, those that no coordinate drops
+    alive = min(float(harmonics), 1 + harmonics * float(np.exp(np.log(kept).sum())))
+    products += alive * 4.0 * sum(core.shape[0] * core.shape[2] for core in cores)
+    elements += alive * 6.0 * sum(core.shape[0] for core in cores)
+    # picks, orders, places and log-scales, which do not grow with the bond (fitted to measured times)
+    steps = len(cores) * (300.0 + 200.0 * alive)
+    itemsize = cores[0].dtype.itemsize
+    bond = max(core.shape[0] for core in cores)
+    # uniforms, picks and nodes; a few arrays of a block of vectors
+    held = 20.0 * count * len(kept) + 4.0 * itemsize * min(BLOCK, count * alive * bond)
+    return count * products, count * (elements * itemsize + steps), held

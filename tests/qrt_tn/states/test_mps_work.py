@@ -1,0 +1,34 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.states.mps_work import drawing_work
+
+
+def test_products_by_hand():
+    cores = [np.ones((1, 31, 4)), np.ones((4, 31, 4)), np.ones((4, 31, 1))]
+    profiles = 100 * 30 * 4 * (4 + 16 + 4)
+    few, _, _ = drawing_work(cores, np.ones(3), 10, 30)
+    assert few == profiles / 10 + 10 * 4 * 31 * (4 + 16 + 4), "ten rows go by the sweep"
+    many, _, _ = drawing_work(cores, np.ones(3), 4000, 30)
+    tables = 31 * (1 + 16 + 16)
+    assert many == 40 * profiles + 4000 * (4 * (4 + 16 + 4) + tables)
+    narrow, _, _ = drawing_work(cores, np.full(3, 0.01), 4000, 30)
+    alone = 4000 * 4 * (4 + 16 + 4)
+    assert np.isclose(narrow, many - 30 * alone + alone, rtol=1e-4), "no harmonic but a node's own is kept"
+
+
+@pytest.mark.parametrize(("dim", "modulus", "bond", "count"), [(300, 31, 4, 1000), (30, 127, 8, 500)])
+def test_memory_is_within_a_factor_of_two(dim, modulus, bond, count, oracle):
+    cores = oracle.random_cores(np.random.default_rng(0), modulus, dim, bond)
+    state = states.from_mps([core.astype(np.float32) for core in cores])
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", modulus), backend="numpy")
+    qrt.sample(2, 0)
+    work = state._drawing(count, modulus - 1)
+    tracemalloc.start()
+    qrt.sample(count, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 < work.memory / peak < 2
