@@ -225,15 +225,45 @@ def test_the_budget():
         run(lambda x: function(x)[:, 0], [13] * 8, max_evaluations=1200)
 
 
-def test_the_best_sweep_is_returned():
-    """Noise has no low rank; what is kept must not be worse than nothing much."""
+def test_the_best_sweep_is_returned(monkeypatch):
+    """Errors made up for the sweeps; the second is the best."""
+    swept, told = [], iter([0.5, 0.1, 0.3, 0.2, *[0.9] * 20])
 
-    def function(x):
-        return 1 + 0.1 * np.sin(1e4 * np.sin(1e4 * (x @ np.arange(1, 9))))
+    def scripted(self, cores, size):
+        swept.append((self, cores))
+        return next(told), self.uniform(2)
 
-    result = run(function, [7] * 8, tolerance=1e-3, max_bond=5)
-    assert result.reason in ("bond", "stagnation")
-    assert result.error < 0.2
+    monkeypatch.setattr(cross._Search, "_test", scripted)
+    table = np.random.default_rng(0).normal(size=(3,) * 4)
+    assert run(lambda x: table[tuple(x.T)], [3] * 4).reason == "stagnation"
+    assert len(swept) > 4
+    assert all((a == b).all() for a, b in zip(swept[0][0].best, swept[1][1], strict=True))
+
+
+def test_places_that_few_points_see():
+    """1 but on 1 in 343 points; the pivots of the first sweep are all elsewhere."""
+    result = run(lambda x: 1.0 - (x[:, [1, 4, 8]] == 2).all(axis=1), [7] * 10, tolerance=1e-3)
+    assert result.reason == "tolerance"
+    assert max(core.shape[2] for core in result.cores) == 2
+    assert result.error < 1e-10
+
+
+def test_more_rows_than_needed_help_where_the_rank_is_not_low(monkeypatch):
+    def errors():
+        for seed in range(4):
+            noise = 0.03 * np.random.default_rng(seed).normal(size=(7,) * 6)
+            noisy = run(lambda x, n=noise: 1 / (1 + 0.1 * x.sum(axis=1)) + n[tuple(x.T)], [7] * 6, max_bond=5)
+            yield noisy.error
+
+    with_more = np.mean(list(errors()))
+    monkeypatch.setattr(cross, "_EXTRA", 0.0)
+    assert with_more < 0.92 * np.mean(list(errors()))
+
+
+def test_a_cut_that_was_too_coarse_is_refined(monkeypatch):
+    monkeypatch.setattr(cross, "_CUT", 30.0)
+    w = np.linspace(0.2, 1, 10)
+    assert run(lambda x: 1 / (1 + x @ w), [13] * 10).reason == "tolerance"
 
 
 def test_seeds():
