@@ -7,7 +7,6 @@ import pytest
 
 from qrt_tn.states.smoothing.prefixes import backwards, fitting_levels, held
 
-
 ALIVE = weakref.WeakSet()
 
 
