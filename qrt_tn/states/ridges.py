@@ -57,6 +57,11 @@ class RidgeSumState(State):
         self._running = np.cumsum(self._weights)
         self._lines = {row.tobytes(): line for line, row in enumerate(directions)}
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the directions, held as rows and as keys, and of the heights."""
+        return 2 * self.directions.nbytes + self.heights.nbytes + self._weights.nbytes + self._running.nbytes
+
     def network(self) -> qtn.TensorNetwork:
         """A tensor of heights, and one P^{-1/2} omega^{w d_{l,i} x} per site, which share l and w."""
         size = self.dim * len(self.directions) * self.modulus**2

@@ -210,6 +210,7 @@ def test_what_drawing_takes_grows_with_the_work():
     large = states.from_ridges(np.ones((1, 2000), dtype=int), [0], [1], ridgelet)
     assert small._drawing(10, 4).memory < small._drawing(1000, 4).memory < large._drawing(1000, 4).memory
     assert large._drawing(1000, 4).memory > 1000 * 2000 * 8
+    assert large.held_bytes - small.held_bytes == 2 * (2000 - 2)
 
 
 @pytest.mark.parametrize(
