@@ -23,7 +23,7 @@ from qrt_tn.states.gathering import Runs, binned, squares
 _CACHED = 2**17  # terms worked on at once, so that they stay in a core's cache
 _LAUNCHED = 2**24  # and on a device, where launches cost more than memory does
 _SUMMED = 2**21  # sums held for a tile (16 to 32 MiB); on a device sixteen times as many
-_NARROWEST, _WIDEST = 8, 1024  # columns of a tile
+_NARROWEST, _WIDEST = 8, 512  # columns of a tile
 _DENSE = 0.25  # share of the points in crowds from which on all are summed
 
 
@@ -170,7 +170,9 @@ class Conditionals:
 
     Attributes:
         width: columns of a tile.
-        cells: rows of its largest array of sums.
+        cells: rows of the sums over all points.
+        crowds: rows of the largest sums over crowds alone.
+        dense: how many coordinates are drawn with crowds alone.
     """
 
     def __init__(self, model: Weighted, depth: np.ndarray) -> None:
@@ -184,13 +186,16 @@ class Conditionals:
         self.cells = len(cells[self.dense])
         # the bins of a tile's histograms are to stay in a core's cache too
         room = min(_SUMMED // self.cells, _CACHED // model.modulus) * (1 if xp is np else 16)
-        self.width = min(max(_NARROWEST, 2 ** int(np.log2(max(1, room)))), _WIDEST)
+        self.width = min(max(_NARROWEST, 2 ** round(np.log2(max(1, room)))), _WIDEST)
         self._stride = math.isqrt(count) + 1
         weights = squares(to_host(model.coefficients)).astype(np.float64)
         self._class_running = np.cumsum(weights.sum(axis=0))
         self._sparse = [
             self._sparse_level(cells[j], cells[j + 1], crowded[j], weights) for j in range(self.dense)
         ]
+        self.crowds = max(
+            (0 if each.crowds is None else each.crowds.count for each in self._sparse), default=0
+        )
         self._cells = Sums(None, cells[self.dense], model, self.width)
         hashes = to_host(model.hashes)
         self._folds = []

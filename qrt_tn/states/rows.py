@@ -12,6 +12,8 @@ from engine.arguments import as_array
 from engine.backends import array_module
 
 BLOCK = 2**22  # coordinates of points read at once
+_SHARED = 8  # blocks to make where each has as many points as
+_SHORTEST = 512
 
 
 class Points:
@@ -36,8 +38,11 @@ class Points:
         return self.array[chosen if self.rows is None else self.rows[chosen]]
 
     def blocks(self, width: int = 0) -> list[slice]:
-        """Slices of points whose coordinates, or `width` numbers each, are few enough to work on at once."""
-        size = max(1, BLOCK // max(self.dim, width))
+        """Even slices of points, few enough to work on all coordinates, or `width` numbers each, at once."""
+        most = max(1, BLOCK // max(self.dim, width))
+        # several where that does not make them short, so that threads share them
+        pieces = max(-(-len(self) // most), min(_SHARED, len(self) // _SHORTEST))
+        size = -(-len(self) // max(1, pieces))
         return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     def compact(self, largest: int) -> "Points":

@@ -234,11 +234,17 @@ class SampleState(State):
             touched += 2 * model.complex.itemsize + 16
         if self._product.dtype == np.float64:
             touched += 8
+        own = self._conditionals
         tile = points * width * small_type(self.modulus).itemsize
         tiles = min(-(-count // width), max(1, self._limit() // tile))
-        workers = threads(model.table)
-        working = workers * (3 * self._conditionals.cells * width * model.complex.itemsize + 12 * BLOCK)
-        held = points * self.dim * (0 if self._points.on_disk else small_type(self.modulus).itemsize)
+        # sums of cells and their turned copies, or of crowds with their weights; blocks of the product
+        summed = max(3 * own.cells * model.complex.itemsize, 4 * own.crowds * 8) * width
+        working = threads(model.table) * (summed + 12 * BLOCK)
+        # coefficients, hashes, their order and runs; levels with starts and lengths
+        aside = (
+            self.coefficients.itemsize * self.outputs + 3 * self._hashes.values.shape[1] + 24 + 17 * own.dense
+        )
+        held = points * (aside + (0 if self._points.on_disk else self.dim * self._points.array.itemsize))
         return Work(
             products=float(count) * points * self.dim,
             moved=float(count) * points * touched,

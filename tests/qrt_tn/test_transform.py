@@ -8,7 +8,7 @@ from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 
 # (P, D): dense sums of P^(2D+1) terms
 SIZES = [(2, 4), (3, 3), (5, 2), (7, 2), (13, 1), (13, 2), (31, 1)]
-KINDS = ["dense", "samples", "smoothed", "mps", "ridges", "network"]
+KINDS = ["dense", "samples", "smoothed", "mps", "ridges", "network", "callable"]
 
 
 def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None):
@@ -32,6 +32,11 @@ def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None)
         points = oracle.grid(modulus, dim)
         f = ridgelet.values[(points @ a.T - b) % modulus] @ coefficients
         f = f.reshape((modulus,) * dim + f.shape[1:])
+    elif kind == "callable":
+        f = draw((modulus,) * dim + (() if classes is None else (classes,)))
+        state = states.from_callable(
+            lambda x: f[tuple(x.T)], modulus, dim, tolerance=1e-12, seed=int(rng.integers(99))
+        )
     elif kind == "network":
         # a ring: bonds of 2 between neighbours, the last site and the first among them
         ring = [
@@ -70,7 +75,7 @@ CASES = [(kind, False, None) for kind in KINDS]
 CASES += [(kind, True, None) for kind in KINDS]
 CASES += [(kind, complex_values, 3) for kind in ("samples", "smoothed") for complex_values in (False, True)]
 CASES += [("samples", False, 1), ("smoothed", False, 1)]
-CASES += [(kind, False, 3) for kind in ("ridges", "network")]
+CASES += [(kind, False, 3) for kind in ("ridges", "network", "callable")]
 
 
 def identify(case):

@@ -354,5 +354,5 @@ def test_the_work_foreseen(classes):
     more = state._drawing(1024, 256)
     assert more.moved == 2 * work.moved
     state.memory_limit = 1
-    assert state._drawing(512, 256).memory < work.memory
+    assert state._drawing(1024, 256).memory < more.memory
     assert work.dtype == "complex64"
