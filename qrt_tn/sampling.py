@@ -14,6 +14,7 @@ import numpy as np
 from engine.arguments import Seed, generator
 from engine.backends import device_memory
 from engine.drawing import draw
+from engine.plan import bytes_text
 from engine.progress import Progress, shown
 from engine.resume import claim
 from qrt_tn.nodes import RidgeNodes
@@ -97,14 +98,30 @@ def check_room(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -> 
     drawing = state._drawing(rows, int(np.count_nonzero(ridgelet.spectrum))).memory
     if drawing > free:
         raise ValueError(
-            f"drawing {rows} nodes takes about {drawing:.3g} bytes, and {free:.3g} are free; hold the state "
-            "with a smaller bond, or draw fewer nodes at once"
+            f"drawing {rows} nodes takes about {bytes_text(drawing)}, and {bytes_text(free)} are free; "
+            "hold the state with a smaller bond, or draw fewer nodes"
         )
     held = count * (state.dim + 2) * 8 if whole else 0
     if held + drawing > free:
         raise ValueError(
-            f"{count} nodes in {state.dim} dimensions take {held:.3g} bytes, and {free:.3g} are free; take "
-            "them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
+            f"{count} nodes in {state.dim} dimensions take {bytes_text(held)}, and {bytes_text(free)} are "
+            "free; take them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
+        )
+
+
+def check_values(state: State, count: int) -> None:
+    """See before any work that the profiles of so many weights fit in memory.
+
+    Raises:
+        ValueError: they do not.
+    """
+    free = device_memory("numpy")[1]
+    # the values, and as much again while blocks are put together
+    needed = 2 * 16 * count * state.modulus * state.outputs
+    if free is not None and needed > free:
+        raise ValueError(
+            f"profiles of {count} weights take {bytes_text(needed)}, and {bytes_text(free)} are free; "
+            "ask for fewer at once"
         )
 
 

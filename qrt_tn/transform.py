@@ -17,7 +17,7 @@ from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
 from qrt_tn.field import check_grid
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.sampling import check_room, sample_chunks
+from qrt_tn.sampling import check_room, check_values, sample_chunks
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
@@ -71,9 +71,11 @@ class QuantumRidgeletTransform:
             Scaled of shape (N, P), or (N, P, C) for a vector output; one log-scale per a.
 
         Raises:
-            ValueError: wrong shape or values outside Z_P.
+            ValueError: wrong shape or values outside Z_P, or profiles that do not fit in memory.
         """
-        profiles = self.state.profiles(check_grid(a, self.modulus, "a", (None, self.dim)), self.ridgelet)
+        a = check_grid(a, self.modulus, "a", (None, self.dim))
+        check_values(self.state, len(a))
+        profiles = self.state.profiles(a, self.ridgelet)
         return profiles if self.state.vector else profiles[:, :, 0]
 
     def amplitudes(self, a: np.ndarray, b: np.ndarray) -> Scaled:
@@ -159,9 +161,10 @@ class QuantumRidgeletTransform:
             float64, shape (N,); -inf where it is 0.
 
         Raises:
-            ValueError: wrong shape or values outside Z_P.
+            ValueError: wrong shape or values outside Z_P, or profiles that do not fit in memory.
         """
         a = check_grid(a, self.modulus, "a", (None, self.dim))
+        check_values(self.state, len(a))
         profiles = self.state.profiles(a, self.ridgelet).rescaled(axis=(1, 2))
         with np.errstate(divide="ignore"):
             own = np.log((np.abs(profiles.mantissa) ** 2).sum(axis=(1, 2), dtype=np.float64))

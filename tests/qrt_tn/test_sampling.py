@@ -125,7 +125,7 @@ def test_nodes_that_do_not_fit_are_refused_before_any_is_drawn(monkeypatch):
     qrt = transform()
     monkeypatch.setattr(sampling, "device_memory", lambda name: (2**22, 2**22))
     monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drew nodes"))
-    with pytest.raises(ValueError, match=r"1000000 nodes in 3 dimensions take 4e\+07 bytes.*sample_chunks"):
+    with pytest.raises(ValueError, match=r"1000000 nodes in 3 dimensions take 38\.15 MiB.*sample_chunks"):
         qrt.sample(10**6)
     monkeypatch.setattr(sampling, "device_memory", lambda name: (2**10, 2**10))
     with pytest.raises(ValueError, match="drawing 4096 nodes takes about"):
@@ -137,3 +137,14 @@ def test_the_manifest_tells_how_many_chunks(tmp_path, small_chunks):
     manifest = json.loads((tmp_path / "job" / "sampling.json").read_text())
     assert manifest["format"] == "qrt-tn.sampling"
     assert manifest["chunks"] == 3
+
+
+def test_profiles_that_do_not_fit_are_refused(monkeypatch):
+    qrt = transform()
+    a = np.zeros((1000, 3), dtype=int)
+    monkeypatch.setattr(sampling, "device_memory", lambda name: (None, 2**16))
+    with pytest.raises(ValueError, match=r"profiles of 1000 weights take 156\.2 KiB, and 64 KiB are free"):
+        qrt.profiles(a)
+    with pytest.raises(ValueError, match="profiles of 1000 weights"):
+        qrt.log_weights(a)
+    assert len(qrt.profiles(a[:10])) == 10
