@@ -18,9 +18,10 @@ from engine.progress import shown
 from engine.scaled import Scaled
 from qrt_tn.field import inverses
 
-BLOCK = 2**18  # of the vectors of one block of nodes, so that a few such arrays stay in cache (2 MiB)
+BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
 _DEVICE = 2**25  # the same on a device (256 MiB)
-_FLOOR = 1e-8  # squared norms below are brought back to 1
+_FLOOR = 1e-16  # squared norms below are brought back to 1
+_VANISHING = 1e-30  # squared norms below may have lost digits, or all of them, in single precision
 
 
 def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.ndarray) -> Scaled:
@@ -94,11 +95,11 @@ def _all_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, modulus
             flat = vectors.reshape(slots * count, -1)
             held = np.where(column > 0, column, held)
             if len(moving) == count:
-                vectors = xp.matmul(flat[source], matrices[1:])
+                vectors = xp.matmul(xp.take(flat, source, axis=0), matrices[1:])
             else:
                 moves, stays = xp.asarray(moving), xp.asarray(np.flatnonzero(column == 0))
                 after = xp.empty((slots, count, core.shape[0]), dtype=vectors.dtype)
-                after[:, moves] = xp.matmul(flat[source[:, moves]], matrices[1:])
+                after[:, moves] = xp.matmul(xp.take(flat, source[:, moves], axis=0), matrices[1:])
                 after[:, stays] = vectors[:, stays] @ matrices[0]
                 vectors = after
         vectors, log_scale = _renormalised(vectors, log_scale)
@@ -108,17 +109,20 @@ def _all_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, modulus
 
 
 def _renormalised(vectors: Any, log_scale: Any) -> tuple[Any, Any]:
-    """Vectors scaled to a largest entry of 1, once any of them has become small."""
+    """Vectors scaled to unit norm, once any of them has become small."""
     xp = array_module(vectors)
-    parts = vectors.view(vectors.real.dtype)
-    squares = xp.einsum("pnc,pnc->pn", parts, parts)
+    parts = vectors.view(vectors.real.dtype).reshape(log_scale.size, -1)
+    squares = (parts * parts) @ xp.ones(parts.shape[1], dtype=parts.dtype)
     if float(squares.min()) > _FLOOR:
         return vectors, log_scale
-    # squares may have underflowed, the entries have not
-    peak = xp.abs(parts).max(axis=2)
-    peak = xp.where(peak > 0, peak, xp.ones_like(peak))
-    vectors = (parts / peak[:, :, None]).view(vectors.dtype)
-    return vectors, log_scale + xp.log(peak.astype(np.float64))
+    size = xp.sqrt(squares)
+    weak = xp.flatnonzero(squares < _VANISHING)
+    if len(weak):
+        # squares may have underflowed, the entries have not
+        peak = xp.abs(parts[weak]).max(axis=1)
+        size[weak] = xp.where(peak > 0, peak, xp.ones_like(peak))
+    vectors = (parts / size[:, None]).view(vectors.dtype).reshape(vectors.shape)
+    return vectors, log_scale + xp.log(size.astype(np.float64)).reshape(log_scale.shape)
 
 
 def _each_pair(
