@@ -2,7 +2,7 @@
 
 from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense
-from qrt_tn.states.description import Description, describe
+from qrt_tn.states.description import Description, describe, describe_smoothing
 from qrt_tn.states.interpolated import InterpolatedState, from_callable
 from qrt_tn.states.mps import MPSState, from_mps
 from qrt_tn.states.network import NetworkState, from_network
@@ -20,6 +20,7 @@ __all__ = [
     "SampleState",
     "State",
     "describe",
+    "describe_smoothing",
     "from_callable",
     "from_dense",
     "from_mps",

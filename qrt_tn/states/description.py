@@ -1,15 +1,20 @@
 """What a state is and what drawing nodes from it will take, told before anything heavy runs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 import engine
+from engine.arguments import as_array
 from engine.backends import device_memory, resolve
 from engine.exponents import real_bytes
 from engine.plan import bytes_text
 from engine.roofline import Device
+from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
+from qrt_tn.states.smoothing import checked_filter, checked_tolerance, smoothing_work
+from qrt_tn.states.smoothing.sites import chosen_sites
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class Description:
         outputs: C.
         bond: the largest bond dimension; None where the state has none.
         held: bytes that the state itself takes; None where it does not say.
-        nodes: how many nodes the work below draws.
-        work: multiply-adds, bytes moved and peak bytes of drawing them.
+        what: what the work below does, such as "1024 nodes".
+        work: its multiply-adds, bytes moved and peak bytes.
         seconds: predicted, from the measured rates of the device.
         device: its name.
         free: bytes that nothing uses now; None where the system does not say.
@@ -36,7 +41,7 @@ class Description:
     outputs: int
     bond: int | None
     held: int | None
-    nodes: int
+    what: str
     work: Work
     seconds: float
     device: str
@@ -44,28 +49,27 @@ class Description:
 
     @property
     def fits(self) -> bool:
-        """Whether drawing the nodes fits in the memory that is free."""
+        """Whether the work fits in the memory that is free."""
         return self.free is None or self.work.memory <= self.free
 
     def __str__(self) -> str:
         outputs = f", {self.outputs} outputs" if self.outputs > 1 else ""
-        lines = [f"{self.kind} on Z_{self.modulus}^{self.dim}{outputs}"]
-        if self.bond is not None:
-            lines.append(f"largest bond   {self.bond}")
-        if self.held is not None:
-            lines.append(f"state          {bytes_text(self.held)}")
-        lines += [
-            f"{self.nodes} nodes".ljust(15)
-            + f"{self.work.products:.3g} real multiply-adds in {self.work.dtype}, "
-            f"{bytes_text(self.work.moved)} moved",
-            f"memory         {bytes_text(self.work.memory)}"
-            + ("" if self.free is None else f" of {bytes_text(self.free)} free"),
-            f"time           {self.seconds:.3g} s predicted on {self.device}",
+        of = "" if self.free is None else f" of {bytes_text(self.free)} free"
+        rows = [
+            ("largest bond", "" if self.bond is None else str(self.bond)),
+            ("state", "" if self.held is None else bytes_text(self.held)),
+            (
+                self.what,
+                f"{self.work.products:.3g} real multiply-adds in {self.work.dtype}, "
+                f"{bytes_text(self.work.moved)} moved",
+            ),
+            ("memory", bytes_text(self.work.memory) + of),
+            ("time", f"{self.seconds:.3g} s predicted on {self.device}"),
         ]
+        lines = [f"{self.kind} on Z_{self.modulus}^{self.dim}{outputs}"]
+        lines += [f"{name:<14} {text}" for name, text in rows if text]
         if not self.fits:
-            lines.append(
-                "This does not fit: draw fewer nodes at once, or hold the state with a smaller bond."
-            )
+            lines.append("This does not fit: take fewer at once, or a smaller bond.")
         return "\n".join(lines)
 
 
@@ -89,30 +93,74 @@ def describe(
         raise ValueError(f"describe takes a state, not {type(state).__name__}; make one with states.from_...")
     count = check_count(nodes, "nodes")
     active = state.modulus - 1 if harmonics is None else check_count(harmonics, "harmonics")
-    found = described(state, count, active, backend)
+    bonds = getattr(state, "bond_dimensions", None)
+    found = _described(
+        type(state).__name__,
+        state.modulus,
+        state.dim,
+        state.outputs,
+        max(bonds, default=1) if bonds is not None else None,
+        getattr(state, "held_bytes", None),
+        f"{count} nodes",
+        state._drawing(count, active),
+        "numpy" if resolve(backend) == "numpy" else "cupy",
+    )
     print(found)
     return found
 
 
-def described(state: State, nodes: int, harmonics: int, backend: str) -> Description:
-    """`describe` without printing, for checked arguments."""
-    where = "numpy" if resolve(backend) == "numpy" else "cupy"
-    device = engine.device(where)
-    work = state._drawing(nodes, harmonics)
-    bonds = getattr(state, "bond_dimensions", None)
-    return Description(
-        kind=type(state).__name__,
-        modulus=state.modulus,
-        dim=state.dim,
-        outputs=state.outputs,
-        bond=max(bonds, default=1) if bonds is not None else None,
-        held=getattr(state, "held_bytes", None),
-        nodes=nodes,
-        work=work,
-        seconds=predicted_seconds(work, device),
-        device=device.name,
-        free=device_memory(where)[1],
+def describe_smoothing(
+    x: Any, y: Any, modulus: int, *, smoothing: Any, bond: int = 128, tolerance: float = 1e-2
+) -> Description:
+    """Print what `from_samples` will take to compress smoothed data, and return it; nothing is compressed.
+
+    Args:
+        x: points, as in `from_samples`; only their number and dimension count.
+        y: values, as in `from_samples`.
+        modulus: P.
+        smoothing: as in `from_samples`, but not "auto".
+        bond: the bond that is expected, or its limit.
+        tolerance: as in `from_samples`; tells how many frequencies a site keeps.
+
+    Raises:
+        ValueError: shapes that do not fit, or a bad filter, bond or tolerance.
+    """
+    points, values = np.shape(x), as_array(y, "y")
+    if len(points) != 2 or values.ndim not in (1, 2) or len(values) != points[0]:
+        raise ValueError(f"x has shape {points} and y {values.shape}; give (M, D) and (M,) or (M, C)")
+    product = checked_filter(smoothing, points[1], check_prime(modulus))
+    drop = 1e-2 * checked_tolerance(tolerance) ** 2 / points[1]
+    sites = chosen_sites(product, drop)
+    outputs = 1 if values.ndim == 1 else values.shape[1]
+    work = smoothing_work(
+        points[0],
+        points[1],
+        outputs,
+        check_count(bond, "bond"),
+        kept=max(len(site.support) for site in sites),
+        single=values.dtype in (np.float32, np.complex64),
+        complex_values=values.dtype.kind == "c" or not all(site.even for site in sites),
     )
+    found = _described("SmoothedState", modulus, points[1], outputs, bond, None, "compressing", work, "numpy")
+    print(found)
+    return found
+
+
+def _described(
+    kind: str,
+    modulus: int,
+    dim: int,
+    outputs: int,
+    bond: int | None,
+    held: int | None,
+    what: str,
+    work: Work,
+    backend: str,
+) -> Description:
+    device = engine.device(backend)
+    seconds = predicted_seconds(work, device)
+    free = device_memory(backend)[1]
+    return Description(kind, modulus, dim, outputs, bond, held, what, work, seconds, device.name, free)
 
 
 def predicted_seconds(work: Work, device: Device) -> float:

@@ -6,7 +6,12 @@ from qrt_tn import states
 from qrt_tn.states import description as room
 from qrt_tn.states.base import Work
 
-TABLES = {"float32": ((64.0, 2e9),), "complex64": ((64.0, 1e9),), "complex128": ((64.0, 5e8),)}
+TABLES = {
+    "float32": ((64.0, 2e9),),
+    "float64": ((64.0, 1e9),),
+    "complex64": ((64.0, 1e9),),
+    "complex128": ((64.0, 5e8),),
+}
 DEVICE = Device(
     "Abacus", "numpy", TABLES, TABLES, ((1e8, 1e10),), ((1e8, 1e10),), 1e-6, None, None, {}, "2026-01-02"
 )
@@ -56,3 +61,24 @@ def test_refusals(state):
         states.describe(state, 0)
     with pytest.raises(ValueError, match="unknown backend"):
         states.describe(state, backend="abacus")
+
+
+@pytest.mark.parametrize(("points", "kind"), [(300, "float64"), (5000, "float32")])
+def test_smoothing_is_told_before_it_runs(points, kind, capsys):
+    x = np.zeros((points, 784), dtype=np.uint8)
+    y = np.ones((points, 10), dtype=np.float32)
+    found = states.describe_smoothing(x, y, 127, smoothing=0.5, bond=100)
+    assert capsys.readouterr().out == f"{found}\n"
+    assert str(found).startswith("SmoothedState on Z_127^784, 10 outputs\nlargest bond   100\ncompressing")
+    assert found.work.dtype == kind
+    assert found.seconds == room.predicted_seconds(found.work, DEVICE) > 0
+
+
+def test_smoothing_refusals():
+    x, y = np.zeros((5, 3), dtype=int), np.ones(5)
+    with pytest.raises(ValueError, match=r"x has shape \(5, 3\) and y \(4,\)"):
+        states.describe_smoothing(x, y[:4], 127, smoothing=0.5)
+    with pytest.raises(ValueError, match="bond is 0"):
+        states.describe_smoothing(x, y, 127, smoothing=0.5, bond=0)
+    with pytest.raises(ValueError, match="126 is not prime"):
+        states.describe_smoothing(x, y, 126, smoothing=0.5)
