@@ -19,7 +19,7 @@ from engine.scaled import Scaled
 from qrt_tn.field import inverses
 
 BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
-_DEVICE = 2**25  # the same on a device (256 MiB)
+DEVICE_BLOCK = 2**25  # the same on a device (256 MiB)
 _FLOOR = 1e-16  # squared norms below are brought back to 1
 _VANISHING = 1e-30  # squared norms below may have lost digits, or all of them, in single precision
 
@@ -43,7 +43,7 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
     together = places is None and 2 * len(v) >= modulus - 1
     bond = max(max(core.shape[0], core.shape[2]) for core in cores)
     xp = array_module(cores[0])
-    size = BLOCK if xp is np else _DEVICE
+    size = BLOCK if xp is np else DEVICE_BLOCK
     rows = max(1, size // ((modulus - 1 if together else len(v)) * bond))
     starts = range(0, len(a), rows)
     left = cores[0].shape[0]

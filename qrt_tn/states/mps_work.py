@@ -4,7 +4,7 @@ import numpy as np
 
 from engine import mps
 from engine.backends import array_module
-from qrt_tn.states.harmonics import BLOCK
+from qrt_tn.states.harmonics import BLOCK, DEVICE_BLOCK
 
 
 def drawing_work(
@@ -38,5 +38,7 @@ def drawing_work(
     itemsize = cores[0].dtype.itemsize
     bond = max(core.shape[0] for core in cores)
     # uniforms, picks and nodes; a few arrays of a block of vectors
-    held = 20.0 * count * len(kept) + 4.0 * itemsize * min(BLOCK, count * alive * bond)
+    held = 20.0 * count * len(kept) + 4.0 * itemsize * min(
+        DEVICE_BLOCK if device else BLOCK, count * alive * bond
+    )
     return count * products, count * (elements * itemsize + steps), held
