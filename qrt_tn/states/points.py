@@ -8,10 +8,8 @@ from engine.arguments import as_array
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count
-from qrt_tn.states.hashing import Hashes, hash_points
 from qrt_tn.states.mps import MPSState
-from qrt_tn.states.rows import Points, check_points
-from qrt_tn.states.samples import SampleState
+from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
 from qrt_tn.states.smoothing import checked_tolerance, smoothed_state
 
 

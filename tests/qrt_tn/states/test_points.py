@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states import MPSState, SampleState, conditionals, rows
+from qrt_tn.states import MPSState, SampleState
+from qrt_tn.states.samples import conditionals, rows
 
 
 def test_points_that_repeat_add_up(oracle):

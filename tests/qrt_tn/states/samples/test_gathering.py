@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qrt_tn.states.gathering import Runs, binned, squares
+from qrt_tn.states.samples.gathering import Runs, binned, squares
 
 STARTS = np.array([0, 1, 4, 5, 19])
 

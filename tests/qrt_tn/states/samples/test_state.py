@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states import conditionals, rows, samples
-from qrt_tn.states.samples import SampleState
+from qrt_tn.states.samples import SampleState, conditionals, rows
+from qrt_tn.states.samples import state as room
 
 
 def chosen(oracle, rng, modulus, dim, count):
@@ -189,10 +189,10 @@ def test_no_result_depends_on_memory_or_threads(classes, dtype, monkeypatch):
     state = states.from_samples(points, values, 13)
     assert state._conditionals.width <= 64
     qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 13), backend="numpy")
-    monkeypatch.setattr(samples, "threads", lambda array: 1)
+    monkeypatch.setattr(room, "threads", lambda array: 1)
     nodes = qrt.sample(300, seed=3)
     for limit, workers, block in ((1, 2, 2**22), (2**16, 3, 500), (2**30, 2, 3000)):
-        monkeypatch.setattr(samples, "threads", lambda array, workers=workers: workers)
+        monkeypatch.setattr(room, "threads", lambda array, workers=workers: workers)
         monkeypatch.setattr(rows, "BLOCK", block)
         state.memory_limit = limit
         qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 13), backend="numpy")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from qrt_tn.products import ModularProduct
-from qrt_tn.states import hashing, rows
-from qrt_tn.states.hashing import hash_points
-from qrt_tn.states.rows import Points
+from qrt_tn.states.samples import hashing, rows
+from qrt_tn.states.samples.hashing import hash_points
+from qrt_tn.states.samples.rows import Points
 
 
 def hashed(points, modulus, coordinates=None):

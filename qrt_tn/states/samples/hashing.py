@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.progress import shown
 from qrt_tn.products import ModularProduct
-from qrt_tn.states.rows import BLOCK, Points, small_type, threads, worked
+from qrt_tn.states.samples.rows import BLOCK, Points, small_type, threads, worked
 
 _SPARE = 10  # bits of a hash beyond the 2 log2 M at which one chance agreement is expected
 

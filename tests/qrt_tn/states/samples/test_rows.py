@@ -3,8 +3,8 @@ import threading
 import numpy as np
 import pytest
 
-from qrt_tn.states import rows
-from qrt_tn.states.rows import Points, check_points, small_type, threads, worked
+from qrt_tn.states.samples import rows
+from qrt_tn.states.samples.rows import Points, check_points, small_type, threads, worked
 
 
 def mapped(tmp_path, array):

@@ -29,10 +29,10 @@ from qrt_tn.field import inverses
 from qrt_tn.products import ModularProduct
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
-from qrt_tn.states.conditionals import Conditionals, Sums, Tile, Weighted
-from qrt_tn.states.gathering import binned, squares
-from qrt_tn.states.hashing import Hashes, hash_points
-from qrt_tn.states.rows import BLOCK, Points, small_type, threads, worked
+from qrt_tn.states.samples.conditionals import Conditionals, Sums, Tile, Weighted
+from qrt_tn.states.samples.gathering import binned, squares
+from qrt_tn.states.samples.hashing import Hashes, hash_points
+from qrt_tn.states.samples.rows import BLOCK, Points, small_type, threads, worked
 
 _NETWORK_LIMIT = 2**28  # elements of the one-hot tensors of `network` (2 GiB)
 _MOST_HELD = 2**30  # bytes of residues held at once, at most

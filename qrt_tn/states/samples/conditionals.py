@@ -18,7 +18,7 @@ from engine.backends import array_module, to_host
 from engine.drawing import draw
 from qrt_tn.field import roots_of_unity
 from qrt_tn.products import reduced
-from qrt_tn.states.gathering import Runs, binned, squares
+from qrt_tn.states.samples.gathering import Runs, binned, squares
 
 _CACHED = 2**17  # terms worked on at once, so that they stay in a core's cache
 _LAUNCHED = 2**24  # and on a device, where launches cost more than memory does
