@@ -37,7 +37,8 @@ def teacher(
             bin. Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
         outputs: the method of a scikit-learn estimator that is meant; left out, predict_proba for a
             classifier that has it, else decision_function, and predict for a regressor. "predict" of a
-            classifier gives 1 for the class predicted and 0 for the others.
+            classifier gives 1 for the class predicted and 0 for the others. Scores and logits take far
+            smaller bonds than probabilities, which saturate.
         mean: subtracted from the outputs, shape (C,) or a number. Take the mean over uniform points, or nodes
             are spent on a = 0.
 
