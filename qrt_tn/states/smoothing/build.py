@@ -18,7 +18,7 @@ from qrt_tn.states.smoothing.state import SmoothedState
 from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
 from qrt_tn.states.smoothing.work import CHECKS, exact, smoothing_work
 
-FIRST_BOND = 64  # landmarks of the first sketch
+FIRST_BOND = 32  # landmarks of the first sketch
 MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
 _VANISHES = "the smoothed function vanishes to rounding; take a larger width, or centre the values"

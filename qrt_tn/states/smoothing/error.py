@@ -18,7 +18,7 @@ from qrt_tn.states.mps import MPSState
 from qrt_tn.states.smoothing.filters import Filter
 
 _NATS = 2.0  # how far the broader filter lies from the filter itself
-_BLOCK = 2**22  # products u.x of one block of points
+BLOCK = 2**21  # products u.x of one block of points, 28 bytes each with their phases
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def point_sums(
     left = centred(u, modulus).astype(exact)
     values = coefficients.astype(dtype)
     total = np.zeros((len(u), coefficients.shape[1]), dtype=np.complex128)
-    rows = max(1, _BLOCK // max(len(u), points.shape[1]))
+    rows = max(1, BLOCK // max(len(u), points.shape[1]))
     with shown(progress, len(points), "points") as report:
         for start in range(0, len(points), rows):
             stop = min(start + rows, len(points))

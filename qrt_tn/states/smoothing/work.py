@@ -1,6 +1,7 @@
 """What building a smoothed state will take, and which of the two roads it goes."""
 
 from qrt_tn.states.base import Work
+from qrt_tn.states.smoothing.error import BLOCK
 from qrt_tn.states.smoothing.prefixes import fitting_levels, held
 from qrt_tn.states.smoothing.sketch import PREFIX_BYTES
 
@@ -54,7 +55,11 @@ def smoothing_work(
     checks = 2.0 * CHECKS * (points + kept * bond**2)
     # left parts multiplied `levels` times, three passes each; right and left parts gathered by value
     moved = whole * (3 * levels + 8)
-    memory = (held(dim, levels) + 5) * whole + points * (dim + 16.0 * outputs)
-    memory += 2.0 * dim * kept * bond**2 * (8 if single else 16) + 16.0 * CHECKS * dim
+    cores = float(dim) * kept * bond**2 * size
+    sweeping = (held(dim, levels) + 5) * whole + cores
+    # the error of what was found is estimated from a complex, canonical copy; then that of the truncated one
+    checking = (1 + 2 * (1 if complex_values else 2)) * cores + 24.0 * min(BLOCK, CHECKS // 4 * points)
+    truncated = cores + 24.0 * min(BLOCK, CHECKS * points) + 16.0 * CHECKS * dim
+    memory = max(sweeping, checking, truncated) + points * (dim + 16.0 * outputs)
     name = ("complex" if complex_values else "float") + str(size * 8)
     return Work(dim * (real * (sweep + basis) + checks), dim * moved, memory, name)

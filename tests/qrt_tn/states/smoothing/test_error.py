@@ -10,7 +10,7 @@ from qrt_tn.states.smoothing.error import point_sums
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 def test_sums_over_the_points(dtype, monkeypatch):
-    monkeypatch.setattr("qrt_tn.states.smoothing.error._BLOCK", 100)
+    monkeypatch.setattr("qrt_tn.states.smoothing.error.BLOCK", 100)
     rng = np.random.default_rng(0)
     points = rng.integers(31, size=(50, 4)).astype(np.uint8)
     values = rng.normal(size=(50, 2)).astype(dtype)
