@@ -15,8 +15,8 @@ from qrt_tn.field import check_prime, fourier_matrix, inverse_fourier
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
 from qrt_tn.states.filters import filter_tables, gaussian_tables
-from qrt_tn.states.harmonics import harmonics as harmonics_of
-from qrt_tn.states.mps_work import drawing_work
+from qrt_tn.states.mps.harmonics import harmonics as harmonics_of
+from qrt_tn.states.mps.work import drawing_work
 
 _BLOCK = 2**22  # profile values of one block of nodes (64 MiB)
 

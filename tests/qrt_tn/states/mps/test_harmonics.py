@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from engine import mps
-from qrt_tn.states import harmonics as room
-from qrt_tn.states.harmonics import harmonics
+from qrt_tn.states.mps import harmonics as room
+from qrt_tn.states.mps.harmonics import harmonics
 
 
 def chain(rng, modulus, dim, bond, supports=None, open_bond=1):

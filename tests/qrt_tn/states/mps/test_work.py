@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states.mps_work import drawing_work
+from qrt_tn.states.mps.work import drawing_work
 
 
 def test_products_by_hand():

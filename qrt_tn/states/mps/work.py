@@ -4,7 +4,7 @@ import numpy as np
 
 from engine import mps
 from engine.backends import array_module
-from qrt_tn.states.harmonics import BLOCK, DEVICE_BLOCK
+from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK
 
 
 def drawing_work(
