@@ -184,6 +184,19 @@ def bench_sample_state(
     sample_state.main(["--runs", str(runs), *([str(out)] if out else [])])
 
 
+@bench.command("sample-mps")
+def bench_sample_mps(
+    rounds: Annotated[int, typer.Option(help="how often each sampler is timed")] = 5,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time the samplers of matrix product states against the bare matrix products, and quimb's."""
+    from scaling_studies.benchmarks import sample_mps
+
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give at least 1")
+    sample_mps.main(["--rounds", str(rounds), *([str(out)] if out else [])])
+
+
 def _run_folder(kind: str) -> Path:
     import datetime
 

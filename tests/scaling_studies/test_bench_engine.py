@@ -104,6 +104,7 @@ def test_the_sizes_that_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
         (["engine", "--rounds", "3"], "rounds"),
         (["abacus"], "abacus"),
         (["sample-state", "--runs", "0"], "runs is 0"),
+        (["sample-mps", "--rounds", "0"], "rounds is 0"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_measures_nothing(
@@ -148,3 +149,10 @@ def test_the_other_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     out = tmp_path / "state.json"
     assert call(monkeypatch, "sample-state", "--runs", "1", "--out", str(out)) == 0
     assert json.loads(out.read_text())["benchmark"] == "sample_state"
+
+
+def test_matrix_product_states_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("scaling_studies.benchmarks.sample_mps.SIZES", [(4, 3, 2, 8)])
+    out = tmp_path / "mps.json"
+    assert call(monkeypatch, "sample-mps", "--rounds", "1", "--out", str(out)) == 0
+    assert json.loads(out.read_text())["benchmark"] == "sample_mps"
