@@ -22,7 +22,8 @@ FIRST_BOND = 32  # landmarks of the first sketch
 MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
 _VANISHES = "the smoothed function vanishes to rounding; take a larger width, or centre the values"
-_SHARE = 0.8  # of the tolerance that the sketch may take; the truncation gets the rest
+_LEAN = 0.2  # of the tolerance that goes at once
+_SHARE = 0.8  # of the tolerance that the sketch may take; the last truncation gets the rest
 _ROUNDS = 12  # truncations tried until the estimated error is below the tolerance
 _MOST_CHECKS = 4 * CHECKS  # frequencies of one estimate
 
@@ -142,7 +143,15 @@ def _sketched(
     while True:
         _check_memory(data, sites, bond)
         cores, log_scale = sketched_cores(columns, data.coefficients, sites, bond, progress=progress)
-        found = data.estimate(data.state(cores, sites, log_scale, tolerance), CHECKS // 4, 1, progress)
+        norm = float(np.linalg.norm(cores[0]))
+        if norm == 0:
+            raise ValueError(_VANISHES)
+        cores[0] = cores[0] / norm  # the rest is right-canonical
+        # most of the bond is the sketch's margin: without it the rest is quick and small
+        lean, shift = mps.right_canonical(mps.compress(cores, _LEAN * tolerance)[0])
+        del cores
+        log_scale += float(np.log(norm)) + shift
+        found = data.estimate(data.state(lean, sites, log_scale, tolerance), CHECKS // 4, 1, progress)
         if found.bound <= _SHARE * tolerance or max_bond is not None or bond == count:
             break
         needed = _needed_bond(before, (bond, found.error), _SHARE * tolerance)
@@ -153,16 +162,13 @@ def _sketched(
                 "larger tolerance, or max_bond to accept the error"
             )
         before, bond = (bond, found.error), min(2 * bond, count)
-    canonical, log_norm = mps.right_canonical(cores)
-    if log_norm == -np.inf:
-        raise ValueError(_VANISHES)
     budget = float(np.sqrt(max(0.0, tolerance**2 - found.bound**2)))
     if max_bond is not None:
         budget = max(budget, 0.5 * tolerance)
     samples = CHECKS
     for _ in range(_ROUNDS):
-        truncated = _truncated(canonical, budget, max_bond)
-        state = data.state(truncated, sites, log_scale + log_norm, tolerance)
+        truncated = _truncated(lean, budget, max_bond)
+        state = data.state(truncated, sites, log_scale, tolerance)
         final = data.estimate(state, samples, 2, progress)
         if final.bound <= tolerance or max_bond is not None:
             break

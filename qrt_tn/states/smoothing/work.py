@@ -57,8 +57,9 @@ def smoothing_work(
     moved = whole * (3 * levels + 8)
     cores = float(dim) * kept * bond**2 * size
     sweeping = (held(dim, levels) + 5) * whole + cores
-    # the error of what was found is estimated from a complex, canonical copy; then that of the truncated one
-    checking = (1 + 2 * (1 if complex_values else 2)) * cores + 24.0 * min(BLOCK, CHECKS // 4 * points)
+    # the error of what was found, at about half the bond, is estimated from a complex, canonical copy
+    copies = 1 + 2 * (1 if complex_values else 2)
+    checking = (1 + copies / 4) * cores + 24.0 * min(BLOCK, CHECKS // 4 * points)
     truncated = cores + 24.0 * min(BLOCK, CHECKS * points) + 16.0 * CHECKS * dim
     memory = max(sweeping, checking, truncated) + points * (dim + 16.0 * outputs)
     name = ("complex" if complex_values else "float") + str(size * 8)
