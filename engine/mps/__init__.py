@@ -18,7 +18,6 @@ from engine.mps.canonical import (
 from engine.mps.evaluation import right_vectors, right_vectors_of
 from engine.mps.marginals import log_marginals, site_probabilities
 from engine.mps.sampling import best_group, sample
-from engine.mps.threads import threads_for, workers
 
 __all__ = [
     "Cores",
@@ -38,7 +37,5 @@ __all__ = [
     "scaled",
     "schmidt_values",
     "site_probabilities",
-    "threads_for",
     "truncation",
-    "workers",
 ]

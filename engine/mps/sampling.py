@@ -27,8 +27,8 @@ import numpy as np
 
 from engine.backends import array_module, to_host
 from engine.mps.canonical import Cores
-from engine.mps.threads import threads_for, workers
 from engine.progress import shown
+from engine.threads import threads_for, workers
 
 _CACHED = 2**17  # elements of an element-wise pass on the host, so that it stays in L2 (512 KiB in float32)
 _COLUMNS = 512  # rows of the batch that such a pass takes along
@@ -57,7 +57,7 @@ def sample(
     xp = array_module(cores[0])
     sites = np.empty((count, len(cores)), dtype=np.int64)
     log_probability = np.empty(count)
-    threads = threads_for(cores, 4 * count * sum(core.size for core in cores) / len(cores))
+    threads = threads_for(cores[0], 4 * count * sum(core.size for core in cores) / len(cores))
     # uniforms of as many rows as there are results in memory anyway, at most 256 MiB at once
     chunk = max(threads, min(count, threads * _ROWS, max(1, 2**25 // len(cores))))
     if xp is not np:
@@ -71,7 +71,7 @@ def sample(
             parts = [part for part in np.array_split(uniforms, threads) if len(part)]
             walks = [_Walk(xp, cores[0].dtype, part) for part in parts]
             for segment in _segments(cores, len(uniforms), group):
-                run(_Walk.along, walks, [segment] * len(walks))
+                list(run(_Walk.along, walks, [segment] * len(walks)))
                 done += len(segment)
                 progress(done, steps)
             sites[rows] = np.concatenate([walk.sites() for walk in walks])

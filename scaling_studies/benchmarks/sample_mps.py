@@ -26,6 +26,7 @@ import quimb.tensor as qtn
 
 from engine import backends, mps
 from engine.atomic import atomic_path
+from engine.threads import threads_for, workers
 from scaling_studies import provenance
 from scaling_studies.benchmarks.timing import paired, ratios, threads
 
@@ -135,12 +136,12 @@ def _products(xp: Any, cores: mps.Cores, nodes: int) -> Callable[[], Any]:
 
 def _shared_products(cores: mps.Cores, nodes: int) -> Callable[[], Any]:
     """The same products, each thread doing all of them for its share of the rows."""
-    count = mps.threads_for(cores, np.inf)
+    count = threads_for(cores[0])
     parts = [_products(np, cores, -(-nodes // count)) for _ in range(count)]
 
     def run() -> None:
-        with mps.workers(count) as share:
-            share(lambda part: part(), parts)
+        with workers(count) as share:
+            list(share(lambda part: part(), parts))
 
     return run
 

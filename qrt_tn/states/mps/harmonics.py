@@ -16,6 +16,7 @@ from engine import mps
 from engine.backends import array_module, to_host
 from engine.progress import shown
 from engine.scaled import Scaled
+from engine.threads import threads_for, workers
 from qrt_tn.field import inverses
 
 BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
@@ -61,8 +62,8 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
         return min(rows, len(a) - start)
 
     work = 4.0 * min(rows, len(a)) * modulus * bond**2
-    threads = min(mps.threads_for(cores, work), len(starts))
-    with mps.workers(threads) as run, shown(None, len(a), "profiles") as progress:
+    threads = min(threads_for(cores[0], work), len(starts))
+    with workers(threads) as run, shown(None, len(a), "profiles") as progress:
         done = 0
         for first in range(0, len(starts), threads):
             done += sum(run(block, starts[first : first + threads]))

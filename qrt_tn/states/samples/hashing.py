@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.progress import shown
+from engine.threads import threads_for, workers
 from qrt_tn.products import ModularProduct
-from qrt_tn.states.samples.rows import BLOCK, Points, small_type, threads, worked
+from qrt_tn.states.samples.rows import BLOCK, Points, small_type
 
 _SPARE = 10  # bits of a hash beyond the 2 log2 M at which one chance agreement is expected
 
@@ -87,10 +88,8 @@ def _products(points: Points, functionals: np.ndarray, product: ModularProduct) 
     values = np.empty((len(points), len(functionals)), dtype=small_type(product.modulus))
     factors = product.factors(functionals)
     blocks = points.blocks(len(functionals))
-    with shown(None, len(points), "points") as progress:
-        done = worked(
-            lambda block: product.residues(points[block], factors, out=values[block]), blocks, threads()
-        )
+    with workers(threads_for(values)) as run, shown(None, len(points), "points") as progress:
+        done = run(lambda block: product.residues(points[block], factors, out=values[block]), blocks)
         for block, _ in zip(blocks, done, strict=True):
             progress(block.stop, len(points))
     return values

@@ -1,15 +1,10 @@
 """Data points as they lie in memory or on disk: checked, and read in blocks."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from engine.arguments import as_array
-from engine.backends import array_module
 
 BLOCK = 2**22  # coordinates of points read at once
 _SHARED = 8  # blocks to make where each has as many points as
@@ -96,29 +91,3 @@ def check_points(values: Any, modulus: int, name: str = "x") -> tuple[Any, int, 
             )
         low, high = min(low, least), max(high, most)
     return array, low, high
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def threads(array: Any = None) -> int:
-    """How many Python threads work at once: as many as the matrix products may use; one for a device."""
-    if array is not None and array_module(array) is not np:
-        return 1
-    return max(
-        (found["num_threads"] for found in _libraries().info() if found["user_api"] == "blas"), default=1
-    )
-
-
-def worked(work: Callable[[Any], Any], items: list[Any], workers: int) -> Iterator[Any]:
-    """Results of `work` on each item in order, several at once where NumPy lets go of the interpreter.
-
-    Each of several workers multiplies with one thread, or they would wait for each other.
-    """
-    if workers == 1 or len(items) == 1:
-        yield from map(work, items)
-        return
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(work, items)

@@ -25,6 +25,7 @@ from engine.backends import device_memory, namespace, to_host
 from engine.drawing import draw
 from engine.progress import shown
 from engine.scaled import Scaled
+from engine.threads import threads_for, workers
 from qrt_tn.field import inverses
 from qrt_tn.products import ModularProduct
 from qrt_tn.ridgelet import Ridgelet
@@ -32,7 +33,7 @@ from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
 from qrt_tn.states.samples.conditionals import Conditionals, Sums, Tile, Weighted
 from qrt_tn.states.samples.gathering import binned, squares
 from qrt_tn.states.samples.hashing import Hashes, hash_points
-from qrt_tn.states.samples.rows import BLOCK, Points, small_type, threads, worked
+from qrt_tn.states.samples.rows import BLOCK, Points, small_type
 
 _NETWORK_LIMIT = 2**28  # elements of the one-hot tensors of `network` (2 GiB)
 _MOST_HELD = 2**30  # bytes of residues held at once, at most
@@ -239,7 +240,7 @@ class SampleState(State):
         tiles = min(-(-count // width), max(1, self._limit() // tile))
         # sums of cells and their turned copies, or of crowds with their weights; blocks of the product
         summed = max(3 * own.cells * model.complex.itemsize, 4 * own.crowds * 8) * width
-        working = threads(model.table) * (summed + 12 * BLOCK)
+        working = threads_for(model.table) * (summed + 12 * BLOCK)
         # coefficients, hashes, their order and runs; levels with starts and lengths
         aside = (
             self.coefficients.itemsize * self.outputs + 3 * self._hashes.values.shape[1] + 24 + 17 * own.dense
@@ -272,8 +273,7 @@ class SampleState(State):
         small = small_type(self.modulus)
         held = min(-(-count // width), max(1, self._limit() // (length * width * small.itemsize)))
         residues = xp.empty((held, length, min(width, count)), dtype=small)
-        workers = threads(residues)
-        with shown(None, count * length, "products") as progress:
+        with workers(threads_for(residues)) as run, shown(None, count * length, "products") as progress:
             for start in range(0, count, held * width):
                 rows = slice(start, min(start + held * width, count))
                 size = rows.stop - start
@@ -290,7 +290,7 @@ class SampleState(State):
                         residues[tile, block, : piece.stop - piece.start] = out[:, piece]
 
                 blocks = points.blocks(size)
-                for block, _ in zip(blocks, worked(read, blocks, workers), strict=True):
+                for block, _ in zip(blocks, run(read, blocks), strict=True):
                     progress(start * length + size * block.stop // 2, count * length)
 
                 def one(number: int, start: int = start, pieces: Any = pieces) -> Any:
@@ -298,7 +298,7 @@ class SampleState(State):
                     own = residues[number][:, : piece.stop - piece.start]
                     return work(slice(start + piece.start, start + piece.stop), Tile(own, self._model))
 
-                for number, result in enumerate(worked(one, list(range(len(pieces))), workers)):
+                for number, result in enumerate(run(one, range(len(pieces)))):
                     done = start * length + size * length // 2 + pieces[number].stop * length // 2
                     progress(done, count * length)
                     yield result

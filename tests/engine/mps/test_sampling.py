@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine import mps
-from engine.mps import sampling, threads
+from engine.mps import sampling
 
 GROUPS = [1, 2, 3, 10_000, None]
 
@@ -33,14 +33,14 @@ def test_single_precision_by_chi_square(group, chains):
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize(
-    ("name", "value"), [("_CACHED", 64), ("_COLUMNS", 16), ("_TABLES", 1), ("_ROWS", 50), ("_SHARED", 1)]
+    ("name", "value"), [("_CACHED", 64), ("_COLUMNS", 16), ("_TABLES", 1), ("_ROWS", 50), ("_ROWS", 4096)]
 )
 def test_blocks_and_threads_change_nothing(name, value, group, chains, monkeypatch):
     """Blocks of rows and columns, segments of one site, and threads with rows of their own."""
     cores, _ = mps.right_canonical(chains.random_cores(np.random.default_rng(9), [30, 6, 4, 5], 5))
     whole = mps.sample(cores, 300, np.random.default_rng(0), group=group)
-    monkeypatch.setattr(threads, "threadpool_info", lambda: [{"user_api": "blas", "num_threads": 3}])
-    monkeypatch.setattr(threads if name == "_SHARED" else sampling, name, value)
+    monkeypatch.setattr(sampling, "threads_for", lambda array, work: 3)
+    monkeypatch.setattr(sampling, name, value)
     parts = mps.sample(cores, 300, np.random.default_rng(0), group=group)
     assert (whole[0] == parts[0]).all()
     assert np.allclose(whole[1], parts[1], atol=1e-12)

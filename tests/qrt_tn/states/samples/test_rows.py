@@ -1,10 +1,8 @@
-import threading
-
 import numpy as np
 import pytest
 
 from qrt_tn.states.samples import rows
-from qrt_tn.states.samples.rows import Points, check_points, small_type, threads, worked
+from qrt_tn.states.samples.rows import Points, check_points, small_type
 
 
 def mapped(tmp_path, array):
@@ -72,28 +70,3 @@ def test_small_types():
     for modulus, dtype in ((2, np.uint8), (251, np.uint8), (257, np.uint16), (65537, np.uint32)):
         assert small_type(modulus) == dtype
         assert np.array(modulus - 1).astype(small_type(modulus)) == modulus - 1
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_work_comes_back_in_order(workers):
-    gate = threading.Barrier(workers, timeout=20)
-
-    def work(item):
-        if item < workers:
-            gate.wait()  # passes only where as many work at once
-        return item**2
-
-    assert list(worked(work, list(range(20)), workers)) == [item**2 for item in range(20)]
-
-
-def test_an_error_in_a_thread_comes_out():
-    with pytest.raises(ZeroDivisionError):
-        list(worked(lambda item: 1 // item, [2, 1, 0], 2))
-
-
-def test_threads(device):
-    from threadpoolctl import threadpool_limits
-
-    assert threads(device.asarray(np.zeros(2))) == 1
-    with threadpool_limits(1, user_api="blas"):
-        assert threads() == 1

@@ -189,10 +189,10 @@ def test_no_result_depends_on_memory_or_threads(classes, dtype, monkeypatch):
     state = states.from_samples(points, values, 13)
     assert state._conditionals.width <= 64
     qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 13), backend="numpy")
-    monkeypatch.setattr(room, "threads", lambda array: 1)
+    monkeypatch.setattr(room, "threads_for", lambda array: 1)
     nodes = qrt.sample(300, seed=3)
     for limit, workers, block in ((1, 2, 2**22), (2**16, 3, 500), (2**30, 2, 3000)):
-        monkeypatch.setattr(room, "threads", lambda array, workers=workers: workers)
+        monkeypatch.setattr(room, "threads_for", lambda array, workers=workers: workers)
         monkeypatch.setattr(rows, "BLOCK", block)
         state.memory_limit = limit
         qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 13), backend="numpy")

@@ -1,0 +1,45 @@
+"""Python threads that share a batch: element-wise passes of NumPy run on one core each."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from engine.backends import array_module
+
+_SHARED = 2**21  # real multiply-adds of a step from which on threads are worth their meeting
+Map = Callable[..., Iterator[Any]]
+
+
+def threads_for(array: Any, work: float = np.inf) -> int:
+    """How many threads to use: as many as the caller lets matrix products have, if there is work for them.
+
+    Args:
+        array: one that is worked on; a device wants one thread.
+        work: real multiply-adds between two meetings.
+    """
+    if array_module(array) is not np or work < _SHARED:
+        return 1
+    return max((pool["num_threads"] for pool in _libraries().info() if pool["user_api"] == "blas"), default=1)
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[Map]:
+    """A `map` over so many threads, its results in order.
+
+    Each of several threads multiplies with one of BLAS's, or they would wait for each other.
+    """
+    if threads == 1:
+        yield map
+        return
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        yield pool.map
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()  # finding them takes longer than many a step

@@ -1,0 +1,45 @@
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from engine.threads import threads_for, workers
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_work_comes_back_in_order(count):
+    gate = threading.Barrier(count, timeout=20)
+
+    def work(item):
+        if item < count:
+            gate.wait()  # passes only where as many work at once
+        return item**2
+
+    with workers(count) as run:
+        assert list(run(work, range(20))) == [item**2 for item in range(20)]
+
+
+def test_each_of_several_has_one_thread_of_blas():
+    def blas():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = blas()
+    with workers(2) as run:
+        assert set(next(iter(run(lambda item: blas(), [0])))) == {1}
+    assert blas() == before
+
+
+def test_an_error_in_a_thread_comes_out():
+    with pytest.raises(ZeroDivisionError), workers(2) as run:
+        list(run(lambda item: 1 // item, [2, 1, 0]))
+
+
+def test_threads(device):
+    host = np.zeros(2)
+    assert threads_for(device.asarray(host)) == 1
+    assert threads_for(host, 10) == 1
+    with threadpool_limits(1, user_api="blas"):
+        assert threads_for(host) == 1
+    with threadpool_limits(2, user_api="blas"):
+        assert threads_for(host, 1e9) >= 1
