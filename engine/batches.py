@@ -171,6 +171,12 @@ class _Run:
         return found[0][: batch.count], found[1][: batch.count]
 
 
+def batch_bytes(backend: str) -> int:
+    """Bytes for one batch where nobody says: a share of what a GPU has free, or what suits a CPU's caches."""
+    free = device_memory(backend)[1] if backend in ("cupy", "cuquantum") else None
+    return HOST_BYTES if free is None else int(SHARE * free)
+
+
 def _varying(plan: Recipe, arrays: Sequence[Any]) -> tuple[list[int], int]:
     """(the tensors whose arrays vary, the number of elements)."""
     if len(arrays) != len(plan.inputs):
@@ -214,8 +220,7 @@ def _batched(
     most = min(count, batch or count)
     limit = memory_limit
     if limit is None and batch is None:
-        free = device_memory(backend)[1] if backend in ("cupy", "cuquantum") else None
-        limit = HOST_BYTES if free is None else int(SHARE * free)
+        limit = batch_bytes(backend)
     constants = set(range(len(plan.inputs))) - set(varying)
     first = _with_elements(plan, varying, dtype, most)
     candidates = [first]

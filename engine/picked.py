@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.backends import device_memory, namespace, resolve, to_host
-from engine.batches import ELEMENT, HOST_BYTES, SHARE
+from engine.batches import ELEMENT, batch_bytes
 from engine.cost import repeated_flops
 from engine.exponents import on_host, scaled
 from engine.expression import Expression
@@ -141,10 +141,7 @@ class Picked:
 
     def _found(self, count: int) -> tuple[int, Recipe]:
         free = device_memory(self._backend)[1] if self._limit is None else self._limit
-        limit = free
-        if self._limit is None:
-            limit = HOST_BYTES if self._xp is np or free is None else int(SHARE * free)
-        assert limit is not None
+        limit = batch_bytes(self._backend) if self._limit is None else self._limit
         size = count
         while True:
             recipe = self._sized(size)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.backends import array_module, device_memory, namespace, to_host
-from engine.batches import HOST_BYTES, SHARE
+from engine.batches import batch_bytes
 from engine.conditionals.alike import Contractions
 from engine.conditionals.beliefs import beliefs
 from engine.conditionals.playing import Bound, Contracting, Drawing, Picking, play, probabilities
@@ -300,10 +300,7 @@ class Sampler:
     def _fitted(self, count: int) -> tuple[int, list[Recipe | None], int]:
         """The size of equal batches that fit in memory, with what `_measured` says of it."""
         free = device_memory(self._backend)[1] if self._limit is None else self._limit
-        limit = free
-        if self._limit is None:
-            limit = HOST_BYTES if self._xp is np or free is None else int(SHARE * free)
-        assert limit is not None
+        limit = batch_bytes(self._backend) if self._limit is None else self._limit
         size = count
         while True:
             recipes, peak = self._measured(size)

@@ -48,7 +48,7 @@ def test_batches_of_a_size_that_fits():
 
 
 def test_batches_without_a_limit_stay_small(monkeypatch):
-    monkeypatch.setattr("engine.picked.HOST_BYTES", 20_000)
+    monkeypatch.setattr("engine.batches.HOST_BYTES", 20_000)
     terms, arrays = network(np.random.default_rng(0))
     assert 1 < Picked(terms, ("d",), SIZES, arrays, "uvwx").fitted(103)[0] < 60
 
