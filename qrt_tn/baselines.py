@@ -11,7 +11,7 @@ from qrt_tn.field import check_grid, check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import check_count
-from qrt_tn.states.smoothing import checked_widths, filter_amplitudes
+from qrt_tn.states.filters import checked_filter
 
 
 def uniform_nodes(n: int, dim: int, modulus: int, seed: Seed = 0) -> RidgeNodes:
@@ -37,7 +37,8 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
         n: the number of nodes.
         dim: the dimension D.
         ridgelet: gives the modulus and |r^|^2.
-        smoothing: the width, or one per coordinate, as in `states.from_samples`.
+        smoothing: the filter, as in `states.from_samples`: a width, one per coordinate, or a table of tau.
+            What "auto" chose for a state is its attribute `smoothing`.
         seed: an int or a NumPy generator.
 
     Raises:
@@ -84,8 +85,8 @@ def filter_log_weights(a: np.ndarray, ridgelet: Ridgelet, smoothing: Any) -> np.
 
 def _filter_weights(smoothing: Any, sites: int, modulus: int) -> np.ndarray:
     """tau_i(u)^2 of every coordinate, each row of sum 1; shape (sites, P)."""
-    weights = np.stack([filter_amplitudes(width, modulus) ** 2 for width in checked_widths(smoothing, sites)])
-    weights /= weights.sum(axis=1, keepdims=True)
+    product = checked_filter(smoothing, sites, modulus)
+    weights = product.probabilities[product.rows]
     if not _nonzero_share(weights) > 0:
         raise ValueError(f"smoothing {smoothing!r} leaves no frequency but 0; take a larger width")
     return weights
@@ -93,7 +94,8 @@ def _filter_weights(smoothing: Any, sites: int, modulus: int) -> np.ndarray:
 
 def _nonzero_share(weights: np.ndarray) -> float:
     """The probability that u drawn from the product of `weights` is not 0."""
-    return -float(np.expm1(np.log1p(-weights[:, 1:].sum(axis=1)).sum()))
+    with np.errstate(divide="ignore"):  # a coordinate that is never 0
+        return -float(np.expm1(np.log1p(-np.minimum(weights[:, 1:].sum(axis=1), 1.0)).sum()))
 
 
 def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

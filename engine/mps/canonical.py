@@ -105,10 +105,11 @@ def compress(cores: Cores, tolerance: float, max_bond: int | None = None) -> tup
     xp = array_module(cores[0])
     dtype = np.result_type(*(core.dtype for core in cores))
     result = []
-    budget = tolerance**2 / max(1, len(cores) - 1)
     lost = 0.0
     centre = _double(cores[0])
-    for core in cores[1:]:
+    for place, core in enumerate(cores[1:], 1):
+        # what earlier bonds left of their shares is the later ones' to spend
+        budget = (tolerance**2 - lost) / (len(cores) - place)
         left, extent, right = centre.shape
         u, s, vh = xp.linalg.svd(centre.reshape(left * extent, right), full_matrices=False)
         kept, dropped = truncation(s**2, budget, max_bond)

@@ -13,7 +13,8 @@ from engine.plan import bytes_text
 from engine.roofline import Device
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
-from qrt_tn.states.smoothing import checked_filter, checked_tolerance, smoothing_work
+from qrt_tn.states.filters import checked_filter
+from qrt_tn.states.smoothing import checked_tolerance, smoothing_work
 from qrt_tn.states.smoothing.sites import chosen_sites
 
 

@@ -1,60 +1,154 @@
-"""Product filters tau(u) = prod_i tau_i(u_i): tables of their values, checked."""
+"""Product filters tau(u) = prod_i tau_i(u_i): from widths or from tables, with what is drawn from |tau|^2."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from engine.arguments import as_array
 from qrt_tn.field import centred
 
 
-def filter_tables(tau: Any, modulus: int, dim: int) -> np.ndarray:
-    """Values of a product filter, shape (dim, modulus), real or complex in double precision.
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """A product filter; coordinates that share a row of tau share its tables.
 
-    Args:
-        tau: shape (P,), one table for all coordinates, or (D, P).
-        modulus: P.
-        dim: D.
-
-    Raises:
-        ValueError: another shape, no numbers, NaN or infinity, or a coordinate whose table is all 0.
+    Attributes:
+        tables: the distinct rows of tau over their largest modulus, by u = 0..P-1, shape (R, P).
+        rows: which row each coordinate has, shape (D,).
+        log_peaks: log of what each row was divided by, shape (R,).
     """
-    tables = as_array(tau, "tau")
-    if tables.shape not in ((modulus,), (dim, modulus)):
-        raise ValueError(
-            f"tau has shape {tables.shape}; give one table of shape ({modulus},), or one per coordinate of "
-            f"shape ({dim}, {modulus})"
-        )
-    if tables.dtype.kind not in "biufc":
-        raise ValueError(f"tau has dtype {tables.dtype}; give numbers")
-    if not np.isfinite(tables).all():
-        raise ValueError(f"tau holds {tables[~np.isfinite(tables)][0]}; every value must be finite")
-    tables = np.broadcast_to(tables, (dim, modulus))
-    empty = np.flatnonzero(~(tables != 0).any(axis=1))
-    if len(empty):
-        raise ValueError(
-            f"tau is zero everywhere at coordinate {empty[0]}, which leaves nothing of the state"
-        )
-    return tables.astype(np.complex128 if tables.dtype.kind == "c" else np.float64)
+
+    tables: np.ndarray
+    rows: np.ndarray
+    log_peaks: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """The dimension D."""
+        return len(self.rows)
+
+    @property
+    def modulus(self) -> int:
+        """P."""
+        return self.tables.shape[1]
+
+    @property
+    def log_peak(self) -> float:
+        """Log of the largest |tau(u)|."""
+        return float(self.log_peaks[self.rows].sum())
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """sum_u |tau(u)|^2 of each row of `tables`, shape (R,)."""
+        return (np.abs(self.tables) ** 2).sum(axis=1)
+
+    @property
+    def log_weight(self) -> float:
+        """Log of sum_u |tau(u)|^2 over all of Z_P^D."""
+        return float((np.log(self.totals) + 2 * self.log_peaks)[self.rows].sum())
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """|tau(u)|^2 over its sum, shape (R, P)."""
+        return np.abs(self.tables) ** 2 / self.totals[:, None]
+
+    def tempered(self, nats: float) -> "Filter":
+        """The filter of |tau|^beta, 0 < beta < 1, whose |tau|^2 tells itself from this one's by `nats`.
+
+        beta is the one at which the relative entropy of this filter's distribution to the new one's is
+        `nats`, or almost 0 where even that is nearer.
+        """
+        counts = np.bincount(self.rows, minlength=len(self.tables))
+        weights = self.probabilities
+        logs = np.log(np.where(weights > 0, weights, 1.0))
+        moduli = np.abs(self.tables)
+        low, high = 1e-3, 1.0
+        for _ in range(30):
+            beta = (low + high) / 2
+            normaliser = np.log(np.where(weights > 0, weights**beta, 0.0).sum(axis=1))
+            apart = (weights * ((1 - beta) * logs + normaliser[:, None])).sum(axis=1)
+            if float(counts @ apart) > nats:
+                low = beta
+            else:
+                high = beta
+        return Filter(np.where(moduli > 0, moduli**high, 0.0), self.rows, self.log_peaks)
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw u ~ |tau(u)|^2, int64 of shape (count, D)."""
+        u = np.empty((count, self.dim), dtype=np.int64)
+        uniforms = rng.random((count, self.dim))
+        for row, weights in enumerate(self.probabilities):
+            columns = np.flatnonzero(self.rows == row)
+            cumulative = np.cumsum(weights)
+            drawn = np.searchsorted(cumulative, uniforms[:, columns] * cumulative[-1], side="right")
+            u[:, columns] = np.minimum(drawn, np.flatnonzero(weights)[-1])
+        return u
+
+    def log_probabilities(self, u: np.ndarray) -> np.ndarray:
+        """Log of |tau(u)|^2 over its sum, shape (N,) for u of shape (N, D); -inf where tau is 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.probabilities)[self.rows, u].sum(axis=1)
+
+    def phases(self, u: np.ndarray) -> np.ndarray:
+        """tau(u) / |tau(u)|, shape (N,) for u of shape (N, D)."""
+        moduli = np.abs(self.tables)
+        unit = np.divide(self.tables, moduli, out=np.ones_like(self.tables), where=moduli > 0)
+        return unit[self.rows, u].prod(axis=1)
 
 
-def gaussian_tables(width: Any, modulus: int, dim: int) -> np.ndarray:
-    """tau_i(u) = exp(-u^2 / (2 w_i^2)), u its centred representative, shape (dim, modulus).
+def filter_amplitudes(width: float, modulus: int) -> np.ndarray:
+    """tau(u) = exp(-u^2 / (2 w^2)) by u = 0..P-1, u taken as its centred representative; shape (P,)."""
+    with np.errstate(over="ignore"):  # a width of almost nothing keeps u = 0 alone
+        return np.exp(-0.5 * (centred(np.arange(modulus), modulus) / width) ** 2)
 
-    Args:
-        width: w for all coordinates, or one for each, shape (D,).
-        modulus: P.
-        dim: D.
 
-    Raises:
-        ValueError: another shape, or a width that is not positive and finite.
-    """
-    widths = as_array(width, "width")
+def checked_widths(smoothing: Any, dim: int) -> np.ndarray:
+    """One positive width per coordinate, shape (dim,), from a number or an array."""
+    widths = np.asarray(smoothing)
     if widths.shape not in ((), (dim,)) or widths.dtype.kind not in "iuf":
-        raise ValueError(f"width is {width!r}; give a width, or one per coordinate of shape ({dim},)")
+        raise ValueError(f"smoothing is {smoothing!r}; give a width, or one per coordinate of shape ({dim},)")
     bad = ~(np.isfinite(widths) & (widths > 0))
     if bad.any():
-        raise ValueError(f"width holds {widths[bad].item(0)}; widths must be positive and finite")
-    each = np.broadcast_to(widths.astype(np.float64), (dim,))
-    with np.errstate(over="ignore"):  # a width of almost nothing keeps u = 0 alone
-        return np.exp(-0.5 * (centred(np.arange(modulus), modulus) / each[:, None]) ** 2)
+        raise ValueError(f"smoothing holds {widths[bad].item(0)}; widths must be positive and finite")
+    return np.broadcast_to(widths.astype(np.float64), (dim,))
+
+
+def checked_filter(smoothing: Any, dim: int, modulus: int) -> Filter:
+    """The filter that `smoothing` names.
+
+    Args:
+        smoothing: a width or one per coordinate, for tau_i(u) = exp(-u^2 / (2 w_i^2)), or a table of tau by
+            u = 0..P-1, real or complex, of shape (1, P) for all coordinates or (D, P).
+        dim: D.
+        modulus: P.
+
+    Raises:
+        ValueError: of another shape, not finite, a width that is not positive, a row that is zero everywhere.
+    """
+    given = np.asarray(smoothing) if not isinstance(smoothing, str) else np.empty(0)
+    if given.ndim != 2:
+        if isinstance(smoothing, str):
+            raise ValueError(
+                f"smoothing is {smoothing!r}; give a width, one per coordinate, or a table of tau (data may "
+                'be smoothed by "auto" as well)'
+            )
+        widths, rows = np.unique(checked_widths(smoothing, dim), return_inverse=True)
+        tables = np.stack([filter_amplitudes(width, modulus) for width in widths])
+        return Filter(tables, rows.reshape(-1), np.zeros(len(widths)))
+    if given.shape not in ((1, modulus), (dim, modulus)) or given.dtype.kind not in "biufc":
+        raise ValueError(
+            f"smoothing is a table of shape {given.shape} and dtype {given.dtype}; give numbers of shape "
+            f"(1, {modulus}) or ({dim}, {modulus}), tau by u = 0..P-1"
+        )
+    table = given.astype(np.complex128 if given.dtype.kind == "c" else np.float64)
+    if not np.isfinite(table).all():
+        raise ValueError(f"smoothing holds {table[~np.isfinite(table)][0]}; every value must be finite")
+    peaks = np.abs(table).max(axis=1)
+    if not (peaks > 0).all():
+        row = int(np.flatnonzero(peaks == 0)[0])
+        raise ValueError(f"row {row} of smoothing is zero everywhere; a filter must keep some frequency")
+    distinct, first, rows = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    peaks = peaks[first]
+    places = np.broadcast_to(rows.reshape(-1), (dim,))
+    return Filter(distinct / peaks[:, None], places, np.log(peaks))

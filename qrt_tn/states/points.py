@@ -18,7 +18,7 @@ def from_samples(
     y: Any,
     modulus: int,
     *,
-    smoothing: float | Any | None = None,
+    smoothing: Any = None,
     ridge: float = 0.0,
     max_bond: int | None = None,
     tolerance: float = 1e-2,
@@ -37,14 +37,18 @@ def from_samples(
             spent on a = 0. In single precision (float32, complex64), so is the heavy arithmetic; anything
             else is taken as double.
         modulus: the prime P.
-        smoothing: width w of the filter tau(u) = prod_i exp(-u_i^2 / (2 w^2)), u_i the centred
-            representative, that multiplies f^; a number, or one per coordinate, shape (D,).
+        smoothing: the product filter tau(u) = prod_i tau_i(u_i) that multiplies f^: a width w of tau_i(u) =
+            exp(-u^2 / (2 w^2)), u the centred representative; one width per coordinate, shape (D,); a table
+            of tau by u = 0..P-1, real or complex, shape (1, P) or (D, P); or "auto", widths chosen by the
+            risk of small tickets on held-out points (the state tells them as `smoothing`).
         ridge: lambda of the regularised coefficients above.
         max_bond: the largest bond of a smoothed state, whatever the error.
-        tolerance: largest relative error ||f - held|| / ||f|| of a smoothed state.
+        tolerance: largest relative error ||f - held|| / ||f|| of a smoothed state. Of few points the error
+            is exact; of many it is estimated at random frequencies, with a standard error.
 
     Returns:
-        An exact `SampleState`, or with smoothing an `MPSState` with its `truncation_error`.
+        An exact `SampleState`, or with smoothing a `SmoothedState`, an `MPSState` with its `truncation_error`
+        and `truncation_error_std`.
 
     Raises:
         ValueError: composite modulus, mismatched shapes, x outside Z_P, NaN, empty data, values that

@@ -4,7 +4,7 @@ import numpy as np
 
 from qrt_tn import Ridgelet, states
 from qrt_tn.field import centred
-from qrt_tn.states.smoothing import filter_amplitudes
+from qrt_tn.states.filters import filter_amplitudes
 from scaling_studies.experiments.folds import Fold
 from scaling_studies.experiments.sources import Setting, Sources
 

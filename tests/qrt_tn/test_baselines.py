@@ -35,6 +35,18 @@ def test_filter_nodes_follow_their_distribution(modulus, widths, activation, ora
     assert np.abs(nodes.log_probability - np.log(exact[tuple(drawn.T)])).max() < 1e-9
 
 
+def test_filter_nodes_of_a_table():
+    ridgelet = Ridgelet("relu", 7)
+    u = np.minimum(np.arange(7), 7 - np.arange(7))
+    same = [filter_nodes(50, 3, ridgelet, f, seed=0) for f in (1.2, np.exp(-(u[None] ** 2) / (2 * 1.2**2)))]
+    assert (same[0].a == same[1].a).all()
+    assert np.allclose(same[0].log_probability, same[1].log_probability)
+    band = np.zeros((1, 7), dtype=complex)
+    band[0, [2, 5]] = 1j  # u = +-2 alone, at every coordinate
+    nodes = filter_nodes(200, 3, Ridgelet("cosine", 7), band, seed=0)
+    assert set(np.unique(nodes.a)) == {2, 5}
+
+
 def test_filter_nodes_with_a_narrow_filter(oracle):
     # u = 0 has all but 1e-9 of the weight; no draw may be wasted on it
     ridgelet = Ridgelet("cosine", 5)

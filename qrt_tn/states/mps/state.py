@@ -14,7 +14,7 @@ from engine.scaled import Scaled
 from qrt_tn.field import check_prime, fourier_matrix, inverse_fourier
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
-from qrt_tn.states.filters import filter_tables, gaussian_tables
+from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.mps.harmonics import harmonics as harmonics_of
 from qrt_tn.states.mps.work import drawing_work
 
@@ -126,51 +126,40 @@ class MPSState(State):
         both = self.truncation_error + error * (1 + self.truncation_error)
         return self._with(cores, self.supports, both, tolerance=float(tolerance))
 
-    def filtered(self, tau: Any) -> "MPSState":
+    def filtered(self, smoothing: Any) -> "MPSState":
         """The function whose spectrum is f^(u) prod_i tau_i(u_i); bonds stay as they are.
 
         Args:
-            tau: the table of all coordinates, shape (P,), or one for each, (D, P); real or complex.
-                Frequencies of value 0 lose their place on the site.
+            smoothing: the filter, as in `states.from_samples`: a width, one per coordinate, or a table of
+                tau. Frequencies where tau is 0 lose their place on the site.
 
         Raises:
-            ValueError: another shape, NaN, a coordinate whose table is 0 wherever the state has amplitude,
-                or a product that leaves nothing of the state.
+            ValueError: a bad filter, a coordinate whose tau is 0 wherever the state has frequencies, or a
+                product that leaves nothing of the state.
         """
-        tables = filter_tables(tau, self.modulus, self.dim)
+        product = checked_filter(smoothing, self.dim, self.modulus)
         cores, supports, chosen = list(self.cores[: self._first]), [], []
-        log_peak = 0.0
-        for site, (support, table) in enumerate(zip(self.supports, tables, strict=True)):
+        for site, (support, row) in enumerate(zip(self.supports, product.rows, strict=True)):
+            table = product.tables[row]
             kept = np.flatnonzero(table[support])
             if len(kept) == 0:
                 raise ValueError(
                     f"tau is zero wherever the state has frequencies at coordinate {site}; nothing is left"
                 )
-            peak = np.abs(table).max()
-            log_peak += float(np.log(peak))
-            chosen.append(table[support[kept]] / peak)  # single-precision cores keep their range
+            chosen.append(table[support[kept]])
             supports.append(support[kept])
             core = self.cores[self._first + site]
             cores.append(core if len(kept) == len(support) else core[:, array_module(core).asarray(kept)])
         cores[self._first :] = mps.filtered(cores[self._first :], chosen)
         try:
-            state = self._with(cores, supports, 0.0, log_scale=log_peak)
+            state = self._with(cores, supports, 0.0, log_scale=product.log_peak)
         except ValueError as error:
             raise ValueError("the filter leaves nothing of the state; widen it") from error
         # an error may lie where the filter is largest
-        state.truncation_error = _error_bound([(self.truncation_error, self.log_norm + log_peak)], state)
+        state.truncation_error = _error_bound(
+            [(self.truncation_error, self.log_norm + product.log_peak)], state
+        )
         return state
-
-    def smoothed(self, width: Any) -> "MPSState":
-        """The function filtered by tau_i(u) = exp(-u^2 / (2 w_i^2)), u its centred representative.
-
-        Args:
-            width: w for all coordinates, or one for each, shape (D,).
-
-        Raises:
-            ValueError: a width that is not positive and finite.
-        """
-        return self.filtered(gaussian_tables(width, self.modulus, self.dim))
 
     def inner(self, other: "MPSState") -> Scaled:
         """<f|g> = sum_x conj f(x) g(x) of both functions with the norms they have, summed over classes.

@@ -9,8 +9,8 @@ import numpy as np
 from engine import mps
 from engine.backends import device_memory
 from engine.progress import Progress
+from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.smoothing.error import Estimate, estimated_error, point_sums
-from qrt_tn.states.smoothing.filters import AUTO, Filter, checked_filter
 from qrt_tn.states.smoothing.gram import gram_cores
 from qrt_tn.states.smoothing.sites import Site, chosen_sites
 from qrt_tn.states.smoothing.sketch import sketched_cores
@@ -18,6 +18,7 @@ from qrt_tn.states.smoothing.state import SmoothedState
 from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
 from qrt_tn.states.smoothing.work import CHECKS, exact, smoothing_work
 
+AUTO = "auto"  # chooses widths by validation risk
 FIRST_BOND = 32  # landmarks of the first sketch
 MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown

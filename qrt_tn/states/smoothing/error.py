@@ -14,8 +14,8 @@ import numpy as np
 from engine.arguments import Seed, generator
 from engine.progress import Progress, shown
 from qrt_tn.field import centred
+from qrt_tn.states.filters import Filter
 from qrt_tn.states.mps import MPSState
-from qrt_tn.states.smoothing.filters import Filter
 
 _NATS = 2.0  # how far the broader filter lies from the filter itself
 BLOCK = 2**21  # products u.x of one block of points, 28 bytes each with their phases

@@ -9,17 +9,29 @@ truncation of White, PRL 69 (1992) 2863, on a sum of product states).
 All of it is double precision, also for single-precision values: an eigenvalue stands for a squared error.
 """
 
+from typing import Any
+
 import numpy as np
 
 from engine import mps
 from engine.progress import Progress, shown
-from qrt_tn.states.smoothing.filters import Filter
+from qrt_tn.states.filters import Filter
 from qrt_tn.states.smoothing.prefixes import Factor, backwards
 from qrt_tn.states.smoothing.sites import Site, chosen_sites
 
 _DENSE = 320  # up to this size a density matrix is diagonalised whole, beyond by a random sketch
 _SKETCH = 128  # columns of the first sketch, doubled until it holds enough
+LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
 _VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what rounding leaves of 0
+
+
+def checked_tolerance(tolerance: Any) -> float:
+    """A relative error as a float, within what float64 Gram matrices can tell and below 1."""
+    if not (isinstance(tolerance, float | np.floating) and LEAST_TOLERANCE <= tolerance < 1):
+        raise ValueError(
+            f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"
+        )
+    return float(tolerance)
 
 
 def gram_cores(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrt_tn.states.smoothing.filters import Filter
+from qrt_tn.states.filters import Filter
 
 
 @dataclass(frozen=True, eq=False)

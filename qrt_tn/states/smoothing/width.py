@@ -15,8 +15,8 @@ import numpy as np
 from engine.arguments import Seed, generator
 from engine.progress import Progress, shown
 from qrt_tn.field import centred
+from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.smoothing.error import point_sums
-from qrt_tn.states.smoothing.filters import Filter, checked_filter
 
 NODES = 128  # of the tickets compared
 FEWEST_POINTS = 32

@@ -168,7 +168,7 @@ def test_filters_against_dense_arrays(kind, vector, oracle):
     hat = oracle.fourier(f, dim)
     if kind.startswith("width"):
         widths = 1.5 if kind == "width" else [1.5, 0.8]
-        made, exact = state.smoothed(widths), oracle.filtered(f, dim, widths)
+        made, exact = state.filtered(widths), oracle.filtered(f, dim, widths)
     else:
         tau = rng.normal(size=(dim, modulus)) * 100
         if kind == "complex":
@@ -177,7 +177,7 @@ def test_filters_against_dense_arrays(kind, vector, oracle):
             tau[0, state.supports[0][0]] = 0
         if kind == "real":
             tau[:] = tau[0]
-        made = state.filtered(tau[0] if kind == "real" else tau)
+        made = state.filtered(tau[:1] if kind == "real" else tau)
         hat = hat * (tau[0][:, None] * tau[1]).reshape(modulus, modulus, *[1] * vector)
         exact = np.fft.ifftn(hat, axes=(0, 1), norm="ortho")
     assert np.abs(dense(made, modulus, dim) - exact).max() < 1e-10 * np.abs(exact).max()
@@ -188,10 +188,10 @@ def test_filters_against_dense_arrays(kind, vector, oracle):
 
 def test_filters_keep_the_precision(oracle):
     cores = [core.astype(np.float32) for core in oracle.random_cores(np.random.default_rng(0), 5, 4, 3)]
-    made = states.from_mps(cores).smoothed(1.0)
+    made = states.from_mps(cores).filtered(1.0)
     assert {core.dtype for core in made.cores} == {np.dtype(np.complex64)}
-    tiny = states.from_mps(cores).filtered(np.array([1e-60, 1e-61, 0, 0, 1e-61]))
-    plain = states.from_mps(cores).filtered(np.array([1, 0.1, 0, 0, 0.1]))
+    tiny = states.from_mps(cores).filtered(np.array([[1e-60, 1e-61, 0, 0, 1e-61]]))
+    plain = states.from_mps(cores).filtered(np.array([[1, 0.1, 0, 0, 0.1]]))
     assert np.isclose(tiny.log_norm, plain.log_norm - 4 * 60 * np.log(10))
 
 
@@ -223,8 +223,8 @@ def test_what_was_lost_stays_a_bound(max_bond, oracle):
     for derived, exact in (
         (lossy + state, 2 * f),
         (state - lossy * 0.1, 0.9 * f),
-        (lossy.smoothed(1.0), oracle.filtered(f, dim, 1.0)),
-        (lossy.filtered(np.full(modulus, 2.0)), 16 * f),
+        (lossy.filtered(1.0), oracle.filtered(f, dim, 1.0)),
+        (lossy.filtered(np.full((1, modulus), 2.0)), 16 * f),
         (3 * lossy, 3 * f),
     ):
         miss = np.linalg.norm(dense(derived, modulus, dim) - exact) / np.linalg.norm(exact)
@@ -316,7 +316,7 @@ def test_what_drawing_takes(count, oracle):
     products = count * 30 * sum(4 * core.shape[0] * core.shape[2] for core in state.cores)
     assert products < work.products < 3 * products
     assert work.dtype == "complex128"
-    few = state.smoothed(0.1)._drawing(count, 30)
+    few = state.filtered(0.1)._drawing(count, 30)
     assert few.products < work.products / 3
     assert state.held_bytes == 16 * sum(core.size for core in state.cores)
 
@@ -334,14 +334,14 @@ def good():
         (lambda s: s.compressed(tolerance="small"), "tolerance is 'small'"),
         (lambda s: s.compressed(max_bond=0), "max_bond is 0; give an int of at least 1"),
         (lambda s: s.compressed(max_bond=2.5), "max_bond is 2.5"),
-        (lambda s: s.filtered(np.zeros(3)), "tau is zero everywhere at coordinate 0"),
-        (lambda s: s.filtered([1, np.nan, 1]), "tau holds nan"),
-        (lambda s: s.filtered([1.0, 1.0]), r"tau has shape \(2,\)"),
+        (lambda s: s.filtered(np.zeros((1, 3))), "row 0 of smoothing is zero everywhere"),
+        (lambda s: s.filtered([[1, np.nan, 1]]), "smoothing holds nan"),
+        (lambda s: s.filtered([[1.0, 1.0]]), r"smoothing is a table of shape \(1, 2\)"),
         (
-            lambda s: s.filtered([1, 0, 0]).filtered([0, 1, 1]),
+            lambda s: s.filtered([[1, 0, 0]]).filtered([[0, 1, 1]]),
             "wherever the state has frequencies at coordinate 0",
         ),
-        (lambda s: s.smoothed(-1), "width holds -1"),
+        (lambda s: s.filtered(-1), "smoothing holds -1"),
         (lambda s: s * 0, "a state times 0 has no norm"),
         (lambda s: s * np.nan, "has no norm"),
         (lambda s: s * np.inf, "has no norm"),
@@ -379,12 +379,12 @@ def test_the_device_road(device, oracle):
     assert isinstance(there.cores[0], device.ndarray)
     ridgelet = Ridgelet("relu", 5)
     a = oracle.grid(5, 3)[::7]
-    tau = np.array([1, 2, 0, 0, 1j])
+    tau = np.array([[1, 2, 0, 0, 1j]])
     for made, wanted in (
         (there, state),
         (there + there.filtered(tau) * 2j, state + state.filtered(tau) * 2j),
         (there.compressed(max_bond=2), state.compressed(max_bond=2)),
-        (there.smoothed(1.0), state.smoothed(1.0)),
+        (there.filtered(1.0), state.filtered(1.0)),
     ):
         assert isinstance(made.cores[0], device.ndarray)
         assert np.isclose(made.log_norm, wanted.log_norm)

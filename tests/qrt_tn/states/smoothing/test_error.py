@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from qrt_tn import states
-from qrt_tn.states.smoothing import checked_filter, estimated_error
+from qrt_tn.states.filters import checked_filter
+from qrt_tn.states.smoothing import estimated_error
 from qrt_tn.states.smoothing.error import point_sums
 
 
