@@ -30,8 +30,9 @@ from engine.mps.canonical import Cores
 from engine.progress import shown
 from engine.threads import threads_for, workers
 
-_CACHED = 2**17  # elements of an element-wise pass on the host, so that it stays in L2 (512 KiB in float32)
-_COLUMNS = 512  # rows of the batch that such a pass takes along
+_CACHED = 2**20  # elements of the branches that a pass of the sweep takes along on the host
+_SLAB = 2**18  # elements of outer products made at a time there (1 MiB in float32)
+_COLUMNS = 2048  # rows of the batch that they are made for; fewer, and threads wait for Python's lock
 _DEVICE = 2**26  # elements of the same on a device
 _TABLES = 2**21  # real numbers of the tables that are made ahead of the rows (8 MiB in float32)
 _ROWS = 4096  # rows that one thread takes along a segment of sites
@@ -71,7 +72,8 @@ def sample(
             parts = [part for part in np.array_split(uniforms, threads) if len(part)]
             walks = [_Walk(xp, cores[0].dtype, part) for part in parts]
             for segment in _segments(cores, len(uniforms), group):
-                list(run(_Walk.along, walks, [segment] * len(walks)))
+                ready = list(run(_site, *zip(*segment, strict=True)))
+                list(run(_Walk.along, walks, [ready] * len(walks)))
                 done += len(segment)
                 progress(done, steps)
             sites[rows] = np.concatenate([walk.sites() for walk in walks])
@@ -202,11 +204,15 @@ def _grouped(site: _Site, vectors: Any, uniforms: Any) -> tuple[Any, Any, Any, A
     right = len(site.branches) // site.extent
     branches = xp.empty((site.group * right, len(order)), dtype=vectors.dtype)
     step = site.group * right
+    whole = len(site.branches) // step
     for group, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         if end > start:
             matrix = site.branches[group * step : (group + 1) * step]
-            branches[: len(matrix), start:end] = matrix @ vectors[:, start:end]
-            branches[len(matrix) :, start:end] = 0  # the last group has fewer values
+            if group < whole:
+                xp.matmul(matrix, vectors[:, start:end], out=branches[:, start:end])
+            else:
+                branches[: len(matrix), start:end] = matrix @ vectors[:, start:end]
+                branches[len(matrix) :, start:end] = 0  # the last group has fewer values
     branches = branches.reshape(site.group, right, len(order))
     weights = _squares(branches)
     after, values, kept = _picked(branches, weights, left_over[order])
@@ -227,7 +233,7 @@ def _groups(site: _Site, vectors: Any, uniforms: Any) -> tuple[Any, Any]:
     # NumPy sorts 16 bits by radix
     groups = xp.empty(count, dtype=np.int16 if len(site.running) < 2**15 else np.int32)
     left_over = xp.empty(count)
-    slab = len(vectors) if xp is not np else max(1, _CACHED // (len(vectors) * columns))
+    slab = len(vectors) if xp is not np else max(1, _SLAB // (len(vectors) * columns))
     scratch = xp.empty((2, slab * len(vectors) * min(columns, count)), dtype=vectors.real.dtype)
     for start in range(0, count, columns):
         rows = slice(start, min(start + columns, count))
@@ -325,16 +331,16 @@ def _site(core: Any, group: int) -> _Site:
     return _Site(branches, running.astype(core.real.dtype), extent, group)
 
 
-def _segments(cores: Cores, count: int, group: int | None) -> Iterator[list[_Site]]:
-    """Consecutive sites made ready, as many at once as their tables leave room for."""
+def _segments(cores: Cores, count: int, group: int | None) -> Iterator[list[tuple[Any, int]]]:
+    """Consecutive cores with the group of each, as many at once as their tables leave room for."""
     device = array_module(cores[0]) is not np
-    segment: list[_Site] = []
+    segment: list[tuple[Any, int]] = []
     held = 0
     for core in cores:
         left, extent, right = core.shape
-        site = _site(core, best_group(left, extent, right, count, device=device) if group is None else group)
-        segment.append(site)
-        held += (0 if site.running is None else site.running.size) + count
+        own = best_group(left, extent, right, count, device=device) if group is None else group
+        segment.append((core, own))
+        held += (0 if own >= extent else left**2 * -(-extent // own)) + count
         if held > _TABLES:
             yield segment
             segment, held = [], 0

@@ -33,7 +33,8 @@ def test_single_precision_by_chi_square(group, chains):
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize(
-    ("name", "value"), [("_CACHED", 64), ("_COLUMNS", 16), ("_TABLES", 1), ("_ROWS", 50), ("_ROWS", 4096)]
+    ("name", "value"),
+    [("_CACHED", 64), ("_SLAB", 64), ("_COLUMNS", 16), ("_TABLES", 1), ("_ROWS", 50), ("_ROWS", 4096)],
 )
 def test_blocks_and_threads_change_nothing(name, value, group, chains, monkeypatch):
     """Blocks of rows and columns, segments of one site, and threads with rows of their own."""
