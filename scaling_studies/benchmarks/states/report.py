@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from engine.plan import bytes_text
 from scaling_studies.benchmarks.sheets import Sheet, grouped, markdown, seconds
-from scaling_studies.report.style import FIGURE_SETTINGS, INK, RULE, decades
+from scaling_studies.report.style import FIGURE_SETTINGS, RULE, decades
 
+FITTED = ("seconds", "total_seconds", "bytes")  # what a power of D is fitted to
 # colour and marker of every kind; colours are Okabe and Ito's, darkened
 LOOKS = {
     "samples": ("#0a5ba8", "o"),
@@ -33,7 +34,7 @@ def sheets(result: Mapping[str, Any]) -> list[Sheet]:
             seconds(row["build_seconds"]),
             seconds(row["seconds"]),
             bytes_text(row["bytes"]),
-            f"{row['log_probability'][0]:.6g} to {row['log_probability'][1]:.6g}",
+            f"{row['log_probability'][0]:.5g} to {row['log_probability'][1]:.5g}",
         )
         for row in result["rows"]
     ]
@@ -44,14 +45,13 @@ def sheets(result: Mapping[str, Any]) -> list[Sheet]:
             "memory is that of building and drawing together.",
             ("state", "D", "build", "draw", "memory", "log p(a, b)"),
             tuple(grouped(rows, 1)),
+            whole=("log p(a, b)",),
         ),
         Sheet(
             "Powers of D",
             "Least squares in the logarithms over all D above; the dense transform takes P^D instead.",
-            ("state", "time", "memory"),
-            tuple(
-                (fit["kind"], f"{fit['seconds']:.2f}", f"{fit['bytes']:.2f}") for fit in result["exponents"]
-            ),
+            ("state", "draw", "build and draw", "memory"),
+            tuple((fit["kind"], *(f"{fit[what]:.2f}" for what in FITTED)) for fit in result["exponents"]),
         ),
     ]
 
@@ -69,12 +69,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         path: the file.
     """
     with matplotlib.rc_context(FIGURE_SETTINGS):
-        figure = Figure(figsize=(8.6, 3.5))
-        left, right = figure.add_axes((0.075, 0.15, 0.4, 0.73)), figure.add_axes((0.585, 0.15, 0.4, 0.73))
+        figure = Figure(figsize=(8.6, 3.8))
+        left, right = figure.add_axes((0.075, 0.22, 0.4, 0.68)), figure.add_axes((0.585, 0.22, 0.4, 0.68))
         nodes = result["rows"][0]["nodes"]
-        _panel(left, result, "seconds", f"Seconds to draw {nodes} nodes")
+        _panel(left, result, "total_seconds", f"Seconds to build, and to draw {nodes} nodes")
         _panel(right, result, "bytes", "Peak memory in bytes")
-        left.legend(loc="upper left", frameon=False, fontsize=8.6, handlelength=1.6, labelcolor=INK)
+        lines, names = left.get_legend_handles_labels()
+        figure.legend(lines, names, loc="lower center", ncols=len(names), frameon=False, fontsize=8.6)
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None, "Creator": None})
 
 

@@ -80,13 +80,8 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
     for kind in growth.KINDS:
         own = [row for row in rows if row["kind"] == kind]
         dims = [row["dim"] for row in own]
-        fits.append(
-            {
-                "kind": kind,
-                "seconds": growth.exponent(dims, [row["seconds"] for row in own]),
-                "bytes": growth.exponent(dims, [row["bytes"] for row in own]),
-            }
-        )
+        powers = {what: growth.exponent(dims, [row[what] for row in own]) for what in report.FITTED}
+        fits.append({"kind": kind, **powers})
     return {
         "format": FORMAT,
         "version": VERSION,
