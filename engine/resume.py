@@ -66,7 +66,7 @@ class Checkpoint:
         return self.folder / f"batch-{number:08d}.safetensors"
 
 
-def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -> None:
+def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -> dict[str, Any]:
     """Make a folder the checkpoint of one run, or see that it is.
 
     Args:
@@ -74,7 +74,10 @@ def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -
         identity: a hash of what the run's results depend on.
         kind: what it holds, for the manifest.
         manifest: the name of the file that says so.
-        facts: what else that file tells.
+        facts: what else that file is to tell.
+
+    Returns:
+        These facts, as the run that made the folder told them.
 
     Raises:
         ValueError: the folder holds the results of another run or other files, or is a file.
@@ -87,19 +90,26 @@ def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -
     others = any(path.name != manifest and not path.name.startswith(".") for path in folder.iterdir())
     if place.is_file():
         try:
-            known = json.loads(place.read_text())["identity"]
+            known = json.loads(place.read_text())
+            own, told = known["identity"], [known[name] for name in facts]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{place} is not whole; delete the folder {folder}") from error
-        if known != identity:
-            raise ValueError(
-                f"checkpoint {folder} holds another run's results (other data, settings, seed, dtype or "
-                "backend); name another folder or delete it"
-            )
-    elif others:
+        if own != identity:
+            raise ValueError(of_another_run(folder))
+        return dict(zip(facts, told, strict=True))
+    if others:
         raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
-    else:
-        with atomic_path(place) as partial:
-            partial.write_text(json.dumps({"format": kind, "identity": identity, **facts}) + "\n")
+    with atomic_path(place) as partial:
+        partial.write_text(json.dumps({"format": kind, "identity": identity, **facts}) + "\n")
+    return facts
+
+
+def of_another_run(folder: Path) -> str:
+    """What to say of a checkpoint that is not this run's."""
+    return (
+        f"checkpoint {folder} holds another run's results (other data, settings, seed, dtype or backend); "
+        "name another folder or delete it"
+    )
 
 
 def identity(settings: Mapping[str, Any], constants: Mapping[int, Any]) -> str:

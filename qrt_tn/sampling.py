@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logsumexp
 
 from engine.arguments import Seed, generator
 from engine.backends import device_memory
 from engine.drawing import draw
 from engine.plan import bytes_text
 from engine.progress import Progress, shown
-from engine.resume import claim
+from engine.resume import claim, of_another_run
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State
@@ -26,6 +27,7 @@ MANIFEST = "sampling.json"
 _MOST = 4096  # nodes of a chunk
 _VALUES = 2**25  # coordinates, or profile values, of the nodes of a chunk (256 MiB)
 _FINGERPRINTS = 4  # draws that tell one state from another
+_ALIKE = 1e-3  # of their log-amplitudes; two machines, or numbers of threads, round differently
 
 
 def chunk_rows(state: State) -> int:
@@ -61,7 +63,7 @@ def sample_chunks(
             raise ValueError("a checkpoint needs an int seed: a generator cannot be taken up again")
         generator(seed)  # refuses what is no seed
         settings = [count, rows, int(seed), state.modulus, state.dim, state.outputs]
-        claim(checkpoint, _identity(state, ridgelet, settings), KIND, MANIFEST, chunks=len(starts))
+        _claim(checkpoint, state, ridgelet, settings, len(starts))
     shared = generator(seed)
     with shown(progress, count, "nodes") as tell:
         for number, start in enumerate(starts):
@@ -166,14 +168,39 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"nodes-{number:08d}.safetensors"
 
 
-def _identity(state: State, ridgelet: Ridgelet, settings: list[int]) -> str:
-    """A hash of what the nodes depend on; a state is known by what it draws and how likely that was."""
+def _claim(folder: Path, state: State, ridgelet: Ridgelet, settings: list[int], chunks: int) -> None:
+    """Make a folder the checkpoint of this run, or see that it is.
+
+    A state is known by some draws and how likely they are. Rounding may move a draw, so a run that goes on
+    looks at the draws of the one that began.
+
+    Raises:
+        ValueError: it is another run's.
+    """
     drawn = state.sample_spectrum(_FINGERPRINTS, seed=0)
-    likely = state.spectrum(drawn).log_abs() + state.log_norm
-    found = hashlib.blake2b(digest_size=20)
-    found.update(json.dumps([type(state).__name__, *settings]).encode())
-    found.update(np.ascontiguousarray(ridgelet.values).tobytes())
-    found.update(drawn.tobytes())
-    # to four digits: another number of threads may round the last ones otherwise
-    found.update(np.round(likely, 4).tobytes())
-    return found.hexdigest()
+    described = json.dumps([type(state).__name__, *settings])
+    values = [ridgelet.values.real.tolist(), ridgelet.values.imag.tolist()]
+    known = claim(
+        folder,
+        hashlib.blake2b(described.encode(), digest_size=20).hexdigest(),
+        KIND,
+        MANIFEST,
+        chunks=chunks,
+        ridgelet=values,
+        drawn=drawn.tolist(),
+        log_amplitudes=_log_amplitudes(state, drawn),
+    )
+    likely = _log_amplitudes(state, np.array(known["drawn"], dtype=np.int64))
+    if not (
+        np.allclose(known["ridgelet"], values, rtol=0, atol=1e-9)
+        and np.allclose(known["log_amplitudes"], likely, rtol=0, atol=_ALIKE)
+    ):
+        raise ValueError(of_another_run(folder))
+
+
+def _log_amplitudes(state: State, u: np.ndarray) -> list[float]:
+    """Log of |f^(u)| with the norm of f, or of its norm over the classes; -1e300 where it is 0."""
+    values = state.spectrum(u)
+    logs = values.log_abs().reshape(len(u), -1)
+    totals = 0.5 * logsumexp(2 * logs, axis=1) + state.log_norm
+    return np.maximum(totals, -1e300).tolist()

@@ -148,3 +148,55 @@ def test_profiles_that_do_not_fit_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="profiles of 1000 weights"):
         qrt.log_weights(a)
     assert len(qrt.profiles(a[:10])) == 10
+
+
+def test_a_complex_ridgelet_is_kept_too(tmp_path, small_chunks):
+    r = np.random.default_rng(0).normal(size=(2, 5))
+    ridgelet = Ridgelet("relu", 5, ridgelet=r[0] - r[0].mean() + 1j * (r[1] - r[1].mean()))
+    qrt = QuantumRidgeletTransform(transform().state, ridgelet, "numpy")
+    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
+    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
+
+
+def test_a_job_goes_on_where_rounding_differs(tmp_path, small_chunks):
+    """As on a machine with another BLAS: the state and its ridgelet are the same up to rounding."""
+    folder = tmp_path / "job"
+    qrt = transform()
+    whole = qrt.sample(25, seed=1, checkpoint=folder)
+    (folder / "nodes-00000002.safetensors").unlink()
+    rng = np.random.default_rng(0)
+    f = rng.normal(size=(5,) * 3).astype(np.float32).astype(np.float64)
+    rounded = states.from_dense(f)
+    assert not np.array_equal(rounded.spectrum(whole.a).mantissa, qrt.state.spectrum(whole.a).mantissa)
+    again = QuantumRidgeletTransform(rounded, qrt.ridgelet, "numpy").sample(25, seed=1, checkpoint=folder)
+    assert same(again[:20], whole[:20])
+    assert np.allclose(again.log_probability, whole.log_probability, atol=1e-4)
+
+
+def test_a_state_without_amplitude_where_the_other_drew_is_another_run(tmp_path, small_chunks):
+    folder = tmp_path / "job"
+    rng = np.random.default_rng(1)
+    ridgelet = Ridgelet("relu", 5)
+    for seed, refused in ((1, False), (2, True)):
+        a = np.random.default_rng(seed).integers(5, size=(1, 6))
+        state = states.from_ridges(a, [0], rng.normal(size=(1, 2)), ridgelet)
+        qrt = QuantumRidgeletTransform(state, ridgelet, "numpy")
+        if refused:
+            with pytest.raises(ValueError, match="another run"):
+                qrt.sample(12, seed=0, checkpoint=folder)
+        else:
+            qrt.sample(12, seed=0, checkpoint=folder)
+
+
+def test_a_manifest_that_is_not_whole_is_refused(tmp_path, small_chunks):
+    folder = tmp_path / "job"
+    transform().sample(25, seed=1, checkpoint=folder)
+    manifest = folder / "sampling.json"
+    known = json.loads(manifest.read_text())
+    del known["drawn"]
+    manifest.write_text(json.dumps(known))
+    with pytest.raises(ValueError, match="not whole"):
+        transform().sample(25, seed=1, checkpoint=folder)
+    manifest.write_text("[]")
+    with pytest.raises(ValueError, match="not whole"):
+        transform().sample(25, seed=1, checkpoint=folder)
