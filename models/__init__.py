@@ -2,6 +2,7 @@
 
 from models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
 from models.dense import CosineNetwork, DenseNetwork
+from models.idx import read_idx
 from models.readout import fit_output_weights, select_ridge
 from models.ridge import RidgeNetwork, importance_weights
 from models.teachers import teacher
@@ -20,6 +21,7 @@ __all__ = [
     "load_digits",
     "load_file",
     "one_hot",
+    "read_idx",
     "risk",
     "select_ridge",
     "split",

@@ -197,6 +197,24 @@ def bench_sample_mps(
     sample_mps.main(["--rounds", str(rounds), *([str(out)] if out else [])])
 
 
+@bench.command("smoothed-images")
+def bench_smoothed_images(
+    folder: Annotated[Path, typer.Argument(help="images and labels as MNIST's gzipped IDX files")],
+    points: Annotated[str, typer.Option(help="how many images, by commas; left out: all")] = "",
+    smoothing: Annotated[str, typer.Option(help="auto, or widths, by commas")] = "auto",
+    tolerance: Annotated[float, typer.Option(help="relative error of the state")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time compressing smoothed images, and tell the bond, its error and what tickets score."""
+    from scaling_studies.benchmarks import smoothed_images
+
+    counts = [str(number) for number in _numbers(points, int, "points")]
+    arguments = [str(folder), *([str(out)] if out else [])]
+    if counts:
+        arguments += ["--points", *counts]
+    smoothed_images.main([*arguments, "--smoothing", *_words(smoothing), "--tolerance", str(tolerance)])
+
+
 def _run_folder(kind: str) -> Path:
     import datetime
 

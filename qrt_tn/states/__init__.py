@@ -9,6 +9,7 @@ from qrt_tn.states.network import NetworkState, from_network
 from qrt_tn.states.points import from_samples
 from qrt_tn.states.ridges import RidgeSumState, from_ridges
 from qrt_tn.states.samples import SampleState
+from qrt_tn.states.smoothing import SmoothedState
 
 __all__ = [
     "DenseState",
@@ -18,6 +19,7 @@ __all__ = [
     "NetworkState",
     "RidgeSumState",
     "SampleState",
+    "SmoothedState",
     "State",
     "describe",
     "describe_smoothing",

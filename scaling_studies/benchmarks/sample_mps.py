@@ -25,10 +25,9 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine import backends, mps
-from engine.atomic import atomic_path
 from engine.threads import threads_for, workers
-from scaling_studies import provenance
-from scaling_studies.benchmarks.timing import paired, ratios, threads
+from scaling_studies.benchmarks.record import record
+from scaling_studies.benchmarks.timing import paired, ratios
 
 GROUPS = {"sweep": 10**6, "two levels": 5, "gram tables": 1, "chosen": None}
 # (D, P, chi, N): the case, and one of many values
@@ -108,17 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     line += f", {row['to_quimb'][name]['median']:6.0f} times quimb's speed"
             print(line)
         print(json.dumps(row.get("gpu", "no GPU answers")))
-    result = {
-        "benchmark": "sample_mps",
-        "rows": rows,
-        "threads": threads(),
-        "machine": provenance.machine("numpy"),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
-    if options.output is not None:
-        with atomic_path(options.output) as path:
-            path.write_text(json.dumps(result, indent=2) + "\n")
+    record(options.output, "sample_mps", rows)
 
 
 def _products(xp: Any, cores: mps.Cores, nodes: int) -> Callable[[], Any]:

@@ -8,21 +8,17 @@ one process; the medians and their ratio are printed and written as JSON. The st
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.atomic import atomic_path
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from scaling_studies.benchmarks.record import record
 
 NODES = 1024
 
@@ -113,20 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shape = f"{case.points:6d} {case.dim:5d} {case.outputs:3d} {case.modulus:4d} {row['nodes']:5d}"
         seconds = f"{row['product_seconds']:9.4f}s {row['sampling_seconds']:9.4f}s"
         print(f"{shape} {case.dtype:>8} {seconds} {row['ratio']:6.2f}")
-    result = {
-        "benchmark": "sample_state",
-        "rows": rows,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("qrt-tn", "numpy", "scipy")},
-        },
-    }
-    if options.output is not None:
-        with atomic_path(options.output) as path:
-            path.write_text(json.dumps(result, indent=2) + "\n")
+    record(options.output, "sample_state", rows)
 
 
 def _seconds(work: Callable[[], Any]) -> float:
