@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from engine.arguments import as_array
+from engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count
@@ -22,6 +23,7 @@ def from_samples(
     ridge: float = 0.0,
     max_bond: int | None = None,
     tolerance: float = 1e-2,
+    backend: str = "auto",
 ) -> SampleState | MPSState:
     """The state of data points.
 
@@ -45,6 +47,8 @@ def from_samples(
         max_bond: the largest bond of a smoothed state, whatever the error.
         tolerance: largest relative error ||f - held|| / ||f|| of a smoothed state. Of few points the error
             is exact; of many it is estimated at random frequencies, with a standard error.
+        backend: "numpy", "cupy", or "auto", CuPy where a CUDA device answers: where many smoothed points are
+            compressed. The state is on the host; a transform moves it to its own backend.
 
     Returns:
         An exact `SampleState`, or with smoothing a `SmoothedState`, an `MPSState` with its `truncation_error`
@@ -52,8 +56,9 @@ def from_samples(
 
     Raises:
         ValueError: composite modulus, mismatched shapes, x outside Z_P, NaN, empty data, values that
-            cancel to zero, or a width, ridge, bond or tolerance out of range.
+            cancel to zero, a width, ridge, bond or tolerance out of range, or a backend that is missing here.
     """
+    namespace(backend)  # refuses one that is missing
     prime = check_prime(modulus)
     array, low, high = check_points(x, prime)
     values = as_array(y, "y")
@@ -99,7 +104,14 @@ def from_samples(
     if single and 1e-15 < np.abs(coefficients).max() < 1e15:  # whose squares single precision holds
         coefficients = coefficients.astype(values.dtype)
     return smoothed_state(
-        chosen[:], coefficients, prime, vector, smoothing=smoothing, tolerance=tolerance, max_bond=max_bond
+        chosen[:],
+        coefficients,
+        prime,
+        vector,
+        smoothing=smoothing,
+        tolerance=tolerance,
+        max_bond=max_bond,
+        backend=backend,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine import mps
-from engine.backends import device_memory
+from engine.backends import device_memory, namespace, resolve
 from engine.progress import Progress
 from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.smoothing.error import Estimate, estimated_error, point_sums
@@ -38,6 +38,7 @@ class _Sum:
     product: Filter
     vector: bool
     log_peak: float
+    backend: str
 
     def state(self, cores: mps.Cores, sites: list[Site], log_scale: float, tolerance: float) -> SmoothedState:
         """The state of cores in the sites' bases, the class core first."""
@@ -72,6 +73,7 @@ class _Sum:
             samples=samples,
             seed=seed,
             progress=progress,
+            xp=namespace(self.backend),
         )
 
 
@@ -85,6 +87,7 @@ def smoothed_state(
     tolerance: float,
     max_bond: int | None,
     progress: Progress | None = None,
+    backend: str = "numpy",
 ) -> SmoothedState:
     """The smoothed state of distinct points; arguments as `from_samples`.
 
@@ -101,6 +104,7 @@ def smoothed_state(
         tolerance: the largest relative error.
         max_bond: the largest bond, whatever the error.
         progress: called with (done, of how many) instead of drawing bars.
+        backend: "numpy", "cupy" or "auto": where many points are sketched. The state is on the host.
 
     Raises:
         ValueError: a bad filter, a function that it leaves nothing of, or a tolerance that needs more memory
@@ -114,7 +118,14 @@ def smoothed_state(
     product = checked_filter(smoothing, dim, modulus)
     peak = float(np.abs(coefficients).max())
     # divided, so that squares neither overflow nor vanish
-    data = _Sum(points, coefficients / coefficients.dtype.type(peak), product, vector, float(np.log(peak)))
+    data = _Sum(
+        points,
+        coefficients / coefficients.dtype.type(peak),
+        product,
+        vector,
+        float(np.log(peak)),
+        resolve(backend),
+    )
     columns = np.ascontiguousarray(points.T.astype(np.min_scalar_type(modulus - 1)))
     if exact(len(points), dim):
         wide = data.coefficients.astype(np.result_type(coefficients.dtype, np.float64))
@@ -143,7 +154,9 @@ def _sketched(
     before: tuple[int, float] | None = None
     while True:
         _check_memory(data, sites, bond)
-        cores, log_scale = sketched_cores(columns, data.coefficients, sites, bond, progress=progress)
+        cores, log_scale = sketched_cores(
+            columns, data.coefficients, sites, bond, progress=progress, xp=namespace(data.backend)
+        )
         norm = float(np.linalg.norm(cores[0]))
         if norm == 0:
             raise ValueError(_VANISHES)
@@ -223,7 +236,7 @@ def _kept_sites(data: _Sum, tolerance: float) -> list[Site]:
         ValueError: nothing is left.
     """
     u = data.product.sample(256, np.random.default_rng(3))
-    sums = point_sums(data.points, data.coefficients, u, data.product.modulus)
+    sums = point_sums(data.points, data.coefficients, u, data.product.modulus, xp=namespace(data.backend))
     incoherent = float((np.abs(data.coefficients) ** 2).sum())
     norm = float((np.abs(sums) ** 2).sum(axis=1).mean())
     rounding = 64 * float(np.finfo(data.coefficients.dtype).eps) * float(np.abs(data.coefficients).sum())
@@ -244,7 +257,7 @@ def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
         single=data.coefficients.dtype in (np.float32, np.complex64),
         complex_values=np.iscomplexobj(data.coefficients) or not all(site.even for site in sites),
     )
-    total, free = device_memory("numpy")
+    total, free = device_memory(data.backend)
     room = free if free is not None else total
     if room is not None and work.memory > room:
         raise ValueError(

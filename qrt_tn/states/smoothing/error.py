@@ -8,10 +8,12 @@ alone would give.
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from engine.arguments import Seed, generator
+from engine.backends import to_host
 from engine.progress import Progress, shown
 from qrt_tn.field import centred
 from qrt_tn.states.filters import Filter
@@ -50,6 +52,7 @@ def estimated_error(
     samples: int = 2048,
     seed: Seed = 0,
     progress: Progress | None = None,
+    xp: ModuleType = np,
 ) -> Estimate:
     """Compare a state with f^ tau, f = sum_m c_m |x_m>.
 
@@ -61,12 +64,13 @@ def estimated_error(
         samples: how many frequencies, a third each from the filter, a broader one and the state.
         seed: an int or a generator; the frequencies must be independent of how `held` was found.
         progress: called with (points done, M).
+        xp: the array module that sums over the points.
     """
     rng = generator(seed)
     each = max(2, samples // 3)
     broad = product.tempered(_NATS)
     u = np.concatenate([product.sample(each, rng), broad.sample(each, rng), held.sample_spectrum(each, rng)])
-    exact = point_sums(points, coefficients, u, product.modulus, progress)
+    exact = point_sums(points, coefficients, u, product.modulus, progress, xp)
     log_filter = product.log_probabilities(u)
     values = held.spectrum(u)
     if not held.vector:
@@ -103,28 +107,31 @@ def point_sums(
     u: np.ndarray,
     modulus: int,
     progress: Progress | None = None,
+    xp: ModuleType = np,
 ) -> np.ndarray:
     """sum_m c_m omega^{-u.x_m}, shape (N, C), blocks of points at a time in the coefficients' precision.
+
+    Points and results are on the host; `xp` is the array module that computes.
 
     Raises:
         ValueError: the integers u.x_m may exceed 2^53.
     """
     dtype = np.result_type(coefficients.dtype, np.complex64)
-    table = np.exp(-2j * np.pi * np.arange(modulus) / modulus).astype(dtype)
+    table = xp.asarray(np.exp(-2j * np.pi * np.arange(modulus) / modulus).astype(dtype))
     bound = points.shape[1] * (modulus // 2) * int(points.max())
     if bound >= 2**53:
         raise ValueError(
             f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus"
         )
     exact = np.float32 if bound < 2**24 else np.float64  # integers below are exact
-    left = centred(u, modulus).astype(exact)
-    values = coefficients.astype(dtype)
-    total = np.zeros((len(u), coefficients.shape[1]), dtype=np.complex128)
+    left = xp.asarray(centred(u, modulus).astype(exact))
+    values = xp.asarray(coefficients.astype(dtype))
+    total = xp.zeros((len(u), coefficients.shape[1]), dtype=np.complex128)
     rows = max(1, BLOCK // max(len(u), points.shape[1]))
     with shown(progress, len(points), "points") as report:
         for start in range(0, len(points), rows):
             stop = min(start + rows, len(points))
-            sums = left @ points[start:stop].T.astype(exact)
-            total += table[sums.astype(np.int64) % modulus] @ values[start:stop]
+            sums = left @ xp.asarray(points[start:stop]).T.astype(exact)
+            total += xp.take(table, sums.astype(np.int64) % modulus) @ values[start:stop]
             report(stop, len(points))
-    return total
+    return to_host(total)

@@ -193,6 +193,38 @@ def test_the_device_computes_what_the_host_does(single, device):
     assert all((a == b).all() for a, b in zip(host[0], moved[0], strict=True))
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_the_whole_compression_runs_on_the_device(single, device, forced, monkeypatch):
+    """The arrays of sketch and estimate are the device's, and the state is the host's."""
+    points, values = data(7, 7, 4, 120, 2)
+    values = values.astype(np.float32) if single else values
+    options = {"smoothing": 1.5, "tolerance": 0.05}
+    host = states.from_samples(points, values, 7, backend="numpy", **options)
+    seen = []
+
+    def spied(*args, xp=np, **kwargs):
+        seen.append(xp)
+        return sketched(*args, xp=xp, **kwargs)
+
+    sketched = build.sketched_cores
+    monkeypatch.setattr(build, "sketched_cores", spied)
+    moved = states.from_samples(points, values, 7, backend="auto", **options)
+    assert seen and all(xp is device for xp in seen)
+    assert all(type(core) is np.ndarray for core in moved.cores)
+    u = np.random.default_rng(0).integers(7, size=(50, 4))
+    rounding = 1e-5 if single else 1e-12
+    assert np.abs(host.spectrum(u).value() - moved.spectrum(u).value()).max() < rounding
+    assert np.isclose(host.truncation_error, moved.truncation_error, rtol=1e-3 if single else 1e-9)
+
+
+def test_a_backend_that_is_missing_is_refused_at_once():
+    points, values = data(7, 7, 4, 120, 2)
+    with pytest.raises(ValueError, match="unknown backend 'cuda'"):
+        states.from_samples(points, values, 7, smoothing=1.0, backend="cuda")
+    with pytest.raises(ValueError, match="'jax' executes contraction plans only"):
+        states.from_samples(points, values, 7, smoothing=1.0, backend="jax")
+
+
 @pytest.mark.parametrize("width", [0.4, 1.5])
 def test_many_dimensions_neither_underflow_nor_overflow(width, forced):
     points, values = data(8, 127, 1000, 16)
