@@ -9,9 +9,8 @@ from engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count
-from qrt_tn.states.mps import MPSState
 from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
-from qrt_tn.states.smoothing import checked_tolerance, smoothed_state
+from qrt_tn.states.smoothing import SmoothedState, checked_tolerance, smoothed_state
 
 
 def from_samples(
@@ -24,7 +23,7 @@ def from_samples(
     max_bond: int | None = None,
     tolerance: float = 1e-2,
     backend: str = "auto",
-) -> SampleState | MPSState:
+) -> SampleState | SmoothedState:
     """The state of data points.
 
     Without `ridge`, f = sum_m y_m |x_m>: points that repeat add up. With it, f holds the coefficients
