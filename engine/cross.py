@@ -97,7 +97,7 @@ class _Evaluator:
             raise _SpentError
 
     def _checked(self, points: np.ndarray) -> np.ndarray:
-        values = np.asarray(self._function(points))
+        values = np.asarray(self._function(points.copy()))  # which it may change
         if values.ndim not in (1, 2) or len(values) != len(points) or values.size == 0:
             raise ValueError(
                 f"the function gave shape {values.shape} for {len(points)} points; give (N,) or (N, C), one "

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from engine.backends import array_module
 
 
@@ -21,3 +23,19 @@ def draw(weights: Any, uniforms: Any) -> Any:
     # a uniform that rounds up to the total would run past the last entry with weight
     last = weights.shape[1] - 1 - xp.argmax(weights[:, ::-1] > 0, axis=1)
     return xp.minimum(chosen, last)
+
+
+def draw_running(running: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Indices drawn from one distribution for all, given the running sums of its weights.
+
+    Args:
+        running: running sums of non-negative weights, their last positive, shape (K,).
+        uniforms: in [0, 1), any shape.
+
+    Returns:
+        int64, the shape of `uniforms`; never an index of weight 0.
+    """
+    target = uniforms * running[-1]
+    # a target that rounds up to the total would run past the last entry with weight
+    last = np.searchsorted(running, running[-1])
+    return np.minimum(np.searchsorted(running, target, side="right"), last)

@@ -13,7 +13,7 @@ from engine.paths import find_path
 from engine.plan import Plan
 from engine.scaled import Scaled
 from engine.simplify import find_diagonals
-from engine.structure import Index, dtype_name, network_dtype, read_structure
+from engine.structure import Index, dtype_name, exponent_of, network_dtype, read_structure
 
 WORTH_KEEPING = 24  # tensors; a smaller network is searched as fast as a file is read
 
@@ -115,7 +115,8 @@ def contract(
     """Contract a quimb network to a scaled array with axes `output_inds` (a scalar by default).
 
     Args:
-        network: a quimb TensorNetwork; every index not in `output_inds` is summed over.
+        network: a quimb TensorNetwork, whose `exponent` counts; every index not in `output_inds` is summed
+            over.
         output_inds: the indices to keep, in order.
         backend: "numpy", "cupy", "jax", "cuquantum", or "auto".
         memory_limit: bytes; the contraction is sliced to fit.
@@ -140,7 +141,8 @@ def contract(
         seed=seed,
         diagonals=True,
     )
-    return made.execute([tensor.data for tensor in network], backend, comm=comm)
+    found = made.execute([tensor.data for tensor in network], backend, comm=comm)
+    return Scaled(found.mantissa, found.log_scale + exponent_of(network))
 
 
 def _searched(bare: Plan, optimizer: Optimizer, memory_limit: int | None, seed: int) -> Plan:

@@ -1,6 +1,7 @@
 """What a network looks like without its numbers: which tensor holds which index, and how long each is."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
@@ -60,6 +61,11 @@ def read_structure(
         output = tuple(network.outer_inds() if output_inds is None else output_inds)
     _check(inputs, output, sizes)
     return inputs, output, sizes
+
+
+def exponent_of(network: Any) -> float:
+    """Log of the number that multiplies a quimb network beside its tensors (its `exponent`, base 10)."""
+    return float(getattr(network, "exponent", 0.0)) * math.log(10)
 
 
 def batch_indices(inputs: Sequence[Term], output: Term) -> Term:

@@ -43,7 +43,7 @@ def _is_prime(value: int) -> bool:
 
 
 def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Return `values` as an int64 array of points of Z_P.
+    """Return `values` as an int64 array of points of Z_P, themselves where they are one.
 
     Args:
         values: integers in 0 .. P-1.
@@ -75,7 +75,7 @@ def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ..
         raise ValueError(
             f"{name} holds {outside}, outside Z_{modulus}; its values must lie in 0..{modulus - 1}"
         )
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)
 
 
 def centred(values: np.ndarray, modulus: int) -> np.ndarray:

@@ -5,12 +5,12 @@ are missing and ends with the same nodes as one that never was.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.special import logsumexp
 
 from engine.arguments import Seed, generator
 from engine.backends import device_memory
@@ -18,21 +18,17 @@ from engine.drawing import draw
 from engine.plan import bytes_text
 from engine.progress import Progress, shown
 from engine.resume import claim, of_another_run
+from engine.scaled import Scaled
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State
+from qrt_tn.states.chunks import chunk_rows, drawing_bytes, held_bytes
 
 KIND = "qrt-tn.sampling"
 MANIFEST = "sampling.json"
-_MOST = 4096  # nodes of a chunk
-_VALUES = 2**25  # coordinates, or profile values, of the nodes of a chunk (256 MiB)
-_FINGERPRINTS = 4  # draws that tell one state from another
-_ALIKE = 1e-3  # of their log-amplitudes; two machines, or numbers of threads, round differently
-
-
-def chunk_rows(state: State) -> int:
-    """How many nodes a chunk has: by the state alone, so that a seed means the same nodes anywhere."""
-    return max(1, min(_MOST, _VALUES // max(state.modulus * state.outputs, state.dim)))
+_FINGERPRINTS = 16  # draws that tell one state from another
+# relative, of their amplitudes, by precision; two machines, or numbers of threads, round differently
+_ALIKE = {"complex64": 1e-4, "complex128": 1e-6}
 
 
 def sample_chunks(
@@ -81,6 +77,28 @@ def sample_chunks(
             yield nodes
 
 
+def together(chunks: Iterator[RidgeNodes], count: int, dim: int) -> RidgeNodes:
+    """Nodes of all chunks in one, of which each is held no longer than it takes to copy it.
+
+    Args:
+        chunks: of `count` nodes.
+        count: N.
+        dim: D.
+    """
+    first = next(chunks)
+    if len(first) == count:
+        return first
+    a = np.empty((count, dim), dtype=np.int64)
+    b = np.empty(count, dtype=np.int64)
+    log_probability = np.empty(count)
+    start = 0
+    for part in itertools.chain([first], chunks):
+        rows = slice(start, start + len(part))
+        a[rows], b[rows], log_probability[rows] = part.a, part.b, part.log_probability
+        start = rows.stop
+    return RidgeNodes(a, b, log_probability, first.modulus)
+
+
 def check_room(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -> None:
     """See before any work that the nodes, and what drawing a chunk of them takes, fit in memory.
 
@@ -96,14 +114,14 @@ def check_room(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -> 
     free = device_memory("numpy")[1]
     if free is None:
         return
-    rows = min(count, chunk_rows(state))
-    drawing = state._drawing(rows, int(np.count_nonzero(ridgelet.spectrum))).memory
+    drawing = drawing_bytes(state, count, int(np.count_nonzero(ridgelet.spectrum)))
     if drawing > free:
+        rows = min(count, chunk_rows(state))
         raise ValueError(
             f"drawing {rows} nodes takes about {bytes_text(drawing)}, and {bytes_text(free)} are free; "
             "hold the state with a smaller bond, or draw fewer nodes"
         )
-    held = count * (state.dim + 2) * 8 if whole else 0
+    held = held_bytes(state, count) if whole else 0
     if held + drawing > free:
         raise ValueError(
             f"{count} nodes in {state.dim} dimensions take {bytes_text(held)}, and {bytes_text(free)} are "
@@ -180,6 +198,7 @@ def _claim(folder: Path, state: State, ridgelet: Ridgelet, settings: list[int], 
     drawn = state.sample_spectrum(_FINGERPRINTS, seed=0)
     described = json.dumps([type(state).__name__, *settings])
     values = [ridgelet.values.real.tolist(), ridgelet.values.imag.tolist()]
+    logs, directions, _ = _amplitudes(state, drawn)
     known = claim(
         folder,
         hashlib.blake2b(described.encode(), digest_size=20).hexdigest(),
@@ -188,19 +207,33 @@ def _claim(folder: Path, state: State, ridgelet: Ridgelet, settings: list[int], 
         chunks=chunks,
         ridgelet=values,
         drawn=drawn.tolist(),
-        log_amplitudes=_log_amplitudes(state, drawn),
+        log_amplitudes=logs.tolist(),
+        directions=directions.tolist(),
     )
-    likely = _log_amplitudes(state, np.array(known["drawn"], dtype=np.int64))
+    logs, directions, alike = _amplitudes(state, np.array(known["drawn"], dtype=np.int64))
     if not (
         np.allclose(known["ridgelet"], values, rtol=0, atol=1e-9)
-        and np.allclose(known["log_amplitudes"], likely, rtol=0, atol=_ALIKE)
+        and np.allclose(known["log_amplitudes"], logs, rtol=0, atol=alike)
+        and np.allclose(known["directions"], directions, rtol=0, atol=alike)
     ):
         raise ValueError(of_another_run(folder))
 
 
-def _log_amplitudes(state: State, u: np.ndarray) -> list[float]:
-    """Log of |f^(u)| with the norm of f, or of its norm over the classes; -1e300 where it is 0."""
+def _amplitudes(state: State, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """f^(u) over all classes: what tells one f from another.
+
+    Phases count: a shifted f has the same moduli, and other thresholds b.
+
+    Returns:
+        (logs, directions, alike): the modulus with the norm of f, log -1e300 where it is 0; real and
+        imaginary parts of the unit vector over the classes; and how far rounding may move either.
+    """
     values = state.spectrum(u)
-    logs = values.log_abs().reshape(len(u), -1)
-    totals = 0.5 * logsumexp(2 * logs, axis=1) + state.log_norm
-    return np.maximum(totals, -1e300).tolist()
+    columns = Scaled(values.mantissa.reshape(len(u), -1), values.log_scale.reshape(len(u), -1)).rescaled(1)
+    mantissa = columns.mantissa.astype(np.complex128)
+    size = np.linalg.norm(mantissa, axis=1, keepdims=True)
+    there = size > 0
+    unit = np.where(there, mantissa / np.where(there, size, 1.0), 0.0)
+    logs = np.log(np.where(there, size, 1.0)) + columns.log_scale + state.log_norm
+    alike = _ALIKE[columns.mantissa.dtype.name]
+    return np.where(there, logs, -1e300)[:, 0], np.stack([unit.real, unit.imag]), alike

@@ -17,7 +17,7 @@ from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
 from qrt_tn.field import check_grid
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.sampling import check_room, check_values, sample_chunks
+from qrt_tn.sampling import check_room, check_values, sample_chunks, together
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
@@ -127,7 +127,7 @@ class QuantumRidgeletTransform:
         """
         count = check_count(n)
         check_room(self.state, self.ridgelet, count, whole=True)
-        return RidgeNodes.concatenate(list(self._chunks(count, seed, checkpoint, progress)))
+        return together(self._chunks(count, seed, checkpoint, progress), count, self.dim)
 
     def sample_chunks(
         self,

@@ -183,13 +183,16 @@ def _orthonormal_rows(cores: Cores, like: Any, dtype: np.dtype) -> tuple[Cores, 
 
 
 def _absorbed(core: Any, factor: Any) -> Any:
-    """Core @ factor in double precision; None where it is 0 to the core's rounding."""
+    """Core @ factor in double precision; None where its terms cancel to the core's rounding.
+
+    Terms are compared with what they would add up to without signs, not with the largest core or factor,
+    which depends on the gauge: a weak bond may lie between strong ones.
+    """
     xp = array_module(core)
     wide = xp.tensordot(_double(core), factor, axes=1)
-    # the factor has norm 1: what is left at rounding is a state that cancels
+    unsigned = xp.tensordot(xp.abs(core), xp.linalg.norm(factor, axis=1), axes=1)
     rounding = 16 * float(np.finfo(core.dtype).eps)
-    peak = float(xp.abs(wide).max())
-    return None if peak <= rounding * float(xp.abs(core).max()) else wide
+    return None if float(xp.abs(wide).max()) <= rounding * float(unsigned.max()) else wide
 
 
 def _normalised(core: Any) -> tuple[Any, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine.arguments import as_array
+from engine.drawing import draw_running
 from engine.scaled import Scaled
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, site_index
@@ -45,7 +46,7 @@ class DenseState(State):
             return np.log(kept[tuple(u[:, np.argsort(coordinates)].T)])
 
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        flat = np.searchsorted(self._running, rng.random(count) * self._running[-1], side="right")
+        flat = draw_running(self._running, rng.random(count))
         return np.stack(np.unravel_index(flat, self._hat.shape), axis=1).astype(np.int64)
 
 

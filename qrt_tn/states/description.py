@@ -1,21 +1,23 @@
 """What a state is and what drawing nodes from it will take, told before anything heavy runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import engine
-from engine.arguments import as_array
 from engine.backends import device_memory, resolve
 from engine.exponents import real_bytes
 from engine.plan import bytes_text
 from engine.roofline import Device
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
+from qrt_tn.states.chunks import drawing_bytes, held_bytes
 from qrt_tn.states.filters import checked_filter
+from qrt_tn.states.points import checked_values
 from qrt_tn.states.smoothing import checked_tolerance, smoothing_work
 from qrt_tn.states.smoothing.sites import chosen_sites
+from qrt_tn.states.smoothing.work import exact, landmarks_for
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,10 @@ def describe(
         max(bonds, default=1) if bonds is not None else None,
         getattr(state, "held_bytes", None),
         f"{count} nodes",
-        state._drawing(count, active),
+        replace(
+            state._drawing(count, active),
+            memory=drawing_bytes(state, count, active) + held_bytes(state, count),
+        ),
         "numpy" if resolve(backend) == "numpy" else "cupy",
     )
     print(found)
@@ -120,15 +125,16 @@ def describe_smoothing(
         y: values, as in `from_samples`.
         modulus: P.
         smoothing: as in `from_samples`, but not "auto".
-        bond: the bond that is expected, or its limit.
+        bond: the bond that the state will have, or its limit; the cost grows with its square or cube.
         tolerance: as in `from_samples`; tells how many frequencies a site keeps.
 
     Raises:
         ValueError: shapes that do not fit, or a bad filter, bond or tolerance.
     """
-    points, values = np.shape(x), as_array(y, "y")
-    if len(points) != 2 or values.ndim not in (1, 2) or len(values) != points[0]:
-        raise ValueError(f"x has shape {points} and y {values.shape}; give (M, D) and (M,) or (M, C)")
+    points = np.shape(x)
+    if len(points) != 2 or 0 in points:
+        raise ValueError(f"x has shape {points}; give (M, D), at least one point")
+    values = checked_values(y, points[0])
     product = checked_filter(smoothing, points[1], check_prime(modulus))
     drop = 1e-2 * checked_tolerance(tolerance) ** 2 / points[1]
     sites = chosen_sites(product, drop)
@@ -137,7 +143,7 @@ def describe_smoothing(
         points[0],
         points[1],
         outputs,
-        check_count(bond, "bond"),
+        check_count(bond, "bond") if exact(*points) else landmarks_for(check_count(bond, "bond")),
         kept=max(len(site.support) for site in sites),
         single=values.dtype in (np.float32, np.complex64),
         complex_values=values.dtype.kind == "c" or not all(site.even for site in sites),

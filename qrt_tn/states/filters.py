@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.arguments import as_array
+from engine.drawing import draw_running
 from qrt_tn.field import centred
 
 
@@ -72,7 +74,8 @@ class Filter:
                 low = beta
             else:
                 high = beta
-        return Filter(np.where(moduli > 0, moduli**high, 0.0), self.rows, self.log_peaks)
+        # where |tau|^2 underflows this filter never draws, and nor must the new one
+        return Filter(np.where(weights > 0, moduli**high, 0.0), self.rows, self.log_peaks)
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw u ~ |tau(u)|^2, int64 of shape (count, D)."""
@@ -80,9 +83,7 @@ class Filter:
         uniforms = rng.random((count, self.dim))
         for row, weights in enumerate(self.probabilities):
             columns = np.flatnonzero(self.rows == row)
-            cumulative = np.cumsum(weights)
-            drawn = np.searchsorted(cumulative, uniforms[:, columns] * cumulative[-1], side="right")
-            u[:, columns] = np.minimum(drawn, np.flatnonzero(weights)[-1])
+            u[:, columns] = draw_running(np.cumsum(weights), uniforms[:, columns])
         return u
 
     def log_probabilities(self, u: np.ndarray) -> np.ndarray:
@@ -105,7 +106,7 @@ def filter_amplitudes(width: float, modulus: int) -> np.ndarray:
 
 def checked_widths(smoothing: Any, dim: int) -> np.ndarray:
     """One positive width per coordinate, shape (dim,), from a number or an array."""
-    widths = np.asarray(smoothing)
+    widths = as_array(smoothing, "smoothing")
     if widths.shape not in ((), (dim,)) or widths.dtype.kind not in "iuf":
         raise ValueError(f"smoothing is {smoothing!r}; give a width, or one per coordinate of shape ({dim},)")
     bad = ~(np.isfinite(widths) & (widths > 0))
@@ -126,7 +127,7 @@ def checked_filter(smoothing: Any, dim: int, modulus: int) -> Filter:
     Raises:
         ValueError: of another shape, not finite, a width that is not positive, a row that is zero everywhere.
     """
-    given = np.asarray(smoothing) if not isinstance(smoothing, str) else np.empty(0)
+    given = as_array(smoothing, "smoothing") if not isinstance(smoothing, str) else np.empty(0)
     if given.ndim != 2:
         if isinstance(smoothing, str):
             raise ValueError(

@@ -14,7 +14,7 @@ from engine.conditionals import Sampler, hung_by, restricted
 from engine.picked import Picked
 from engine.planning import plan
 from engine.scaled import Scaled
-from engine.structure import common_dtype, read_structure
+from engine.structure import common_dtype, exponent_of, read_structure
 from engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier_matrix
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
@@ -35,6 +35,7 @@ class NetworkState(State):
         arrays: the tensors of f, all of one floating dtype.
         sites: the index of every site, all of extent P.
         class_index: the index that carries a class, or None.
+        log_factor: log of what multiplies the network.
         memory_limit: bytes that contracting <f|f> may take; left out, what is free.
 
     Attributes:
@@ -48,6 +49,7 @@ class NetworkState(State):
         sites: Sequence[str],
         class_index: str | None = None,
         *,
+        log_factor: float = 0.0,
         memory_limit: int | None = None,
     ) -> None:
         extents = {
@@ -82,7 +84,7 @@ class NetworkState(State):
         self._log_scale = self.sampler.log_total / 2  # of the tensors at their scale near 1
         if self._log_scale == -np.inf:
             raise ValueError("the state is zero everywhere, or cancels to rounding; a state needs a norm")
-        self.log_norm = self._log_scale + math.fsum(map(math.log, self._peaks))
+        self.log_norm = self._log_scale + math.fsum(map(math.log, self._peaks)) + log_factor
         self._amplitudes: Picked | None = None
         self._marginals: tuple[tuple[int, ...], Picked] | None = None
 
@@ -114,7 +116,7 @@ class NetworkState(State):
         return ours + self.sampler.held_bytes
 
     def network(self) -> qtn.TensorNetwork:
-        """The given tensors, normalised; outer indices x0 .. x{D-1} and c, inner ones k0, k1, ..."""
+        """The given tensors, normalised, in double precision; outer indices x0 .. x{D-1}, c, inner k0, ..."""
         outer = {site: (site_index(place), self.modulus) for place, site in enumerate(self._sites)}
         if self._class is not None:
             outer[self._class] = (CLASS_INDEX, self.outputs)
@@ -126,14 +128,18 @@ class NetworkState(State):
             names.setdefault(index, f"k{len(names)}")
         # shared out, since the norm of the whole may lie far outside floating point
         share = math.exp(-self._log_scale / len(self._arrays))
+        # in double precision, as the gates of a circuit are
+        dtype = np.result_type(self._arrays[0].dtype, np.float64)
         tensors = [
-            qtn.Tensor(to_host(array) / peak * share, [names[index] for index in term], tags=["F"])
+            qtn.Tensor(
+                to_host(array).astype(dtype) / peak * share, [names[index] for index in term], tags=["F"]
+            )
             for term, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True)
         ]
         for index, (name, extent) in outer.items():
             if holders[index] > 1:
                 # an outer index is on one tensor
-                copy_tensor = np.eye(extent, dtype=tensors[0].data.dtype)
+                copy_tensor = np.eye(extent, dtype=dtype)
                 tensors.append(qtn.Tensor(copy_tensor, [names[index], name], tags=["F"]))
         return qtn.TensorNetwork(tensors)
 
@@ -157,7 +163,8 @@ class NetworkState(State):
                     spectral = xp.tensordot(matrix, spectral, axes=((1,), (axis,)))
                     term = (site, *term[:axis], *term[axis + 1 :])
             terms.append(term)
-            made.append(xp.ascontiguousarray(spectral))
+            # a scalar stays one: ascontiguousarray alone gives it an axis
+            made.append(xp.ascontiguousarray(spectral).reshape(spectral.shape))
         for site in self._sites:
             if holders[site] > 1:
                 # what several tensors hold is x_i, summed with a Fourier matrix of its own
@@ -251,7 +258,7 @@ def from_network(
 
     Args:
         network: a quimb network, such as `Circuit(...).psi`; single or double precision, which the state
-            keeps, real or complex. Indices inside may be on any number of tensors.
+            keeps, real or complex. Indices inside may be on any number of tensors; its `exponent` counts.
         site_inds: the D indices of x, in order, all of extent P; an index may be on any number of tensors.
         class_index: the index of a vector output.
         memory_limit: bytes that contracting <f|f> may take; left out, what is free.
@@ -264,6 +271,8 @@ def from_network(
         network = qtn.TensorNetwork([network])
     if not isinstance(network, qtn.TensorNetwork):
         raise ValueError(f"network is a {type(network).__name__}; give a quimb TensorNetwork")
+    if not isinstance(site_inds, Sequence):
+        raise ValueError(f"site_inds is {site_inds!r}; name the index of every site, in order")
     terms, _, sizes = read_structure(network, output_inds=())
     sites = [site_inds] if isinstance(site_inds, str) else list(site_inds)
     _check_indices(terms, sizes, sites, class_index)
@@ -274,7 +283,8 @@ def from_network(
         if not bool(xp.isfinite(array).all()):
             raise ValueError(f"the tensor with indices {term} holds a NaN or an infinity")
     copies = [array.astype(dtype) for array in arrays]
-    return NetworkState(terms, copies, sites, class_index, memory_limit=memory_limit)
+    log_factor = exponent_of(network)
+    return NetworkState(terms, copies, sites, class_index, log_factor=log_factor, memory_limit=memory_limit)
 
 
 def _check_indices(

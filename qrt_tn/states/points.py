@@ -9,8 +9,12 @@ from engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count
+from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
-from qrt_tn.states.smoothing import SmoothedState, checked_tolerance, smoothed_state
+from qrt_tn.states.smoothing import AUTO, SmoothedState, checked_tolerance, smoothed_state
+
+_MOST_RIDGE = 1e100  # beyond, coefficients leave float64, and the limit is long reached
+_NOTHING = "the values are zero, or cancel at every point; a state needs a norm"
 
 
 def from_samples(
@@ -60,25 +64,27 @@ def from_samples(
     namespace(backend)  # refuses one that is missing
     prime = check_prime(modulus)
     array, low, high = check_points(x, prime)
-    values = as_array(y, "y")
+    values = checked_values(y, len(array))
     count = len(array)
-    if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
-        raise ValueError(
-            f"y has shape {values.shape}; give (M,) or (M, C) with M = {count}, one row per point"
-        )
-    if values.dtype.kind not in "biufc":
-        raise ValueError(f"y has dtype {values.dtype}; give numbers (one column per class for labels)")
-    if not np.isfinite(values).all():
-        raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
-    if isinstance(ridge, bool) or not isinstance(ridge, int | float | np.number) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge is {ridge!r}; give a number of at least 0")
+    if (
+        isinstance(ridge, bool)
+        or not isinstance(ridge, int | float | np.number)
+        or not 0 <= ridge <= _MOST_RIDGE
+    ):
+        raise ValueError(f"ridge is {ridge!r}; give a number from 0 to {_MOST_RIDGE:g}")
     tolerance = checked_tolerance(tolerance)
+    if smoothing is not None and not (isinstance(smoothing, str) and smoothing == AUTO):
+        checked_filter(smoothing, array.shape[1], prime)  # before the points are looked at again
     if max_bond is not None:
         max_bond = check_count(max_bond, "max_bond")
     vector = values.ndim == 2
     single = values.dtype in (np.float32, np.complex64)
-    columns = values.reshape(count, -1)
-    columns = columns.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+    columns = values.reshape(count, -1).astype(np.result_type(values.dtype, np.float64))
+    # divided, so that neither sums nor moduli overflow
+    peak = max(float(np.abs(part).max()) for part in (columns.real, columns.imag))
+    if peak == 0:
+        raise ValueError(_NOTHING)
+    columns = columns / peak
     points = Points(array)
     hashes = hash_points(points, prime, ModularProduct(prime, points.dim, low, high))
     firsts, sums, counts = _gathered(hashes, columns)
@@ -86,7 +92,7 @@ def from_samples(
     noise = (5e-7 if single else 1e-15) * counts * np.abs(columns).max()
     kept = np.flatnonzero(np.abs(sums).max(axis=1) > np.where(counts > 1, noise, 0))
     if len(kept) == 0:
-        raise ValueError("the values are zero, or cancel at every point; a state needs a norm")
+        raise ValueError(_NOTHING)
     sums, counts, firsts = sums[kept], counts[kept], firsts[kept]
     if ridge > 0:
         # p y / (p + ridge) with p = n / M and p y = (sum of y) / M
@@ -97,21 +103,47 @@ def from_samples(
     places = np.searchsorted(rows, numbers)
     coefficients = np.empty_like(sums)
     coefficients[places] = sums
+    state: SampleState | SmoothedState
     if smoothing is None:
         own = hashes.distinct(firsts, places)
-        return SampleState(chosen, coefficients, prime, vector, single=single, hashes=own, levels=(low, high))
-    if single and 1e-15 < np.abs(coefficients).max() < 1e15:  # whose squares single precision holds
-        coefficients = coefficients.astype(values.dtype)
-    return smoothed_state(
-        chosen[:],
-        coefficients,
-        prime,
-        vector,
-        smoothing=smoothing,
-        tolerance=tolerance,
-        max_bond=max_bond,
-        backend=backend,
-    )
+        state = SampleState(
+            chosen, coefficients, prime, vector, single=single, hashes=own, levels=(low, high)
+        )
+    else:
+        state = smoothed_state(
+            chosen[:],
+            coefficients,
+            prime,
+            vector,
+            smoothing=smoothing,
+            tolerance=tolerance,
+            max_bond=max_bond,
+            single=single,
+            backend=backend,
+        )
+    state.log_norm += float(np.log(peak))
+    return state
+
+
+def checked_values(y: Any, count: int) -> np.ndarray:
+    """The values of `count` points, shape (M,) or (M, C); single precision stays, all else becomes double.
+
+    Raises:
+        ValueError: another shape, no numbers, or a NaN or an infinity.
+    """
+    values = as_array(y, "y")
+    if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
+        raise ValueError(
+            f"y has shape {values.shape}; give (M,) or (M, C) with M = {count}, one row per point"
+        )
+    if values.dtype.kind not in "biufc":
+        raise ValueError(f"y has dtype {values.dtype}; give numbers (one column per class for labels)")
+    if values.dtype not in (np.float32, np.complex64):
+        with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
+            values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
+    return values
 
 
 def _gathered(hashes: Hashes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

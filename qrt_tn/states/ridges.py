@@ -16,7 +16,7 @@ import numpy as np
 import quimb.tensor as qtn
 
 from engine.arguments import as_array
-from engine.drawing import draw
+from engine.drawing import draw, draw_running
 from engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
@@ -138,11 +138,7 @@ class RidgeSumState(State):
 
     def _draw_harmonics(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Lines and harmonics w by |heights|^2, each of shape (count,)."""
-        target = rng.random(count) * self._running[-1]
-        # a target that rounds up to the total would run past the last entry with weight
-        last = np.searchsorted(self._running, self._running[-1])
-        flat = np.minimum(np.searchsorted(self._running, target, side="right"), last)
-        return np.divmod(flat, self.modulus)
+        return np.divmod(draw_running(self._running, rng.random(count)), self.modulus)
 
     def _places(self, lines: np.ndarray, multiples: np.ndarray) -> np.ndarray:
         """The points multiple * d_line of Z_P^D, shape (N, D)."""

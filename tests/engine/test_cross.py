@@ -321,3 +321,16 @@ def test_errors_of_the_function_itself_come_through():
 def test_the_cores_are_a_state():
     result = run(lambda x: 1 / (1 + x.sum(axis=1)), [5] * 4)
     assert mps.check_cores(result.cores)
+
+
+def test_a_function_that_changes_its_argument():
+    def function(points):
+        values = 1.0 / (1 + points.sum(axis=1))
+        points[:] = 0
+        return values
+
+    found = interpolate(
+        function, [5] * 4, tolerance=1e-6, max_bond=20, max_evaluations=10**6, rng=np.random.default_rng(0)
+    )
+    assert found.reason == "tolerance"
+    assert found.error < 1e-6

@@ -280,3 +280,11 @@ def test_a_long_chain_is_planned_and_run():
             row = row / np.abs(row).max()
         expected.append(log + np.log(abs(row.sum())))
     assert np.allclose(result.log_abs(), expected, atol=1e-6)
+
+
+def test_the_exponent_of_a_network_counts():
+    network = qtn.TN_rand_reg(8, 3, 2, seed=1)
+    expected = network.contract(output_inds=())
+    network.equalize_norms_(1.0)
+    assert network.exponent != 0
+    assert np.isclose(engine.contract(network).value(), expected)

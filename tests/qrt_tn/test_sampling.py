@@ -1,12 +1,14 @@
 """Sampling in chunks: the same nodes however often the job was killed, and no job that cannot fit."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, load_chunks, sampling, states
+from qrt_tn.states import chunks
 
 
 def transform(seed=0, modulus=5, dim=3, activation="relu"):
@@ -17,7 +19,7 @@ def transform(seed=0, modulus=5, dim=3, activation="relu"):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(sampling, "_MOST", 10)
+    monkeypatch.setattr(chunks, "_MOST", 10)
 
 
 def same(left, right):
@@ -200,3 +202,58 @@ def test_a_manifest_that_is_not_whole_is_refused(tmp_path, small_chunks):
     manifest.write_text("[]")
     with pytest.raises(ValueError, match="not whole"):
         transform().sample(25, seed=1, checkpoint=folder)
+
+
+def other_phases(kind):
+    """Two transforms whose states have one |f^| and differ in phases."""
+    rng = np.random.default_rng(0)
+    relu = Ridgelet("relu", 7)
+    if kind == "ridges":
+        a = rng.integers(7, size=(3, 5))
+        pair = [states.from_ridges(a, b, [1.0, 2.0, 3.0], relu) for b in ([0, 1, 2], [3, 5, 6])]
+    elif kind == "samples":
+        x = rng.integers(7, size=(30, 4))
+        y = rng.normal(size=30).astype(np.float32)
+        pair = [states.from_samples(points, y, 7) for points in (x, (x + np.eye(4, dtype=int)[0]) % 7)]
+    else:
+        cores = [rng.normal(size=shape) for shape in ((1, 7, 3), (3, 7, 3), (3, 7, 1))]
+        pair = [states.from_mps([np.roll(cores[0], shift, axis=1), *cores[1:]]) for shift in (0, 2)]
+    return [QuantumRidgeletTransform(state, relu, "numpy") for state in pair]
+
+
+@pytest.mark.parametrize("kind", ["ridges", "samples", "mps"])
+def test_a_state_that_differs_in_phases_is_another_run(kind, tmp_path, small_chunks):
+    first, second = other_phases(kind)
+    first.sample(25, seed=1, checkpoint=tmp_path / "job")
+    with pytest.raises(ValueError, match="another run"):
+        second.sample(25, seed=1, checkpoint=tmp_path / "job")
+
+
+def test_one_value_among_many_that_changed_is_another_run(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(127, size=(5000, 20)), rng.normal(size=5000).astype(np.float32)
+    changed = y.copy()
+    changed[7] += 0.1
+    first, second = (
+        QuantumRidgeletTransform(states.from_samples(x, values, 127), Ridgelet("relu", 127), "numpy")
+        for values in (y, changed)
+    )
+    first.sample(3, seed=1, checkpoint=tmp_path / "job")
+    with pytest.raises(ValueError, match="another run"):
+        second.sample(3, seed=1, checkpoint=tmp_path / "job")
+
+
+def test_nodes_are_held_once():
+    rng = np.random.default_rng(0)
+    ridgelet = Ridgelet("relu", 5)
+    state = states.from_ridges(rng.integers(5, size=(3, 400)), [0, 1, 2], [1.0, 2.0, 3.0], ridgelet)
+    qrt = QuantumRidgeletTransform(state, ridgelet, "numpy")
+    qrt.sample(5000)
+    count = 40_000
+    tracemalloc.start()
+    nodes = qrt.sample(count)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(nodes) == count
+    predicted = chunks.held_bytes(state, count) + chunks.drawing_bytes(state, count, 4)
+    assert 0.6 < peak / predicted < 1.1

@@ -217,8 +217,7 @@ def test_seeds(kind, oracle):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_do_not_change_the_distribution(kind, oracle, monkeypatch):
-    from qrt_tn import sampling
-    from qrt_tn.states import base
+    from qrt_tn.states import base, chunks
 
     rng = np.random.default_rng(8)
     classes = 2 if kind in ("samples", "smoothed") else None
@@ -228,7 +227,7 @@ def test_blocks_do_not_change_the_distribution(kind, oracle, monkeypatch):
     whole = qrt.profiles(points).value()
     b = rng.integers(5, size=25)
     pairs = qrt.amplitudes(points, b).value()
-    monkeypatch.setattr(sampling, "_MOST", 300)
+    monkeypatch.setattr(chunks, "_MOST", 300)
     monkeypatch.setattr(base, "_BLOCK", 70)
     assert np.abs(qrt.profiles(points).value() - whole).max() < 1e-12
     assert np.abs(qrt.amplitudes(points, b).value() - pairs).max() < 1e-12

@@ -21,6 +21,8 @@ from qrt_tn.field import inverses
 
 BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
 DEVICE_BLOCK = 2**25  # the same on a device (256 MiB)
+_PAIRS = 2**19  # pairs (a, v) whose places are looked up at once
+FEWEST = 1024  # pairs with amplitude that go along the chain together, whatever the bond: each block reads it
 _FLOOR = 1e-16  # squared norms below are brought back to 1
 _VANISHING = 1e-30  # squared norms below may have lost digits, or all of them, in single precision
 
@@ -45,7 +47,12 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
     bond = max(max(core.shape[0], core.shape[2]) for core in cores)
     xp = array_module(cores[0])
     size = BLOCK if xp is np else DEVICE_BLOCK
-    rows = max(1, size // ((modulus - 1 if together else len(v)) * bond))
+    if together:
+        rows = max(1, size // ((modulus - 1) * bond))
+    else:
+        # which pairs have an amplitude shows only later; their blocks are sized then
+        rows = max(1, min(_PAIRS // len(v), -(-len(a) // threads_for(cores[0]))))
+    alive = max(FEWEST, size // bond)
     starts = range(0, len(a), rows)
     left = cores[0].shape[0]
     mantissa = np.empty((len(a), len(v), left), dtype=cores[0].dtype)
@@ -57,7 +64,7 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
         if together:
             values = _all_harmonics(cores, columns, v, modulus)
         else:
-            values = _each_pair(cores, places, columns, v, modulus)
+            values = _each_pair(cores, places, columns, v, modulus, alive)
         mantissa[part], log_scale[part] = values.mantissa, values.log_scale
         return min(rows, len(a) - start)
 
@@ -127,9 +134,14 @@ def _renormalised(vectors: Any, log_scale: Any) -> tuple[Any, Any]:
 
 
 def _each_pair(
-    cores: mps.Cores, places: np.ndarray | None, columns: np.ndarray, v: np.ndarray, modulus: int
+    cores: mps.Cores,
+    places: np.ndarray | None,
+    columns: np.ndarray,
+    v: np.ndarray,
+    modulus: int,
+    most: int,
 ) -> Scaled:
-    """`harmonics` of one block by the pairs (a, v) that every site keeps."""
+    """`harmonics` of one block by the pairs (a, v) that every site keeps, at most `most` of them at once."""
     count = columns.shape[1]
     node, harmonic = np.divmod(np.arange(count * len(v)), len(v))
     if places is not None:
@@ -140,14 +152,14 @@ def _each_pair(
     left = cores[0].shape[0]
     mantissa = np.zeros((count, len(v), left), dtype=cores[0].dtype)
     log_scale = np.zeros((count, len(v), 1))
-    if len(node):
-        multiplier = v[harmonic]
+    for start in range(0, len(node), most):
+        own, factor = node[start : start + most], harmonic[start : start + most]
 
-        def column_of(site: int) -> np.ndarray:
-            u = multiplier * columns[site][node] % modulus
+        def column_of(site: int, own: np.ndarray = own, multiplier: np.ndarray = v[factor]) -> np.ndarray:
+            u = multiplier * columns[site][own] % modulus
             return u if places is None else places[site][u]
 
-        values = mps.right_vectors_of(cores, len(node), column_of)
-        mantissa[node, harmonic] = to_host(values.mantissa)
-        log_scale[node, harmonic] = to_host(values.log_scale)
+        values = mps.right_vectors_of(cores, len(own), column_of)
+        mantissa[own, factor] = to_host(values.mantissa)
+        log_scale[own, factor] = to_host(values.log_scale)
     return Scaled(mantissa, log_scale)

@@ -4,7 +4,7 @@ import numpy as np
 
 from engine import mps
 from engine.backends import array_module
-from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK
+from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST
 
 
 def drawing_work(
@@ -38,7 +38,6 @@ def drawing_work(
     itemsize = cores[0].dtype.itemsize
     bond = max(core.shape[0] for core in cores)
     # uniforms, picks and nodes; a few arrays of a block of vectors
-    held = 20.0 * count * len(kept) + 4.0 * itemsize * min(
-        DEVICE_BLOCK if device else BLOCK, count * alive * bond
-    )
+    block = max(DEVICE_BLOCK if device else BLOCK, FEWEST * bond)
+    held = 20.0 * count * len(kept) + 4.0 * itemsize * min(block, count * alive * bond)
     return count * products, count * (elements * itemsize + steps), held

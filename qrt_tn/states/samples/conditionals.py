@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.backends import array_module, to_host
-from engine.drawing import draw
+from engine.drawing import draw, draw_running
 from qrt_tn.field import roots_of_unity
 from qrt_tn.products import reduced
 from qrt_tn.states.samples.gathering import Runs, binned, squares
@@ -211,9 +211,7 @@ class Conditionals:
 
     def classes(self, uniforms: np.ndarray) -> np.ndarray:
         """The class each frequency is drawn from, by its norm; shape (N,)."""
-        target = uniforms * self._class_running[-1]
-        last = int(np.argmax(self._class_running >= self._class_running[-1]))
-        return np.minimum(np.searchsorted(self._class_running, target, side="right"), last)
+        return draw_running(self._class_running, uniforms)
 
     def draw(self, tile: Tile, classes: Any, uniforms: Any) -> Any:
         """Hashed coordinates for the columns of a tile.

@@ -122,10 +122,12 @@ class SampleState(State):
                 f"the network of {len(self._points)} points takes {size} elements, above {_NETWORK_LIMIT}; "
                 "use amplitudes or profiles, which need none, or a smoothed state"
             )
+        # in double precision, as the gates of a circuit are
+        values = self.coefficients.astype(np.result_type(self.coefficients.dtype, np.float64))
         if self.vector:
-            tensors = [qtn.Tensor(self.coefficients, inds=["m", CLASS_INDEX], tags=["F"])]
+            tensors = [qtn.Tensor(values, inds=["m", CLASS_INDEX], tags=["F"])]
         else:
-            tensors = [qtn.Tensor(self.coefficients[:, 0], inds=["m"], tags=["F"])]
+            tensors = [qtn.Tensor(values[:, 0], inds=["m"], tags=["F"])]
         identity = np.eye(self.modulus)
         for site, column in enumerate(self.points.T):
             tensors.append(qtn.Tensor(identity[column], inds=["m", site_index(site)], tags=["F", f"F{site}"]))

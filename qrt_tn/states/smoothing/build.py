@@ -10,19 +10,16 @@ from engine import mps
 from engine.backends import device_memory, namespace, resolve
 from engine.progress import Progress
 from qrt_tn.states.filters import Filter, checked_filter
-from qrt_tn.states.smoothing.error import Estimate, estimated_error, point_sums
-from qrt_tn.states.smoothing.gram import gram_cores
+from qrt_tn.states.smoothing.error import Estimate, estimated_error, estimated_norm
+from qrt_tn.states.smoothing.gram import MOST_BOND, gram_cores, vanishes
 from qrt_tn.states.smoothing.sites import Site, chosen_sites
 from qrt_tn.states.smoothing.sketch import sketched_cores
 from qrt_tn.states.smoothing.state import SmoothedState
 from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
-from qrt_tn.states.smoothing.work import CHECKS, exact, smoothing_work
+from qrt_tn.states.smoothing.work import CHECKS, FIRST_BOND, exact, smoothing_work
 
 AUTO = "auto"  # chooses widths by validation risk
-FIRST_BOND = 32  # landmarks of the first sketch
-MOST_BOND = 1024  # landmarks beyond which a sketch takes hours
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
-_VANISHES = "the smoothed function vanishes to rounding; take a larger width, or centre the values"
 _LEAN = 0.2  # of the tolerance that goes at once
 _SHARE = 0.8  # of the tolerance that the sketch may take; the last truncation gets the rest
 _ROUNDS = 12  # truncations tried until the estimated error is below the tolerance
@@ -31,12 +28,16 @@ _MOST_CHECKS = 4 * CHECKS  # frequencies of one estimate
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
-    """f^ tau = sum_m c_m prod_i tau_i(u_i) omega^{-u_i x_mi}, the coefficients over their largest modulus."""
+    """f^ tau = sum_m c_m prod_i tau_i(u_i) omega^{-u_i x_mi}, the coefficients over their largest modulus.
+
+    `single` is the precision that the state is to be held in, `coefficients` have the one of the sums.
+    """
 
     points: np.ndarray
     coefficients: np.ndarray
     product: Filter
     vector: bool
+    single: bool
     log_peak: float
     backend: str
 
@@ -48,8 +49,7 @@ class _Sum:
         if not self.vector:
             spectral[1] = np.tensordot(spectral[0][:, 0], spectral[1], axes=1)
             del spectral[0]
-        single = self.coefficients.dtype in (np.float32, np.complex64)
-        dtype = np.complex64 if single else np.complex128
+        dtype = np.complex64 if self.single else np.complex128
         log_norm = self.log_peak + log_scale
         log_norm += 0.5 * self.product.log_weight - 0.5 * len(sites) * float(np.log(modulus))
         return SmoothedState(
@@ -86,6 +86,7 @@ def smoothed_state(
     smoothing: Any,
     tolerance: float,
     max_bond: int | None,
+    single: bool | None = None,
     progress: Progress | None = None,
     backend: str = "numpy",
 ) -> SmoothedState:
@@ -97,12 +98,14 @@ def smoothed_state(
 
     Args:
         points: int in 0..P-1, distinct, shape (M, D).
-        coefficients: shape (M, C); single precision is computed in single precision where it is sketched.
+        coefficients: shape (M, C).
         modulus: P.
         vector: whether values carry a class axis.
         smoothing: "auto", or as `checked_filter`.
         tolerance: the largest relative error.
         max_bond: the largest bond, whatever the error.
+        single: whether sketches are computed, and states held, in single precision, where the tolerance is
+            not below it; as the coefficients are where None.
         progress: called with (done, of how many) instead of drawing bars.
         backend: "numpy", "cupy" or "auto": where many points are sketched. The state is on the host.
 
@@ -116,20 +119,26 @@ def smoothed_state(
         choice = automatic_width(points, coefficients, modulus, progress=progress)
         smoothing = choice.smoothing
     product = checked_filter(smoothing, dim, modulus)
+    few = exact(len(points), dim)
+    if single is None:
+        single = coefficients.dtype in (np.float32, np.complex64)
+    if single and tolerance < LEAST_SINGLE:
+        if not few:
+            raise ValueError(
+                f"tolerance is {tolerance:g}, below what single-precision sums can tell ({LEAST_SINGLE:g}); "
+                "give values in double precision"
+            )
+        single = False
     peak = float(np.abs(coefficients).max())
-    # divided, so that squares neither overflow nor vanish
-    data = _Sum(
-        points,
-        coefficients / coefficients.dtype.type(peak),
-        product,
-        vector,
-        float(np.log(peak)),
-        resolve(backend),
-    )
+    # divided, so that squares neither overflow nor vanish, and in double precision, so that values which
+    # almost cancel are not rounded
+    scaled = coefficients.astype(np.result_type(coefficients.dtype, np.float64)) / peak
+    if single and not few:
+        scaled = scaled.astype(np.complex64 if scaled.dtype.kind == "c" else np.float32)
+    data = _Sum(points, scaled, product, vector, single, float(np.log(peak)), resolve(backend))
     columns = np.ascontiguousarray(points.T.astype(np.min_scalar_type(modulus - 1)))
-    if exact(len(points), dim):
-        wide = data.coefficients.astype(np.result_type(coefficients.dtype, np.float64))
-        cores, sites, error = gram_cores(columns, wide, product, float(tolerance), max_bond, progress)
+    if few:
+        cores, sites, error = gram_cores(columns, scaled, product, float(tolerance), max_bond, progress)
         state = data.state(cores, sites, 0.0, float(tolerance))
         state.truncation_error = error
     else:
@@ -144,11 +153,6 @@ def _sketched(
 ) -> SmoothedState:
     """Sketch with more and more landmarks until the error leaves room to truncate, then truncate."""
     count = len(data.points)
-    if data.coefficients.dtype in (np.float32, np.complex64) and tolerance < LEAST_SINGLE:
-        raise ValueError(
-            f"tolerance is {tolerance:g}, below what single-precision sums can tell ({LEAST_SINGLE:g}); give "
-            "values in double precision"
-        )
     sites = _kept_sites(data, tolerance)
     bond = min(count, FIRST_BOND if max_bond is None else max(FIRST_BOND, 2 * max_bond))
     before: tuple[int, float] | None = None
@@ -159,7 +163,7 @@ def _sketched(
         )
         norm = float(np.linalg.norm(cores[0]))
         if norm == 0:
-            raise ValueError(_VANISHES)
+            raise ValueError(vanishes(0.0, 1.0))
         cores[0] = cores[0] / norm  # the rest is right-canonical
         # most of the bond is the sketch's margin: without it the rest is quick and small
         lean, shift = mps.right_canonical(mps.compress(cores, _LEAN * tolerance)[0])
@@ -235,13 +239,11 @@ def _kept_sites(data: _Sum, tolerance: float) -> list[Site]:
     Raises:
         ValueError: nothing is left.
     """
-    u = data.product.sample(256, np.random.default_rng(3))
-    sums = point_sums(data.points, data.coefficients, u, data.product.modulus, xp=namespace(data.backend))
+    norm = estimated_norm(data.points, data.coefficients, data.product, xp=namespace(data.backend))
     incoherent = float((np.abs(data.coefficients) ** 2).sum())
-    norm = float((np.abs(sums) ** 2).sum(axis=1).mean())
-    rounding = 64 * float(np.finfo(data.coefficients.dtype).eps) * float(np.abs(data.coefficients).sum())
-    if norm <= rounding**2:
-        raise ValueError(_VANISHES)
+    unsigned = float(np.abs(data.coefficients).sum())
+    if norm <= (64 * float(np.finfo(data.coefficients.dtype).eps) * unsigned) ** 2:
+        raise ValueError(vanishes(norm, unsigned**2))
     ratio = norm / incoherent
     return chosen_sites(data.product, 1e-2 * tolerance**2 / data.product.dim * min(max(ratio, 1e-8), 1.0))
 

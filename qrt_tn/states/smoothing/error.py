@@ -101,6 +101,29 @@ def estimated_error(
     return Estimate(error, std, 3 * each)
 
 
+def estimated_norm(
+    points: np.ndarray,
+    coefficients: np.ndarray,
+    product: Filter,
+    *,
+    samples: int = 512,
+    seed: Seed = 3,
+    xp: ModuleType = np,
+) -> float:
+    """||f^ tau||^2 over sum_u |tau(u)|^2, from frequencies of the filter and of a broader one, half each.
+
+    Centred values leave nothing at u = 0, where a narrow filter has almost all its weight.
+    """
+    rng = generator(seed)
+    each = max(1, samples // 2)
+    broad = product.tempered(_NATS)
+    u = np.concatenate([product.sample(each, rng), broad.sample(each, rng)])
+    sums = point_sums(points, coefficients, u, product.modulus, xp=xp)
+    with np.errstate(over="ignore"):
+        weights = 2 / (1 + np.exp(broad.log_probabilities(u) - product.log_probabilities(u)))
+    return float((weights * (np.abs(sums) ** 2).sum(axis=1)).mean())
+
+
 def point_sums(
     points: np.ndarray,
     coefficients: np.ndarray,

@@ -9,6 +9,7 @@ truncation of White, PRL 69 (1992) 2863, on a sum of product states).
 All of it is double precision, also for single-precision values: an eigenvalue stands for a squared error.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qrt_tn.states.smoothing.prefixes import Factor, backwards
 from qrt_tn.states.smoothing.sites import Site, chosen_sites
 
 _DENSE = 320  # up to this size a density matrix is diagonalised whole, beyond by a random sketch
+MOST_BOND = 1024  # beyond which compressing takes hours, unless asked for
 _SKETCH = 128  # columns of the first sketch, doubled until it holds enough
 LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
 _VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what rounding leaves of 0
@@ -32,6 +34,15 @@ def checked_tolerance(tolerance: Any) -> float:
             f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"
         )
     return float(tolerance)
+
+
+def vanishes(norm: float, unsigned: float) -> str:
+    """What to say of a smoothed function of which rounding leaves nothing; both arguments are squared."""
+    share = math.sqrt(max(norm, 0.0) / unsigned)
+    return (
+        f"the smoothed function vanishes to rounding: its norm is {share:.2g} of what its terms would add up "
+        "to without signs; take a larger width, or values in double precision"
+    )
 
 
 def gram_cores(
@@ -57,7 +68,7 @@ def gram_cores(
         site's basis; the exact relative error.
 
     Raises:
-        ValueError: the filter leaves nothing of the function.
+        ValueError: the filter leaves nothing of the function, or the tolerance needs too large a bond.
     """
     dim, count = columns.shape
     outer = coefficients @ coefficients.conj().T
@@ -75,6 +86,12 @@ def gram_cores(
             features = sites[left].features(values)[place]
             wide = (features[:, :, None] * right[:, None, :]).reshape(count, -1)
             basis, dropped = _principal(wide, gram, remaining / (left + 1), max_bond, rng)
+            if max_bond is None and basis.shape[1] > MOST_BOND:
+                raise ValueError(
+                    f"tolerance {tolerance:g} needs a bond of {basis.shape[1]} before coordinate {left}, "
+                    f"more than {MOST_BOND}; take a narrower filter, a larger tolerance, or max_bond "
+                    f"({count} loses nothing)"
+                )
             remaining = max(0.0, remaining - dropped)
             lost += dropped / norm
             cores.append(basis.T.reshape(-1, features.shape[1], right.shape[1]))
@@ -107,9 +124,7 @@ def _choose_sites(
             kept = kept * _gram(site.kernel, column, site.modulus)
         norm = float(full.sum().real)
         if norm <= _VANISHING * float(np.abs(outer).sum()):
-            raise ValueError(
-                "the smoothed function vanishes to rounding; take a larger width, or centre the values"
-            )
+            raise ValueError(vanishes(norm, float(np.abs(outer).sum())))
         lost = max(0.0, 1 - float(kept.sum().real) / norm)
         if lost <= allowed or drop == 0:
             return sites, norm, lost if drop else 0.0  # what is left at a drop of 0 is rounding

@@ -7,12 +7,21 @@ from qrt_tn.states.smoothing.sketch import PREFIX_BYTES
 
 MOST_POINTS = 2048  # of a Gram sweep
 MOST_PAIRS = 2**28  # M^2 D of a Gram sweep: about twenty seconds on one core
+FIRST_BOND = 32  # landmarks of the first sketch
 CHECKS = 2048  # frequencies that estimate the error of a sketched state
 
 
 def exact(points: int, dim: int) -> bool:
     """Whether so many points are compressed by the Gram sweep, whose error is exact."""
     return points <= MOST_POINTS and points**2 * dim <= MOST_PAIRS
+
+
+def landmarks_for(bond: int) -> int:
+    """The landmarks of a sketch that ends with such a bond: few, doubled until they are at least twice it."""
+    landmarks = FIRST_BOND
+    while landmarks < 2 * bond:
+        landmarks *= 2
+    return landmarks
 
 
 def smoothing_work(
@@ -31,8 +40,8 @@ def smoothing_work(
         points: M distinct ones.
         dim: D.
         outputs: C.
-        bond: landmarks of the sketch, doubled from few until the tolerance is met (all sketches before the
-            last take a third as much again); where the Gram sweep is used, the bond it ends with.
+        bond: landmarks of the last sketch (those before it take a third as much again); where the Gram sweep
+            is used, the bond it ends with.
         kept: frequencies that a site keeps.
         single: whether the values are single precision.
         complex_values: whether values or filter are complex, or tau not even.

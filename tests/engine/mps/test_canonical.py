@@ -188,3 +188,39 @@ def test_the_device_road(device, chains):
     assert isinstance(smaller[1], device.ndarray)
     for a, b in zip(mps.schmidt_values(moved), mps.schmidt_values(host), strict=True):
         assert np.allclose(a, b)
+
+
+@pytest.mark.parametrize("centre", [0, 1])
+@pytest.mark.parametrize(("dtype", "weakest"), [(np.complex64, -7), (np.float64, -16)])
+def test_a_weak_bond_between_strong_ones_is_no_zero(dtype, weakest, centre):
+    """As in Vidal's gauge: columns of one core are small where rows of the next are large."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(5, 5)))[0] for _ in "uv")
+    weights = np.logspace(0, weakest, 5)
+    cores = [(u * weights).astype(dtype)[None], (v / weights[:, None]).astype(dtype)[:, :, None]]
+    full = np.tensordot(cores[0].astype(np.complex128), cores[1], axes=1)[0, ..., 0]
+    canonical, log_norm = mps.canonical(cores, centre)
+    assert np.isclose(log_norm, np.log(np.linalg.norm(full)), rtol=1e-6)
+    held = np.tensordot(canonical[0], canonical[1], axes=1)[0, ..., 0] * np.exp(log_norm)
+    assert np.abs(held - full).max() < (1e-5 if dtype == np.complex64 else 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_a_state_in_a_weak_channel(dtype):
+    """The strong channel of the second core meets 0 in the first."""
+    weak = 1e-7 if dtype == np.complex64 else 1e-30
+    first = np.zeros((1, 3, 2), dtype=dtype)
+    first[0, :, 1] = weak
+    second = np.ones((2, 3, 1), dtype=dtype)
+    canonical, log_norm = mps.right_canonical([first, second])
+    assert np.isclose(log_norm, np.log(3 * weak), rtol=1e-5)
+    assert np.allclose(np.tensordot(*canonical, axes=1)[0, ..., 0], 1 / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_long_sums_that_cancel_are_zero(dtype, chains):
+    own = {"complex_values": dtype == np.complex128, "dtype": dtype}
+    cores = chains.random_cores(np.random.default_rng(1), [3] * 400, 4, **own)
+    nothing = mps.add(cores, mps.scaled(cores, -1))
+    assert mps.right_canonical(nothing)[1] == -np.inf
+    assert mps.left_canonical(nothing)[1] == -np.inf

@@ -37,7 +37,9 @@ def test_what_is_printed_is_what_is_returned(state, capsys):
     assert "predicted on Abacus" in shown
     assert "4 GiB free" in shown
     assert found.fits
-    assert found.work == state._drawing(200, 4)
+    drawn = state._drawing(200, 4)
+    assert (found.work.products, found.work.moved) == (drawn.products, drawn.moved)
+    assert found.work.memory == drawn.memory + 200 * 8 * (3 + 2)
 
 
 def test_seconds_follow_the_rates():
@@ -76,8 +78,12 @@ def test_smoothing_is_told_before_it_runs(points, kind, capsys):
 
 def test_smoothing_refusals():
     x, y = np.zeros((5, 3), dtype=int), np.ones(5)
-    with pytest.raises(ValueError, match=r"x has shape \(5, 3\) and y \(4,\)"):
+    with pytest.raises(ValueError, match=r"y has shape \(4,\); give \(M,\) or \(M, C\) with M = 5"):
         states.describe_smoothing(x, y[:4], 127, smoothing=0.5)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 3\)"):
+        states.describe_smoothing(x[:0], y[:0], 127, smoothing=0.5)
+    with pytest.raises(ValueError, match="y holds nan"):
+        states.describe_smoothing(x, y * np.nan, 127, smoothing=0.5)
     with pytest.raises(ValueError, match="bond is 0"):
         states.describe_smoothing(x, y, 127, smoothing=0.5, bond=0)
     with pytest.raises(ValueError, match="126 is not prime"):

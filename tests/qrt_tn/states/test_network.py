@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import quimb.tensor as qtn
 
+import engine
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.states import NetworkState
 
@@ -383,3 +384,33 @@ def test_the_state_keeps_no_hold_on_what_it_was_given(oracle):
         tensor.data[...] = 0
     dense = state.network().to_dense(*([f"x{site}"] for site in range(4))).reshape(f.shape)
     assert np.abs(dense - f / np.linalg.norm(f)).max() < 1e-13
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_circuit_and_dense_transform_of_single_precision(dtype, oracle):
+    network, sites, _, f = made("tree", 3, dtype=dtype)
+    ridgelet = Ridgelet("relu", 3)
+    qrt = QuantumRidgeletTransform(states.from_network(network, sites), ridgelet, "numpy")
+    exact = oracle.analysed(f / np.linalg.norm(f), 4, ridgelet.values)
+    assert np.abs(qrt.to_dense() - exact).max() < 1e-6
+    names = [f"a{site}" for site in range(4)]
+    assert np.abs(engine.contract(qrt.circuit(), output_inds=[*names, "b"]).value() - exact).max() < 1e-6
+
+
+def test_scalars_and_the_exponent_of_a_network_count(oracle):
+    network, sites, _, f = made("ring", 3)
+    network = qtn.TensorNetwork([*network, qtn.Tensor(-2.5, [])])
+    plain = states.from_network(network, sites)
+    assert np.isclose(plain.norm, 2.5 * np.linalg.norm(f))
+    hat = oracle.fourier(f, 4) / np.linalg.norm(f)
+    u = oracle.grid(3, 4)
+    assert np.abs(plain.spectrum(u).value() + hat.reshape(-1)).max() < 1e-12
+    network.equalize_norms_(1.0)
+    assert network.exponent != 0
+    assert np.isclose(states.from_network(network, sites).norm, 2.5 * np.linalg.norm(f))
+
+
+def test_sites_that_are_no_list():
+    network, _, _, _ = made("ring", 3)
+    with pytest.raises(ValueError, match="site_inds is None; name the index of every site"):
+        states.from_network(network, None)

@@ -233,3 +233,43 @@ def test_single_precision_of_any_scale():
     assert np.isfinite(state.sample_spectrum(5)).all()
     many = states.from_samples([[0]] * 50 + [[1]], np.full(51, 1e38, dtype=np.float32), 3)
     assert np.isclose(many.log_norm, np.log(1e38) + 0.5 * np.log(2501))
+
+
+@pytest.mark.parametrize(
+    ("values", "ridge", "log_norm"),
+    [
+        ([1.2e308, 1.2e308], 0.0, np.log(1.2e308) + np.log(2)),
+        ([1.7e308 * (1 + 1j), 0.0], 0.0, np.log(1.7e308) + np.log(2) / 2),
+        ([1e-300, 1e-300], 1e90, np.log(1e-300) + np.log(2) - np.log(1e90) - np.log(2)),
+    ],
+)
+@pytest.mark.parametrize("smoothing", [None, 50.0])
+def test_sums_beyond_float64(values, ridge, log_norm, smoothing):
+    state = states.from_samples([[0, 1], [0, 1]], values, 7, ridge=ridge, smoothing=smoothing)
+    assert np.isclose(state.log_norm, log_norm, rtol=1e-3 if smoothing else 1e-12)
+    nodes = QuantumRidgeletTransform(state, Ridgelet("relu", 7), "numpy").sample(5)
+    assert np.isfinite(nodes.log_probability).all()
+
+
+def test_numbers_that_float64_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match="y holds inf"):
+        states.from_samples([[0, 1]], np.array([np.longdouble("1e400")]), 7)
+    with pytest.raises(ValueError, match=r"ridge is 1e\+101; give a number from 0 to 1e\+100"):
+        states.from_samples([[0, 1]], [1.0], 7, ridge=1e101)
+
+
+def test_a_bad_filter_is_refused_before_the_points_are_hashed(monkeypatch):
+    monkeypatch.setattr("qrt_tn.states.points.hash_points", lambda *_: pytest.fail("hashed"))
+    for smoothing in (-1.0, [[1, 2], [1]], np.zeros((1, 7)), "broad"):
+        with pytest.raises(ValueError, match="smoothing"):
+            states.from_samples([[0, 1]], [1.0], 7, smoothing=smoothing)
+
+
+def test_the_dense_transform_of_single_precision(oracle):
+    rng = np.random.default_rng(0)
+    points, values = rng.integers(3, size=(8, 2)), rng.normal(size=8).astype(np.float32)
+    ridgelet = Ridgelet("relu", 3)
+    qrt = QuantumRidgeletTransform(states.from_samples(points, values, 3), ridgelet, "numpy")
+    f = oracle.placed(points, values, 3)
+    exact = oracle.analysed(f / np.linalg.norm(f), 2, ridgelet.values)
+    assert np.abs(qrt.to_dense() - exact).max() < 1e-6

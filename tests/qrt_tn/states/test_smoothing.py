@@ -171,7 +171,7 @@ def test_many_dimensions():
 
 def test_a_function_that_the_filter_wipes_out():
     # centred values, and a filter that keeps u = 0 alone
-    with pytest.raises(ValueError, match="vanishes to rounding; take a larger width"):
+    with pytest.raises(ValueError, match=r"vanishes to rounding: its norm is .* take a larger width"):
         states.from_samples([[0, 1], [2, 3], [4, 4]], [0.1, 0.2, -0.3], 5, smoothing=1e-3)
 
 
@@ -183,3 +183,27 @@ def test_a_frequency_that_the_filter_alone_would_drop(oracle):
     error, _ = measured(state, x, values, 31, 3.0, oracle)
     assert error <= 1e-2
     assert np.isin(state.sample_spectrum(100, seed=0), [12, 19]).all()
+
+
+def test_single_precision_is_not_held_below_what_it_can_tell(oracle):
+    """Values that almost cancel: rounding them would be an error far above the tolerance."""
+    rng = np.random.default_rng(0)
+    points = np.unique(rng.integers(5, size=(60, 3)), axis=0)
+    values = np.ones(len(points)) * np.array([1, -1])[np.arange(len(points)) % 2]
+    values = (values + 1e-3 * rng.normal(size=len(points))).astype(np.float32)
+    for tolerance, dtype in ((1e-5, np.complex128), (1e-2, np.complex64)):
+        state = states.from_samples(points, values, 5, smoothing=0.4, tolerance=tolerance)
+        assert state.cores[0].dtype == dtype
+        error, _ = measured(state, points, values.astype(np.float64), 5, 0.4, oracle)
+        assert error < tolerance
+    assert states.from_samples(points, values, 5).coefficients.dtype == np.float32
+
+
+def test_a_bond_that_takes_hours_is_refused(monkeypatch):
+    monkeypatch.setattr(gram, "MOST_BOND", 20)
+    rng = np.random.default_rng(1)
+    points, values = data(rng, 127, 6, 60)
+    with pytest.raises(ValueError, match=r"needs a bond of \d+ before coordinate \d, more than 20.*60 loses"):
+        states.from_samples(points, values, 127, smoothing=30.0)
+    state = states.from_samples(points, values, 127, smoothing=30.0, max_bond=60)
+    assert state.truncation_error < 1e-2

@@ -36,6 +36,7 @@ def by_definition(cores, supports, modulus, a, v):
 @pytest.mark.parametrize(("modulus", "dim", "bond"), [(2, 3, 2), (3, 4, 3), (7, 3, 4), (13, 2, 1)])
 def test_all_frequencies(modulus, dim, bond, elements, zeros, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", elements)
+    monkeypatch.setattr(room, "FEWEST", 1)
     rng = np.random.default_rng(modulus + dim)
     everywhere = [np.arange(modulus)] * dim
     a = rng.integers(modulus, size=(9, dim)) * (rng.random((9, dim)) >= zeros)
@@ -50,6 +51,8 @@ def test_all_frequencies(modulus, dim, bond, elements, zeros, monkeypatch):
 @pytest.mark.parametrize("elements", [1, 2**18])
 def test_few_frequencies(elements, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", elements)
+    monkeypatch.setattr(room, "FEWEST", 7 * elements)
+    monkeypatch.setattr(room, "_PAIRS", 50 * elements)
     rng = np.random.default_rng(1)
     modulus, supports = 11, [np.array([0, 1, 10]), np.array([0, 2, 3, 8]), np.arange(11)]
     places = np.full((3, modulus), -1)

@@ -265,7 +265,7 @@ def test_the_same_data_give_the_same_state(forced):
 
 
 def test_a_function_that_the_filter_wipes_out(forced):
-    with pytest.raises(ValueError, match="vanishes to rounding; take a larger width"):
+    with pytest.raises(ValueError, match=r"vanishes to rounding: its norm is .* take a larger width"):
         smoothed_state(
             np.array([[0, 1], [2, 3], [4, 4]]),
             np.array([[0.5], [0.25], [-0.75]]),
@@ -302,3 +302,33 @@ def test_progress_counts_sites(forced):
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls[:4] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize(("modulus", "dim", "width"), [(7, 3, 0.3), (2, 7, 0.3), (31, 2, [0.3, 0.28])])
+def test_centred_values_under_a_narrow_filter(modulus, dim, width, forced, oracle):
+    """Almost all of |tau|^2 lies at u = 0, where centred values leave nothing."""
+    points, values = data(13, modulus, dim, 90)
+    values = values - values.mean(axis=0)
+    state = smoothed_state(points, values, modulus, False, smoothing=width, tolerance=1e-2, max_bond=None)
+    table = [gauss(modulus, each) for each in np.broadcast_to(width, (dim,))]
+    error, _ = measured(state, points, values, np.stack(table), oracle)
+    assert error < 1.2e-2
+
+
+@pytest.mark.parametrize("smoothing", [0.1, "table"])
+def test_filters_whose_squares_underflow(smoothing, forced):
+    points, values = data(14, 127, 3, 60)
+    if smoothing == "table":
+        smoothing = np.full((1, 127), 1e-200)
+        smoothing[0, 0] = 1
+    state = smoothed_state(points, values + 1, 127, False, smoothing=smoothing, tolerance=0.05, max_bond=None)
+    assert 0 <= state.truncation_error < 1e-6
+    assert np.isclose(state.log_norm, np.log(abs((values + 1).sum())) - 1.5 * np.log(127))
+
+
+def test_single_precision_sums_have_a_least_tolerance(forced):
+    points, values = data(7, 7, 4, 120, 2)
+    with pytest.raises(ValueError, match=r"tolerance is 0\.0001, below what single-precision sums can tell"):
+        smoothed_state(
+            points, values.astype(np.float32), 7, True, smoothing=1.0, tolerance=1e-4, max_bond=None
+        )
