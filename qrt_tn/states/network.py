@@ -239,8 +239,8 @@ class NetworkState(State):
         picked = self._picked()
         elements = count * harmonics
         products = drawn.multiply_adds + picked.multiply_adds(elements)
-        # gathered, then read by a product that is no larger
-        moved = drawn.moved + 4.0 * elements * picked.gathered_bytes
+        # gathered and contracted in small steps, which read, write and scale their results (measured)
+        moved = drawn.moved + 16.0 * elements * picked.gathered_bytes
         results = 8.0 * count * (self.dim + 2) + 16.0 * elements * self.outputs
         _, recipe = picked.fitted(elements)
         memory = self.held_bytes + max(drawn.memory, results + recipe.peak_bytes)
