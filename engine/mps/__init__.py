@@ -17,12 +17,13 @@ from engine.mps.canonical import (
 )
 from engine.mps.evaluation import right_vectors, right_vectors_of
 from engine.mps.marginals import log_marginals, site_probabilities
-from engine.mps.sampling import best_group, sample
+from engine.mps.sampling import METHODS, best_method, sample, site_cost
 
 __all__ = [
+    "METHODS",
     "Cores",
     "add",
-    "best_group",
+    "best_method",
     "canonical",
     "check_cores",
     "compress",
@@ -36,6 +37,7 @@ __all__ = [
     "sample",
     "scaled",
     "schmidt_values",
+    "site_cost",
     "site_probabilities",
     "truncation",
 ]

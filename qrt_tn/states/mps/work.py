@@ -19,22 +19,23 @@ def drawing_work(
         harmonics: how many harmonics a profile asks for.
     """
     device = array_module(cores[0]) is not np
-    products = elements = 0.0
+    products = elements = steps = 0.0
     for core in cores:
         left, extent, right = core.shape
-        group = mps.best_group(left, extent, right, count, device=device)
-        branches = right * min(group, extent)
-        products += 4 * left * branches
-        elements += 3 * branches
-        if group < extent:
-            products += left**2 * -(-extent // group)
-            elements += 2 * left**2
+        if device or mps.best_method(left, extent, right, count) == "sweep":
+            products += 4 * left * extent * right
+            elements += extent * right
+        else:
+            own = left**2 * (np.log2(extent) + 1) + 4 * left * right
+            products += own + 4 * extent * left**2 * right / count
+            # beside a matrix product's rate, and what a pick takes, in bytes (fitted to measured times)
+            steps += own / 4 + 600 + 100 * extent * left**2 / count
     # the harmonic that a node was drawn with lives; of the others, those that no coordinate drops
     alive = min(float(harmonics), 1 + harmonics * float(np.exp(np.log(kept).sum())))
     products += alive * 4.0 * sum(core.shape[0] * core.shape[2] for core in cores)
     elements += alive * 6.0 * sum(core.shape[0] for core in cores)
     # picks, orders, places and log-scales, which do not grow with the bond (fitted to measured times)
-    steps = len(cores) * (300.0 + 200.0 * alive)
+    steps += len(cores) * (300.0 + 140.0 * alive)
     itemsize = cores[0].dtype.itemsize
     bond = max(core.shape[0] for core in cores)
     # uniforms, picks and nodes; a few arrays of a block of vectors

@@ -165,8 +165,8 @@ def in_fifty_digits(cores, sites):
 def test_a_thousand_sites_agree_with_fifty_digits(chains):
     cores = chains.random_cores(np.random.default_rng(11), [5] * 1000, 2, dtype=np.complex64)
     canonical, _ = mps.right_canonical(cores)
-    for group in (1, 2, 5):
-        sites, logs = mps.sample(canonical, 2, np.random.default_rng(12), group=group)
+    for method in mps.METHODS:
+        sites, logs = mps.sample(canonical, 2, np.random.default_rng(12), method=method)
         exact = in_fifty_digits(cores, sites)
         assert np.abs(logs - exact).max() < 1e-3
         amplitudes = mps.right_vectors(canonical, sites)

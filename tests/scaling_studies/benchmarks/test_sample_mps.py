@@ -14,8 +14,8 @@ def test_every_sampler_draws_from_one_state():
     exact = np.tensordot(np.tensordot(cores[0], cores[1], axes=1), cores[2], axes=1)[0, ..., 0]
     for sites, probability in sample_mps._quimb(cores, 3)():
         assert np.isclose(probability, abs(exact[tuple(sites)]) ** 2, rtol=1e-4)
-    for group in sample_mps.GROUPS.values():
-        sites, logs = sample_mps._sampling(cores, 7, group)()
+    for method in sample_mps.METHODS.values():
+        sites, logs = sample_mps._sampling(cores, 7, method)()
         assert np.allclose(logs, 2 * np.log(np.abs(exact[tuple(sites.T)])), atol=1e-4)
 
 
@@ -23,11 +23,11 @@ def test_measure_and_main(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sample_mps, "SIZES", [(4, 5, 2, 20)])
     sample_mps.main([str(tmp_path / "result.json"), "--rounds", "2", "--shots", "1"])
     printed = capsys.readouterr().out
-    assert all(f"  {name} " in printed for name in sample_mps.GROUPS)
+    assert all(f"  {name} " in printed for name in sample_mps.METHODS)
     result = json.loads((tmp_path / "result.json").read_text())
     (row,) = result["rows"]
     assert (row["dim"], row["modulus"], row["bond"], row["nodes"], row["quimb_shots"]) == (4, 5, 2, 20, 1)
-    for name in sample_mps.GROUPS:
+    for name in sample_mps.METHODS:
         assert row["to_products"][name]["min"] <= row["to_products"][name]["median"]
         assert row["seconds"][name] > 0
         assert row["to_quimb"][name]["max"] > 0

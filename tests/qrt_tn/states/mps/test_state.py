@@ -299,8 +299,8 @@ def test_ten_thousand_dimensions_at_127(oracle):
     again = qrt.log_probabilities(nodes.a, nodes.b)
     assert np.abs(again - nodes.log_probability).max() < 1e-9
     # the sampler's own account of the same path, for all three algorithms
-    for group in (1, 5, 127):
-        sites, logs = mps.sample(state.cores, 3, np.random.default_rng(2), group=group)
+    for method in mps.METHODS:
+        sites, logs = mps.sample(state.cores, 3, np.random.default_rng(2), method=method)
         amplitudes = state.spectrum(sites).log_abs()
         assert np.isfinite(logs).all()
         assert np.abs(2 * amplitudes - logs).max() < 0.05

@@ -8,13 +8,15 @@ from qrt_tn.states.mps.work import drawing_work
 
 
 def test_products_by_hand():
-    cores = [np.ones((1, 31, 4)), np.ones((4, 31, 4)), np.ones((4, 31, 1))]
-    profiles = 100 * 30 * 4 * (4 + 16 + 4)
-    few, _, _ = drawing_work(cores, np.ones(3), 10, 30)
-    assert few == profiles / 10 + 10 * 4 * 31 * (4 + 16 + 4), "ten rows go by the sweep"
+    cores = [np.ones(shape) for shape in ((1, 31, 4), (4, 31, 4), (4, 31, 1))]
+    profiles = 30 * 4 * (4 + 16 + 4)
+    few, _, _ = drawing_work(cores, np.ones(3), 4, 30)
+    assert few == 4 * (profiles + 4 * 31 * (4 + 16 + 4)), "four rows go by the sweep"
     many, _, _ = drawing_work(cores, np.ones(3), 4000, 30)
-    tables = 31 * (1 + 16 + 16)
-    assert many == 40 * profiles + 4000 * (4 * (4 + 16 + 4) + tables)
+    # the first site, of left bond 1, goes by the sweep, the others by the search
+    drawn = 4 * 31 * 4 + 2 * 16 * (np.log2(31) + 1) + 4 * (16 + 4)
+    tables = 4 * 31 * (64 + 16)
+    assert np.isclose(many, 4000 * (profiles + drawn) + tables, rtol=1e-12)
     narrow, _, _ = drawing_work(cores, np.full(3, 0.01), 4000, 30)
     alone = 4000 * 4 * (4 + 16 + 4)
     assert np.isclose(narrow, many - 30 * alone + alone, rtol=1e-4), "no harmonic but a node's own is kept"
