@@ -13,9 +13,9 @@ def test_products_by_hand():
     few, _, _ = drawing_work(cores, np.ones(3), 4, 30)
     assert few == 4 * (profiles + 4 * 31 * (4 + 16 + 4)), "four rows go by the sweep"
     many, _, _ = drawing_work(cores, np.ones(3), 4000, 30)
-    # the first site, of left bond 1, goes by the sweep, the others by the search
-    drawn = 4 * 31 * 4 + 2 * 16 * (np.log2(31) + 1) + 4 * (16 + 4)
-    tables = 4 * 31 * (64 + 16)
+    # the end sites, of few branches, go by the sweep, the middle one by the search
+    drawn = 4 * 31 * (4 + 4) + 16 * (np.log2(31) + 1) + 4 * 16
+    tables = 4 * 31 * 64
     assert np.isclose(many, 4000 * (profiles + drawn) + tables, rtol=1e-12)
     narrow, _, _ = drawing_work(cores, np.full(3, 0.01), 4000, 30)
     alone = 4000 * 4 * (4 + 16 + 4)
