@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 NAMES = ("numpy", "cupy", "jax", "cuquantum")
-_SHORT = 8  # the longest run that is summed place by place
 
 
 @dataclass(frozen=True)
@@ -138,33 +137,6 @@ def array_module(array: Any) -> ModuleType:
 def to_host(array: Any) -> np.ndarray:
     """A NumPy array of the same values, copied from the device if it lives there."""
     return array.get() if array_module(array) is not np else np.asarray(array)
-
-
-def segment_sums(array: Any, starts: np.ndarray) -> Any:
-    """Sums of consecutive runs along the last axis; run i is [starts[i], starts[i+1]).
-
-    Args:
-        array: shape (..., K).
-        starts: first index of every run, increasing, starts[0] = 0; shape (G,).
-
-    Returns:
-        Shape (..., G).
-    """
-    xp = array_module(array)
-    if xp is np:
-        lengths = np.diff(starts, append=array.shape[-1])
-        if lengths.max() > _SHORT:
-            return np.add.reduceat(array, starts, axis=-1)
-        # reduceat spends most of its time between runs; short ones add up faster one place after the other
-        total = array[..., starts]
-        for place in range(1, lengths.max()):
-            longer = np.flatnonzero(lengths > place)
-            total[..., longer] += array[..., starts[longer] + place]
-        return total
-    # CuPy has no reduceat along an axis: differences of running sums
-    running = xp.cumsum(array, axis=-1)
-    ends = xp.asarray(np.append(starts[1:], array.shape[-1]) - 1)
-    return xp.diff(running[..., ends], axis=-1, prepend=xp.zeros_like(running[..., :1]))
 
 
 def _find(name: str) -> Backend:

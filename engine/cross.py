@@ -142,7 +142,7 @@ def interpolate(
         extents: the extents n_i of the D sites.
         tolerance: the relative error to reach, root mean square over uniform points (and over `points`).
         max_bond: the largest bond.
-        max_evaluations: of points.
+        max_evaluations: of points, but for the tests of what was found at the end.
         rng: draws the test points.
         points: the caller's own, shape (M, D): every second may become a pivot, the error on the others must
             meet the tolerance too.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,13 @@ class Checkpoint:
         return self.folder / f"batch-{number:08d}.safetensors"
 
 
-def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -> dict[str, Any]:
+def claim(
+    folder: Path,
+    identity: str,
+    kind: str,
+    manifest: str,
+    facts: Callable[[], dict[str, Any]] = dict,
+) -> dict[str, Any]:
     """Make a folder the checkpoint of one run, or see that it is.
 
     Args:
@@ -74,10 +80,10 @@ def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -
         identity: a hash of what the run's results depend on.
         kind: what it holds, for the manifest.
         manifest: the name of the file that says so.
-        facts: what else that file is to tell.
+        facts: gives what else that file is to tell, asked for where there is none yet.
 
     Returns:
-        These facts, as the run that made the folder told them.
+        What that file tells.
 
     Raises:
         ValueError: the folder holds the results of another run or other files, or is a file.
@@ -90,18 +96,19 @@ def claim(folder: Path, identity: str, kind: str, manifest: str, **facts: Any) -
     others = any(path.name != manifest and not path.name.startswith(".") for path in folder.iterdir())
     if place.is_file():
         try:
-            known = json.loads(place.read_text())
-            own, told = known["identity"], [known[name] for name in facts]
+            known: dict[str, Any] = json.loads(place.read_text())
+            own = known["identity"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{place} is not whole; delete the folder {folder}") from error
         if own != identity:
             raise ValueError(of_another_run(folder))
-        return dict(zip(facts, told, strict=True))
+        return known
     if others:
         raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
+    made = {"format": kind, "identity": identity, **facts()}
     with atomic_path(place) as partial:
-        partial.write_text(json.dumps({"format": kind, "identity": identity, **facts}) + "\n")
-    return facts
+        partial.write_text(json.dumps(made) + "\n")
+    return made
 
 
 def of_another_run(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Python threads that share a batch: element-wise passes of NumPy run on one core each."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,8 +37,32 @@ def workers(threads: int) -> Iterator[Map]:
     if threads == 1:
         yield map
         return
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _single_threaded, ThreadPoolExecutor(threads) as pool:
         yield pool.map
+
+
+class _SingleThreaded:
+    """Holds BLAS at one thread while anybody is inside; its limits are the process's, not a thread's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _libraries().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_single_threaded = _SingleThreaded()
 
 
 @cache

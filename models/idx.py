@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{source} is not a whole gzip file: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UBYTE:
         raise ValueError(f"{source} is not an IDX file of unsigned bytes")

@@ -95,7 +95,7 @@ def _evaluator(network: Any, outputs: str | None) -> Callable[[np.ndarray], Any]
 
 def _estimator(network: BaseEstimator, outputs: str | None) -> Callable[[np.ndarray], Any]:
     if outputs is None:
-        choices = METHODS[1::2] if is_classifier(network) else METHODS[:1]
+        choices = ("predict_proba", "decision_function") if is_classifier(network) else ("predict",)
         outputs = next((name for name in choices if hasattr(network, name)), "predict")
     if outputs not in METHODS or not hasattr(network, outputs):
         having = ", ".join(name for name in METHODS if hasattr(network, name))

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from engine.arguments import Seed, generator
-from engine.drawing import draw
+from engine.drawing import draw_running
 from qrt_tn.field import check_grid, check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
@@ -49,7 +49,7 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
     weights = _filter_weights(smoothing, sites, modulus)
     u = _nonzero_sample(weights, count, rng)
     harmonics = np.abs(ridgelet.spectrum) ** 2
-    v = draw(np.broadcast_to(harmonics, (count, modulus)), rng.random(count))
+    v = draw_running(np.cumsum(harmonics), rng.random(count))
     a = (inverses(modulus)[v][:, None] * u) % modulus
     log_probability = filter_log_weights(a, ridgelet, smoothing) - np.log(modulus)
     return RidgeNodes(a, rng.integers(modulus, size=count), log_probability, modulus)
@@ -107,13 +107,12 @@ def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -
     sites = len(weights)
     before = np.concatenate([[1.0], np.cumprod(weights[:-1, 0])])
     first_weights = before * weights[:, 1:].sum(axis=1)
-    first = draw(np.broadcast_to(first_weights, (count, sites)), rng.random(count))
+    first = draw_running(np.cumsum(first_weights), rng.random(count))
     uniforms = rng.random((count, sites))
     u = np.zeros((count, sites), dtype=np.int64)
     for site, row in enumerate(weights):
         free, own = np.flatnonzero(first < site), np.flatnonzero(first == site)
-        u[free, site] = draw(np.broadcast_to(row, (len(free), len(row))), uniforms[free, site])
-        nonzero = np.append(0.0, row[1:])
+        u[free, site] = draw_running(np.cumsum(row), uniforms[free, site])
         if len(own):
-            u[own, site] = draw(np.broadcast_to(nonzero, (len(own), len(row))), uniforms[own, site])
+            u[own, site] = draw_running(np.cumsum(np.append(0.0, row[1:])), uniforms[own, site])
     return u

@@ -9,12 +9,13 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from engine.arguments import Seed, generator
 from engine.backends import device_memory
-from engine.drawing import draw
+from engine.drawing import draw_running
 from engine.plan import bytes_text
 from engine.progress import Progress, shown
 from engine.resume import claim, of_another_run
@@ -22,7 +23,7 @@ from engine.scaled import Scaled
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State
-from qrt_tn.states.chunks import chunk_rows, drawing_bytes, held_bytes
+from qrt_tn.states.chunks import chunk_rows, drawing_bytes, node_bytes
 
 KIND = "qrt-tn.sampling"
 MANIFEST = "sampling.json"
@@ -39,7 +40,7 @@ def sample_chunks(
     checkpoint: Path | None,
     progress: Progress | None,
 ) -> Iterator[RidgeNodes]:
-    """Draw `count` nodes, a chunk after the other.
+    """Draw `count` nodes, a chunk after the other; what is wrong is told before the first.
 
     Args:
         state: f, on its backend.
@@ -52,29 +53,31 @@ def sample_chunks(
     Raises:
         ValueError: a checkpoint with a generator for a seed, or one that holds another run.
     """
-    rows = chunk_rows(state)
-    starts = range(0, count, rows)
+    starts = range(0, count, chunk_rows(state))
+    shared = generator(seed)
     if checkpoint is not None:
         if isinstance(seed, np.random.Generator):
             raise ValueError("a checkpoint needs an int seed: a generator cannot be taken up again")
-        generator(seed)  # refuses what is no seed
-        settings = [count, rows, int(seed), state.modulus, state.dim, state.outputs]
+        settings = [count, starts.step, int(seed), state.modulus, state.dim, state.outputs]
         _claim(checkpoint, state, ridgelet, settings, len(starts))
-    shared = generator(seed)
-    with shown(progress, count, "nodes") as tell:
-        for number, start in enumerate(starts):
-            size = min(rows, count - start)
-            nodes = None if checkpoint is None else _kept(checkpoint, number)
-            if nodes is None:
-                # the first chunk is the seed's own stream, the others streams beside it
-                rng = shared
-                if number and not isinstance(seed, np.random.Generator):
-                    rng = np.random.default_rng([int(seed), number])
-                nodes = _drawn(state, ridgelet, size, rng)
-                if checkpoint is not None:
-                    nodes.save(_path(checkpoint, number))
-            tell(start + size, count)
-            yield nodes
+
+    def chunks() -> Iterator[RidgeNodes]:
+        with shown(progress, count, "nodes") as tell:
+            for number, start in enumerate(starts):
+                size = min(starts.step, count - start)
+                nodes = None if checkpoint is None else _kept(checkpoint, number)
+                if nodes is None:
+                    # the first chunk is the seed's own stream, the others streams beside it
+                    rng = shared
+                    if number and not isinstance(seed, np.random.Generator):
+                        rng = np.random.default_rng([int(seed), number])
+                    nodes = _drawn(state, ridgelet, size, rng)
+                    if checkpoint is not None:
+                        nodes.save(_path(checkpoint, number))
+                tell(start + size, count)
+                yield nodes
+
+    return chunks()
 
 
 def together(chunks: Iterator[RidgeNodes], count: int, dim: int) -> RidgeNodes:
@@ -111,18 +114,18 @@ def check_room(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -> 
     Raises:
         ValueError: they do not; the message says how much they take and what to do instead.
     """
-    free = device_memory("numpy")[1]
-    if free is None:
-        return
     drawing = drawing_bytes(state, count, int(np.count_nonzero(ridgelet.spectrum)))
-    if drawing > free:
+    free = device_memory(state.backend)[1]
+    if free is not None and drawing > free:
         rows = min(count, chunk_rows(state))
         raise ValueError(
             f"drawing {rows} nodes takes about {bytes_text(drawing)}, and {bytes_text(free)} are free; "
-            "hold the state with a smaller bond, or draw fewer nodes"
+            "draw fewer nodes at once, or hold the state with fewer points or a smaller bond"
         )
-    held = held_bytes(state, count) if whole else 0
-    if held + drawing > free:
+    # nodes are held on the host, beside what draws them there
+    held = node_bytes(state, count) if whole else 0
+    free = device_memory("numpy")[1]
+    if free is not None and held + (drawing if state.backend == "numpy" else 0) > free:
         raise ValueError(
             f"{count} nodes in {state.dim} dimensions take {bytes_text(held)}, and {bytes_text(free)} are "
             "free; take them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
@@ -160,17 +163,26 @@ def load_chunks(folder: str | Path) -> Iterator[RidgeNodes]:
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder} holds no sampling job; name the folder given as checkpoint") from error
     for number in range(total):
-        nodes = _kept(folder, number)
-        if nodes is None:
-            raise ValueError(
-                f"chunk {number} of {total} is missing in {folder}; run the same sampling again to finish it"
-            )
-        yield nodes
+        if not _path(folder, number).is_file():
+            raise ValueError(_missing(folder, number, total))
+
+    def chunks() -> Iterator[RidgeNodes]:
+        for number in range(total):
+            nodes = _kept(folder, number)
+            if nodes is None:  # there, but damaged
+                raise ValueError(_missing(folder, number, total))
+            yield nodes
+
+    return chunks()
+
+
+def _missing(folder: Path, number: int, total: int) -> str:
+    return f"chunk {number} of {total} is missing in {folder}; run the same sampling again to finish it"
 
 
 def _drawn(state: State, ridgelet: Ridgelet, count: int, rng: np.random.Generator) -> RidgeNodes:
     harmonics = np.abs(ridgelet.spectrum) ** 2
-    v = draw(np.broadcast_to(harmonics, (count, state.modulus)), rng.random(count))
+    v = draw_running(np.cumsum(harmonics), rng.random(count))
     a, b, log_probability = state.draw(v, ridgelet, rng)
     return RidgeNodes(a, b, log_probability, state.modulus)
 
@@ -195,28 +207,32 @@ def _claim(folder: Path, state: State, ridgelet: Ridgelet, settings: list[int], 
     Raises:
         ValueError: it is another run's.
     """
-    drawn = state.sample_spectrum(_FINGERPRINTS, seed=0)
     described = json.dumps([type(state).__name__, *settings])
     values = [ridgelet.values.real.tolist(), ridgelet.values.imag.tolist()]
-    logs, directions, _ = _amplitudes(state, drawn)
-    known = claim(
-        folder,
-        hashlib.blake2b(described.encode(), digest_size=20).hexdigest(),
-        KIND,
-        MANIFEST,
-        chunks=chunks,
-        ridgelet=values,
-        drawn=drawn.tolist(),
-        log_amplitudes=logs.tolist(),
-        directions=directions.tolist(),
-    )
-    logs, directions, alike = _amplitudes(state, np.array(known["drawn"], dtype=np.int64))
-    if not (
-        np.allclose(known["ridgelet"], values, rtol=0, atol=1e-9)
-        and np.allclose(known["log_amplitudes"], logs, rtol=0, atol=alike)
-        and np.allclose(known["directions"], directions, rtol=0, atol=alike)
-    ):
-        raise ValueError(of_another_run(folder))
+
+    def facts() -> dict[str, Any]:
+        drawn = state.sample_spectrum(_FINGERPRINTS, seed=0)
+        logs, directions, _ = _amplitudes(state, drawn)
+        return {
+            "chunks": chunks,
+            "ridgelet": values,
+            "drawn": drawn.tolist(),
+            "log_amplitudes": logs.tolist(),
+            "directions": directions.tolist(),
+        }
+
+    identity = hashlib.blake2b(described.encode(), digest_size=20).hexdigest()
+    known = claim(folder, identity, KIND, MANIFEST, facts)
+    try:
+        drawn = np.array(known["drawn"], dtype=np.int64).reshape(-1, state.dim)
+        told = [np.array(known[name]) for name in ("ridgelet", "log_amplitudes", "directions")]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / MANIFEST} is not whole; delete the folder {folder}") from error
+    logs, directions, alike = _amplitudes(state, drawn)
+    ours = [np.array(values), logs, directions]
+    for own, there, most in zip(ours, told, (1e-9, alike, alike), strict=True):
+        if own.shape != there.shape or not np.allclose(own, there, rtol=0, atol=most):
+            raise ValueError(of_another_run(folder))
 
 
 def _amplitudes(state: State, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -19,6 +19,7 @@ from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.sampling import check_room, check_values, sample_chunks, together
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
+from qrt_tn.states.chunks import chunk_rows
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
 
@@ -140,6 +141,15 @@ class QuantumRidgeletTransform:
         """The nodes of `sample` a few thousand at a time, for more than fit in memory.
 
         With a checkpoint they are on disk afterwards: `qrt_tn.load_chunks` reads them again.
+
+        Args:
+            n: the number of nodes N.
+            seed: as in `sample`.
+            checkpoint: as in `sample`.
+            progress: as in `sample`.
+
+        Raises:
+            ValueError: as `sample`, at once; but for nodes that do not fit together.
         """
         count = check_count(n)
         check_room(self.state, self.ridgelet, count, whole=False)
@@ -161,14 +171,17 @@ class QuantumRidgeletTransform:
             float64, shape (N,); -inf where it is 0.
 
         Raises:
-            ValueError: wrong shape or values outside Z_P, or profiles that do not fit in memory.
+            ValueError: wrong shape or values outside Z_P.
         """
         a = check_grid(a, self.modulus, "a", (None, self.dim))
-        check_values(self.state, len(a))
-        profiles = self.state.profiles(a, self.ridgelet).rescaled(axis=(1, 2))
-        with np.errstate(divide="ignore"):
-            own = np.log((np.abs(profiles.mantissa) ** 2).sum(axis=(1, 2), dtype=np.float64))
-        return own + 2 * profiles.log_scale[:, 0, 0]
+        rows = chunk_rows(self.state)
+        parts = []
+        for start in range(0, len(a), rows):
+            profiles = self.state.profiles(a[start : start + rows], self.ridgelet).rescaled(axis=(1, 2))
+            with np.errstate(divide="ignore"):
+                own = np.log((np.abs(profiles.mantissa) ** 2).sum(axis=(1, 2), dtype=np.float64))
+            parts.append(own + 2 * profiles.log_scale[:, 0, 0])
+        return np.concatenate(parts)
 
     def log_marginals(self, coordinates: Any, values: np.ndarray) -> np.ndarray:
         """Log of the probability that these coordinates of a drawn weight a take these values.

@@ -20,8 +20,8 @@ def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
     """Return the cores in one dtype, single or double precision, if they chain up from bond 1 to bond 1.
 
     Raises:
-        ValueError: no cores, a core that is not three-dimensional, an extent of 0, bonds that do not
-            match, or a NaN.
+        ValueError: no cores, a core that is not three-dimensional or holds no numbers, an extent of 0, bonds
+            that do not match, a NaN or an infinity.
     """
     if not isinstance(cores, Sequence) and not hasattr(cores, "__len__"):
         raise ValueError(f"{name} is a {type(cores).__name__}; give a list of arrays, one per site")

@@ -10,6 +10,7 @@ from engine.mps.canonical import Cores
 from engine.scaled import Scaled
 
 _GATHERED = 2**18  # elements of the matrices that a batch picks at a site; beyond, equal picks are grouped
+_GATHERED_ON_DEVICE = 2**25  # where a launch for each value costs more than memory does
 
 
 def right_vectors(cores: Cores, sites: np.ndarray) -> Scaled:
@@ -36,9 +37,10 @@ def right_vectors_of(cores: Cores, count: int, column: Callable[[int], np.ndarra
     xp = array_module(cores[0])
     vectors = xp.ones((count, 1), dtype=cores[0].dtype)
     log_scale = xp.zeros((count, 1))
+    most = _GATHERED if xp is np else _GATHERED_ON_DEVICE
     for site in range(len(cores) - 1, -1, -1):
         core = cores[site]
-        if count * core.shape[0] * core.shape[2] <= _GATHERED:
+        if count * core.shape[0] * core.shape[2] <= most:
             picked = core.transpose(1, 0, 2)[xp.asarray(column(site))]
             vectors = xp.matmul(picked, vectors[:, :, None])[:, :, 0]
         else:

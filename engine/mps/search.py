@@ -13,10 +13,9 @@ sums, the row is drawn again by the branches of all values, with the same unifor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-# sums may be reordered, so that they vectorise; NaN and infinities keep their meaning
-_compiled = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+from engine.compiled import compiled
+
 _NOISE = 64  # a branch's weight below so many roundings is not trusted
 
 
@@ -65,7 +64,7 @@ def search(
     return after, values, weights
 
 
-@_compiled
+@compiled
 def _accumulate(gram: Any, running: Any) -> None:
     total = np.zeros(gram.shape[1])
     for value in range(gram.shape[0]):
@@ -74,7 +73,7 @@ def _accumulate(gram: Any, running: Any) -> None:
             running[value, place] = total[place]
 
 
-@_compiled
+@compiled
 def _product(left: Any, right: Any) -> Any:
     total = left[0] * right[0]
     for place in range(1, left.size):
@@ -82,7 +81,7 @@ def _product(left: Any, right: Any) -> Any:
     return total
 
 
-@_compiled
+@compiled
 def _branch(real: Any, imaginary: Any, x: Any, y: Any, out: Any) -> Any:
     """(x + iy) A into out[0] + i out[1]; the squared norm."""
     for right in range(real.shape[1]):
@@ -96,7 +95,7 @@ def _branch(real: Any, imaginary: Any, x: Any, y: Any, out: Any) -> Any:
     return _product(out[0], out[0]) + _product(out[1], out[1])
 
 
-@_compiled
+@compiled
 def _by_branches(real: Any, imaginary: Any, x: Any, y: Any, uniform: float, out: Any) -> int:
     """The value that the branches of all values pick; never one of weight 0."""
     weights = np.empty(real.shape[0])
@@ -114,7 +113,7 @@ def _by_branches(real: Any, imaginary: Any, x: Any, y: Any, uniform: float, out:
     return last
 
 
-@_compiled
+@compiled
 def _search(
     running: Any,
     real: Any,

@@ -29,7 +29,7 @@ class Work:
     Attributes:
         products: real multiply-adds.
         moved: bytes that element-wise passes read and write.
-        memory: bytes held at the worst moment, results included.
+        memory: bytes taken beside the state at the worst moment, results included.
         dtype: of the arithmetic, such as "complex64".
     """
 
@@ -188,6 +188,11 @@ class State(ABC):
         b = draw(weights, rng.random(len(v)))
         return a, b, np.log(weights[np.arange(len(v)), b]) + 2 * profiles.log_scale[:, 0, 0]
 
+    @property
+    def backend(self) -> str:
+        """The backend whose memory drawing takes."""
+        return "numpy"
+
     def on(self, backend: str) -> "State":
         """This state with the arrays of its heavy products on a backend; itself where there are none."""
         return self
@@ -208,9 +213,9 @@ class State(ABC):
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` samples of u, shape (count, D)."""
 
+    @abstractmethod
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
         """`log_marginals` of checked arguments."""
-        raise NotImplementedError
 
     def _drawing(self, count: int, harmonics: int) -> Work:
         """What `draw` takes for `count` nodes and a ridgelet of so many harmonics.

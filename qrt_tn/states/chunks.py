@@ -16,6 +16,6 @@ def drawing_bytes(state: State, count: int, harmonics: int) -> float:
     return state._drawing(min(count, chunk_rows(state)), harmonics).memory
 
 
-def held_bytes(state: State, count: int) -> int:
+def node_bytes(state: State, count: int) -> int:
     """Bytes of `count` nodes: weights, thresholds and log-probabilities."""
     return 8 * count * (state.dim + 2)

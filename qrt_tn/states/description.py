@@ -12,7 +12,7 @@ from engine.plan import bytes_text
 from engine.roofline import Device
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
-from qrt_tn.states.chunks import drawing_bytes, held_bytes
+from qrt_tn.states.chunks import drawing_bytes, node_bytes
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.points import checked_values
 from qrt_tn.states.smoothing import checked_tolerance, smoothing_work
@@ -94,6 +94,8 @@ def describe(
     """
     if not isinstance(state, State):
         raise ValueError(f"describe takes a state, not {type(state).__name__}; make one with states.from_...")
+    place = "numpy" if resolve(backend) == "numpy" else "cupy"
+    state = state.on(place)  # as a transform moves it: another device goes another way
     count = check_count(nodes, "nodes")
     active = state.modulus - 1 if harmonics is None else check_count(harmonics, "harmonics")
     bonds = getattr(state, "bond_dimensions", None)
@@ -107,16 +109,23 @@ def describe(
         f"{count} nodes",
         replace(
             state._drawing(count, active),
-            memory=drawing_bytes(state, count, active) + held_bytes(state, count),
+            memory=drawing_bytes(state, count, active) + node_bytes(state, count),
         ),
-        "numpy" if resolve(backend) == "numpy" else "cupy",
+        place,
     )
     print(found)
     return found
 
 
 def describe_smoothing(
-    x: Any, y: Any, modulus: int, *, smoothing: Any, bond: int = 128, tolerance: float = 1e-2
+    x: Any,
+    y: Any,
+    modulus: int,
+    *,
+    smoothing: Any,
+    bond: int = 128,
+    tolerance: float = 1e-2,
+    backend: str = "auto",
 ) -> Description:
     """Print what `from_samples` will take to compress smoothed data, and return it; nothing is compressed.
 
@@ -127,9 +136,10 @@ def describe_smoothing(
         smoothing: as in `from_samples`, but not "auto".
         bond: the bond that the state will have, or its limit; the cost grows with its square or cube.
         tolerance: as in `from_samples`; tells how many frequencies a site keeps.
+        backend: as in `from_samples`.
 
     Raises:
-        ValueError: shapes that do not fit, or a bad filter, bond or tolerance.
+        ValueError: shapes that do not fit, a bad filter, bond or tolerance, or a backend that is missing.
     """
     points = np.shape(x)
     if len(points) != 2 or 0 in points:
@@ -139,16 +149,18 @@ def describe_smoothing(
     drop = 1e-2 * checked_tolerance(tolerance) ** 2 / points[1]
     sites = chosen_sites(product, drop)
     outputs = 1 if values.ndim == 1 else values.shape[1]
+    few = exact(*points)
+    place = "numpy" if few or resolve(backend) == "numpy" else "cupy"
     work = smoothing_work(
         points[0],
         points[1],
         outputs,
-        check_count(bond, "bond") if exact(*points) else landmarks_for(check_count(bond, "bond")),
+        check_count(bond, "bond") if few else landmarks_for(check_count(bond, "bond")),
         kept=max(len(site.support) for site in sites),
         single=values.dtype in (np.float32, np.complex64),
         complex_values=values.dtype.kind == "c" or not all(site.even for site in sites),
     )
-    found = _described("SmoothedState", modulus, points[1], outputs, bond, None, "compressing", work, "numpy")
+    found = _described("SmoothedState", modulus, points[1], outputs, bond, None, "compressing", work, place)
     print(found)
     return found
 

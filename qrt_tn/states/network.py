@@ -104,6 +104,11 @@ class NetworkState(State):
         return moved
 
     @property
+    def backend(self) -> str:
+        """Where the arrays live, and what contracts them."""
+        return self._backend
+
+    @property
     def bond_dimensions(self) -> list[int]:
         """The extents of the indices inside."""
         inner = [index for term in self._terms for index in term if index not in self._shared]
@@ -243,7 +248,7 @@ class NetworkState(State):
         moved = drawn.moved + 16.0 * elements * picked.gathered_bytes
         results = 8.0 * count * (self.dim + 2) + 16.0 * elements * self.outputs
         _, recipe = picked.fitted(elements)
-        memory = self.held_bytes + max(drawn.memory, results + recipe.peak_bytes)
+        memory = max(drawn.memory, results + recipe.peak_bytes)
         return Work(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
 
 

@@ -87,9 +87,9 @@ def from_samples(
     columns = columns / peak
     points = Points(array)
     hashes = hash_points(points, prime, ModularProduct(prime, points.dim, low, high))
-    firsts, sums, counts = _gathered(hashes, columns)
+    firsts, sums, counts, sizes = _gathered(hashes, columns)
     # values that cancel leave rounding noise, which is no point
-    noise = (5e-7 if single else 1e-15) * counts * np.abs(columns).max()
+    noise = (5e-7 if single else 1e-15) * counts * sizes
     kept = np.flatnonzero(np.abs(sums).max(axis=1) > np.where(counts > 1, noise, 0))
     if len(kept) == 0:
         raise ValueError(_NOTHING)
@@ -146,10 +146,12 @@ def checked_values(y: Any, count: int) -> np.ndarray:
     return values
 
 
-def _gathered(hashes: Hashes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of distinct points: the first place in the order of the hashes, the sum of its values, its count."""
+def _gathered(hashes: Hashes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of distinct points: first place in the order of the hashes, sum, count and largest of the values."""
     firsts = np.flatnonzero(hashes.depth >= 0)
     own = columns[hashes.order]
+    largest = np.abs(own).max(axis=1)
     if len(firsts) == len(own):
-        return firsts, own, np.ones(len(own), dtype=np.int64)
-    return firsts, np.add.reduceat(own, firsts, axis=0), np.diff(firsts, append=len(own))
+        return firsts, own, np.ones(len(own), dtype=np.int64), largest
+    counts = np.diff(firsts, append=len(own))
+    return firsts, np.add.reduceat(own, firsts, axis=0), counts, np.maximum.reduceat(largest, firsts)

@@ -43,7 +43,7 @@ def schmidt_values(results: TicketFolder) -> Figure:
 
     def draw(axes: Axes, state: dict[str, Any], **line: Any) -> None:
         values = np.sort(np.asarray(state["schmidt_values"], dtype=np.float64))[::-1]
-        values = values[values > 1e-6 * values[:1]]  # beyond lies the rounding of truncated bonds
+        values = values[values > ROUNDING * values[:1]]
         axes.plot(np.arange(1, len(values) + 1), values / values[:1], marker=".", markersize=4, **line)
 
     figure, axes = _of_states(results, "schmidt_values", draw)

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from engine.backends import Backend, array_module, backends, namespace, resolve, segment_sums, to_host
+from engine.backends import Backend, array_module, backends, namespace, resolve, to_host
 
 room = importlib.import_module("engine.backends")  # engine.backends itself is the function
 
@@ -136,16 +136,3 @@ def test_arrays_on_the_host():
     assert array_module(2.0) is np
     assert to_host(array) is array
     assert (to_host([1, 2]) == [1, 2]).all()
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-@pytest.mark.parametrize("starts", [[0], [0, 1, 5, 9], [0, 12], [0, 1, 2, 3, 11, 19], list(range(20))])
-def test_segment_sums(dtype, starts, device):
-    rng = np.random.default_rng(0)
-    array = rng.normal(size=(3, 4, 20)).astype(dtype)
-    runs = zip(starts, [*starts[1:], 20], strict=True)
-    expected = np.stack([array[..., start:end].sum(-1) for start, end in runs], axis=-1)
-    assert np.allclose(segment_sums(array, np.array(starts)), expected)
-    there = segment_sums(device.asarray(array), np.array(starts))
-    assert isinstance(there, device.ndarray)
-    assert np.allclose(there.get(), expected)

@@ -39,6 +39,17 @@ def test_other_files_are_refused(tmp_path, content, message):
         read_idx(path)
 
 
+def test_a_file_damaged_inside_is_refused(tmp_path):
+    content = bytearray(
+        gzip.compress(packed(np.random.default_rng(0).integers(256, size=500).astype(np.uint8)))
+    )
+    content[60:70] = bytes(255 - byte for byte in content[60:70])
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a whole gzip file"):
+        read_idx(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no file .*absent.gz"):
         read_idx(tmp_path / "absent.gz")

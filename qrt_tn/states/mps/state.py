@@ -79,6 +79,11 @@ class MPSState(State):
         return moved
 
     @property
+    def backend(self) -> str:
+        """NumPy, or CuPy where the cores live on a device."""
+        return "numpy" if array_module(self.cores[0]) is np else "cupy"
+
+    @property
     def bond_dimensions(self) -> list[int]:
         """The extents of the bonds from left to right."""
         return [int(core.shape[2]) for core in self.cores[:-1]]
@@ -168,7 +173,7 @@ class MPSState(State):
             Scaled of shape ().
 
         Raises:
-            ValueError: states of different modulus, dimension or classes.
+            ValueError: states of different modulus, dimension, classes or device.
         """
         bra, ket, _ = self._aligned(other)
         found = mps.inner(bra, ket)

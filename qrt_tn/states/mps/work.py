@@ -4,6 +4,7 @@ import numpy as np
 
 from engine import mps
 from engine.backends import array_module
+from engine.threads import threads_for
 from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST
 
 
@@ -19,7 +20,7 @@ def drawing_work(
         harmonics: how many harmonics a profile asks for.
     """
     device = array_module(cores[0]) is not np
-    products = elements = steps = 0.0
+    products = elements = steps = tables = 0.0
     for core in cores:
         left, extent, right = core.shape
         if device or mps.best_method(left, extent, right, count) == "sweep":
@@ -30,6 +31,8 @@ def drawing_work(
             products += own + 4 * extent * left**2 * right / count
             # beside a matrix product's rate, and what a pick takes, in bytes (fitted to measured times)
             steps += own / 4 + 600 + 100 * extent * left**2 / count
+            # the core twice over and its Gram matrices while they are made, and one site's tables at least
+            tables = max(tables, extent * left * (1.5 * left + 3.0 * right))
     # the harmonic that a node was drawn with lives; of the others, those that no coordinate drops
     alive = min(float(harmonics), 1 + harmonics * float(np.exp(np.log(kept).sum())))
     products += alive * 4.0 * sum(core.shape[0] * core.shape[2] for core in cores)
@@ -41,4 +44,5 @@ def drawing_work(
     # uniforms, picks and nodes; a few arrays of a block of vectors
     block = max(DEVICE_BLOCK if device else BLOCK, FEWEST * bond)
     held = 20.0 * count * len(kept) + 4.0 * itemsize * min(block, count * alive * bond)
+    held = max(held, 20.0 * count * len(kept) + itemsize * tables * threads_for(cores[0]))
     return count * products, count * (elements * itemsize + steps), held

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.backends import device_memory, namespace, to_host
+from engine.backends import device_memory, namespace, resolve, to_host
 from engine.drawing import draw
 from engine.progress import shown
 from engine.scaled import Scaled
@@ -106,8 +106,23 @@ class SampleState(State):
         if xp is self._xp:
             return self
         moved = copy.copy(self)
-        moved._place(xp, backend)
+        moved._place(xp, resolve(backend))
         return moved
+
+    @property
+    def backend(self) -> str:
+        """Where points and coefficients live."""
+        return self._backend
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of coefficients, hashes with their order and runs, and of points that are not on disk."""
+        hashes, own = self._hashes, self._conditionals
+        aside = hashes.values.nbytes + hashes.order.nbytes + hashes.depth.nbytes
+        # of each coordinate drawn with crowds alone: where runs start, how long they are, who is alone
+        aside += 17 * own.dense * len(self._points)
+        points = 0 if self._points.on_disk else len(self._points) * self.dim * self._points.array.itemsize
+        return int(points + self.coefficients.nbytes + aside)
 
     @property
     def points(self) -> np.ndarray:
@@ -242,16 +257,12 @@ class SampleState(State):
         tiles = min(-(-count // width), max(1, self._limit() // tile))
         # sums of cells and their turned copies, or of crowds with their weights; blocks of the product
         summed = max(3 * own.cells * model.complex.itemsize, 4 * own.crowds * 8) * width
-        working = threads_for(model.table) * (summed + 12 * BLOCK)
-        # coefficients, hashes, their order and runs; levels with starts and lengths
-        aside = (
-            self.coefficients.itemsize * self.outputs + 3 * self._hashes.values.shape[1] + 24 + 17 * own.dense
-        )
-        held = points * (aside + (0 if self._points.on_disk else self.dim * self._points.array.itemsize))
+        block = min(BLOCK, points * max(self.dim, min(count, tiles * width)))
+        working = threads_for(model.table) * (summed + 12 * block)
         return Work(
             products=float(count) * points * self.dim,
             moved=float(count) * points * touched,
-            memory=float(tiles * tile + working + held + 24 * count * self.dim),
+            memory=float(tiles * tile + working + 24 * count * self.dim),
             dtype=model.complex.name,
         )
 

@@ -51,8 +51,12 @@ def smoothing_work(
         width = kept * bond
         products = dim * (pairs * width + 2.0 * points * width**2 + 10.0 * width**3)
         matrices = held(dim, 2) + 4
+        size = 16 if complex_values else 8
         return Work(
-            products, dim * pairs * 8 * 16, matrices * pairs * 8 + 6.0 * points * width * 8, "float64"
+            (4 if complex_values else 1) * products,
+            dim * pairs * size * 16,
+            matrices * pairs * size + 6.0 * points * width * size,
+            "complex128" if complex_values else "float64",
         )
     bond = min(bond, points)
     size = (4 if single else 8) * (2 if complex_values else 1)

@@ -67,6 +67,8 @@ def measure(kind: str, make: Maker, dims: Sequence[int], nodes: int, rounds: int
     Raises:
         RuntimeError: a log-probability that is not finite.
     """
+    # the first of a kind loads what it needs, or compiles it
+    _transform(make, dims[0]).sample(nodes)
     for dim in dims:
         started = time.perf_counter()
         qrt = _transform(make, dim)

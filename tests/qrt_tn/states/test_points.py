@@ -28,6 +28,9 @@ def test_points_that_cancel_leave_the_state():
     assert states.from_samples([[0], [1], [1], [1]], single, 5).points.tolist() == [[0]]
     tiny = states.from_samples([[0], [1]], np.array([1.0, 1e-9], dtype=np.float32), 5)
     assert len(tiny.points) == 2  # small, but nothing cancels
+    beside = np.array([1e6, 0.1, 0.1, 0.1], dtype=np.float32)
+    state = states.from_samples([[0], [1], [1], [2]], beside, 5)
+    assert state.points.tolist() == [[0], [1], [2]], "what is small beside others does not cancel"
     many = [[0]] + [[1]] * 3000
     state = states.from_samples(many, [1.0] + [0.1] * 1500 + [-0.1] * 1500, 5)
     assert state.points.tolist() == [[0]]

@@ -22,7 +22,9 @@ def test_products_by_hand():
     assert np.isclose(narrow, many - 30 * alone + alone, rtol=1e-4), "no harmonic but a node's own is kept"
 
 
-@pytest.mark.parametrize(("dim", "modulus", "bond", "count"), [(300, 31, 4, 1000), (30, 127, 8, 500)])
+@pytest.mark.parametrize(
+    ("dim", "modulus", "bond", "count"), [(300, 31, 4, 1000), (30, 127, 8, 500), (8, 127, 96, 400)]
+)
 def test_memory_is_within_a_factor_of_two(dim, modulus, bond, count, oracle):
     cores = oracle.random_cores(np.random.default_rng(0), modulus, dim, bond)
     state = states.from_mps([core.astype(np.float32) for core in cores])

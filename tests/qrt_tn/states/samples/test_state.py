@@ -1,5 +1,7 @@
 """The levels and crowds of sampling: small P with many points, and structured points."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -349,6 +351,14 @@ def test_the_work_foreseen(classes):
     values = rng.normal(size=3000 if classes is None else (3000, classes)).astype(np.float32)
     state = states.from_samples(points, values, 257)
     work = state._drawing(512, 256)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 257), "numpy")
+    qrt.sample(2)
+    tracemalloc.start()
+    qrt.sample(512)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 < work.memory / peak < 3
+    assert state.held_bytes > points.nbytes + values.nbytes
     assert work.products == 512 * 3000 * 50
     assert 20 < work.moved / (512 * 3000) < 200
     more = state._drawing(1024, 256)
