@@ -18,6 +18,7 @@ from engine.backends import array_module, to_host
 from engine.drawing import draw, draw_running
 from qrt_tn.field import roots_of_unity
 from qrt_tn.products import reduced
+from qrt_tn.states.samples.fused import ALL, Columns, phase_sums
 from qrt_tn.states.samples.gathering import Runs, binned, squares
 
 _CACHED = 2**17  # terms worked on at once, so that they stay in a core's cache
@@ -40,6 +41,10 @@ class Sums:
     def __init__(self, places: np.ndarray | None, starts: np.ndarray, model: "Weighted", width: int) -> None:
         self.count = len(starts)
         length = len(model.hashes) if places is None else len(places)
+        self._places = ALL if places is None else places
+        self._ends = np.append(starts, length)
+        if model.fused:
+            return
         step = max(1, model.block // width)
         self._blocks = []
         weights = to_host(model.coefficients)[:, 0] if model.plain else None
@@ -58,6 +63,8 @@ class Sums:
     def of(self, tile: "Tile", tail: Any, classes: Any) -> Any:
         """Sums over each run, (G, W)."""
         model = tile.model
+        if model.fused:
+            return phase_sums(tile.columns(tail, classes), model.table, self._places, self._ends)
         total = model.xp.zeros((self.count, tile.width), dtype=model.complex)
         for chosen, cells, runs in self._blocks:
             terms = model.phases(tile.keys(chosen, tail))
@@ -72,22 +79,29 @@ class Weighted:
 
     Args:
         hashes: y, shape (M, t).
-        order: the number of each among the residues of a tile, shape (M,).
         coefficients: c, shape (M, C).
         modulus: P.
         xp: where they live, numpy or cupy.
+        order: the row of each among the residues of a tile, shape (M,), where it is not its own.
     """
 
     def __init__(
-        self, hashes: np.ndarray, order: np.ndarray, coefficients: np.ndarray, modulus: int, xp: Any = np
+        self,
+        hashes: np.ndarray,
+        coefficients: np.ndarray,
+        modulus: int,
+        xp: Any = np,
+        order: np.ndarray | None = None,
     ) -> None:
         self.xp = xp
         self.block = _CACHED if xp is np else _LAUNCHED
         self.modulus = modulus
         self.hashes = xp.asarray(hashes)
-        self.order = xp.asarray(order)
+        self.order = None if order is None else xp.asarray(order)
         self.coefficients = xp.asarray(coefficients)
         self.outputs = coefficients.shape[1]
+        # whether the compiled passes take these points
+        self.fused = xp is np and order is None and coefficients.dtype.kind == "f"
         # one real coefficient a point is left to the sums
         self.plain = coefficients.shape[1] == 1 and coefficients.dtype.kind == "f"
         single = coefficients.dtype in (np.float32, np.complex64)
@@ -109,7 +123,7 @@ class Weighted:
 
 
 class Tile:
-    """u . x_m mod P of W frequencies, shape (M, W), points in the order they are read in."""
+    """u . x_m mod P of W frequencies, shape (M, W), points in the order of their hashes."""
 
     def __init__(self, residues: Any, model: Weighted) -> None:
         self.residues = residues
@@ -119,17 +133,28 @@ class Tile:
     def keys(self, chosen: Any, tail: Any = None) -> Any:
         """Products u . x mod P of sorted points, with hashed coordinates (j, W) added; integers, (K, W)."""
         model = self.model
-        rows = model.xp.take(self.residues, model.order[chosen], axis=0)
+        rows = self.residues[chosen]
+        if model.order is not None:
+            rows = model.xp.take(self.residues, model.order[chosen], axis=0)
         if tail is None or len(tail) == 0:
             return rows
         sums = model.hashes[chosen, : len(tail)].astype(model.floats) @ tail.astype(model.floats)
         sums += rows
         return reduced(sums.astype(model.whole), model.modulus)
 
+    def columns(self, tail: Any, classes: Any) -> Columns:
+        """What the compiled passes take, with hashed coordinates (j, W) and the columns' classes."""
+        model = self.model
+        if tail is None:
+            tail = np.empty((0, self.width))
+        residues = np.ascontiguousarray(self.residues)
+        return Columns(residues, model.hashes, tail.astype(model.floats), model.coefficients, classes)
+
     def keys_at(self, places: Any, columns: Any, tail: Any) -> Any:
         """The same of single points, one column each: places and columns of one shape."""
         model = self.model
-        keys = self.residues[model.order[places], columns].astype(np.int64)
+        rows = places if model.order is None else model.order[places]
+        keys = self.residues[rows, columns].astype(np.int64)
         for number in range(len(tail)):
             keys = keys + model.hashes[places, number].astype(np.int64) * tail[number][columns]
         return reduced(keys, model.modulus)

@@ -31,6 +31,7 @@ from qrt_tn.products import ModularProduct
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
 from qrt_tn.states.samples.conditionals import Conditionals, Sums, Tile, Weighted
+from qrt_tn.states.samples.fused import histograms
 from qrt_tn.states.samples.gathering import binned, squares
 from qrt_tn.states.samples.hashing import Hashes, hash_points
 from qrt_tn.states.samples.rows import BLOCK, Points, small_type
@@ -96,7 +97,10 @@ class SampleState(State):
     def _place(self, xp: Any, backend: str) -> None:
         self._xp, self._backend = xp, backend
         hashes = self._hashes
-        self._model = Weighted(hashes.values, hashes.order, self.coefficients, self.modulus, xp)
+        self._model = Weighted(hashes.values, self.coefficients, self.modulus, xp)
+        places = np.empty(len(hashes.order), dtype=np.int64)
+        places[hashes.order] = np.arange(len(places))
+        self._places = xp.asarray(places)  # of the points as they are read, in the order of their hashes
         self._conditionals = Conditionals(self._model, hashes.depth)
         self._read = self._points if xp is np else self._points.on(xp)
 
@@ -118,7 +122,7 @@ class SampleState(State):
     def held_bytes(self) -> int:
         """Bytes of coefficients, hashes with their order and runs, and of points that are not on disk."""
         hashes, own = self._hashes, self._conditionals
-        aside = hashes.values.nbytes + hashes.order.nbytes + hashes.depth.nbytes
+        aside = hashes.values.nbytes + 2 * hashes.order.nbytes + hashes.depth.nbytes
         # of each coordinate drawn with crowds alone: where runs start, how long they are, who is alone
         aside += 17 * own.dense * len(self._points)
         points = 0 if self._points.on_disk else len(self._points) * self.dim * self._points.array.itemsize
@@ -227,9 +231,8 @@ class SampleState(State):
         by_number = np.empty_like(self.coefficients)
         by_number[self._hashes.order] = self.coefficients
         none = np.empty((count, 0), dtype=np.uint8)
-        models = [
-            Weighted(none, order, column[order, None], self.modulus, self._xp) for column in by_number.T
-        ]
+        rows = to_host(self._places)[order]
+        models = [Weighted(none, column[order, None], self.modulus, self._xp, rows) for column in by_number.T]
         sums = [Sums(None, starts, model, self._conditionals.width) for model in models]
         full = np.zeros((len(u), self.dim), dtype=np.int64)
         full[:, coordinates] = u
@@ -299,8 +302,10 @@ class SampleState(State):
                     block_of = xp.asarray(points[block])
                     out = xp.empty((len(block_of), size), dtype=small)
                     self._product.residues(block_of, factors, out=out)
+                    # in the order of the hashes, in which they are read again and again
+                    places = self._places[block]
                     for tile, piece in enumerate(pieces):
-                        residues[tile, block, : piece.stop - piece.start] = out[:, piece]
+                        residues[tile, places, : piece.stop - piece.start] = out[:, piece]
 
                 blocks = points.blocks(size)
                 for block, _ in zip(blocks, run(read, blocks), strict=True):
@@ -319,6 +324,8 @@ class SampleState(State):
     def _histogram(self, tile: Tile, tail: Any, classes: Any) -> np.ndarray:
         """sum_m c_m [u . x_m = k mod P] for each column and its class, shape (W, P)."""
         model, xp = self._model, self._xp
+        if model.fused:
+            return histograms(tile.columns(tail, classes), self.modulus)
         offsets = self.modulus * xp.arange(tile.width)
         kind = np.complex128 if model.coefficients.dtype.kind == "c" else np.float64
         total = xp.zeros(tile.width * self.modulus, dtype=kind)

@@ -1,0 +1,58 @@
+"""The compiled passes against plain sums."""
+
+import numpy as np
+import pytest
+
+from qrt_tn import states
+from qrt_tn.field import roots_of_unity
+from qrt_tn.states.samples.fused import ALL, Columns, histograms, phase_sums
+
+
+def made(rng, modulus, count, width, tails, classes, dtype):
+    small = np.min_scalar_type(modulus - 1)
+    columns = Columns(
+        rng.integers(modulus, size=(count, width)).astype(small),
+        rng.integers(modulus, size=(count, 3)).astype(small),
+        rng.integers(modulus, size=(tails, width)).astype(np.float32 if modulus < 1000 else np.float64),
+        rng.normal(size=(count, classes)).astype(dtype),
+        rng.integers(classes, size=width),
+    )
+    keys = columns.residues.astype(object) + columns.hashes[:, :tails].astype(object) @ columns.tail.astype(
+        int
+    ).astype(object)
+    return columns, (keys % modulus).astype(int), columns.coefficients[:, columns.classes].astype(float)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("classes", [1, 4])
+@pytest.mark.parametrize("tails", [0, 1, 3])
+@pytest.mark.parametrize("modulus", [2, 127, 257, 65537, 1048573])
+def test_against_plain_sums(modulus, tails, classes, dtype):
+    rng = np.random.default_rng(modulus + tails)
+    columns, keys, weights = made(rng, modulus, 50, 9, tails, classes, dtype)
+    table = roots_of_unity(modulus).conj().astype(np.result_type(dtype, np.complex64))
+    terms = weights * np.exp(-2j * np.pi * keys / modulus)
+    close = {"atol": 1e-4 if dtype == np.float32 else 1e-10}
+    ends = np.array([0, 1, 20, 49, 50])
+    found = phase_sums(columns, table, ALL, ends)
+    assert found.dtype == table.dtype
+    assert np.allclose(found, np.add.reduceat(terms, ends[:-1]), **close)
+    places = np.array([3, 4, 10, 44, 49])
+    some = phase_sums(columns, table, places, np.array([0, 2, 5]))
+    assert np.allclose(some, np.add.reduceat(terms[places], [0, 2]), **close)
+    if modulus < 1000:
+        expected = np.zeros((9, modulus))
+        for row, weight in zip(keys, weights, strict=True):
+            expected[np.arange(9), row] += weight
+        assert np.allclose(histograms(columns, modulus), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_real_values_go_as_complex_ones_do(vector):
+    """The compiled passes and the array passes draw the same."""
+    rng = np.random.default_rng(0)
+    points = rng.integers(3, size=(200, 7))
+    values = rng.normal(size=(200, 3) if vector else 200)
+    real, complex_ = (states.from_samples(points, part, 5) for part in (values, values + 0j))
+    assert real._model.fused and not complex_._model.fused
+    assert (real.sample_spectrum(300, seed=1) == complex_.sample_spectrum(300, seed=1)).all()
