@@ -1,14 +1,31 @@
-"""What a small benchmark measured, with what it was measured on, as one JSON file."""
+"""What a benchmark was measured on, and the JSON file that a small one is."""
 
 import datetime
-import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import atomic_path
+from engine import backends
 from scaling_studies import provenance
 from scaling_studies.benchmarks.timing import threads
+from scaling_studies.store import write_json
+
+
+def origin() -> dict[str, Any]:
+    """Date, commit, versions, machine (with its GPU where one answers) and threads of linear algebra."""
+    gpu = backends()["cupy"]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": {
+            **provenance.machine("numpy"),
+            "load_average": os.getloadavg()[0],
+            **({"gpu": gpu.device} if gpu.available else {}),
+        },
+        "threads": threads(),
+    }
 
 
 def record(path: Path | None, benchmark: str, rows: Sequence[Any], **facts: Any) -> None:
@@ -20,17 +37,5 @@ def record(path: Path | None, benchmark: str, rows: Sequence[Any], **facts: Any)
         rows: the figures.
         facts: what all rows share.
     """
-    if path is None:
-        return
-    result = {
-        "benchmark": benchmark,
-        **facts,
-        "rows": list(rows),
-        "date": datetime.date.today().isoformat(),
-        "threads": threads(),
-        "machine": provenance.machine("numpy"),
-        "versions": provenance.versions(),
-        "commit": provenance.commit(),
-    }
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n")
+    if path is not None:
+        write_json(path, {"benchmark": benchmark, **facts, "rows": list(rows), **origin()})

@@ -1,7 +1,5 @@
 """The whole comparison, and the folder that it writes."""
 
-import datetime
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -9,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from scaling_studies import provenance
 from scaling_studies.benchmarks.engine import gpu, networks, overhead, quality, report, speed
 from scaling_studies.benchmarks.engine.networks import Case
-from scaling_studies.benchmarks.timing import threads
+from scaling_studies.benchmarks.record import origin
 from scaling_studies.progress import Stage, StageTimer
 from scaling_studies.store import check_new, whole_folder, write_json
 
@@ -141,16 +138,14 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
         for extent in sizes.extents:
             overhead_rows.append(overhead.compare(extent, device, rounds=sizes.rounds))
             stage.advance()
+    about = origin()
     return {
         "format": FORMAT,
         "version": VERSION,
         "command": command,
-        "date": datetime.date.today().isoformat(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions()
+        **about,
+        "versions": about["versions"]
         | {name: one.version for name, one in found.items() if one.available and one.version},
-        "machine": {**provenance.machine("numpy"), "load_average": os.getloadavg()[0]},
-        "threads": threads(),
         "devices": {one.backend: asdict(one) for one in (device, card) if one is not None},
         "settings": {
             "optimizers": list(sizes.optimizers),

@@ -1,14 +1,11 @@
 """The whole benchmark of states, and the folder that it writes."""
 
-import datetime
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling_studies import provenance
+from scaling_studies.benchmarks.record import origin
 from scaling_studies.benchmarks.states import growth, report
-from scaling_studies.benchmarks.timing import threads
 from scaling_studies.progress import StageTimer
 from scaling_studies.store import check_new, whole_folder, write_json
 
@@ -86,11 +83,7 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "command": command,
-        "date": datetime.date.today().isoformat(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "machine": {**provenance.machine("numpy"), "load_average": os.getloadavg()[0]},
-        "threads": threads(),
+        **origin(),
         "modulus": growth.MODULUS,
         "activation": growth.ACTIVATION,
         "rows": rows,
