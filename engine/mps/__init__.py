@@ -17,7 +17,7 @@ from engine.mps.canonical import (
 )
 from engine.mps.evaluation import right_vectors, right_vectors_of
 from engine.mps.marginals import log_marginals, site_probabilities
-from engine.mps.sampling import METHODS, best_method, sample, site_cost
+from engine.mps.sampling import METHODS, best_method, sample
 
 __all__ = [
     "METHODS",
@@ -37,7 +37,6 @@ __all__ = [
     "sample",
     "scaled",
     "schmidt_values",
-    "site_cost",
     "site_probabilities",
     "truncation",
 ]

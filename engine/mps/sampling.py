@@ -108,11 +108,11 @@ def best_method(left: int, extent: int, right: int, count: int) -> Method:
     256   127   1024   2.1    0.85
     ====  ====  =====  =====  ======
     """
-    costs = {method: site_cost(left, extent, right, count, method) for method in METHODS}
+    costs = {method: _site_cost(left, extent, right, count, method) for method in METHODS}
     return min(METHODS, key=costs.__getitem__)
 
 
-def site_cost(left: int, extent: int, right: int, count: int, method: Method) -> float:
+def _site_cost(left: int, extent: int, right: int, count: int, method: Method) -> float:
     """What a site takes, all passes priced in real multiply-adds of a large matrix product (fitted)."""
     if method == "sweep":
         return count * extent * right * (5.6 * left + 50)
@@ -216,7 +216,7 @@ def _picked(branches: Any, weights: Any, uniforms: Any) -> tuple[Any, Any, Any]:
         values = xp.minimum(values, last)
         each = xp.arange(len(values))
         branch, kept = branches[values, :, each].T, weights[values, each]
-    # rows of weight 0 are the caller's to draw again
+    # only cores that are not canonical leave a row without weight
     scale = 1 / xp.sqrt(xp.where(kept > 0, kept, 1.0))
     return branch * scale.astype(branches.real.dtype), values, kept
 
