@@ -5,7 +5,7 @@ import numpy as np
 from engine import mps
 from engine.backends import array_module
 from engine.threads import threads_for
-from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST
+from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST, SMALL
 
 
 def drawing_work(
@@ -36,11 +36,12 @@ def drawing_work(
     # the harmonic that a node was drawn with lives; of the others, those that no coordinate drops
     alive = min(float(harmonics), 1 + harmonics * float(np.exp(np.log(kept).sum())))
     products += alive * 4.0 * sum(core.shape[0] * core.shape[2] for core in cores)
-    elements += alive * 6.0 * sum(core.shape[0] for core in cores)
-    # picks, orders, places and log-scales, which do not grow with the bond (fitted to measured times)
-    steps += len(cores) * (300.0 + 140.0 * alive)
-    itemsize = cores[0].dtype.itemsize
     bond = max(core.shape[0] for core in cores)
+    compiled = bond <= SMALL and not device
+    elements += alive * (2.0 if compiled else 4.0) * sum(core.shape[0] for core in cores)
+    # picks, orders, places and log-scales, which do not grow with the bond (fitted to measured times)
+    steps += len(cores) * (300.0 + (30.0 if compiled else 140.0) * alive)
+    itemsize = cores[0].dtype.itemsize
     # uniforms, picks and nodes; a few arrays of a block of vectors
     block = max(DEVICE_BLOCK if device else BLOCK, FEWEST * bond)
     held = 20.0 * count * len(kept) + 4.0 * itemsize * min(block, count * alive * bond)

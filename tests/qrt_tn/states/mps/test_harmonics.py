@@ -32,10 +32,13 @@ def by_definition(cores, supports, modulus, a, v):
 
 
 @pytest.mark.parametrize("zeros", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("elements", [1, 2**18])
 @pytest.mark.parametrize(("modulus", "dim", "bond"), [(2, 3, 2), (3, 4, 3), (7, 3, 4), (13, 2, 1)])
-def test_all_frequencies(modulus, dim, bond, elements, zeros, monkeypatch):
+def test_all_frequencies(modulus, dim, bond, elements, compiled, zeros, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", elements)
+    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
+    monkeypatch.setattr(room, "_LEAST", 4)
     monkeypatch.setattr(room, "FEWEST", 1)
     rng = np.random.default_rng(modulus + dim)
     everywhere = [np.arange(modulus)] * dim
@@ -70,9 +73,11 @@ def test_few_frequencies(elements, monkeypatch):
     assert (nothing.mantissa == 0).all()
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("share", [1.0, 1e-25])
-def test_scales_of_their_own(share):
+def test_scales_of_their_own(share, compiled, monkeypatch):
     """Harmonics of one a that lie hundreds of decades apart, in single precision."""
+    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
     rng = np.random.default_rng(2)
     modulus, dim = 5, 60
     cores = chain(rng, modulus, dim, 2)
@@ -89,7 +94,9 @@ def test_scales_of_their_own(share):
     assert np.abs(held.log_abs()[:, :, 0] - logs).max() < 1e-3
 
 
-def test_a_frequency_without_amplitude():
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_frequency_without_amplitude(compiled, monkeypatch):
+    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
     rng = np.random.default_rng(3)
     cores = chain(rng, 5, 4, 3)
     cores[1][:, 3] = 0
@@ -100,13 +107,16 @@ def test_a_frequency_without_amplitude():
     assert ((held.mantissa[:, :, 0] == 0) == (a[:, [1]] * v % 5 == 3)).all()
 
 
-def test_threads_change_nothing(monkeypatch):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_threads_change_nothing(compiled, monkeypatch):
+    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
+    monkeypatch.setattr(room, "_LEAST", 4)
     rng = np.random.default_rng(4)
     cores = chain(rng, 5, 4, 3)
     a, v = rng.integers(5, size=(30, 4)), np.arange(1, 5)
     whole = harmonics(cores, None, a, v)
     monkeypatch.setattr(room, "BLOCK", 64)
-    monkeypatch.setattr(room, "threads_for", lambda array, work: 3)
+    monkeypatch.setattr(room, "threads_for", lambda array, work=0.0: 3)
     assert np.allclose(harmonics(cores, None, a, v).value(), whole.value(), atol=1e-15)
 
 
