@@ -26,10 +26,13 @@ import quimb.tensor as qtn
 
 from engine import backends, mps
 from engine.threads import threads_for, workers
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from scaling_studies.benchmarks.record import record
 from scaling_studies.benchmarks.timing import paired, ratios
 
 METHODS: dict[str, Any] = {"sweep": "sweep", "search": "search", "chosen": None}
+NODES = "nodes"  # the transform's: samples, their profiles with every harmonic, and thresholds b
+OURS = (*METHODS, NODES)
 # (D, P, chi, N): the case, and one of many values
 SIZES = [(200, 31, 16, 4096), (50, 127, 16, 4096)]
 
@@ -64,6 +67,7 @@ def measure(
     calls = {"products": _products(np, cores, nodes), "products, shared": _shared_products(cores, nodes)}
     for name, method in METHODS.items():
         calls[name] = _sampling(cores, nodes, method)
+    calls[NODES] = _drawing(cores, nodes)
     if shots:
         calls["quimb"] = _quimb(cores, shots)
     seconds = paired(calls, rounds)
@@ -77,13 +81,11 @@ def measure(
         "rounds": rounds,
         "quimb_shots": shots,
         "seconds": medians,
-        "to_products": {name: ratios(seconds[name], bar) for name in METHODS},
+        "to_products": {name: ratios(seconds[name], bar) for name in OURS},
         "load_average": os.getloadavg()[0],
     }
     if shots:
-        result["to_quimb"] = {
-            name: ratios(seconds["quimb"], seconds[name], nodes / shots) for name in METHODS
-        }
+        result["to_quimb"] = {name: ratios(seconds["quimb"], seconds[name], nodes / shots) for name in OURS}
     if backends()["cupy"].available:
         result["gpu"] = _on_gpu(cores, nodes, rounds, calls["chosen"])
     return result
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("D = {}, P = {}, chi = {}, N = {}".format(*size))
         for name, seconds in row["seconds"].items():
             line = f"  {name:16} {seconds:9.4f} s"
-            if name in METHODS:
+            if name in OURS:
                 line += f"  {row['to_products'][name]['median']:6.2f} of the products"
                 if options.shots:
                     line += f", {row['to_quimb'][name]['median']:6.0f} times quimb's speed"
@@ -139,6 +141,13 @@ def _shared_products(cores: mps.Cores, nodes: int) -> Callable[[], Any]:
 
 def _sampling(cores: mps.Cores, nodes: int, method: Any) -> Callable[[], Any]:
     return lambda: mps.sample(cores, nodes, np.random.default_rng(1), method=method)
+
+
+def _drawing(cores: mps.Cores, nodes: int) -> Callable[[], Any]:
+    modulus = cores[0].shape[1]
+    state = states.MPSState(cores, [np.arange(modulus)] * len(cores), modulus)
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", modulus), "numpy")
+    return lambda: qrt.sample(nodes)
 
 
 def _quimb(cores: mps.Cores, shots: int) -> Callable[[], Any]:

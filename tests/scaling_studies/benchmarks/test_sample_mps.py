@@ -23,11 +23,11 @@ def test_measure_and_main(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sample_mps, "SIZES", [(4, 5, 2, 20)])
     sample_mps.main([str(tmp_path / "result.json"), "--rounds", "2", "--shots", "1"])
     printed = capsys.readouterr().out
-    assert all(f"  {name} " in printed for name in sample_mps.METHODS)
+    assert all(f"  {name} " in printed for name in sample_mps.OURS)
     result = json.loads((tmp_path / "result.json").read_text())
     (row,) = result["rows"]
     assert (row["dim"], row["modulus"], row["bond"], row["nodes"], row["quimb_shots"]) == (4, 5, 2, 20, 1)
-    for name in sample_mps.METHODS:
+    for name in sample_mps.OURS:
         assert row["to_products"][name]["min"] <= row["to_products"][name]["median"]
         assert row["seconds"][name] > 0
         assert row["to_quimb"][name]["max"] > 0
