@@ -3,7 +3,7 @@
 import copy
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -276,7 +276,7 @@ def from_network(
         network = qtn.TensorNetwork([network])
     if not isinstance(network, qtn.TensorNetwork):
         raise ValueError(f"network is a {type(network).__name__}; give a quimb TensorNetwork")
-    if not isinstance(site_inds, Sequence):
+    if not isinstance(site_inds, Iterable):
         raise ValueError(f"site_inds is {site_inds!r}; name the index of every site, in order")
     terms, _, sizes = read_structure(network, output_inds=())
     sites = [site_inds] if isinstance(site_inds, str) else list(site_inds)
