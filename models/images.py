@@ -1,0 +1,370 @@
+"""Labelled images: the lottery-ticket studies' sets by name, or the user's own files, and their folds."""
+
+import importlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.arguments import Seed, generator
+from models.datasets import TEST_SHARE, Dataset, load_digits, split
+from models.image_files import Labelled, read_images, stack_images
+
+FOLDER_VARIABLE = "QRT_TN_DATA"
+# Where Debian's package dataset-fashion-mnist puts its files.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+# The validation points of Frankle and Carbin (ICLR 2019): 5,000 of MNIST's 60,000, at random.
+VALIDATION_POINTS = 5_000
+_BATCH = 4_096  # images worked on at once, to bound the memory
+_DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a named set is, and where the `datasets` library finds it."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    repository: str
+    image: str = "image"
+    label: str = "label"
+
+
+_SOURCES = {
+    "mnist": _Source((28, 28, 1), _DIGITS, "ylecun/mnist"),
+    "fashion-mnist": _Source(
+        (28, 28, 1),
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        "zalando-datasets/fashion_mnist",
+    ),
+    "cifar10": _Source(
+        (32, 32, 3),
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        "uoft-cs/cifar10",
+        "img",
+    ),
+    "cifar100": _Source(
+        (32, 32, 3), tuple(str(label) for label in range(100)), "uoft-cs/cifar100", "img", "fine_label"
+    ),
+}
+IMAGE_SETS = ("digits", *_SOURCES)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images, for training and for the test.
+
+    Attributes:
+        x: pixels for training, shape (M, H, W, C), uint8.
+        y: labels 0 .. classes-1, shape (M,), int64.
+        x_test: pixels for the test, shape (M', H, W, C), uint8.
+        y_test: their labels, shape (M',), int64.
+        name: what to call the set in a report.
+        classes: the names of the classes.
+        white: the largest value that a pixel can have.
+
+    Raises:
+        ValueError: empty, mismatched shapes, another dtype, pixels above white, labels outside
+            0 .. classes-1, or only one class to learn.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    name: str
+    classes: tuple[str, ...]
+    white: int = 255
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.white <= 255:
+            raise ValueError(f"{self.name}: white is {self.white}; give the largest pixel value, 1..255")
+        for part, images, labels in (("", self.x, self.y), ("_test", self.x_test, self.y_test)):
+            x, y = np.asarray(images), np.asarray(labels)
+            if x.ndim != 4 or x.size == 0:
+                raise ValueError(
+                    f"{self.name}: x{part} has shape {x.shape}; give (images, H, W, C), not empty"
+                )
+            if x.dtype != np.uint8:
+                raise ValueError(f"{self.name}: x{part} has dtype {x.dtype}; give pixels as uint8")
+            if x.max() > self.white:
+                raise ValueError(f"{self.name}: x{part} holds {x.max()}, above white, which is {self.white}")
+            if y.ndim != 1 or y.dtype.kind not in "iu":
+                raise ValueError(
+                    f"{self.name}: y{part} has shape {y.shape}, {y.dtype}; give integer labels (images,)"
+                )
+            if len(x) != len(y):
+                raise ValueError(
+                    f"{self.name}: {len(x)} images in x{part} but {len(y)} labels; give one an image"
+                )
+            if y.min() < 0 or y.max() >= len(self.classes):
+                wrong = y.min() if y.min() < 0 else y.max()
+                raise ValueError(
+                    f"{self.name}: y{part} holds label {wrong}, outside 0..{len(self.classes) - 1}"
+                )
+            object.__setattr__(self, f"x{part}", x)
+            object.__setattr__(self, f"y{part}", y.astype(np.int64))
+        if self.x.shape[1:] != self.x_test.shape[1:]:
+            raise ValueError(
+                f"{self.name}: images of shape {self.x.shape[1:]} for training but {self.x_test.shape[1:]}"
+                " for the test; bring both to one shape"
+            )
+        if (self.y == self.y[0]).all():
+            raise ValueError(
+                f"{self.name}: all {len(self.y)} training images are of class {self.y[0]}; give two or more"
+            )
+
+    def __len__(self) -> int:
+        """The number M of training images."""
+        return len(self.x)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.x.shape[1:]
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFold:
+    """What one trial learns from: standardised pixels, float32, and labels, int32.
+
+    Attributes:
+        x_train: shape (M, H, W, C), or (M, H*W*C) if flat; likewise the other x.
+        y_train: shape (M,); likewise the other y.
+        x_validation: for choosing settings and the time to stop.
+        y_validation: their labels.
+        x_test: for the report only.
+        y_test: their labels.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_validation: np.ndarray
+    y_validation: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
+    """Load a set of labelled images by name, or from local files.
+
+    A name of IMAGE_SETS wins over a file of that name (write "./mnist" for the latter). "digits" are
+    scikit-learn's, always at hand. Any other named set is looked for in the subfolder of its name in the
+    folder that the environment variable QRT_TN_DATA names; fashion-mnist then among the files of Debian's
+    package dataset-fashion-mnist; and last with the optional `datasets` library, which downloads it.
+
+    Local files have the formats of models.image_files.read_images. Where a source has no test set, one is
+    split off at random, stratified, with the digits' usual share (360 of 1,797).
+
+    Args:
+        source: a name of IMAGE_SETS, or the path of an npz file or of a folder.
+        seed: an int or a Generator; used only where a test set is split off. The digits of one int seed
+            have the test points that models.datasets.split gives them.
+
+    Raises:
+        ValueError: a named set that is nowhere to be had, files that cannot be read, or bad content.
+    """
+    if source == "digits":
+        digits = load_digits()
+        x = digits.x.astype(np.uint8).reshape(-1, 8, 8, 1)
+        found, name, white = Labelled(x, digits.y, None, None, _DIGITS), "digits", 16
+    elif isinstance(source, str) and source in _SOURCES:
+        found, name, white = _load_named(source), source, 255
+    else:
+        path = Path(source)
+        if isinstance(source, str) and not path.exists():
+            raise ValueError(
+                f"no data set and no file {source!r}; give one of {', '.join(IMAGE_SETS)}, or a path"
+            )
+        found, white = read_images(path), 255
+        name = path.stem if path.is_file() else path.resolve().name
+    x, y, x_test, y_test, classes = found
+    if x_test is None or y_test is None:
+        x, y, x_test, y_test = _split_off(x, y, name, classes, seed)
+    return Images(x, y, x_test, y_test, name, classes, white)
+
+
+def fold(
+    images: Images,
+    seed: Seed,
+    validation: int | None = None,
+    points: int | None = None,
+    flat: bool = False,
+) -> ImageFold:
+    """Set validation points aside at random, and standardise the pixels.
+
+    The validation points come from the training set, as in J. Frankle and M. Carbin, "The Lottery Ticket
+    Hypothesis" (ICLR 2019), who take 5,000 of MNIST's 60,000 at random. A pixel is divided by white, then
+    the mean of its channel over the training points is subtracted and the result divided by their
+    deviation (by 1 in a constant channel). Standardising is this project's choice: what the paper does to
+    its pixels is not known to us.
+
+    Args:
+        images: the data.
+        seed: an int or a Generator.
+        validation: how many validation points; by default 5,000, or a sixth of the training set where
+            that is fewer.
+        points: how many training points to keep, by default all. Fewer points of the same seed are the
+            first of more, and the validation points stay.
+        flat: whether to give vectors instead of images.
+
+    Returns:
+        The points for training and for validation in random order, those for the test in their own.
+
+    Raises:
+        ValueError: not a number of points, or none left for training.
+    """
+    total = len(images)
+    if validation is None:
+        validation = max(1, min(VALIDATION_POINTS, total // 6))
+    _check_count("validation", validation, total - 1)
+    left = total - validation
+    if points is None:
+        points = left
+    _check_count("points", points, left)
+    order = generator(seed).permutation(total)
+    kept, aside = order[validation : validation + points], order[:validation]
+    tables = _standard_levels(images.x, kept, images.white)
+
+    def standardised(x: np.ndarray, index: np.ndarray) -> np.ndarray:
+        result = np.empty((len(index), *x.shape[1:]), dtype=np.float32)
+        for start in range(0, len(index), _BATCH):
+            part = x[index[start : start + _BATCH]]
+            for channel, table in enumerate(tables):
+                result[start : start + _BATCH, ..., channel] = table[part[..., channel]]
+        return result.reshape(len(index), -1) if flat else result
+
+    return ImageFold(
+        x_train=standardised(images.x, kept),
+        y_train=images.y[kept].astype(np.int32),
+        x_validation=standardised(images.x, aside),
+        y_validation=images.y[aside].astype(np.int32),
+        x_test=standardised(images.x_test, np.arange(len(images.x_test))),
+        y_test=images.y_test.astype(np.int32),
+    )
+
+
+def _check_count(name: str, value: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
+        raise ValueError(f"{name} is {value!r}; give a whole number from 1 to {most}")
+
+
+def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.ndarray]:
+    """What each of the 256 pixel values becomes in each channel, float32.
+
+    Counting the values of x[index] gives their mean and deviation exactly, without a float copy of all.
+    """
+    counts = np.zeros((x.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(index), _BATCH):
+        part = x[index[start : start + _BATCH]]
+        for channel in range(x.shape[-1]):
+            counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / white
+    tables = []
+    for count in counts:
+        mean = count @ levels / count.sum()
+        deviation = np.sqrt(count @ (levels - mean) ** 2 / count.sum())
+        tables.append(
+            ((levels - mean) / (1 if np.count_nonzero(count) == 1 else deviation)).astype(np.float32)
+        )
+    return tables
+
+
+def _split_off(
+    x: np.ndarray, y: np.ndarray, name: str, classes: tuple[str, ...], seed: Seed
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training and test points of a set without a test set of its own, stratified by class."""
+    # split looks at the labels only, so that the points' numbers can stand for the images
+    numbered = Dataset(np.arange(len(x))[:, None], y, name, classes)
+    labels, members = np.unique(y, return_counts=True)
+    if members.min() < 3:
+        rarest = classes[labels[members.argmin()]]
+        raise ValueError(
+            f"{name}: class {rarest!r} has {members.min()} images; splitting a test set off needs 3 or more"
+            " of each class"
+        )
+    present = len(labels)
+    test = max(round(TEST_SHARE * len(x)), present)
+    # the test points do not depend on how many are for validation; here they stay with the training set
+    parts = split(numbered, seed, validation=present, test=test)
+    train = np.sort(np.concatenate([parts.train, parts.validation]))
+    return x[train], y[train], x[parts.test], y[parts.test]
+
+
+def _load_named(name: str) -> Labelled:
+    """A named set, from the first place that has it."""
+    source = _SOURCES[name]
+    root = os.environ.get(FOLDER_VARIABLE, "")
+    if root and not Path(root).is_dir():
+        raise ValueError(f"{FOLDER_VARIABLE} is {root!r}, which is no folder; correct or unset it")
+    places = [Path(root) / name] if root else []
+    if name == "fashion-mnist":
+        places.append(DEBIAN_FASHION_MNIST)
+    for place in places:
+        if place.is_dir():
+            found = read_images(place, source.classes)
+            return _checked(found, source, f"{place}, by its name {name},")
+    return _checked(_download(name, source), source, source.repository)
+
+
+def _checked(found: Labelled, source: _Source, place: str) -> Labelled:
+    shape, classes = found.x.shape[1:], len(found.classes)
+    if shape != source.shape or classes != len(source.classes):
+        raise ValueError(
+            f"{place} should hold {len(source.classes)} classes of images of shape {source.shape}, not"
+            f" {classes} of {shape}; put the right files there, or load your own data by their path"
+        )
+    return found
+
+
+def _download(name: str, source: _Source) -> Labelled:
+    """A named set through the `datasets` library, which keeps it for the next time."""
+    mend = (
+        f"put its IDX, npz or binary files in the folder {name} of a folder that {FOLDER_VARIABLE} names"
+        " (or give the path of theirs)"
+    )
+    if name == "fashion-mnist":
+        mend += ", or on Debian run: apt-get install dataset-fashion-mnist"
+    try:
+        # an optional part, which runs no code of a data set and is handed no consent to do so
+        library: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(
+            f"no data of {name} on this machine; with a network, run: pip install 'qrt-tn[data]'; or {mend}"
+        ) from error
+    try:
+        tables = [library.load_dataset(source.repository, split=part) for part in ("train", "test")]
+    # a network fails in many ways, each with an error of its own
+    except Exception as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise ValueError(
+            f"no data of {name} on this machine, and {source.repository} could not be loaded ({line});"
+            f" connect to a network; or {mend}"
+        ) from error
+    parts = []
+    for table in tables:
+        missing = sorted({source.image, source.label} - set(table.features))
+        if missing:
+            raise ValueError(f"{source.repository} has no column {missing[0]!r}; {mend}")
+        x = stack_images(_pictures(table, source), len(table))
+        parts.append((x, np.array(list(table[source.label]), dtype=np.int64)))
+    classes = tuple(tables[0].features[source.label].names)
+    return Labelled(*parts[0], *parts[1], classes)
+
+
+def _pictures(table: Any, source: _Source) -> Iterable[tuple[str, Any]]:
+    """The images of a table of the `datasets` library, and what to call each in an error."""
+    for start in range(0, len(table), _BATCH):
+        for number, image in enumerate(table[start : start + _BATCH][source.image], start):
+            yield f"{source.repository}: image {number}", image
