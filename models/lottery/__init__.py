@@ -1,0 +1,74 @@
+"""Lottery tickets: masks, pruning, rewinding, controls, training many trials, and what pruning saves."""
+
+from models.lottery.compaction import (
+    Compacted,
+    DenseStack,
+    SparseStack,
+    compact,
+    dense_forward,
+    dense_stack,
+    sparse_forward,
+    sparse_stack,
+)
+from models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
+from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from models.lottery.masked import masked
+from models.lottery.masks import apply_masks, check_masks, counts, full_masks, is_within, layers, remaining
+from models.lottery.presets import PRESETS, Preset, Recipe, preset
+from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
+from models.lottery.steps import Program
+from models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
+from models.lottery.trials import Trained, Trial, Weights, put_together, take_apart, train_trials
+
+__all__ = [
+    "CONTROLS",
+    "PRESETS",
+    "REWINDINGS",
+    "Compacted",
+    "DenseStack",
+    "LotteryStudy",
+    "Preset",
+    "Program",
+    "Recipe",
+    "Run",
+    "SparseStack",
+    "Trained",
+    "Trial",
+    "Weights",
+    "apply_masks",
+    "check_masks",
+    "compact",
+    "constant_signs",
+    "counts",
+    "dense_forward",
+    "dense_stack",
+    "flops",
+    "full_masks",
+    "is_within",
+    "keep_signs",
+    "kept_counts",
+    "layer_rates",
+    "layers",
+    "load_ticket",
+    "magnitude_scores",
+    "masked",
+    "measure",
+    "preset",
+    "prune_by_magnitude",
+    "prune_by_scores",
+    "put_together",
+    "random_masks",
+    "remaining",
+    "save_ticket",
+    "shuffle_masks",
+    "shuffle_weights",
+    "snip_scores",
+    "sparse_forward",
+    "sparse_stack",
+    "storage",
+    "synflow_masks",
+    "take_apart",
+    "train_trials",
+    "weight_uses",
+]

@@ -1,0 +1,199 @@
+"""Pruning at initialisation: scores of untrained weights, and masks drawn at random."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine.arguments import Seed, generator
+from models.lottery.masks import (
+    Masks,
+    Params,
+    apply_masks,
+    check_masks,
+    counts,
+    layer_values,
+    layers,
+    with_layers,
+)
+from models.lottery.pruning import prune_by_scores
+
+
+def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:
+    """The score |w| of each weight: of initial weights, pruning at iteration 0.
+
+    Frankle and Carbin (arXiv 1803.03635) compare tickets with it.
+
+    Args:
+        params: initial parameters.
+        masks: name the layers.
+
+    Returns:
+        Scores by layer, of the shapes of its weights, for `prune_by_scores`.
+
+    Raises:
+        ValueError: the masks do not fit the parameters.
+    """
+    return {name: np.abs(value) for name, value in layer_values(masks, params).items()}
+
+
+def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> dict[str, np.ndarray]:
+    """The score |w dL/dw| of each weight on one batch.
+
+    It is the connection sensitivity of Lee, Ajanthan and Torr, SNIP (arXiv 1810.02340), without the
+    division by its sum, which changes no ranking. SNIP prunes once and globally: hand the scores to
+    `prune_by_scores` with scope="global".
+
+    Args:
+        loss: gives the scalar loss of parameters on the batch; it is traced by JAX.
+        params: initial parameters.
+        masks: what is pruned already counts as 0, and scores 0.
+
+    Returns:
+        Scores by layer, of the shapes of its weights.
+
+    Raises:
+        ValueError: the masks do not fit the parameters, or a score is not finite.
+    """
+    check_masks(masks, params)
+    kept = apply_masks(masks, params)
+    gradients = layer_values(masks, jax.jit(jax.grad(loss))(kept))
+    scores = {name: np.abs(value * gradients[name]) for name, value in layer_values(masks, kept).items()}
+    for name, score in scores.items():
+        if not np.isfinite(score).all():
+            raise ValueError(
+                f"layer {name!r} has a score of {score[~np.isfinite(score)][0]}; give finite parameters and a"
+                " batch on which the loss has a finite gradient"
+            )
+    return scores
+
+
+def synflow_masks(
+    apply: Callable[[Params, jax.Array], jax.Array],
+    params: Params,
+    masks: Masks,
+    keep: float,
+    *,
+    shape: tuple[int, ...],
+    rounds: int = 100,
+) -> Masks:
+    """Prune by synaptic flow, without data: SynFlow (Tanaka et al., arXiv 2006.05467).
+
+    The flow R is the sum of the outputs at an input of ones under the absolute values of all parameters,
+    biases too, as in the authors' code; for a plain network of ReLUs without biases R = 1^T prod |W| 1. A
+    round scores each weight |w dR/dw|, and keeps the highest over all layers; after round k of n the share
+    left is keep^(k/n). In a plain network the scores of each layer add up to R, so that as a layer thins
+    out its scores rise, and rounds enough leave something of each.
+
+    R is a product over the layers and leaves float32 in a deep network. Dividing each layer by a number
+    would keep the ranking of a plain network, but not of one with shortcuts, where R is a sum over paths of
+    different lengths. So the flow is computed in float64.
+
+    Args:
+        apply: gives the outputs of the network, before any softmax, from parameters and inputs
+            (1, *shape), both float64; normalisation uses its stored averages. It is traced by JAX, and
+            must compute in the precision of what it is given.
+        params: initial parameters.
+        masks: where to start.
+        keep: the share to keep of the weights that `masks` keep, above 0 and at most 1; the count is rounded
+            to the nearest whole number.
+        shape: of one input.
+        rounds: n, at least 1.
+
+    Returns:
+        Masks within those given.
+
+    Raises:
+        ValueError: masks that do not fit, settings out of range, a share that leaves fewer weights than
+            there are layers, a layer pruned to nothing, or a flow that is 0 or not finite.
+    """
+    check_masks(masks, params)
+    _check_synflow(keep, shape, rounds)
+    total = counts(masks)[0]
+    targets = [int(np.floor(total * keep ** (k / rounds) + 0.5)) for k in range(1, rounds + 1)]
+    names = list(layers(masks))
+    if targets[-1] < len(names):
+        raise ValueError(
+            f"keep is {keep}, which leaves {targets[-1]} of {total} weights for {len(names)} layers"
+        )
+    with jax.enable_x64(True):
+        absolute = jax.tree.map(lambda leaf: jnp.abs(jnp.asarray(leaf, dtype=jnp.float64)), params)
+        ones = jnp.ones((1, *shape), dtype=jnp.float64)
+
+        @jax.jit
+        def score(masks: Masks, absolute: Params) -> tuple[jax.Array, Params]:
+            kept = apply_masks(masks, absolute)
+            flow, gradients = jax.value_and_grad(lambda params: apply(params, ones).sum())(kept)
+            return flow, jax.tree.map(lambda weight, gradient: jnp.abs(weight * gradient), kept, gradients)
+
+        left = total
+        for k, target in enumerate(targets, start=1):
+            if target == left:
+                continue
+            flow, scores = score(masks, absolute)
+            _check_flow(float(flow), k)
+            # this rate of what is left takes exactly left - target
+            rate = 1 - target / left
+            masks = prune_by_scores(
+                layer_values(masks, scores), masks, dict.fromkeys(names, rate), scope="global"
+            )
+            left = target
+    return masks
+
+
+def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
+    """Keep weights uniformly at random, so many of each layer.
+
+    Args:
+        masks: where to start; only what they keep is drawn from.
+        kept: how many to keep of each layer, by name; layers not named stay as they are. See
+            `pruning.kept_counts` with scope "layer".
+        seed: draws the weights.
+
+    Returns:
+        Masks within those given.
+
+    Raises:
+        ValueError: an unknown layer, or a count that is not in 1..(number of weights the layer has left).
+    """
+    held = layers(masks)
+    for name, count in kept.items():
+        if name not in held:
+            raise ValueError(f"no layer {name!r} to prune; give counts by layer, of {', '.join(held)}")
+        alive = int(held[name].sum())
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= alive:
+            raise ValueError(
+                f"layer {name!r} is to keep {count!r} weights; give a whole number in 1..{alive}"
+            )
+    rng = generator(seed)
+    drawn = {}
+    # in the order of the layers, so that the draw does not hang on that of `kept`
+    for name in (name for name in held if name in kept):
+        left = np.zeros(held[name].size, dtype=bool)
+        left[rng.choice(np.flatnonzero(held[name]), size=kept[name], replace=False)] = True
+        drawn[name] = left.reshape(held[name].shape)
+    return with_layers(masks, drawn)
+
+
+def _check_synflow(keep: float, shape: tuple[int, ...], rounds: int) -> None:
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}; give a share above 0 and at most 1")
+    if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
+        raise ValueError(f"rounds is {rounds!r}; give a whole number, at least 1")
+    if any(not isinstance(extent, int | np.integer) or extent < 1 for extent in shape):
+        raise ValueError(f"shape is {shape}; give the extents of one input, each at least 1")
+
+
+def _check_flow(flow: float, number: int) -> None:
+    if not np.isfinite(flow):
+        raise ValueError(
+            f"the flow is {flow} in round {number}; give finite parameters, and an apply that computes in"
+            " the float64 it is given"
+        )
+    if flow == 0:
+        raise ValueError(
+            f"the flow is 0 in round {number}: no path of kept weights leads from the inputs to the outputs;"
+            " keep more, take more rounds, or initialise no layer to 0"
+        )

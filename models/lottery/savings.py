@@ -1,0 +1,369 @@
+"""What pruning saves: bytes on disk and in memory, operations, and measured time."""
+
+import gzip
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save as safetensors_bytes
+
+from engine.atomic import load_tensors, save_tensors
+from models.lottery.compaction import (
+    DenseStack,
+    apply_stack_masks,
+    compact,
+    coordinates,
+    dense_forward,
+    dense_stack,
+    row_pointers,
+    sparse_forward,
+    sparse_stack,
+    stack_masks,
+)
+from models.lottery.masks import Masks, Params, check_masks, is_kernel, layers
+
+TICKET_FORMAT = "qrt-tn.lottery-ticket"
+# NumPy's own types, which every version of safetensors reads and writes
+TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Sizes in bytes of whole files of one network, biases and all else included.
+
+    Attributes:
+        dense: a safetensors file of the parameters, zeros where pruned.
+        compressed: that file under gzip, at its highest level.
+        ticket: what `save_ticket` writes.
+        ticket_compressed: that file under gzip.
+        csr: a safetensors file of surviving weights, with an int32 column each and an int32 pointer a row.
+        coo: likewise with two int32 indices a weight, as jax.experimental.sparse.BCOO holds them.
+        kept: surviving weights of the layers that may be pruned.
+        weights: all weights of those layers.
+    """
+
+    dense: int
+    compressed: int
+    ticket: int
+    ticket_compressed: int
+    csr: int
+    coo: int
+    kept: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one example, two (a product and a sum) for each use of a weight of a kernel.
+
+    Attributes:
+        dense: of all weights.
+        surviving: of those that the masks keep, which only a form that skips the others saves.
+    """
+
+    dense: int
+    surviving: int
+
+
+def storage(params: Params, masks: Masks) -> Storage:
+    """The sizes of a pruned network's files, read off the bytes of each.
+
+    A mask costs a bit a weight and an int32 index 32 a surviving one, so CSR is smaller than the ticket
+    only where less than about one weight in 32 survives. Where few survive a mask is mostly zeros, so that
+    gzip makes the dense file smaller than the ticket, and the ticket smaller still.
+
+    Args:
+        params: nested dicts of arrays, as nnx.to_pure_dict gives them; convolutions too.
+        masks: as `full_masks` makes them.
+
+    Raises:
+        ValueError: masks that do not fit, or arrays that a ticket does not hold.
+    """
+    written = _file(*_ticket(params, masks))
+    kept = layers(masks)
+    arrays = layers(params)
+    for name, mask in kept.items():
+        arrays[name] = np.where(mask, arrays[name], np.zeros_like(arrays[name]))
+    dense = _file(arrays)
+    csr, coo = {}, {}
+    for name, value in arrays.items():
+        if name not in kept:
+            csr[name] = coo[name] = value
+            continue
+        data, rows, columns = coordinates(value, kept[name])
+        csr |= {f"{name}:data": data, f"{name}:columns": columns, f"{name}:rows": row_pointers(kept[name])}
+        coo |= {f"{name}:data": data, f"{name}:indices": np.stack([rows, columns], axis=1)}
+    return Storage(
+        dense=len(dense),
+        compressed=len(gzip.compress(dense, 9, mtime=0)),
+        ticket=len(written),
+        ticket_compressed=len(gzip.compress(written, 9, mtime=0)),
+        csr=len(_file(csr)),
+        coo=len(_file(coo)),
+        kept=sum(int(mask.sum()) for mask in kept.values()),
+        weights=sum(mask.size for mask in kept.values()),
+    )
+
+
+def save_ticket(path: str | Path, params: Params, masks: Masks) -> None:
+    """Write a pruned network to a safetensors file, whole or not at all: a bit a weight, and the survivors.
+
+    Args:
+        path: the file; one that exists is replaced.
+        params: nested dicts of arrays, as nnx.to_pure_dict gives them.
+        masks: as `full_masks` makes them.
+
+    Raises:
+        ValueError: masks that do not fit, parameters that are not nested dicts with str or int keys, an
+            array that is of no type in TYPES, or a path that cannot be written.
+    """
+    save_tensors(path, *_ticket(params, masks))
+
+
+def load_ticket(path: str | Path) -> tuple[Params, Masks]:
+    """The parameters, zeros where pruned and otherwise bit for bit as saved, and the masks.
+
+    Returns:
+        Nested dicts of NumPy arrays, and masks for them.
+
+    Raises:
+        ValueError: no such file, a torn one, one of another kind, or one whose parts do not fit.
+    """
+    tensors, metadata = load_tensors(path, TICKET_FORMAT)
+    params: dict[Any, Any] = {}
+    masks: dict[Any, Any] = {}
+    try:
+        for entry in json.loads(metadata["layout"]):
+            name, shape = "/".join(map(str, entry["path"])), tuple(entry["shape"])
+            if not entry["pruned"]:
+                value, mask = tensors[name].reshape(shape), None
+            else:
+                bits, values = tensors[f"{name}:mask"], tensors[f"{name}:values"]
+                size = int(np.prod(shape))
+                unpacked = np.unpackbits(bits).astype(bool)
+                if len(bits) != -(-size // 8) or unpacked[size:].any() or unpacked.sum() != len(values):
+                    raise ValueError(f"the mask and the values of {name!r} do not fit")
+                mask = unpacked[:size].reshape(shape)
+                value = np.zeros(shape, dtype=values.dtype)
+                value[mask] = values
+            _insert(params, entry["path"], value)
+            _insert(masks, entry["path"], mask)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole ticket ({error}); save it again") from error
+    return params, masks
+
+
+def flops(params: Params, masks: Masks, uses: Mapping[str, int] | None = None) -> Flops:
+    """Operations of the layers' kernels for one example; biases and normalisation are left out.
+
+    Args:
+        params: nested dicts of arrays.
+        masks: as `full_masks` makes them; kernels that may not be pruned count in full.
+        uses: how often an example uses each weight of a layer, by name, as `weight_uses` finds it; 1 for
+            layers not named. A convolution uses a weight once for each pixel of its output, padded
+            borders included.
+
+    Raises:
+        ValueError: masks that do not fit, uses of unknown layers or below 1, or none of a convolution.
+    """
+    check_masks(masks, params)
+    kernels = {name: value for name, value in layers(params).items() if is_kernel(name, value)}
+    uses, kept = dict(uses or {}), layers(masks)
+    for name, count in uses.items():
+        if name not in kernels or not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(
+                f"uses gives {count!r} for {name!r}; give at least 1 for some of {sorted(kernels)}"
+            )
+    dense = surviving = 0
+    for name, kernel in kernels.items():
+        if kernel.ndim > 2 and name not in uses:
+            raise ValueError(
+                f"kernel {name!r} has shape {kernel.shape} and uses lacks it; give the pixels of its output"
+            )
+        each = 2 * int(uses.get(name, 1))
+        dense += each * kernel.size
+        surviving += each * (int(kept[name].sum()) if name in kept else kernel.size)
+    return Flops(dense, surviving)
+
+
+def weight_uses(network: nnx.Module, x: Any) -> dict[str, int]:
+    """How often an example uses each weight of a network's convolutions: the pixels of their outputs.
+
+    The network is traced with abstract arrays; nothing is computed, and the network stays as it is.
+
+    Args:
+        network: its convolutions are nnx.Conv.
+        x: a batch that the network takes, or a jax.ShapeDtypeStruct of one.
+
+    Returns:
+        By the name of the kernel, as in `layers`, for `flops`. Networks with no convolution give {}.
+    """
+    copy = nnx.clone(network)
+    found: dict[str, int] = {}
+
+    def recording(name: str, convolve: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        def convolve_and_record(*args: Any, **options: Any) -> jax.Array:
+            result = convolve(*args, **options)
+            found[name] = found.get(name, 0) + int(np.prod(result.shape[1:-1]))
+            return result
+
+        return convolve_and_record
+
+    for path, module in nnx.iter_modules(copy):
+        if isinstance(module, nnx.Conv):
+            name = "/".join(map(str, (*path, "kernel")))
+            module.conv_general_dilated = recording(name, module.conv_general_dilated)
+    nnx.eval_shape(lambda traced, batch: traced(batch), copy, x)
+    return found
+
+
+def measure(
+    params: Params, masks: Masks, kernels: Sequence[str], x: Any, rounds: int = 20
+) -> list[dict[str, Any]]:
+    """Run a pruned fully connected ReLU network in each of its forms, side by side on this machine.
+
+    The forms: "dense" (zeros where pruned), "dense with mask" (the mask multiplied in at every call, and
+    held in the weights' type, as torch.nn.utils.prune does), "compacted" (`compact`: dead units gone,
+    the rest dense), "BCOO" and "BCSR" (jax.experimental.sparse). Convolutions run in none of them;
+    `storage` and `flops` take those.
+
+    A time is that of one compiled call until its result is there, so at batch 1 it is mostly that of the
+    call itself. Each round times all forms one after another, so that a disturbance meets them alike.
+
+    Args:
+        params: nested dicts of arrays of that network alone, as nnx.to_pure_dict gives them.
+        masks: as `full_masks` makes them.
+        kernels: the names of the kernels from input to output, as of `dense_stack`.
+        x: points, shape (batch, D); images must be flattened.
+        rounds: how many times each form is timed.
+
+    Returns:
+        A row for each form, at a batch of 1 and then at that of x: form; batch; disk_bytes, of a
+        safetensors file of what the form holds (its header differs from that of `storage`);
+        memory_bytes, of the arrays it holds; flops, of one example as in `flops`; seconds, the median of
+        a batch; seconds_min; max_difference, the largest absolute one to the dense
+        outputs (a GPU may round the factors of dense products to fewer bits, TF32).
+
+    Raises:
+        ValueError: masks that do not fit, a network that is not such a stack, x of another shape, or
+            rounds below 1.
+    """
+    if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
+        raise ValueError(f"rounds is {rounds!r}; give a whole number, at least 1")
+    check_masks(masks, params)
+    kept = stack_masks(masks, kernels)
+    dense = apply_stack_masks(dense_stack(params, kernels), kept)
+    points = jnp.asarray(x, dtype=dense.kernels[0].dtype)
+    if points.ndim != 2 or points.shape[1] != len(dense.kernels[0]) or len(points) == 0:
+        raise ValueError(
+            f"x has shape {points.shape}; give (batch, {len(dense.kernels[0])}), images flattened"
+        )
+    factors = tuple(
+        jnp.ones_like(kernel) if mask is None else jnp.asarray(mask, dtype=kernel.dtype)
+        for kernel, mask in zip(dense.kernels, kept, strict=True)
+    )
+    smaller = compact(dense, kept).stack
+    work = flops(params, masks)
+    forms: dict[str, tuple[Callable[..., jax.Array], Any, int]] = {
+        "dense": (dense_forward, dense, work.dense),
+        "dense with mask": (_masked_forward, (dense, factors), work.dense),
+        "compacted": (dense_forward, smaller, 2 * sum(kernel.size for kernel in smaller.kernels)),
+        "BCOO": (sparse_forward, sparse_stack(dense, kept, "bcoo"), work.surviving),
+        "BCSR": (sparse_forward, sparse_stack(dense, kept, "bcsr"), work.surviving),
+    }
+    rows = []
+    for size in sorted({1, len(points)}):
+        batch = points[:size]
+        # what a form holds is an argument, or XLA would multiply the mask in once, when it compiles
+        calls = {name: partial(jax.jit(form), held, batch) for name, (form, held, _) in forms.items()}
+        outputs = {name: np.asarray(call()) for name, call in calls.items()}
+        times = _interleaved(calls, int(rounds))
+        for name, (_, held, operations) in forms.items():
+            arrays = {jax.tree_util.keystr(path): leaf for path, leaf in _leaves(held)}
+            rows.append(
+                {
+                    "form": name,
+                    "batch": size,
+                    "disk_bytes": len(_file(arrays)),
+                    "memory_bytes": sum(array.nbytes for array in arrays.values()),
+                    "flops": operations,
+                    "seconds": float(np.median(times[name])),
+                    "seconds_min": min(times[name]),
+                    "max_difference": float(np.abs(outputs[name] - outputs["dense"]).max(initial=0.0)),
+                }
+            )
+    return rows
+
+
+def _masked_forward(held: tuple[DenseStack, tuple[jax.Array, ...]], x: jax.Array) -> jax.Array:
+    stack, factors = held
+    kernels = tuple(kernel * factor for kernel, factor in zip(stack.kernels, factors, strict=True))
+    return dense_forward(DenseStack(kernels, stack.biases, stack.inputs), x)
+
+
+def _interleaved(calls: Mapping[str, Callable[[], jax.Array]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each round; who goes first changes from round to round."""
+    names = list(calls)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            begin = time.perf_counter()
+            jax.block_until_ready(calls[name]())
+            times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def _ticket(params: Params, masks: Masks) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a ticket's file."""
+    check_masks(masks, params)
+    kept = layers(masks)
+    tensors: dict[str, np.ndarray] = {}
+    layout = []
+    for path, leaf in _leaves(params):
+        keys = [getattr(key, "key", None) for key in path]
+        if not keys or not all(isinstance(key, str | int) for key in keys):
+            raise ValueError(
+                f"parameter {jax.tree_util.keystr(path)} is not in nested dicts with str or int keys"
+            )
+        name, value = "/".join(map(str, keys)), np.asarray(leaf)
+        if value.dtype.name not in TYPES:
+            raise ValueError(
+                f"parameter {name!r} has dtype {value.dtype}; convert it to one of {', '.join(TYPES)}"
+            )
+        pruned = name in kept
+        parts = (
+            {f"{name}:mask": np.packbits(kept[name]), f"{name}:values": value[kept[name]]} if pruned else {}
+        )
+        parts = parts or {name: value}
+        if set(parts) & set(tensors):
+            raise ValueError(f"two parameters are named {name!r}; rename one")
+        tensors |= parts
+        # keys may be numbers, which names alone would not give back
+        layout.append({"path": keys, "shape": value.shape, "pruned": pruned})
+    return tensors, {"format": TICKET_FORMAT, "layout": json.dumps(layout)}
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _file(arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file of these arrays."""
+    tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return safetensors_bytes(tensors, metadata=metadata)
+
+
+def _insert(tree: dict[Any, Any], path: Sequence[str | int], leaf: Any) -> None:
+    """Put a leaf into nested dicts, at its keys."""
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = leaf

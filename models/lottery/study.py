@@ -1,0 +1,301 @@
+"""A lottery-ticket study: rounds of train, prune and rewind, each with its controls beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from models.images import ImageFold
+from models.lottery.batches import BatchOrder
+from models.lottery.controls import keep_signs
+from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
+from models.lottery.presets import Preset
+from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from models.lottery.trials import Progress, Trained, Trial, Weights, put_together, take_apart, train_trials
+
+# What is trained beside the tickets of a round, all of the tickets' share of weights:
+CONTROLS = (
+    "reinit",  # the ticket's mask, redrawn weights
+    "sign-reinit",  # the same with the ticket's signs
+    "random",  # a random mask with as many weights a layer, the ticket's initial weights
+    "oneshot",  # all pruning after the dense training, rewound like a ticket
+    "oneshot-reinit",  # that mask, redrawn weights
+    "magnitude-init",  # pruned before training: smallest initial weights, with as many a layer
+    "snip",  # pruned before training: least |w dL/dw| on one batch, over all layers
+    "synflow",  # pruned before training: least synaptic flow, over all layers
+)
+REWINDINGS = ("weights", "rate")
+REDRAWN = ("reinit", "sign-reinit", "oneshot-reinit")
+SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
+REPEATS = 1_000  # seeds of a trial's redrawn weights lie between its own and the next trial's
+RANDOM_STREAM = 11  # seeds of random masks
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One trained network of a study.
+
+    Attributes:
+        method: "dense", "imp" for the tickets, or one of `CONTROLS`.
+        level: how many rounds of pruning its share of weights stands for.
+        trial: which network of the study it comes from.
+        repeat: which redraw of its weights, from 0.
+        masks: what is left.
+        start: the weights it was trained from, before its masks; with them, the ticket.
+        trained: its curves; weights for "dense" and "imp".
+    """
+
+    method: str
+    level: int
+    trial: int
+    repeat: int
+    masks: Masks
+    start: Weights
+    trained: Trained
+
+    @property
+    def remaining(self) -> float:
+        """The share of prunable weights that is left."""
+        return remaining(self.masks)
+
+
+class LotteryStudy:
+    """Iterative magnitude pruning of several trials (Frankle and Carbin, arXiv 1803.03635), with controls.
+
+    Round 0 trains dense networks. Each further round prunes the weights of smallest final magnitude of
+    every trial, rewinds the survivors and trains them again. The controls of a round have the share of
+    weights of its tickets; those pruned by layer have the ticket's counts in each layer too.
+
+    All runs of a trial see the points in the same order; redrawn weights come from seeds of their own.
+
+    Args:
+        build: makes the network of a seed; all seeds give one architecture.
+        preset: rates, recipe, rounds, trials and redraws.
+        fold: the data.
+        controls: which of `CONTROLS` to train, where `control_levels` says.
+        control_levels: rounds with controls; None for all from 1 on.
+        rewinding: "weights": survivors go back to iteration `preset.rewind` (0: to initialisation);
+            "rate": they keep their trained values, and only the schedule of the learning rate goes back
+            there (Renda, Frankle and Carbin, arXiv 2003.02389).
+        folder: where every run is kept, so that a study that was killed goes on where it was.
+        save_every: seconds between checkpoints of a run under way.
+        together: as in `train_trials`.
+
+    Attributes:
+        program: architecture and recipe.
+        full: the masks of a dense network.
+        notes: what could not be done, in sentences.
+
+    Raises:
+        ValueError: unknown controls, rounds or rewinding, a rewind that no evaluation meets, a layer
+            pruned to nothing by the last round, or what `train_trials` refuses.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int], nnx.Module],
+        preset: Preset,
+        fold: ImageFold,
+        *,
+        controls: Sequence[str] = CONTROLS,
+        control_levels: Sequence[int] | None = None,
+        rewinding: str = "weights",
+        folder: str | Path | None = None,
+        save_every: float = 60.0,
+        together: bool | None = None,
+    ) -> None:
+        for control in controls:
+            if control not in CONTROLS:
+                raise ValueError(f"unknown control {control!r}; choose from {', '.join(CONTROLS)}")
+        if rewinding not in REWINDINGS:
+            raise ValueError(f"rewinding is {rewinding!r}; choose one of {', '.join(REWINDINGS)}")
+        if preset.rewind % preset.recipe.evaluate_every:
+            raise ValueError(
+                f"rewind is {preset.rewind}; give a multiple of evaluate_every,"
+                f" {preset.recipe.evaluate_every}"
+            )
+        levels = range(1, preset.levels + 1) if control_levels is None else control_levels
+        for level in levels:
+            if not 1 <= level <= preset.levels:
+                raise ValueError(f"control_levels holds {level}; give rounds from 1 to {preset.levels}")
+        self._build, self._preset, self._fold = build, preset, fold
+        self._controls, self._control_levels, self._rewinding = tuple(controls), frozenset(levels), rewinding
+        self._weights: dict[tuple[int, int], Weights] = {}
+        self.program, self._weights[0, 0] = take_apart(build(0), preset.recipe)
+        self.notes: list[str] = []
+        self.full = full_masks(self._weights[0, 0].params)
+        self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)
+        kept_counts(self.full, self._rates, preset.levels, preset.scope)
+        self._train = partial(
+            train_trials, self.program, fold=fold, folder=folder, save_every=save_every, together=together
+        )
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of weights of rounds 0, 1, ... up to the last."""
+        size = counts(self.full)[1]
+        spared = 0
+        if self._preset.scope == "global":
+            spared = sum(mask.size for name, mask in layers(self.full).items() if not self._rates[name])
+        found = []
+        for level in range(self._preset.levels + 1):
+            kept = kept_counts(self.full, self._rates, level, self._preset.scope)
+            found.append((spared + sum(kept.values())) / size)
+        return found
+
+    def runs_of(self, level: int) -> int:
+        """How many networks a round trains."""
+        trials, redraws = self._preset.trials, self._preset.reinitialisations
+        if level not in self._control_levels:
+            return trials
+        each = {control: redraws if control == "reinit" else min(1, redraws) for control in REDRAWN}
+        return trials * (1 + sum(each.get(control, 1) for control in self._controls))
+
+    def initial(self, trial: int, redraw: int = 0) -> Weights:
+        """The untrained network of a trial; redraws 1, 2, ... are other draws from the same distribution."""
+        if (trial, redraw) not in self._weights:
+            program, weights = take_apart(self._build(trial * REPEATS + redraw), self._preset.recipe)
+            if program != self.program:
+                raise ValueError("build makes networks of different architectures; it may vary the seed only")
+            self._weights[trial, redraw] = weights
+        return self._weights[trial, redraw]
+
+    def rounds(self, progress: Progress | None = None) -> Iterator[list[Run]]:
+        """Train round after round, and yield the runs of each: the dense networks, then tickets and controls.
+
+        The rounds end early, with a note, where the trained weights cannot be pruned any further.
+
+        Args:
+            progress: called with (iterations done, of how many) within a round.
+        """
+        rewind, trials = self._preset.rewind, range(self._preset.trials)
+        snapshots = [rewind] if rewind and self._rewinding == "weights" else []
+        first = [Trial(_name("dense", 0, t, 0), self.initial(t), self.full, t) for t in trials]
+        dense = self._train(first, snapshots=snapshots, progress=progress)
+        yield [Run("dense", 0, t, 0, self.full, self.initial(t), dense[t]) for t in trials]
+        tickets, masks = dense, [self.full] * len(trials)
+        for level in range(1, self._preset.levels + 1):
+            try:
+                masks = [self._pruned(tickets[t], masks[t]) for t in trials]
+            except ValueError as error:
+                self.notes.append(f"The rounds ended before level {level}: {error}.")
+                return
+            wanted: list[tuple[str, int, int, Trial]] = []
+            for t in trials:
+                weights = self._rewound(t, dense[t], tickets[t])
+                wanted.append(("imp", t, 0, Trial(_name("imp", level, t, 0), weights, masks[t], t, rewind)))
+            if level in self._control_levels:
+                for t in trials:
+                    wanted += self._control_trials(level, t, masks[t], dense[t])
+            trained = self._train([trial for *_, trial in wanted], progress=progress)
+            tickets = trained[: len(trials)]
+            yield [
+                Run(method, level, t, repeat, trial.masks, trial.weights, outcome)
+                for (method, t, repeat, trial), outcome in zip(wanted, trained, strict=True)
+            ]
+
+    def network(self, run: Run) -> nnx.Module:
+        """The network of a run whose weights were kept, at its early stop, as it is evaluated.
+
+        Raises:
+            ValueError: a control, whose weights are not kept.
+        """
+        if run.trained.best is None:
+            raise ValueError(f"the weights of {run.method!r} are not kept; take a run of 'dense' or 'imp'")
+        return put_together(self.program, run.trained.best)
+
+    def _pruned(self, trained: Trained, masks: Masks, rounds: int = 1) -> Masks:
+        assert trained.weights is not None
+        return prune_by_magnitude(
+            trained.weights.params, masks, self._rates, rounds=rounds, scope=self._preset.scope
+        )
+
+    def _rewound(self, trial: int, dense: Trained, last: Trained) -> Weights:
+        if self._rewinding == "rate":
+            assert last.weights is not None
+            return last.weights
+        return dense.snapshots[self._preset.rewind] if self._preset.rewind else self.initial(trial)
+
+    def _control_trials(
+        self, level: int, trial: int, ticket: Masks, dense: Trained
+    ) -> list[tuple[str, int, int, Trial]]:
+        """Method, trial, repeat and what to train, of one ticket's controls."""
+        initial = self.initial(trial)
+        redraws = [self.initial(trial, 1 + r) for r in range(self._preset.reinitialisations)]
+        found = []
+
+        def add(method: str, masks: Masks, weights: Weights, repeat: int = 0, start: int = 0) -> None:
+            name = _name(method, level, trial, repeat)
+            found.append((method, trial, repeat, Trial(name, weights, masks, trial, start, keep=False)))
+
+        for method in self._controls:
+            try:
+                masks = self._control_masks(method, level, trial, ticket, dense)
+            except ValueError as error:
+                self.notes.append(f"{method} has no network at level {level}, trial {trial}: {error}.")
+                continue
+            if method == "reinit":
+                for repeat, redrawn in enumerate(redraws):
+                    add(method, masks, redrawn, repeat)
+            elif method == "oneshot":
+                add(method, masks, self._rewound(trial, dense, dense), start=self._preset.rewind)
+            elif method not in REDRAWN:
+                add(method, masks, initial)
+            elif redraws:
+                redrawn = redraws[0]
+                if method == "sign-reinit":
+                    redrawn = Weights(keep_signs(redrawn.params, initial.params, masks), redrawn.rest)
+                add(method, masks, redrawn)
+        return found
+
+    def _control_masks(self, method: str, level: int, trial: int, ticket: Masks, dense: Trained) -> Masks:
+        initial = self.initial(trial)
+        if method in ("oneshot", "oneshot-reinit"):
+            return self._pruned(dense, self.full, rounds=level)
+        if method == "random":
+            kept = {name: int(mask.sum()) for name, mask in layers(ticket).items()}
+            return random_masks(self.full, kept, np.random.default_rng([RANDOM_STREAM, trial, level]))
+        if method == "magnitude-init":
+            scores = magnitude_scores(initial.params, self.full)
+            return prune_by_scores(scores, self.full, self._rates, rounds=level, scope=self._preset.scope)
+        if method not in ("snip", "synflow"):
+            return ticket
+        # both prune globally: all layers that have a rate, down to the ticket's total
+        rated = [name for name in layers(self.full) if self._rates[name] > 0]
+        left = {name: mask for name, mask in layers(ticket).items() if name in rated}
+        share = sum(int(mask.sum()) for mask in left.values()) / sum(mask.size for mask in left.values())
+        if method == "snip":
+            scores = snip_scores(partial(self._loss, trial), initial.params, self.full)
+            return prune_by_scores(scores, self.full, dict.fromkeys(rated, 1 - share), scope="global")
+        unpruned = dict.fromkeys(set(layers(self.full)) - set(rated))
+        flowing = synflow_masks(
+            partial(self._outputs, initial.rest),
+            initial.params,
+            with_layers(self.full, unpruned),
+            share,
+            shape=self._fold.x_train.shape[1:],
+        )
+        return with_layers(self.full, layers(flowing))
+
+    def _loss(self, trial: int, params: Params) -> jax.Array:
+        """The loss of a trial's initial network on one batch of its first points, ten a class."""
+        size = min(len(self._fold.x_train), SNIP_POINTS * (1 + int(self._fold.y_train.max())))
+        batch = BatchOrder(trial, len(self._fold.x_train), size).batches(0, 1)[0]
+        network = nnx.merge(self.program.graph, params, self.initial(trial).rest)
+        outputs = network(self._fold.x_train[batch])
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, self._fold.y_train[batch]).mean()
+
+    def _outputs(self, rest: Any, params: Params, x: jax.Array) -> jax.Array:
+        outputs: jax.Array = nnx.merge(self.program.evaluated, params, rest)(x)
+        return outputs
+
+
+def _name(method: str, level: int, trial: int, repeat: int) -> str:
+    return f"{method}-{level:02d}-{trial}-{repeat}"

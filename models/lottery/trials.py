@@ -1,0 +1,382 @@
+"""Trials: networks of one architecture trained side by side, evaluated as they go, and taken up again."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from models.images import ImageFold
+from models.lottery.batches import BatchOrder
+from models.lottery.masks import Masks, Params, check_masks, full_masks
+from models.lottery.presets import Recipe
+from models.lottery.steps import (
+    CURVES,
+    Data,
+    Program,
+    Replica,
+    advance,
+    advance_together,
+    evaluation_batches,
+    initial,
+)
+from models.lottery.store import TrialStore
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The arrays of a network.
+
+    Attributes:
+        params: what training changes, nested dicts.
+        rest: batch statistics, constants and random state, nested dicts.
+    """
+
+    params: Params
+    rest: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One network to train.
+
+    Attributes:
+        name: names its files in a checkpoint folder; each trial of a call has its own.
+        weights: where it starts.
+        masks: what is pruned, or None for a dense network.
+        seed: of the order of points, and of augmentation.
+        start: the iteration it starts at, above 0 after rewinding.
+        keep: whether its trained weights are wanted, not only its curves.
+    """
+
+    name: str
+    weights: Weights
+    masks: Masks | None = None
+    seed: int = 0
+    start: int = 0
+    keep: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What became of a trial.
+
+    Attributes:
+        iterations: when it was evaluated, shape (E,).
+        curves: by name ("train_loss", "validation_loss", "validation_accuracy", "test_loss",
+            "test_accuracy"), each of shape (E,); the training loss is the mean since the last evaluation.
+        weights: after the last iteration, or None where they were not to be kept.
+        best: at the early stop, likewise.
+        snapshots: by iteration, as asked for.
+        seconds: of training and evaluation, over all sessions; trials side by side share the machine.
+    """
+
+    iterations: np.ndarray
+    curves: dict[str, np.ndarray]
+    weights: Weights | None
+    best: Weights | None
+    snapshots: dict[int, Weights]
+    seconds: float
+
+    @property
+    def early(self) -> int:
+        """The place in the curves of the least validation loss: the early stop, found afterwards."""
+        losses = self.curves["validation_loss"]
+        return 0 if np.isnan(losses).all() else int(np.nanargmin(losses))
+
+    @property
+    def early_iteration(self) -> int:
+        """The iteration of the early stop."""
+        return int(self.iterations[self.early])
+
+    def at_early(self, curve: str) -> float:
+        """A curve's value at the early stop."""
+        return float(self.curves[curve][self.early])
+
+
+def take_apart(network: nnx.Module, recipe: Recipe) -> tuple[Program, Weights]:
+    """A network as a program, the same for all networks of its architecture, and its arrays."""
+    network.train()
+    graph, params, *others = nnx.split(network, nnx.Param, ...)
+    network.eval()
+    evaluated = nnx.split(network, nnx.Param, ...)[0]
+    return Program(graph, evaluated, recipe), Weights(nnx.to_pure_dict(params), nnx.to_pure_dict(others[0]))
+
+
+def put_together(program: Program, weights: Weights) -> nnx.Module:
+    """The network of a program and arrays, as it is evaluated."""
+    network: nnx.Module = nnx.merge(program.evaluated, weights.params, weights.rest)
+    return network
+
+
+def train_trials(
+    program: Program,
+    trials: Sequence[Trial],
+    fold: ImageFold,
+    *,
+    snapshots: Sequence[int] = (),
+    together: bool | None = None,
+    folder: str | Path | None = None,
+    save_every: float = 60.0,
+    progress: Progress | None = None,
+) -> list[Trained]:
+    """Train networks of one architecture, each under its mask, from its weights and in its own order.
+
+    Batches run in one compiled scan from each evaluation to the next. After every one the network is
+    evaluated on all validation and test points, and the weights of least validation loss are kept;
+    nothing stops early (Frankle and Carbin, arXiv 1803.03635: the stop is found afterwards).
+
+    On a CPU each trial runs on its own core: batched products gain nothing there, and a trial has the
+    same bits whatever runs beside it. On an accelerator all trials advance together under jax.vmap.
+
+    Args:
+        program: the architecture and the recipe, from `take_apart`.
+        trials: what to train.
+        fold: the data.
+        snapshots: iterations whose weights to keep, multiples of recipe.evaluate_every.
+        together: under vmap or one a core; None to choose by the kind of device.
+        folder: where trials are kept, finished ones and those under way (by orbax), so that the same
+            call goes on after a kill, to the same bits on the same machine.
+        save_every: seconds between two checkpoints of a trial under way.
+        progress: called with (iterations done, of how many), over all trials.
+
+    Returns:
+        The outcome of each trial.
+
+    Raises:
+        ValueError: no trials, two of one name, masks that do not fit, labels beyond the network's
+            outputs, images of another shape, starts or snapshots that no evaluation meets, or a batch
+            larger than the training set.
+    """
+    if together is None:
+        together = jax.default_backend() != "cpu"
+    prepared = [_prepared(trial) for trial in trials]
+    _check(program, prepared, fold, snapshots)
+    data = Data(
+        jnp.asarray(fold.x_train),
+        jnp.asarray(fold.y_train),
+        evaluation_batches(fold.x_validation, fold.y_validation),
+        evaluation_batches(fold.x_test, fold.y_test),
+    )
+    store = None if folder is None else TrialStore(Path(folder))
+    run = _Run(program, data, tuple(sorted(snapshots)), together, store, save_every)
+    counter = _Counter(sum(program.recipe.iterations - trial.start for trial in trials), progress)
+    outcomes: dict[str, Trained] = {}
+    for trial in prepared:
+        found = run.finished(trial)
+        if found is not None:
+            outcomes[trial.name] = found
+            counter.add(program.recipe.iterations - trial.start)
+    waiting = [trial for trial in prepared if trial.name not in outcomes]
+    if together:
+        starts = sorted({trial.start for trial in waiting})
+        groups = [[trial for trial in waiting if trial.start == start] for start in starts]
+    else:
+        groups = [[trial] for trial in waiting]
+    workers = 1 if together else max(1, min(len(groups), len(os.sched_getaffinity(0))))
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(run.train, group, counter) for group in groups]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            counter.stop()
+            pool.shutdown(cancel_futures=True)
+    failed = [error for error in (f.exception() for f in futures if not f.cancelled()) if error is not None]
+    for error in failed:
+        if not isinstance(error, _StoppedError):
+            raise error
+    for future in futures:
+        outcomes.update(future.result())
+    return [outcomes[trial.name] for trial in trials]
+
+
+class _StoppedError(Exception):
+    """Another trial failed, or the user interrupted: what is under way ends."""
+
+
+class _Counter:
+    """Iterations done over all threads; tells them to stop when one has failed."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress = total, progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def add(self, iterations: int) -> None:
+        with self._lock:
+            self._done += iterations
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the trials of one call share."""
+
+    program: Program
+    data: Data
+    snapshots: tuple[int, ...]
+    together: bool
+    store: TrialStore | None
+    save_every: float
+
+    def finished(self, trial: Trial) -> Trained | None:
+        """The outcome of a trial that the store has."""
+        weights = (trial.weights.params, trial.weights.rest)
+        like = self._tree(trial, weights, weights, dict.fromkeys(self._due(trial.start, self._end), weights))
+        found = None if self.store is None else self.store.finished(trial.name, like)
+        return None if found is None else self._outcome(trial, *found)
+
+    def train(self, trials: list[Trial], counter: _Counter) -> dict[str, Trained]:
+        """Train one trial, or several of one start together; outcomes by name."""
+        start, count = trials[0].start, len(trials)
+        name = trials[0].name if count == 1 else f"{trials[0].name}-and-{count - 1}-more"
+        replica = _stacked(
+            [initial(self.program, t.weights.params, t.weights.rest, t.masks, t.seed, start) for t in trials],
+            self.together,
+        )
+        rows: list[np.ndarray] = []
+        kept: dict[int, Any] = {}
+        done, before = start, 0.0
+        found = None if self.store is None else self.store.under_way(name, partial(self._saved_like, replica))
+        if found is not None:
+            done, (replica, curves, kept, spent) = found
+            rows, before = list(curves), float(spent)
+            counter.add((done - start) * count)
+        orders = [BatchOrder(t.seed, len(self.data.x), self.program.recipe.batch_size) for t in trials]
+        step = advance_together if self.together else advance
+        begun = saved = time.perf_counter()
+        while done < self._end:
+            if done in self.snapshots:
+                kept[done] = jax.device_get((replica.params, replica.rest))
+            steps = min(self.program.recipe.evaluate_every, self._end - done)
+            batches = _stacked([order.batches(done, steps) for order in orders], self.together)
+            with _COMPILING if done == start else nullcontext():
+                replica, measured = step(self.program, start, replica, batches, self.data)
+            rows.append(np.asarray(measured))
+            done += steps
+            counter.add(steps * count)
+            now = time.perf_counter()
+            if (
+                self.store is not None
+                and done < self._end
+                and (counter.stopped or now - saved > self.save_every)
+            ):
+                spent = np.asarray(before + now - begun)
+                self.store.save(name, done, (replica, np.stack(rows), kept, spent))
+                saved = time.perf_counter()
+            if counter.stopped and done < self._end:
+                raise _StoppedError
+        seconds = before + time.perf_counter() - begun
+        final = jax.device_get(replica)
+        outcomes = {}
+        for place, trial in enumerate(trials):
+            own = partial(_entry, place) if self.together else _whole
+            tree = self._tree(trial, *own(((final.params, final.rest), final.best, kept)))
+            curves = np.stack([own(row) for row in rows])
+            if self.store is not None:
+                self.store.finish(trial.name, tree, curves, seconds)
+            outcomes[trial.name] = self._outcome(trial, tree, curves, seconds)
+        if self.store is not None:
+            self.store.forget(name)
+        return outcomes
+
+    @property
+    def _end(self) -> int:
+        return self.program.recipe.iterations
+
+    def _due(self, start: int, done: int) -> list[int]:
+        """The snapshots that a run from `start` has taken before iteration `done`."""
+        return [iteration for iteration in self.snapshots if start <= iteration < done]
+
+    def _saved_like(self, replica: Replica, done: int) -> Any:
+        """The shapes of what `train` saves at an iteration."""
+        start = int(np.ravel(replica.iteration)[0])
+        evaluations = -(-(done - start) // self.program.recipe.evaluate_every)
+        shape = (evaluations, *np.shape(replica.iteration), len(CURVES))
+        kept = dict.fromkeys(self._due(start, done), jax.device_get((replica.params, replica.rest)))
+        return replica, np.zeros(shape, np.float32), kept, np.zeros(())
+
+    def _tree(self, trial: Trial, weights: Any, best: Any, kept: dict[int, Any]) -> dict[str, Any]:
+        """What is kept of a finished trial."""
+        return {"kept": kept, **({"weights": weights, "best": best} if trial.keep else {})}
+
+    def _outcome(self, trial: Trial, tree: dict[str, Any], curves: np.ndarray, seconds: float) -> Trained:
+        ends = trial.start + self.program.recipe.evaluate_every * np.arange(1, len(curves) + 1)
+        return Trained(
+            np.minimum(ends, self._end),
+            {name: curves[:, place] for place, name in enumerate(CURVES)},
+            Weights(*tree["weights"]) if trial.keep else None,
+            Weights(*tree["best"]) if trial.keep else None,
+            {iteration: Weights(*held) for iteration, held in tree["kept"].items()},
+            seconds,
+        )
+
+
+# The first step of one trial compiles; the others wait for it instead of compiling the same once more.
+_COMPILING = threading.Lock()
+
+
+def _stacked(trees: list[Any], together: bool) -> Any:
+    if not together:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _entry(place: int, tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[place], tree)
+
+
+def _whole(tree: Any) -> Any:
+    return tree
+
+
+def _prepared(trial: Trial) -> Trial:
+    """The trial with masks, which keep everything where it has none."""
+    masks = full_masks(trial.weights.params) if trial.masks is None else trial.masks
+    check_masks(masks, trial.weights.params)
+    return replace(trial, masks=masks)
+
+
+def _check(program: Program, trials: Sequence[Trial], fold: ImageFold, snapshots: Sequence[int]) -> None:
+    recipe = program.recipe
+    names = [trial.name for trial in trials]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"the trials are named {names}; give at least one, each a name of its own")
+    for kind, iterations in (("start", [trial.start for trial in trials]), ("snapshot", snapshots)):
+        for iteration in iterations:
+            if not 0 <= iteration < recipe.iterations or iteration % recipe.evaluate_every:
+                raise ValueError(
+                    f"{kind} {iteration} is not an iteration that is evaluated: give a multiple of"
+                    f" {recipe.evaluate_every} from 0 to below {recipe.iterations}"
+                )
+    BatchOrder(0, len(fold.x_train), recipe.batch_size)
+    weights = trials[0].weights
+    point = jax.ShapeDtypeStruct((1, *fold.x_train.shape[1:]), np.float32)
+    try:
+        shape = jax.eval_shape(put_together(program, weights), point)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the network does not take points of shape {point.shape[1:]}: {error}") from error
+    for part in ("train", "validation", "test"):
+        most = int(getattr(fold, f"y_{part}").max())
+        if most >= shape.shape[-1]:
+            raise ValueError(
+                f"{part} label {most} is outside 0..{shape.shape[-1] - 1}, the network's outputs; give it"
+                f" {most + 1} outputs"
+            )

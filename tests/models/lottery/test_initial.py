@@ -1,0 +1,314 @@
+"""Pruning at initialisation, against finite differences and against leaving weights out one by one."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from models.lottery.masks import apply_masks, counts, full_masks, is_within, layers, with_layers
+from models.lottery.pruning import kept_counts, prune_by_scores
+
+
+def plain(widths, seed, bias=0.0):
+    """Parameters of a network of fully connected layers, and masks of all its weights."""
+    rng = np.random.default_rng(seed)
+    params = {
+        f"layer{i}": {
+            "kernel": rng.normal(size=extents).astype(np.float32),
+            "bias": bias * rng.normal(size=extents[1]).astype(np.float32),
+        }
+        for i, extents in enumerate(pairwise(widths))
+    }
+    return params, full_masks(params)
+
+
+def some(masks, seed, share):
+    rng = np.random.default_rng(seed)
+    return with_layers(masks, {name: rng.random(mask.shape) < share for name, mask in layers(masks).items()})
+
+
+def run_plain(params, x, xp=jnp):
+    for i in range(len(params)):
+        x = xp.maximum(x, 0) if i else x
+        x = x @ params[f"layer{i}"]["kernel"] + params[f"layer{i}"]["bias"]
+    return x
+
+
+def run_shortcut(params, x, xp=jnp):
+    """The same, with a shortcut around layer 1."""
+    for i in range(len(params)):
+        new = xp.maximum(x, 0) @ params[f"layer{i}"]["kernel"] + params[f"layer{i}"]["bias"]
+        x = x + new if i == 1 else new
+    return x
+
+
+def left_out(run, params, masks):
+    """R, and by how much it falls when a weight is left out: w dR/dw, as R is linear in each weight."""
+    kernels = {
+        name: np.where(masks[name]["kernel"], np.abs(layer["kernel"]).astype(np.float64), 0)
+        for name, layer in params.items()
+    }
+    absolute = {
+        name: {"kernel": kernel, "bias": np.abs(params[name]["bias"]).astype(np.float64)}
+        for name, kernel in kernels.items()
+    }
+    ones = np.ones((1, len(kernels["layer0"])))
+    flow = run(absolute, ones, np).sum()
+    falls = {name: np.zeros(kernel.shape) for name, kernel in kernels.items()}
+    for name, kernel in kernels.items():
+        for place in np.argwhere(kernel):
+            held, kernel[tuple(place)] = kernel[tuple(place)], 0
+            falls[name][tuple(place)] = flow - run(absolute, ones, np).sum()
+            kernel[tuple(place)] = held
+    return flow, falls
+
+
+def synflow_oracle(run, params, masks, keep, rounds):
+    masks = {name: entry["kernel"].copy() for name, entry in masks.items()}
+    total = sum(mask.sum() for mask in masks.values())
+    for k in range(1, rounds + 1):
+        _, falls = left_out(run, params, {name: {"kernel": mask} for name, mask in masks.items()})
+        alive = np.concatenate([falls[name][mask] for name, mask in masks.items()])
+        target = int(total * keep ** (k / rounds) + 0.5)
+        if target == len(alive):
+            continue
+        last, first = np.sort(alive)[::-1][target - 1 : target + 1]
+        # were the two equal, rounding would decide and the comparison mean nothing
+        assert last - first > 1e-7 * last
+        masks = {name: mask & (falls[name] > (last + first) / 2) for name, mask in masks.items()}
+    return masks
+
+
+def assert_masks(masks, expected):
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(masks[name]["kernel"], mask, err_msg=name)
+        assert masks[name]["bias"] is None
+
+
+def test_magnitude_scores_are_absolute_values():
+    params, masks = plain((4, 6, 3), 0)
+    scores = magnitude_scores(jax.tree.map(jnp.asarray, params), masks)
+    assert list(scores) == ["layer0/kernel", "layer1/kernel"]
+    np.testing.assert_array_equal(scores["layer1/kernel"], np.abs(params["layer1"]["kernel"]))
+
+
+@pytest.mark.parametrize("share", [1.1, 0.6])
+def test_snip_scores_are_the_sensitivities_to_each_connection(share):
+    params, masks = plain((4, 6, 3), 1, bias=0.5)
+    masks = some(masks, 2, share)
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(15, 4)), rng.normal(size=(15, 3))
+
+    def loss(params, xp=jnp):
+        return xp.square(run_plain(params, x, xp) - y).mean()
+
+    scores = snip_scores(loss, params, masks)
+    # central differences of the loss in the strength c of each connection, at c = 1
+    wide = {
+        name: {
+            "kernel": layer["kernel"].astype(np.float64) * masks[name]["kernel"],
+            "bias": layer["bias"].astype(np.float64),
+        }
+        for name, layer in params.items()
+    }
+    for name, layer in wide.items():
+        expected = np.zeros(layer["kernel"].shape)
+        for place in np.ndindex(expected.shape):
+            held, ends = layer["kernel"][place], []
+            for strength in (1 + 1e-6, 1 - 1e-6):
+                layer["kernel"][place] = held * strength
+                ends.append(loss(wide, np))
+            layer["kernel"][place] = held
+            expected[place] = abs(ends[0] - ends[1]) / 2e-6
+        np.testing.assert_allclose(scores[f"{name}/kernel"], expected, rtol=1e-3, atol=1e-5)
+        assert not scores[f"{name}/kernel"][~masks[name]["kernel"]].any()
+        assert (expected[masks[name]["kernel"]] > 1e-4).mean() > 0.8
+
+
+def test_snip_refuses_scores_that_are_not_finite_and_masks_that_do_not_fit():
+    params, masks = plain((4, 6, 3), 1)
+    with pytest.raises(ValueError, match="layer 'layer0/kernel' has a score of nan"):
+        snip_scores(lambda params: jnp.sqrt(-jnp.square(params["layer0"]["kernel"]).sum()), params, masks)
+    del masks["layer1"]["bias"]
+    with pytest.raises(ValueError, match="the masks lack 'layer1/bias'"):
+        snip_scores(lambda params: params["layer0"]["kernel"].sum(), params, masks)
+
+
+@pytest.mark.parametrize(
+    ("run", "bias", "share", "rounds"),
+    [
+        (run_plain, 0.0, 1.1, 1),
+        (run_plain, 0.0, 1.1, 8),
+        (run_plain, 0.7, 1.1, 5),
+        (run_plain, 0.0, 0.7, 4),
+        (run_shortcut, 0.0, 1.1, 5),
+        (run_shortcut, 0.3, 0.8, 3),
+    ],
+)
+def test_synflow_leaves_out_what_the_flow_misses_least(run, bias, share, rounds):
+    params, masks = plain((5, 6, 6, 4), rounds, bias)
+    masks = some(masks, 7, share)
+    found = synflow_masks(run, params, masks, 0.4, shape=(5,), rounds=rounds)
+    assert_masks(found, synflow_oracle(run, params, masks, 0.4, rounds))
+    assert counts(found)[0] == int(0.4 * counts(masks)[0] + 0.5)
+    assert is_within(found, masks)
+
+
+@pytest.mark.parametrize("exponent", [50, -60])
+def test_synflow_ranks_a_flow_that_leaves_float32(exponent):
+    params, masks = plain((5, 6, 6, 4), 0)
+    scaled = jax.tree.map(lambda leaf: jnp.asarray(leaf * np.float32(2.0) ** exponent), params)
+    flow = run_plain(jax.tree.map(jnp.abs, scaled), jnp.ones((1, 5))).sum()
+    assert float(flow) in (0.0, np.inf)
+    expected = synflow_masks(run_plain, params, masks, 0.3, shape=(5,), rounds=6)
+    found = synflow_masks(run_plain, scaled, masks, 0.3, shape=(5,), rounds=6)
+    assert_masks(found, {name: entry["kernel"] for name, entry in expected.items()})
+
+
+def test_rounds_keep_layers_that_one_round_loses():
+    widths = (20, 40, 60, 10)
+    params, masks = plain(widths, 3)
+    # 40 * 60 of 3,800 weights share the flow of layer 1, so that each has little
+    with pytest.raises(ValueError, match="'layer1/kernel' would be pruned to nothing"):
+        synflow_masks(run_plain, params, masks, 0.01, shape=(20,), rounds=1)
+    found = synflow_masks(run_plain, params, masks, 0.01, shape=(20,), rounds=100)
+    assert counts(found) == (38, 3800)
+    flow, falls = left_out(run_plain, params, found)
+    assert flow > 0
+    for fall in falls.values():
+        assert fall.sum() == pytest.approx(flow)
+
+
+def test_synflow_of_a_flax_network_with_normalisation():
+    class Network(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(1, 2, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(2, use_running_average=True, rngs=rngs)
+            self.output = nnx.Linear(32, 3, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.norm(self.conv(x)))
+            return self.output(x.reshape(len(x), -1))
+
+    graph, params, rest = nnx.split(Network(nnx.Rngs(0)), nnx.Param, ...)
+    params = nnx.to_pure_dict(params)
+    masks = full_masks(params)
+    seen = []
+
+    def apply(params, x):
+        outputs = nnx.merge(graph, params, rest)(x)
+        seen.append(outputs.dtype)
+        return outputs
+
+    found = synflow_masks(apply, params, masks, 0.3, shape=(4, 4, 1), rounds=1)
+    assert set(seen) == {np.dtype(np.float64)}
+    assert counts(found)[0] == round(0.3 * (18 + 96))
+    assert found["norm"] == {"scale": None, "bias": None}
+    kernel = np.abs(np.asarray(params["conv"]["kernel"], np.float64))[:, :, 0]
+    image = np.pad(np.ones((4, 4)), 1)
+    maps = np.array(
+        [[np.einsum("ij,ijc->c", image[r : r + 3, c : c + 3], kernel) for c in range(4)] for r in range(4)]
+    )
+    # by the output layer: what arrives at a unit, times the weight
+    scores = maps.ravel()[:, None] * np.abs(np.asarray(params["output"]["kernel"], np.float64))
+    kept = found["output"]["kernel"]
+    assert scores[kept].min() > scores[~kept].max()
+    assert 0 < kept.sum() < kept.size
+    # networks here come back as they went
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
+
+
+def test_keeping_all_takes_nothing():
+    params, masks = plain((5, 6, 4), 0)
+    found = synflow_masks(run_plain, params, masks, 1.0, shape=(5,), rounds=3)
+    assert_masks(found, {name: entry["kernel"] for name, entry in masks.items()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 0.0}, "keep is 0.0"),
+        ({"keep": 1.5}, "keep is 1.5"),
+        ({"keep": float("nan")}, "keep is nan"),
+        ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": 2.0}, "rounds is 2.0"),
+        ({"shape": (0,)}, r"shape is \(0,\)"),
+    ],
+)
+def test_wrong_settings_of_synflow_are_refused(options, message):
+    params, masks = plain((5, 6, 4), 0)
+    with pytest.raises(ValueError, match=message):
+        synflow_masks(run_plain, params, masks, **{"keep": 0.5, "shape": (5,), **options})
+
+
+def test_a_flow_of_0_or_not_finite_is_refused():
+    params, masks = plain((5, 6, 4), 0)
+    params["layer0"]["kernel"][0, 0] = np.inf
+    with pytest.raises(ValueError, match="the flow is inf in round 1"):
+        synflow_masks(run_plain, params, masks, 0.5, shape=(5,), rounds=2)
+    params["layer0"]["kernel"][:] = 0
+    with pytest.raises(ValueError, match="the flow is 0 in round 1"):
+        synflow_masks(run_plain, params, masks, 0.5, shape=(5,), rounds=2)
+
+
+def test_random_masks_keep_the_counts_within_those_given():
+    _, full = plain((8, 9, 5), 0)
+    masks = some(full, 1, 0.6)
+    kept = kept_counts(masks, dict.fromkeys(layers(masks), 0.3), 2)
+    found = random_masks(masks, kept, 4)
+    assert {name: mask.sum() for name, mask in layers(found).items()} == kept
+    assert is_within(found, masks)
+    assert found["layer0"]["bias"] is None
+    again = random_masks(masks, dict(reversed(kept.items())), np.random.default_rng(4))
+    assert_masks(again, {name: entry["kernel"] for name, entry in found.items()})
+    other = random_masks(masks, kept, 5)
+    assert (other["layer0"]["kernel"] != found["layer0"]["kernel"]).any()
+
+
+def test_random_masks_leave_layers_without_a_count():
+    _, masks = plain((8, 9, 5), 0)
+    found = random_masks(masks, {"layer1/kernel": 7}, 0)
+    assert found["layer0"]["kernel"] is masks["layer0"]["kernel"]
+    assert found["layer1"]["kernel"].sum() == 7
+
+
+def test_random_masks_are_uniform():
+    masks = {"kernel": np.array([[True, True, False], [True, True, True]])}
+    rng = np.random.default_rng(0)
+    draws = [random_masks(masks, {"kernel": 2}, rng)["kernel"] for _ in range(2000)]
+    pairs, frequency = np.unique([draw.ravel() for draw in draws], axis=0, return_counts=True)
+    assert len(pairs) == 10
+    # each of the 10 pairs 200 times, give or take 5 standard deviations
+    assert np.abs(frequency - 200).max() < 5 * np.sqrt(180)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"": 10}, "no layer ''"),
+        ({"layer0/kernel": 0}, "is to keep 0 weights"),
+        ({"layer0/kernel": 73}, r"is to keep 73 weights; give a whole number in 1..72"),
+        ({"layer0/kernel": 3.0}, "is to keep 3.0 weights"),
+    ],
+)
+def test_wrong_counts_are_refused(kept, message):
+    _, masks = plain((8, 9, 5), 0)
+    with pytest.raises(ValueError, match=message):
+        random_masks(masks, kept, 0)
+
+
+def test_scores_of_snip_prune_globally():
+    params, masks = plain((6, 10, 3), 2)
+    x = np.random.default_rng(0).normal(size=(12, 6))
+    scores = snip_scores(lambda params: jnp.square(run_plain(params, x)).mean(), params, masks)
+    found = prune_by_scores(scores, masks, dict.fromkeys(scores, 0.5), scope="global")
+    kept = np.concatenate([scores[name][mask] for name, mask in layers(found).items()])
+    gone = np.concatenate([scores[name][~mask] for name, mask in layers(found).items()])
+    assert len(kept) == len(gone) == 45
+    assert kept.min() >= gone.max()
+    assert not np.asarray(apply_masks(found, params)["layer0"]["kernel"])[~found["layer0"]["kernel"]].any()

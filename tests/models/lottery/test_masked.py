@@ -1,0 +1,156 @@
+"""Training under a mask, against an unmasked optimiser that only has the surviving weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from models.lottery.masked import masked
+from models.lottery.masks import apply_masks
+
+OPTIMIZERS = {
+    "momentum": lambda: optax.sgd(0.1, momentum=0.9),
+    "nesterov": lambda: optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: optax.adam(0.01),
+    "adamw": lambda: optax.adamw(0.01, weight_decay=0.1),
+    "lion": lambda: optax.lion(0.01, weight_decay=0.1),
+    "decayed": lambda: optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.1, momentum=0.9)),
+    "clipped": lambda: optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0, momentum=0.5)),
+}
+STEPS = 8
+
+
+def problem(seed):
+    """Points, a loss of a network with one hidden layer, its parameters, and masks of half its weights."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(20, 6)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    params = {
+        "hidden": {"bias": np.zeros(7, np.float32), "kernel": rng.normal(size=(6, 7)).astype(np.float32)},
+        "output": {"bias": np.zeros(3, np.float32), "kernel": rng.normal(size=(7, 3)).astype(np.float32)},
+    }
+    masks = {
+        name: {"bias": None, "kernel": rng.random(layer["kernel"].shape) < 0.5}
+        for name, layer in params.items()
+    }
+
+    def loss(params):
+        hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+        return jnp.square(hidden @ params["output"]["kernel"] + params["output"]["bias"] - y).mean()
+
+    return loss, jax.tree.map(jnp.asarray, params), masks
+
+
+def trajectory(optimizer, loss, params):
+    """The parameters after every step, by a scan."""
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), params
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), length=STEPS)[1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pruned_weights_are_0_after_every_step_and_survivors_those_of_the_small_problem(name):
+    loss, params, masks = problem(0)
+    kernels = [(layer, masks[layer]["kernel"]) for layer in masks]
+    run = jax.jit(lambda start: trajectory(masked(OPTIMIZERS[name](), masks), loss, start))
+    path = run(apply_masks(masks, params))
+    # a start that was not masked is so from the first step on
+    raw = run(params)
+
+    # the oracle optimises vectors of the surviving weights, and knows no others
+    def scattered(small):
+        return {
+            layer: {
+                "bias": small[layer]["bias"],
+                "kernel": jnp.zeros(mask.shape).at[np.nonzero(mask)].set(small[layer]["kernel"]),
+            }
+            for layer, mask in kernels
+        }
+
+    small = {
+        layer: {"bias": params[layer]["bias"], "kernel": params[layer]["kernel"][np.nonzero(mask)]}
+        for layer, mask in kernels
+    }
+    expected = jax.jit(lambda start: trajectory(OPTIMIZERS[name](), lambda v: loss(scattered(v)), start))(
+        small
+    )
+    for layer, mask in kernels:
+        found = np.asarray(path[layer]["kernel"])
+        assert not found[:, ~mask].any()
+        assert np.asarray(params[layer]["kernel"])[~mask].all()
+        assert not np.asarray(raw[layer]["kernel"])[:, ~mask].any()
+        np.testing.assert_allclose(found[:, mask], expected[layer]["kernel"], atol=2e-5)
+        np.testing.assert_allclose(path[layer]["bias"], expected[layer]["bias"], atol=2e-5)
+        # survivors move, or agreement would mean nothing; not those of a unit without outgoing weights
+        assert (np.abs(found[-1] - np.asarray(params[layer]["kernel"]))[mask] > 1e-3).mean() > 0.6
+
+
+def test_gradients_of_pruned_weights_do_not_count_in_a_clipped_norm():
+    masks = {"kernel": np.array([[True, False, False]])}
+    optimizer = masked(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), masks)
+    params = {"kernel": jnp.zeros((1, 3))}
+    gradient = {"kernel": jnp.array([[0.5, 1e30, jnp.nan]])}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["kernel"], [[-0.5, 0.0, 0.0]])
+
+
+def test_one_vmap_serves_many_masks():
+    rng = np.random.default_rng(2)
+    target, start = (jnp.asarray(rng.normal(size=(4, 5)).astype(np.float32)) for _ in range(2))
+    many = rng.random((3, 4, 5)) < 0.5
+
+    @jax.jit
+    def run(mask):
+        def loss(params):
+            return jnp.square(params["kernel"] - target).sum()
+
+        return trajectory(masked(OPTIMIZERS["clipped"](), {"kernel": mask}), loss, {"kernel": start})[
+            "kernel"
+        ]
+
+    together = np.asarray(jax.jit(jax.vmap(run))(many))
+    for found, mask in zip(together, many, strict=True):
+        assert not found[:, ~mask].any()
+        assert found[:, mask].all()
+        np.testing.assert_allclose(found, run(mask), atol=1e-5)
+
+
+def test_one_compiled_step_serves_many_masks():
+    loss, params, _ = problem(3)
+    optimizer = masked(optax.adam(0.01), problem(3)[2])
+
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for seed in range(3):
+        masks = problem(seed)[2]
+        after, state = step(params, optimizer.init(params)._replace(masks=masks))
+        for layer in masks:
+            np.testing.assert_array_equal(np.asarray(after[layer]["kernel"]) != 0, masks[layer]["kernel"])
+        np.testing.assert_array_equal(state.masks["hidden"]["kernel"], masks["hidden"]["kernel"])
+    assert step._cache_size() == 1
+
+
+def test_extra_arguments_reach_the_optimiser():
+    def update(updates, state, params=None, *, factor, **extra):
+        return jax.tree.map(lambda change: factor * change, updates), state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    masks, params = {"kernel": np.array([[True, False]])}, {"kernel": jnp.ones((1, 2))}
+    optimizer = masked(inner, masks)
+    updates, _ = optimizer.update(params, optimizer.init(params), params, factor=3.0)
+    np.testing.assert_array_equal(updates["kernel"], [[3.0, -1.0]])
+
+
+def test_an_update_without_parameters_is_refused():
+    _, params, masks = problem(4)
+    optimizer = masked(optax.sgd(0.1), masks)
+    with pytest.raises(ValueError, match="without parameters"):
+        optimizer.update(params, optimizer.init(params))
