@@ -116,7 +116,8 @@ def synflow_masks(
     names = list(layers(masks))
     if targets[-1] < len(names):
         raise ValueError(
-            f"keep is {keep}, which leaves {targets[-1]} of {total} weights for {len(names)} layers"
+            f"keep is {keep}, which leaves {targets[-1]} of {total} weights for {len(names)} layers;"
+            " keep at least one a layer"
         )
     with jax.enable_x64(True):
         absolute = jax.tree.map(lambda leaf: jnp.abs(jnp.asarray(leaf, dtype=jnp.float64)), params)
@@ -135,10 +136,14 @@ def synflow_masks(
             flow, scores = score(masks, absolute)
             _check_flow(float(flow), k)
             # this rate of what is left takes exactly left - target
-            rate = 1 - target / left
-            masks = prune_by_scores(
-                layer_values(masks, scores), masks, dict.fromkeys(names, rate), scope="global"
-            )
+            rates = dict.fromkeys(names, 1 - target / left)
+            try:
+                masks = prune_by_scores(layer_values(masks, scores), masks, rates, scope="global")
+            except ValueError as error:
+                fault = str(error).partition(";")[0]
+                raise ValueError(
+                    f"{fault} in round {k} of {rounds}; take more rounds or keep more"
+                ) from error
             left = target
     return masks
 

@@ -1,0 +1,273 @@
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.images import ImageFold
+from models.lottery import (
+    CONTROLS,
+    LotteryStudy,
+    Preset,
+    Recipe,
+    Run,
+    counts,
+    is_within,
+    layers,
+    prune_by_scores,
+    remaining,
+)
+from models.vision import architecture
+
+RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=20, evaluate_every=10)
+PRESET = Preset(
+    architecture="lenet",
+    data="none",
+    recipe=RECIPE,
+    levels=3,
+    rate=0.4,
+    conv_rate=0.0,
+    output_rate=0.2,
+    trials=2,
+    reinitialisations=2,
+    validation=1,
+)
+
+
+def build(seed: int) -> nnx.Module:
+    return architecture("lenet", (4, 4, 1), 3, rngs=nnx.Rngs(seed))
+
+
+def flat(params: Any) -> dict[str, np.ndarray]:
+    return layers(params)
+
+
+@pytest.fixture(scope="module")
+def study(small_fold: ImageFold) -> tuple[LotteryStudy, list[list[Run]]]:
+    study = LotteryStudy(build, PRESET, small_fold, control_levels=[2])
+    return study, list(study.rounds())
+
+
+def runs_of(rounds: list[list[Run]], level: int, method: str) -> list[Run]:
+    return [run for run in rounds[level] if run.method == method]
+
+
+def test_rounds_have_the_networks_they_announce(study: tuple[LotteryStudy, list[list[Run]]]) -> None:
+    found, rounds = study
+    assert len(rounds) == 4
+    assert [len(runs) for runs in rounds] == [found.runs_of(level) for level in range(4)]
+    assert {run.method for run in rounds[2]} == {"imp", *CONTROLS}
+    assert len(runs_of(rounds, 2, "reinit")) == 4  # two redraws of two trials
+    assert not found.notes
+    for level, share in enumerate(found.shares):
+        for run in rounds[level]:
+            assert run.remaining == pytest.approx(share, abs=1e-12)
+            assert run.level == level
+
+
+def test_each_round_prunes_the_smallest_trained_weights_and_rewinds_the_rest(
+    study: tuple[LotteryStudy, list[list[Run]]],
+) -> None:
+    found, rounds = study
+    before = {run.trial: run for run in rounds[0]}
+    rates = {"hidden/0/kernel": 0.4, "hidden/1/kernel": 0.4, "output/kernel": 0.2}
+    for level in (1, 2, 3):
+        tickets = runs_of(rounds, level, "imp")
+        assert [run.trial for run in tickets] == [0, 1]
+        for run in tickets:
+            last = before[run.trial]
+            assert is_within(run.masks, last.masks)
+            assert last.trained.weights is not None
+            for name, mask in layers(run.masks).items():
+                alive = layers(last.masks)[name]
+                sizes = np.abs(flat(last.trained.weights.params)[name])
+                gone = alive & ~mask
+                assert gone.sum() == int(np.floor(rates[name] * alive.sum() + 0.5))
+                assert sizes[gone].max() <= sizes[mask].min()
+            initial = flat(found.initial(run.trial).params)
+            for name, start in flat(run.start.params).items():
+                assert np.array_equal(start, initial[name])
+            before[run.trial] = run
+
+
+def test_controls_keep_and_change_what_they_say(study: tuple[LotteryStudy, list[list[Run]]]) -> None:
+    found, rounds = study
+    dense = {run.trial: run for run in rounds[0]}
+    tickets = {run.trial: run for run in runs_of(rounds, 2, "imp")}
+
+    def same(a: Any, b: Any) -> bool:
+        return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+    for run in rounds[2]:
+        ticket, initial = tickets[run.trial], found.initial(run.trial)
+        by_layer = {name: mask.sum() for name, mask in layers(run.masks).items()}
+        if run.method in ("reinit", "sign-reinit"):
+            assert same(run.masks, ticket.masks)
+        if run.method in ("random", "oneshot", "oneshot-reinit", "magnitude-init"):
+            assert by_layer == {name: mask.sum() for name, mask in layers(ticket.masks).items()}
+        if run.method in ("random", "snip", "synflow", "magnitude-init"):
+            assert not same(run.masks, ticket.masks)
+        if run.method in ("imp", "random", "oneshot", "magnitude-init", "snip", "synflow"):
+            assert same(run.start.params, initial.params)
+        if run.method in ("reinit", "oneshot-reinit"):
+            redrawn = found.initial(run.trial, 1 + run.repeat)
+            assert same(run.start.params, redrawn.params)
+            assert not same(redrawn.params, initial.params)
+        if run.method == "sign-reinit":
+            for name, mask in layers(run.masks).items():
+                start, own = flat(run.start.params)[name], flat(initial.params)[name]
+                assert np.array_equal(np.sign(start[mask]), np.sign(own[mask]))
+                assert not np.array_equal(start[mask], own[mask])
+        if run.method == "oneshot":
+            weights = dense[run.trial].trained.weights
+            assert weights is not None
+            for name, mask in layers(run.masks).items():
+                sizes = np.abs(flat(weights.params)[name])
+                assert sizes[~mask].max() <= sizes[mask].min()
+        assert counts(run.masks) == counts(ticket.masks)
+        assert (run.trained.weights is None) == (run.method != "imp")
+    redraws = runs_of(rounds, 2, "reinit")
+    assert not same(redraws[0].start.params, redraws[1].start.params)
+
+
+def test_snip_scores_the_loss_on_ten_points_a_class(
+    study: tuple[LotteryStudy, list[list[Run]]], small_fold: ImageFold
+) -> None:
+    found, rounds = study
+    run = runs_of(rounds, 2, "snip")[0]
+    start, points = found.initial(0), 30
+    from models.lottery.batches import BatchOrder
+
+    batch = BatchOrder(0, len(small_fold.x_train), points).batches(0, 1)[0]
+    params = flat(start.params)
+    # finite differences of the loss, written out in NumPy in double precision
+    names = [("hidden/0", True), ("hidden/1", True), ("output", False)]
+
+    def loss(weights: dict[str, np.ndarray]) -> float:
+        x = small_fold.x_train[batch].reshape(points, -1).astype(np.float64)
+        for name, hidden in names:
+            x = x @ weights[f"{name}/kernel"] + weights[f"{name}/bias"]
+            x = np.maximum(x, 0) if hidden else x
+        logits = x - x.max(axis=1, keepdims=True)
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return float(-logs[np.arange(points), small_fold.y_train[batch]].mean())
+
+    values = {name: value.astype(np.float64) for name, value in params.items()}
+    rng = np.random.default_rng(0)
+    scores = {}
+    for name, mask in layers(run.masks).items():
+        score = np.full(mask.shape, np.nan)
+        kept, gone = np.argwhere(mask), np.argwhere(~mask)
+        for place in (*rng.permutation(kept)[:40], *rng.permutation(gone)[:40]):
+            index = tuple(place)
+            moved = {side: dict(values) for side in (1, -1)}
+            for side, weights in moved.items():
+                weights[name] = values[name].copy()
+                weights[name][index] += side * 1e-5
+            score[index] = abs(values[name][index] * (loss(moved[1]) - loss(moved[-1])) / 2e-5)
+        scores[name] = score
+    lowest_kept = min(np.nanmin(np.where(mask, scores[n], np.nan)) for n, mask in layers(run.masks).items())
+    highest_gone = max(np.nanmax(np.where(mask, np.nan, scores[n])) for n, mask in layers(run.masks).items())
+    assert highest_gone <= lowest_kept + 1e-6
+
+
+def test_rewinding_to_a_step_and_of_the_rate(small_fold: ImageFold) -> None:
+    late = replace(PRESET, rewind=10, levels=2, trials=1)
+    rounds = list(LotteryStudy(build, late, small_fold, controls=["oneshot", "reinit"]).rounds())
+    snapshot = rounds[0][0].trained.snapshots[10]
+    for run in rounds[1] + rounds[2]:
+        wanted = [10, 20] if run.method == "reinit" else [20]
+        assert run.trained.iterations.tolist() == wanted
+        if run.method != "reinit":
+            for ours, theirs in zip(
+                jax.tree.leaves(run.start.params), jax.tree.leaves(snapshot.params), strict=True
+            ):
+                assert np.array_equal(ours, theirs)
+    rounds = list(LotteryStudy(build, late, small_fold, controls=[], rewinding="rate").rounds())
+    for before, after in pairwise(rounds):
+        assert before[0].trained.weights is not None
+        for ours, theirs in zip(
+            jax.tree.leaves(after[0].start.params),
+            jax.tree.leaves(before[0].trained.weights.params),
+            strict=True,
+        ):
+            assert np.array_equal(ours, theirs)
+        assert after[0].trained.iterations.tolist() == [20]
+
+
+def test_a_study_goes_on_where_it_was_and_may_be_extended(
+    study: tuple[LotteryStudy, list[list[Run]]], small_fold: ImageFold, tmp_path: Path
+) -> None:
+    _, wanted = study
+    shorter = replace(PRESET, levels=1, trials=1)
+    list(LotteryStudy(build, shorter, small_fold, controls=[], folder=tmp_path).rounds())
+    trained: list[tuple[int, int]] = []
+    longer = LotteryStudy(build, PRESET, small_fold, control_levels=[2], folder=tmp_path)
+    rounds = list(longer.rounds(lambda done, total: trained.append((done, total))))
+    for ours, theirs in zip(rounds, wanted, strict=True):
+        for run, other in zip(ours, theirs, strict=True):
+            assert (run.method, run.trial, run.repeat) == (other.method, other.trial, other.repeat)
+            for name, curve in run.trained.curves.items():
+                assert np.array_equal(curve, other.trained.curves[name])
+            assert all(map(np.array_equal, layers(run.masks).values(), layers(other.masks).values()))
+    assert trained[0] == (20, 40)  # the first dense network was there, whole
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+    assert len(before) == sum(map(len, wanted))
+    list(LotteryStudy(build, PRESET, small_fold, control_levels=[2], folder=tmp_path).rounds())
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
+
+
+def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold) -> None:
+    spared = replace(PRESET, scope="global", rate=0.5, output_rate=0.0, levels=2, trials=1)
+    found = LotteryStudy(build, spared, small_fold, controls=["snip", "synflow", "random"])
+    rounds = list(found.rounds())
+    for level, share in enumerate(found.shares):
+        for run in rounds[level]:
+            assert layers(run.masks)["output/kernel"].all()
+            assert remaining(run.masks) == pytest.approx(share, abs=1e-12)
+
+
+def test_what_cannot_be_pruned_further_ends_the_rounds_with_a_note(small_fold: ImageFold) -> None:
+    wild = replace(PRESET, recipe=replace(RECIPE, optimizer="sgd", learning_rate=1e30), trials=1)
+    found = LotteryStudy(build, wild, small_fold, controls=[])
+    assert len(list(found.rounds())) == 1
+    assert "before level 1" in found.notes[0]
+    assert "diverged" in found.notes[0]
+
+
+def test_a_control_that_has_no_network_is_left_out_with_a_note(
+    small_fold: ImageFold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise ValueError("layer 'output/kernel' would be pruned to nothing")
+
+    monkeypatch.setattr("models.lottery.study.synflow_masks", refuse)
+    assert prune_by_scores is not None
+    found = LotteryStudy(
+        build, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
+    )
+    assert [run.method for run in list(found.rounds())[1]] == ["imp", "random"]
+    assert found.notes == [
+        "synflow has no network at level 1, trial 0: layer 'output/kernel' would be pruned to nothing."
+    ]
+
+
+def test_settings_that_cannot_work_are_refused_at_once(small_fold: ImageFold) -> None:
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({}, {"controls": ["reinint"]}, "unknown control 'reinint'"),
+        ({}, {"control_levels": [4]}, "control_levels holds 4"),
+        ({}, {"rewinding": "both"}, "rewinding is 'both'"),
+        ({"rewind": 5}, {}, "rewind is 5; give a multiple of evaluate_every, 10"),
+        ({"rate": 0.99, "levels": 3}, {}, "'hidden/0/kernel' would be pruned to nothing"),
+        ({"scope": "global"}, {}, "rates"),
+    ]
+    for changes, options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            LotteryStudy(build, replace(PRESET, **changes), small_fold, **options)
+    by_seed = [lambda seed: architecture("lenet", (4, 4, 1), 3 + seed, rngs=nnx.Rngs(seed))]
+    with pytest.raises(ValueError, match="different architectures"):
+        list(LotteryStudy(by_seed[0], PRESET, small_fold).rounds())
