@@ -43,6 +43,23 @@ METHODS = {
     "qrt-importance": MethodStyle("QRT, no training", "#a84484", "#f08fd0", (0, (4, 1.5, 1, 1.5)), "P"),
     "qrt-broad": MethodStyle("QRT, broad", "#0a5ba8", "#74b5ff", "-", "o", 2.4),
     "filter-broad": MethodStyle("filter alone, broad", "#b84a00", "#ff9d57", "-", "s"),
+    # lottery tickets and their controls
+    "imp": MethodStyle("winning ticket", "#b0124a", "#ff7da6", "-", "o", 2.4),
+    "reinit": MethodStyle("reinitialised", "#a66300", "#f5b44c", (0, (4, 1.6)), "s"),
+    "random": MethodStyle("random mask", "#5a6b80", "#a5b5c9", (0, (1, 1.2)), "x"),
+    "oneshot": MethodStyle("one shot", "#0e7369", "#4fd1c2", "-", "^"),
+    "oneshot-reinit": MethodStyle("one shot, reinit.", "#4c8a83", "#9ad9d1", (0, (4, 1.6)), "v"),
+    "magnitude-init": MethodStyle("small at the start", "#857000", "#dcc64a", (0, (5, 1.5, 1, 1.5)), "D"),
+    "snip": MethodStyle("SNIP", "#2f62cf", "#8db1ff", "-", "^"),
+    "synflow": MethodStyle("SynFlow", "#7a3cc2", "#c79bff", "-", "P"),
+    "sign-reinit": MethodStyle("only signs kept", "#c2408c", "#ff9bd5", (0, (3, 1.4)), "v"),
+    # shallow networks, nodes drawn or pruned
+    "qrt-teacher": MethodStyle("QRT of a teacher", "#0b7f9e", "#5fd0ee", "-", "P"),
+    "qrt-ridge": MethodStyle("QRT, ridge state", "#4d55b8", "#a7aeff", (0, (3, 1.3)), "v"),
+    "leverage": MethodStyle("leverage scores", "#4a7a16", "#a3d665", "-", "^"),
+    "imp-nodes": MethodStyle("pruned nodes", "#b31b57", "#ff86b3", "-", "o", 2.0),
+    "imp-nodes-random": MethodStyle("nodes left at random", "#a4637e", "#dfa3bb", (0, (1, 1.2)), "x"),
+    "imp-weights": MethodStyle("pruned weights", "#8331a8", "#d592f5", (0, (5, 1.5, 1, 1.5)), "D"),
 }
 BROAD_METHODS = ("qrt-broad", "filter-broad")
 # A network that was not trained at all is a number in the text: its few node counts make no curve.
