@@ -23,8 +23,8 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     in a norm that gradients are clipped to; and the update of a pruned weight w is -w, so that momentum
     and weight decay leave it at 0 and a weight that was not 0 becomes so at the first step. The masks
     are part of the state, as in jaxpruner (Lee et al., arXiv 2304.14082), so that one compiled step, or
-    one under jax.vmap, serves many masks. Start from masked parameters (`apply_masks`): an optimiser that looks
-    at norms of weights would otherwise see the pruned ones once.
+    one under jax.vmap, serves many masks. Start from masked parameters (`apply_masks`): an optimiser
+    that looks at norms of weights would otherwise see the pruned ones once.
 
     Args:
         optimizer: any optax transformation; chain what must see masked gradients inside it.

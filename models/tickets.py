@@ -1,0 +1,281 @@
+"""Tickets of shallow networks without the transform: leverage scores, pruning, and how tickets overlap."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flax import nnx
+
+from engine.arguments import Seed, generator
+from models.dense import DenseNetwork
+from models.lottery.masks import Masks, apply_masks, check_masks, layers
+from models.shallow import Constant
+from qrt_tn.nodes import RidgeNodes
+
+# A singular value below this share of the largest is rounding noise and spans nothing.
+NEGLIGIBLE = 1e-10
+
+
+def leverage_scores(features: Any, ridge: float) -> np.ndarray:
+    """Ridge leverage scores l_k = phi_k^T (K + M ridge I)^{-1} phi_k, K = Phi Phi^T / pool.
+
+    The density of optimised random features is proportional to them (Bach, On the equivalence between
+    kernel quadrature rules and random feature expansions, JMLR 2017, arXiv 1502.06800); over a finite pool
+    drawn from the prior they take this form (Li et al., arXiv 1806.09178). Their mean is the effective
+    dimension tr K (K + M ridge I)^{-1}. Centre the features where the readout has a free bias.
+
+    Args:
+        features: Phi, the pool's features at M points, shape (M, pool).
+        ridge: the penalty on a point, above 0.
+
+    Returns:
+        l, shape (pool,), float64, at least 0.
+
+    Raises:
+        ValueError: no matrix, empty, a value that is not finite, or a penalty that is not above 0.
+    """
+    phi = _matrix(features, "features")
+    if isinstance(ridge, bool) or not (np.isfinite(ridge) and ridge > 0):
+        raise ValueError(f"ridge is {ridge!r}; give a finite penalty above 0")
+    points, pool = phi.shape
+    kernel = phi @ phi.T / pool + points * ridge * np.eye(points)
+    halves = scipy.linalg.solve_triangular(scipy.linalg.cholesky(kernel, lower=True), phi, lower=True)
+    return np.asarray(np.square(halves).sum(axis=0))
+
+
+def leverage_nodes(pool: RidgeNodes, features: Any, n: int, ridge: float, seed: Seed = 0) -> RidgeNodes:
+    """Nodes drawn from a pool in proportion to their ridge leverage scores, as `nodes_by_scores` does.
+
+    Args:
+        pool: candidates drawn independently from a prior, such as `filter_nodes`.
+        features: their values at M training points, shape (M, pool).
+        n: how many to draw.
+        ridge: the penalty of `leverage_scores`.
+        seed: an int or a NumPy generator.
+
+    Raises:
+        ValueError: as `leverage_scores` and `nodes_by_scores`, or features of another pool.
+    """
+    phi = _matrix(features, "features")
+    if phi.shape[1] != len(pool):
+        raise ValueError(f"features have {phi.shape[1]} columns, but the pool has {len(pool)} nodes")
+    return nodes_by_scores(pool, leverage_scores(phi, ridge), n, seed)
+
+
+def nodes_by_scores(pool: RidgeNodes, scores: Any, n: int, seed: Seed = 0) -> RidgeNodes:
+    """Nodes drawn from a pool in proportion to scores, with replacement.
+
+    With replacement, as Bach's bound has it: draws are independent, a prefix of them is a smaller sample,
+    and each has one known weight. What that wastes is small: n draws at even scores repeat about
+    n^2 / (2 pool) nodes.
+
+    The log-probability of a node is log(p_k l_k pool / sum l), p_k the probability at which the pool drew
+    it and l the scores. With it sum_k h(node_k) / (n p~_k) is an unbiased estimate of sum h over all of
+    Z_P^{D+1}, over pools and draws together (given the pool, its expectation is the pool's own estimate),
+    and so are `importance_weights`. As the pool grows it tends to the probability of a draw.
+
+    Args:
+        pool: candidates drawn independently from a prior.
+        scores: l, shape (pool,), at least 0. A node that scores 0 is never drawn, and the estimate above
+            then misses it.
+        n: how many to draw.
+        seed: an int or a NumPy generator.
+
+    Raises:
+        ValueError: n below 1, scores of another shape, negative or not finite, scores that all vanish, or
+            a prior so concentrated that p~ exceeds 1.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n is {n!r}; give a whole number of nodes, at least 1")
+    rng = generator(seed)
+    given = np.asarray(scores, dtype=np.float64)
+    if given.shape != (len(pool),):
+        raise ValueError(
+            f"scores have shape {given.shape}; give one for each node of the pool, ({len(pool)},)"
+        )
+    wrong = given[~(np.isfinite(given) & (given >= 0))]
+    if wrong.size:
+        raise ValueError(f"scores hold {wrong[0]}; every one must be finite and at least 0")
+    if not given.any():
+        raise ValueError("every score is 0, so that nothing can be drawn; give scores above 0")
+    shares = given / given.max()
+    shares /= shares.sum()
+    chosen = rng.choice(len(pool), size=int(n), p=shares)
+    log_probability = pool.log_probability[chosen] + np.log(shares[chosen] * len(pool))
+    return RidgeNodes(pool.a[chosen], pool.b[chosen], log_probability, pool.modulus)
+
+
+def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
+    """The hidden nodes whose output weights have the largest norm: what structured pruning keeps.
+
+    Of equal norms the later node is kept, as in `prune_by_magnitude`.
+
+    Args:
+        kernel: output weights, shape (N, C).
+        count: how many to keep, 1..N.
+
+    Returns:
+        Their numbers in rising order, shape (count,), int64.
+
+    Raises:
+        ValueError: no matrix, a weight that is not finite, or a count outside 1..N.
+    """
+    weights = _matrix(kernel, "kernel")
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= len(weights):
+        raise ValueError(f"count is {count!r}; give a whole number from 1 to {len(weights)}, all nodes")
+    order = np.argsort(np.linalg.norm(weights, axis=1), kind="stable")
+    return np.sort(order[len(weights) - count :])
+
+
+class SparseNetwork(DenseNetwork):
+    """A dense ReLU network of which only the weights that masks keep are there.
+
+    Pruned weights start at exactly 0 and enter the function through their mask, so that their gradient is
+    0 and an optimiser without weight decay, such as that of `train_many`, leaves them at exactly 0.
+
+    Args:
+        params: hidden_kernel (D, N), hidden_bias (N,), kernel (N, C) and bias (C,): to rewind, the initial
+            ones of the over-wide network.
+        masks: which of them are kept, as `models.lottery.masks.full_masks` makes them.
+
+    Attributes:
+        hidden_mask: shape (D, N), 1 where a weight is kept.
+        kernel_mask: shape (N, C).
+
+    Raises:
+        ValueError: parameters of another network, or masks that do not fit them.
+    """
+
+    FORMAT: ClassVar[str] = "qrt-tn.sparse-network"
+    hidden_mask: Constant
+    kernel_mask: Constant
+
+    def __init__(self, params: Mapping[str, Any], masks: Masks) -> None:
+        if set(params) != {"hidden_kernel", "hidden_bias", "kernel", "bias"}:
+            raise ValueError(f"the parameters are {sorted(params)}; give those of a DenseNetwork")
+        check_masks(masks, dict(params))
+        held = layers(masks)
+        dim, nodes = np.shape(params["hidden_kernel"])
+        super().__init__(dim, nodes, np.shape(params["kernel"])[1], rngs=nnx.Rngs(0))
+        for name, value in apply_masks(masks, dict(params)).items():
+            getattr(self, name)[...] = jnp.asarray(value, dtype=jnp.float32)
+        for name, mask in (("hidden_kernel", "hidden_mask"), ("kernel", "kernel_mask")):
+            kept = held.get(name, np.ones(np.shape(params[name])))
+            setattr(self, mask, Constant(jnp.asarray(kept, dtype=jnp.float32)))
+
+    def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
+        """The ReLU features at x (batch, D) of the weights kept, shape (batch, N)."""
+        del fixed
+        return jax.nn.relu(x @ (self.hidden_kernel[...] * self.hidden_mask[...]) + self.hidden_bias[...])
+
+    def __call__(self, x: jax.Array, fixed: Any = None) -> jax.Array:
+        """The outputs at x (batch, D), shape (batch, outputs)."""
+        return self.features(x, fixed) @ (self.kernel[...] * self.kernel_mask[...]) + self.bias[...]
+
+    def live_nodes(self) -> np.ndarray:
+        """Which nodes still take in and give out: they have a weight kept on either side; bool, shape (N,).
+
+        A node without outgoing weights does nothing; one without incoming weights is a constant, which the
+        output bias can hold.
+        """
+        taking, giving = np.asarray(self.hidden_mask[...]), np.asarray(self.kernel_mask[...])
+        return np.logical_and(taking.any(axis=0), giving.any(axis=1))
+
+    def weight_count(self) -> int:
+        """The weights kept of live nodes: the multiply-adds of one forward pass."""
+        live = self.live_nodes()
+        return int(
+            np.asarray(self.hidden_mask[...])[:, live].sum() + np.asarray(self.kernel_mask[...])[live].sum()
+        )
+
+    def parameter_count(self) -> int:
+        """Numbers that a deployed network must hold: weights and biases of live nodes, and output biases.
+
+        Where the weights kept are to be found takes memory too, which is not counted.
+        """
+        return self.weight_count() + int(self.live_nodes().sum()) + self.outputs
+
+    @classmethod
+    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        params = {name: tensors[name] for name in ("hidden_kernel", "hidden_bias", "kernel", "bias")}
+        masks = {"hidden_kernel": tensors["hidden_mask"] > 0, "kernel": tensors["kernel_mask"] > 0}
+        return cls(params, masks | {"hidden_bias": None, "bias": None})
+
+
+def direction_overlap(a: Any, b: Any) -> float:
+    """How near the directions of one set lie to those of another: the mean over a of the largest |cosine|.
+
+    Args:
+        a: N1 directions as rows, shape (N1, D), real. Of ridge nodes take the frequency u = v a, centred,
+            at the ridgelet's strongest harmonic v: its sign, and so the sign of v, does not matter here.
+        b: N2 directions, shape (N2, D).
+
+    Returns:
+        A number in 0..1: 1 where every row of a is parallel to one of b. It grows with N2, so compare
+        only values against sets of one size.
+
+    Raises:
+        ValueError: other shapes, empty, a value that is not finite, or a row of zeros.
+    """
+    rows = []
+    for name, given in (("a", a), ("b", b)):
+        matrix = _matrix(given, name)
+        # by the largest entry first, so that squares neither overflow nor vanish
+        peaks = np.abs(matrix).max(axis=1, keepdims=True)
+        if not peaks.all():
+            raise ValueError(f"row {int(peaks[:, 0].argmin())} of {name} is zero; leave it out")
+        matrix = matrix / peaks
+        rows.append(matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
+    _check_same_length(*rows)
+    return float(np.minimum(np.abs(rows[0] @ rows[1].T).max(axis=1), 1.0).mean())
+
+
+def subspace_overlap(a: Any, b: Any, rank: int) -> float:
+    """||V1^T V2||_F^2 / rank, V the leading right singular vectors: how much two sets span the same subspace.
+
+    It is the mean squared cosine of the principal angles between the subspaces (Björck and Golub,
+    Numerical methods for computing angles between linear subspaces, 1973). For left singular vectors give
+    the transposes.
+
+    Args:
+        a: N1 directions as rows, shape (N1, D), real.
+        b: N2 directions, shape (N2, D).
+        rank: the dimension of the subspaces.
+
+    Returns:
+        A number in 0..1; subspaces in random position have rank / D on average.
+
+    Raises:
+        ValueError: other shapes, empty, a value that is not finite, or a rank that one of the sets lacks.
+    """
+    matrices = [_matrix(given, name) for name, given in (("a", a), ("b", b))]
+    _check_same_length(*matrices)
+    if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
+        raise ValueError(f"rank is {rank!r}; give a whole number, at least 1")
+    bases = []
+    for name, matrix in zip("ab", matrices, strict=True):
+        _, values, vectors = np.linalg.svd(matrix, full_matrices=False)
+        found = int((values > NEGLIGIBLE * values[0]).sum())
+        if found < rank:
+            raise ValueError(f"rank is {rank}, but {name} has rank {found}; give at most that")
+        bases.append(vectors[:rank])
+    return float(min(np.square(bases[0] @ bases[1].T).sum() / rank, 1.0))
+
+
+def _matrix(values: Any, name: str) -> np.ndarray:
+    """A finite float64 matrix, not empty."""
+    matrix = np.asarray(values)
+    if matrix.ndim != 2 or matrix.size == 0 or matrix.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has shape {matrix.shape}, {matrix.dtype}; give a real matrix, not empty")
+    matrix = matrix.astype(np.float64)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} holds {matrix[~np.isfinite(matrix)][0]}; every value must be finite")
+    return matrix
+
+
+def _check_same_length(a: np.ndarray, b: np.ndarray) -> None:
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"a has directions of length {a.shape[1]}, b of {b.shape[1]}; they must be equal")

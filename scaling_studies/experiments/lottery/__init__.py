@@ -1,0 +1,1 @@
+"""Lottery tickets: pruning and the QRT, measured on the same data."""
