@@ -117,6 +117,52 @@ def ticket(
     print(f"report: {written}")
 
 
+@app.command()
+def lottery(
+    preset: Annotated[
+        str, typer.Option(help="quick, or a network of the paper: lenet, conv2, ...")
+    ] = "quick",
+    data: Annotated[
+        str | None, typer.Option(help="digits, mnist, fashion-mnist, cifar10, cifar100, or a file or folder")
+    ] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="a setting of the preset, as name=value; may be given again"),
+    ] = None,
+    controls: Annotated[str, typer.Option(help="controls, by commas; all if left out")] = "all",
+    control_levels: Annotated[str, typer.Option(help="rounds with controls, by commas; left out: all")] = "",
+    rewinding: Annotated[str, typer.Option(help="weights, or rate: of the learning rate alone")] = "weights",
+    shallow: Annotated[
+        bool, typer.Option("--shallow/--no-shallow", help="set the QRT against pruning on shallow networks")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="of the split into training and validation points")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="output folder; left out: runs/lottery-<preset>. Goes on if begun")
+    ] = None,
+) -> None:
+    """Find lottery tickets by iterative magnitude pruning, with every control; writes tables and a report."""
+    from models.lottery import CONTROLS
+    from models.lottery import preset as settings
+    from scaling_studies.experiments.lottery.config import LotteryConfig, overrides
+    from scaling_studies.experiments.lottery.run import run_lottery
+
+    changed = overrides(change or [])
+    if data is not None:
+        changed["data"] = data
+    config = LotteryConfig(
+        name=preset,
+        preset=settings(preset, **changed),
+        controls=CONTROLS if controls == "all" else _words(controls),
+        control_levels=_numbers(control_levels, int, "control-levels") or None,
+        rewinding=rewinding,
+        shallow=shallow,
+        seed=seed,
+        out=out or Path("runs") / f"lottery-{preset}",
+    )
+    written = run_lottery(config, _command(), StageTimer())
+    print(f"report: {written}")
+
+
 bench = typer.Typer(invoke_without_command=True)
 app.add_typer(bench, name="bench")
 
@@ -213,6 +259,25 @@ def bench_smoothed_images(
     if counts:
         arguments += ["--points", *counts]
     smoothed_images.main([*arguments, "--smoothing", *_words(smoothing), "--tolerance", str(tolerance)])
+
+
+@bench.command("lottery")
+def bench_lottery(
+    networks: Annotated[str, typer.Option(help="architectures, by commas")] = "lenet,conv2",
+    rounds: Annotated[int, typer.Option(help="how often each is timed")] = 5,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time training lottery trials against a plain Flax loop, and eight together against one."""
+    from models.vision import ARCHITECTURES
+    from scaling_studies.benchmarks import lottery
+
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give at least 1")
+    for name in _words(networks):
+        if name not in ARCHITECTURES:
+            raise ValueError(f"unknown network {name!r}; choose from {', '.join(ARCHITECTURES)}")
+    arguments = ["--architectures", *_words(networks), "--rounds", str(rounds)]
+    lottery.main([*([str(out)] if out else []), *arguments])
 
 
 def _run_folder(kind: str) -> Path:

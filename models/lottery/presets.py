@@ -291,7 +291,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quick": Preset(
             architecture="lenet",
             data="digits",
-            recipe=Recipe(iterations=800, evaluate_every=20),
+            recipe=Recipe(iterations=1200, evaluate_every=20),
             levels=11,
             rate=0.2,
             conv_rate=0.0,

@@ -203,6 +203,12 @@ FORMS = {
     "compacted": "random-features",
     "BCOO": "qrt-importance",
     "BCSR": "qrt-unsmoothed",
+    # files
+    "dense, gzip": "uniform",
+    "mask and values": "random-features",
+    "mask and values, gzip": "filter",
+    "COO": "qrt-importance",
+    "CSR": "qrt-unsmoothed",
 }
 
 

@@ -68,9 +68,10 @@ def _panels(results: LotteryFolder) -> Iterator[tuple[str, Figure | None]]:
     yield "shallow-seconds", shallow_panels.scores(results, "seconds", "test_accuracy")
     for k, measure in enumerate(shallow_panels.overlap_measures(results)):
         yield f"overlap-{k + 1}", shallow_panels.overlap(results, measure)
+    yield "savings-files", savings_panels.files(results)
     batches = savings_panels.batches(results)
     if batches:
-        yield "savings-disk", savings_panels.against_share(results, "disk_bytes", batches[-1])
+        yield "savings-memory", savings_panels.against_share(results, "memory_bytes", batches[-1])
         yield "savings-flops", savings_panels.against_share(results, "flops", batches[-1])
         yield "savings-seconds", savings_panels.against_share(results, "seconds", batches[-1])
     if len(batches) > 1:

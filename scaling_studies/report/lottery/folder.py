@@ -50,10 +50,11 @@ SAVINGS = _Sheet(
     ("level", "remaining", "batch"),
     ("disk_bytes", "memory_bytes", "flops", "seconds"),
 )
+FILES = _Sheet("files.parquet", ("file",), ("level", "remaining", "bytes"), ())
 SHALLOW = _Sheet(
     "shallow.parquet",
     ("method", "training"),
-    ("nodes", "parameters", "seed"),
+    ("budget", "nodes", "parameters", "seed"),
     ("validation_accuracy", "test_accuracy", "test_risk", "flops", "seconds"),
 )
 OVERLAP = _Sheet(
@@ -71,6 +72,7 @@ class LotteryFolder:
         runs: a row a trained network, by column; NaN where a number is missing.
         curves: a row an evaluation during training, likewise.
         savings: a row a measured form of a ticket; None where that was not run.
+        files: a row a kind of file of a ticket, with its bytes; None where that was not run.
         shallow: a row a shallow network; None where that was not run.
         overlap: a row a measured overlap of directions; None where that was not run.
     """
@@ -80,6 +82,7 @@ class LotteryFolder:
     runs: Columns
     curves: Columns
     savings: Columns | None = None
+    files: Columns | None = None
     shallow: Columns | None = None
     overlap: Columns | None = None
 
@@ -143,14 +146,14 @@ def load(folder: str | Path) -> LotteryFolder:
     if not path.is_dir():
         raise ValueError(f"no folder {path}; give the output folder of qrt-tn lottery")
     manifest = _manifest(path / "manifest.json")
-    runs, curves, savings, shallow, overlap = (
-        _columns(path / sheet.name, sheet) for sheet in (RUNS, CURVES, SAVINGS, SHALLOW, OVERLAP)
+    runs, curves, savings, files, shallow, overlap = (
+        _columns(path / sheet.name, sheet) for sheet in (RUNS, CURVES, SAVINGS, FILES, SHALLOW, OVERLAP)
     )
     assert runs is not None
     assert curves is not None
     if not len(runs["method"]):
         raise ValueError(f"{path / RUNS.name} holds no rows; {AGAIN}")
-    return LotteryFolder(path, manifest, runs, curves, savings, shallow, overlap)
+    return LotteryFolder(path, manifest, runs, curves, savings, files, shallow, overlap)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -221,7 +224,7 @@ def _columns(path: Path, sheet: _Sheet) -> Columns | None:
         bad = values[(values < 0) | (values > 1)]
         if len(bad):
             raise ValueError(f"{path} has {bad[0]:g} in the column {name!r}; give shares from 0 to 1")
-    for name in ("remaining", "nodes", "parameters"):
+    for name in ("remaining", "budget", "nodes", "parameters"):
         values = columns.get(name, np.ones(1))
         if (values <= 0).any():
             bad_value = values[values <= 0][0]

@@ -248,7 +248,11 @@ def _savings(results: LotteryFolder, drawn: dict[str, Path]) -> str:
         return ""
     batch = number(batches[-1])
     panels = side_by_side(
-        figure(drawn, "savings-disk", "Bytes on disk by form, relative to dense.", "<b>Disk.</b>"),
+        figure(
+            drawn, "savings-files", "Bytes of files by kind, relative to dense.",
+            "<b>Files.</b> A mask takes a bit a weight, an index 32 a surviving one.",
+        ),
+        figure(drawn, "savings-memory", "Bytes in memory by form, relative to dense.", "<b>Memory.</b>"),
         figure(drawn, "savings-flops", "Operations by form, relative to dense.", "<b>Operations.</b>"),
         figure(
             drawn, "savings-seconds", f"Time of a batch of {batch} by form, relative to dense.",
@@ -272,6 +276,7 @@ def _savings(results: LotteryFolder, drawn: dict[str, Path]) -> str:
         details("Bytes, operations and times", "every level", tables.savings(results))
         if len(levels) > 1
         else "",
+        details("Files", "bytes at every level", tables.files(results)),
     )
 
 
@@ -284,12 +289,12 @@ def _saved(results: LotteryFolder, level: int, share: float) -> str:
         if (cost.level, cost.batch) == (level, batch) and cost.form != savings_panels.DENSE
     ]
     said = []
-    small = [cost for cost in own if cost.relative["disk_bytes"] > 0]
-    if small:
-        best = min(small, key=lambda cost: cost.relative["disk_bytes"])
+    sizes = {name: size for name, size in savings_panels.file_ratios(results, level).items() if size > 0}
+    if sizes:
+        best_file = min(sizes, key=lambda name: sizes[name])
         said.append(
-            f"With {100 * share:.3g} % of the weights the smallest file, {escape(best.form)}, takes "
-            f"{best.relative['disk_bytes']:.2g} × the bytes of the dense one."
+            f"With {100 * share:.3g} % of the weights the smallest file, {escape(best_file)}, takes "
+            f"{sizes[best_file]:.2g} × the bytes of the dense one."
         )
     fast = [cost for cost in own if cost.relative["seconds"] > 0]
     if fast:

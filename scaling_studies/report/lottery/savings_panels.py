@@ -95,6 +95,43 @@ def against_share(results: LotteryFolder, column: str, batch: int) -> Figure | N
                 np.array(part) for part in zip(*((c.remaining, c.relative[column]) for c in own), strict=True)
             )
             lines.append(Line(form, form_style(form), x, y, y, y))
+    return _panel(lines, TITLES[column])
+
+
+def files(results: LotteryFolder) -> Figure | None:
+    """The bytes of each kind of file relative to the dense one, against the share of weights left."""
+    rows = results.files
+    if rows is None:
+        return None
+    lines = []
+    for name in dict.fromkeys(rows["file"].tolist()):
+        x, y = file_sizes(results, name)
+        if name != DENSE and len(x):
+            lines.append(Line(name, form_style(name), x, y, y, y))
+    return _panel(lines, "Bytes of a file, dense = 1")
+
+
+def file_sizes(results: LotteryFolder, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of weights, and the bytes of one kind of file over those of the dense one at the same level."""
+    rows = results.files
+    assert rows is not None
+    chosen = rows["file"] == name
+    ratios = [file_ratios(results, int(level))[name] for level in rows["level"][chosen]]
+    return rows["remaining"][chosen], np.array(ratios)
+
+
+def file_ratios(results: LotteryFolder, level: int) -> dict[str, float]:
+    """The bytes of each kind of file at one level over those of the dense one; empty if none was written."""
+    rows = results.files
+    if rows is None:
+        return {}
+    here = rows["level"] == level
+    sizes = dict(zip(rows["file"][here], rows["bytes"][here], strict=True))
+    dense = sizes.get(DENSE, 0)
+    return {name: size / dense for name, size in sizes.items()} if dense > 0 else {}
+
+
+def _panel(lines: list[Line], title: str) -> Figure | None:
     if not lines:
         return None
     figure, axes = panel(left=0.135, right=0.69)
@@ -106,6 +143,6 @@ def against_share(results: LotteryFolder, column: str, batch: int) -> Figure | N
     high = max(1.0, *(float(line.middle.max()) for line in lines))
     axes.set_ylim(low / 1.25, high * 1.25)
     log_axis(axes.yaxis)
-    axes.set_title(TITLES[column])
+    axes.set_title(title)
     name_lines(axes, lines)
     return figure

@@ -21,7 +21,7 @@ from scaling_studies.report.style import INK, METHODS, MUTED, RULE, panel, plain
 
 METHODS_SHOWN = (
     *("qrt-smoothed", "qrt-teacher", "qrt-ridge", "filter", "leverage", "uniform"),
-    *("imp-nodes", "imp-nodes-random", "imp-weights"),
+    *("imp-nodes", "imp-nodes-rewound", "imp-nodes-random", "imp-weights"),
 )
 COSTS = {
     "parameters": "parameters held",
@@ -32,19 +32,24 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Size:
-    """The networks of one method with one number of nodes, trained in the way that validates best.
+    """The networks of one method at one node count compared at, trained in the way that validates best.
 
     Attributes:
         method: name of the method.
         training: "fitted" or "trained".
-        nodes: hidden nodes.
+        budget: the node count; pruned weights hold as many numbers as a ridge network of so many nodes.
         columns: the rows of these networks, one a seed, by column.
     """
 
     method: str
     training: str
-    nodes: int
+    budget: int
     columns: dict[str, np.ndarray]
+
+    @property
+    def nodes(self) -> int:
+        """Median of the hidden nodes that are alive."""
+        return round(self.median("nodes"))
 
     def median(self, column: str) -> float:
         """Median over the seeds, missing numbers left out; NaN where there are none."""
@@ -64,13 +69,13 @@ def sizes(results: LotteryFolder) -> list[Size]:
     names = list(dict.fromkeys(rows["method"].tolist()))
     found = []
     for method in sorted(names, key=lambda name: order.get(name, len(order))):
-        for nodes in np.unique(rows["nodes"][rows["method"] == method]):
-            here = (rows["method"] == method) & (rows["nodes"] == nodes)
+        for budget in np.unique(rows["budget"][rows["method"] == method]):
+            here = (rows["method"] == method) & (rows["budget"] == budget)
             ways = [
                 Size(
                     method,
                     training,
-                    int(nodes),
+                    int(budget),
                     {name: values[here & (rows["training"] == training)] for name, values in rows.items()},
                 )
                 for training in dict.fromkeys(rows["training"][here].tolist())

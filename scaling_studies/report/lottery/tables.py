@@ -107,6 +107,21 @@ def savings(results: LotteryFolder, level: int | None = None) -> str:
     return table(head if level is not None else ["% left", *head], rows, texts=1 if level is not None else 2)
 
 
+def files(results: LotteryFolder) -> str:
+    """Bytes of every kind of file at every level, beside each what part of the dense one's it is."""
+    rows = results.files
+    if rows is None:
+        return ""
+    names = list(dict.fromkeys(rows["file"].tolist()))
+    lines = []
+    for level in np.unique(rows["level"]):
+        here = rows["level"] == level
+        size = {name: float(rows["bytes"][here & (rows["file"] == name)].mean()) for name in names}
+        share = f"{100 * float(rows['remaining'][here].mean()):.3g}"
+        lines.append([share, *(_amount(size[name], size[name] / size[names[0]], "B") for name in names)])
+    return table(["% left", *map(escape, names)], lines)
+
+
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 

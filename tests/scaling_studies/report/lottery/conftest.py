@@ -223,6 +223,22 @@ def _write_savings(path: Path, rng: np.random.Generator, levels: Sequence[int]) 
                     }
                 )
     pq.write_table(pa.Table.from_pylist(rows), path)
+    kinds = {"dense": 1.0, "mask and values": None, "CSR": 2.0}
+    files = [
+        {
+            "level": level,
+            "remaining": share(level),
+            "file": kind,
+            "bytes": int(
+                dense * (1 / 32 + share(level) if factor is None else max(factor * share(level), 1e-3))
+            )
+            if kind != "dense"
+            else dense,
+        }
+        for level in levels
+        for kind, factor in kinds.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(files), path.with_name("files.parquet"))
 
 
 def _write_shallow(path: Path, rng: np.random.Generator) -> None:
@@ -239,6 +255,7 @@ def _write_shallow(path: Path, rng: np.random.Generator) -> None:
                         {
                             "method": method,
                             "training": training,
+                            "budget": nodes,
                             "nodes": nodes,
                             "parameters": nodes * 75 + 10,
                             "seed": seed,

@@ -25,7 +25,7 @@ CONTROLS = ["controls-early-iteration", "controls-early-test-accuracy"]
 RANDOM = ["random-early-iteration", "random-early-test-accuracy"]
 SHALLOW = ["shallow-accuracy", "shallow-risk", "shallow-flops", "shallow-seconds"]
 OVERLAP = ["overlap-1", "overlap-2"]
-SAVINGS = ["savings-disk", "savings-flops", "savings-seconds", "savings-seconds-small"]
+SAVINGS = ["savings-files", "savings-memory", "savings-flops", "savings-seconds", "savings-seconds-small"]
 ALL = [*TRAINING, *LEVELS, *RANDOM, *CONTROLS, *SHALLOW, *OVERLAP, *SAVINGS]
 
 
@@ -142,6 +142,17 @@ def test_overlap_is_held_against_the_null(lottery_folder: Folder) -> None:
     assert shallow_panels.overlap_measures(results) == ["direction overlap", "subspace overlap"]
     found = shallow_panels.overlaps(results, "direction overlap")
     assert [(row.nodes, row.side) for row in found] == [(16, -1), (64, 0), (256, 1)] * 2
+
+
+def test_files_are_relative_to_the_dense_one_of_their_level(lottery_folder: Folder) -> None:
+    results = load(lottery_folder(levels=(0, 2, 5)))
+    rows = results.files
+    assert rows is not None
+    shares, ratios = savings_panels.file_sizes(results, "CSR")
+    wanted = rows["bytes"][rows["file"] == "CSR"] / rows["bytes"][rows["file"] == "dense"]
+    assert shares.tolist() == rows["remaining"][rows["file"] == "CSR"].tolist()
+    assert ratios.tolist() == wanted.tolist()
+    assert len(shares) == 3
 
 
 def test_savings_are_relative_to_the_dense_network_of_the_same_batch(lottery_folder: Folder) -> None:

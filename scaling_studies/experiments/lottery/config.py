@@ -1,0 +1,94 @@
+"""What a run of `qrt-tn lottery` is asked to do, checked before any of it starts."""
+
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from models.lottery import CONTROLS, REWINDINGS, Preset, Recipe
+
+
+@dataclass(frozen=True)
+class LotteryConfig:
+    """Settings of `qrt-tn lottery`.
+
+    Attributes:
+        name: of the preset.
+        preset: architecture, data, recipe and rates, with the user's changes.
+        controls: which controls to train.
+        control_levels: at which rounds; None for all, or in the preset "quick" for every other one.
+        rewinding: "weights" or "rate".
+        shallow: whether the QRT is set against pruning on shallow networks.
+        seed: of the split into training and validation points.
+        out: the output folder: absent, empty, or that of the same study, which then goes on.
+
+    Raises:
+        ValueError: any setting that could not work, by name.
+    """
+
+    name: str
+    preset: Preset
+    controls: tuple[str, ...] = CONTROLS
+    control_levels: tuple[int, ...] | None = None
+    rewinding: str = REWINDINGS[0]
+    shallow: bool = True
+    seed: int = 0
+    out: Path = Path("runs/lottery")
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; give a whole number, at least 0")
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"{self.out} is a file; name a folder with --out")
+
+    @property
+    def controlled(self) -> tuple[int, ...]:
+        """The rounds that have controls."""
+        if self.control_levels is not None:
+            return self.control_levels
+        return tuple(range(1, self.preset.levels + 1, 2 if self.name == "quick" else 1))
+
+    def plain(self) -> dict[str, Any]:
+        """What the trained networks depend on, as JSON can hold it."""
+        preset = asdict(self.preset)
+        del preset["unverified"]
+        return {"preset": preset, "rewinding": self.rewinding, "seed": self.seed}
+
+
+def overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """Fields of a preset or its recipe, from texts "name=value".
+
+    Unknown names are left for `preset` to refuse, which knows the nearest one.
+
+    Raises:
+        ValueError: a text without "=", a name given twice, or a value of another type.
+    """
+    kinds = {item.name: item.type for kind in (Preset, Recipe) for item in fields(kind)}
+    hints = {**typing.get_type_hints(Preset), **typing.get_type_hints(Recipe)}
+    found: dict[str, Any] = {}
+    for text in settings:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not name:
+            raise ValueError(f"--set {text!r} is not of the form name=value, such as batch_size=128")
+        if name in found:
+            raise ValueError(f"{name} is set twice; set it once")
+        found[name] = _parsed(name, value, hints[name]) if name in kinds else value
+    return found
+
+
+def _parsed(name: str, value: str, kind: Any) -> Any:
+    """A text as a value of a field's type."""
+    if isinstance(kind, types.GenericAlias):  # tuple[int, ...]
+        return tuple(_parsed(name, part.strip(), int) for part in value.split(",") if part.strip())
+    if kind is bool:
+        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() not in known:
+            raise ValueError(f"{name} is {value!r}; give true or false")
+        return known[value.lower()]
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        wanted = {int: "a whole number", float: "a number"}.get(kind, "another value")
+        raise ValueError(f"{name} is {value!r}; give {wanted}") from None

@@ -1,0 +1,217 @@
+"""The lottery-ticket study from end to end: rounds, controls, savings, the QRT beside it, a report."""
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from engine.resume import claim, identity
+from models.images import ImageFold, Images, fold, load_images
+from models.lottery import LotteryStudy, Preset, Run, counts, layers, save_ticket
+from models.vision import architecture
+from scaling_studies import provenance, store
+from scaling_studies.experiments.lottery.config import LotteryConfig
+from scaling_studies.experiments.lottery.savings import file_rows, savings_rows
+from scaling_studies.experiments.lottery.shallow import compare
+from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
+from scaling_studies.progress import Stage, StageTimer
+from scaling_studies.report import lottery as report
+
+TRIALS = "trials"
+TICKETS = "tickets"
+KIND = "qrt-tn.lottery-study"
+# Settings that may change between two calls for one folder: they add networks and change none.
+EXTENSIBLE = ("levels", "trials", "reinitialisations")
+Row = dict[str, Any]
+
+
+def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
+    """Run a study and write its folder: tickets, tables, figures and report.
+
+    Every network that is trained is kept in the subfolder `trials`, and those under way every minute, so
+    that the same call goes on after a kill. More rounds, trials, redraws or controls may be asked for then.
+
+    Args:
+        config: what to run.
+        command: the command line that repeats it, for the report.
+        timer: shows the stages and keeps their times.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ValueError: data that cannot be read, settings that do not fit it, or a folder that holds something
+            else; nothing is trained then.
+    """
+    started = time.perf_counter()
+    preset = config.preset
+    images = load_images(preset.data)
+    parts = fold(images, config.seed, preset.validation)
+    study = LotteryStudy(
+        lambda seed: architecture(
+            preset.architecture, images.image_shape, images.outputs, rngs=nnx.Rngs(seed)
+        ),
+        preset,
+        parts,
+        controls=config.controls,
+        control_levels=config.controlled,
+        rewinding=config.rewinding,
+        folder=config.out / TRIALS / "runs",
+    )
+    _claim(config, images)
+    rows: list[Row] = []
+    curves: list[Row] = []
+    savings: list[Row] = []
+    files: list[Row] = []
+    shares: list[Row] = []
+    for runs in _rounds(study, preset, timer):
+        rows += [_row(run) for run in runs]
+        curves += [row for run in runs for row in _curves(run)]
+        first = runs[0]
+        shares.append(_shares(first))
+        if first.level:
+            (config.out / TICKETS).mkdir(exist_ok=True)
+            path = config.out / TICKETS / f"level-{first.level:02d}.safetensors"
+            save_ticket(path, first.start.params, first.masks)
+        savings += savings_rows(first, study.network(first), parts)
+        files += file_rows(first)
+    tables = {"runs": rows, "curves": curves, "savings": savings, "files": files}
+    if config.shallow:
+        settings = ShallowConfig.quick() if config.name == "quick" else ShallowConfig()
+        tables["shallow"], tables["overlap"] = compare(settings, timer)
+    for name, table in tables.items():
+        store.write_table(config.out / f"{name}.parquet", table)
+    manifest = _manifest(config, command, images, parts, study, shares)
+    manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
+    store.write_json(config.out / "manifest.json", manifest)
+    with timer.stage("Report", 1) as stage:
+        written = report.write(config.out)
+        stage.advance()
+    return written
+
+
+class _Bar:
+    """Hands the iterations done in a round on to the round's stage."""
+
+    def __init__(self) -> None:
+        self.stage: Stage | None = None
+        self._done = 0
+
+    def begin(self, stage: Stage) -> None:
+        self.stage, self._done = stage, 0
+
+    def __call__(self, done: int, total: int) -> None:
+        assert self.stage is not None
+        self.stage.advance(done - self._done)
+        self._done = done
+
+
+def _rounds(study: LotteryStudy, preset: Preset, timer: StageTimer) -> Iterator[list[Run]]:
+    """The study's rounds, each shown as a stage of its iterations."""
+    bar = _Bar()
+    rounds = study.rounds(bar)
+    for level, share in enumerate(study.shares):
+        networks = study.runs_of(level)
+        name = f"Level {level} of {preset.levels}: {networks} networks with {share:.1%} of the weights"
+        with timer.stage(name, networks * preset.recipe.iterations) as stage:
+            bar.begin(stage)
+            runs = next(rounds, None)
+        if runs is None:
+            return
+        yield runs
+
+
+def _claim(config: LotteryConfig, images: Images) -> None:
+    """Make the folder this study's, or see that it is.
+
+    Raises:
+        ValueError: it holds other files, or the networks of another study.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    if not (config.out / TRIALS).is_dir() and any(config.out.iterdir()):
+        raise ValueError(f"{config.out} holds other files; give another folder with --out")
+    settings = config.plain()
+    preset = {key: value for key, value in settings["preset"].items() if key not in (*EXTENSIBLE, "data")}
+    known = identity(
+        {**settings, "preset": sorted(preset.items(), key=str)},
+        {0: images.x[:1000], 1: images.y, 2: images.y_test},
+    )
+    claim(config.out / TRIALS, known, KIND, "study.json", lambda: settings)
+
+
+def _row(run: Run) -> Row:
+    trained = run.trained
+    return {
+        "method": run.method,
+        "level": run.level,
+        "remaining": run.remaining,
+        "kept": counts(run.masks)[0],
+        "trial": run.trial,
+        "repeat": run.repeat,
+        "early_iteration": trained.early_iteration,
+        "early_validation_loss": trained.at_early("validation_loss"),
+        "early_test_accuracy": trained.at_early("test_accuracy"),
+        "final_test_accuracy": float(trained.curves["test_accuracy"][-1]),
+        "final_train_loss": float(trained.curves["train_loss"][-1]),
+        "iterations": int(trained.iterations[-1]),
+        "seconds": trained.seconds,
+    }
+
+
+def _curves(run: Run) -> list[Row]:
+    about = {
+        "method": run.method,
+        "level": run.level,
+        "remaining": run.remaining,
+        "trial": run.trial,
+        "repeat": run.repeat,
+    }
+    curves = run.trained.curves
+    return [
+        {**about, "iteration": int(iteration), **{name: float(curve[k]) for name, curve in curves.items()}}
+        for k, iteration in enumerate(run.trained.iterations)
+    ]
+
+
+def _shares(run: Run) -> Row:
+    kept = {name: int(mask.sum()) for name, mask in layers(run.masks).items()}
+    return {"level": run.level, "remaining": run.remaining, "kept": kept}
+
+
+def _manifest(
+    config: LotteryConfig,
+    command: str,
+    images: Images,
+    parts: ImageFold,
+    study: LotteryStudy,
+    shares: list[Row],
+) -> dict[str, Any]:
+    every = sum(np.size(leaf) for leaf in jax.tree.leaves(study.initial(0).params))
+    return {
+        "title": f"Lottery tickets in {config.preset.architecture} on {images.name}",
+        "command": command,
+        "preset": {"name": config.name, **config.plain()["preset"]},
+        "unverified": list(config.preset.unverified),
+        "rewinding": config.rewinding,
+        "controls": list(config.controls),
+        "dataset": {
+            "name": images.name,
+            "train": len(parts.x_train),
+            "validation": len(parts.x_validation),
+            "test": len(parts.x_test),
+            "image_shape": list(images.image_shape),
+            "outputs": images.outputs,
+        },
+        "weights": {"all": every, "prunable": counts(study.full)[1]},
+        "layers": shares,
+        "notes": study.notes,
+        "versions": provenance.versions(),
+        "machine": provenance.machine("jax"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+    }
