@@ -18,7 +18,16 @@ from models.lottery.initial import magnitude_scores, random_masks, snip_scores, 
 from models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
 from models.lottery.presets import Preset
 from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
-from models.lottery.trials import Progress, Trained, Trial, Weights, put_together, take_apart, train_trials
+from models.lottery.trials import (
+    Progress,
+    Trained,
+    Trial,
+    Weights,
+    check_fold,
+    put_together,
+    take_apart,
+    train_trials,
+)
 
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (
@@ -129,6 +138,7 @@ class LotteryStudy:
         self._controls, self._control_levels, self._rewinding = tuple(controls), frozenset(levels), rewinding
         self._weights: dict[tuple[int, int], Weights] = {}
         self.program, self._weights[0, 0] = take_apart(build(0), preset.recipe)
+        check_fold(self.program, self._weights[0, 0], fold)
         self.notes: list[str] = []
         self.full = full_masks(self._weights[0, 0].params)
         self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)

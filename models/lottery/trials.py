@@ -366,8 +366,17 @@ def _check(program: Program, trials: Sequence[Trial], fold: ImageFold, snapshots
                     f"{kind} {iteration} is not an iteration that is evaluated: give a multiple of"
                     f" {recipe.evaluate_every} from 0 to below {recipe.iterations}"
                 )
-    BatchOrder(0, len(fold.x_train), recipe.batch_size)
-    weights = trials[0].weights
+    check_fold(program, trials[0].weights, fold)
+
+
+def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
+    """See that a network can be trained on points.
+
+    Raises:
+        ValueError: a batch larger than the training set, images of another shape than the network takes, or
+            labels beyond its outputs.
+    """
+    BatchOrder(0, len(fold.x_train), program.recipe.batch_size)
     point = jax.ShapeDtypeStruct((1, *fold.x_train.shape[1:]), np.float32)
     try:
         shape = jax.eval_shape(put_together(program, weights), point)
