@@ -136,6 +136,10 @@ def lottery(
         bool, typer.Option("--shallow/--no-shallow", help="set the QRT against pruning on shallow networks")
     ] = True,
     seed: Annotated[int, typer.Option(help="of the split into training and validation points")] = 0,
+    together: Annotated[
+        int | None,
+        typer.Option(help="networks that train at once under vmap; 0: one a core. Left out: by the device"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="output folder; left out: runs/lottery-<preset>. Goes on if begun")
     ] = None,
@@ -157,6 +161,7 @@ def lottery(
         rewinding=rewinding,
         shallow=shallow,
         seed=seed,
+        together=together,
         out=out or Path("runs") / f"lottery-{preset}",
     )
     written = run_lottery(config, _command(), StageTimer())

@@ -19,6 +19,9 @@ from models.vision import ARCHITECTURES
 
 OPTIMIZERS = ("adam", "sgd")
 SCOPES = ("layer", "global")
+INITIALIZERS = tuple(
+    f"{name}_{shape}" for name in ("glorot", "he", "lecun") for shape in ("normal", "uniform")
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Preset:
     Attributes:
         architecture: one of models.vision.ARCHITECTURES.
         data: the name or path of the images.
+        initializer: draws the kernels, one of INITIALIZERS (those of jax.nn.initializers).
         recipe: how each network is trained.
         levels: rounds of pruning.
         rate: share of the remaining weights of dense layers pruned a round; 0 leaves them dense.
@@ -154,6 +158,7 @@ class Preset:
     output_rate: float
     scope: str = "layer"
     rewind: int = 0
+    initializer: str = "glorot_normal"
     trials: int = 5
     reinitialisations: int = 3
     validation: int = 5000
@@ -162,6 +167,7 @@ class Preset:
     def __post_init__(self) -> None:
         _check_choice("architecture", self.architecture, ARCHITECTURES)
         _check_choice("scope", self.scope, SCOPES)
+        _check_choice("initializer", self.initializer, INITIALIZERS)
         if not isinstance(self.data, str) or not self.data:
             raise ValueError(f"data is {self.data!r}; give the name or path of the images as a string")
         if not isinstance(self.recipe, Recipe):

@@ -118,7 +118,7 @@ class LotteryStudy:
         rewinding: str = "weights",
         folder: str | Path | None = None,
         save_every: float = 60.0,
-        together: bool | None = None,
+        together: bool | int | None = None,
     ) -> None:
         for control in controls:
             if control not in CONTROLS:

@@ -1,5 +1,6 @@
 """Trials: networks of one architecture trained side by side, evaluated as they go, and taken up again."""
 
+import hashlib
 import os
 import threading
 import time
@@ -127,7 +128,7 @@ def train_trials(
     fold: ImageFold,
     *,
     snapshots: Sequence[int] = (),
-    together: bool | None = None,
+    together: bool | int | None = None,
     folder: str | Path | None = None,
     save_every: float = 60.0,
     progress: Progress | None = None,
@@ -146,7 +147,8 @@ def train_trials(
         trials: what to train.
         fold: the data.
         snapshots: iterations whose weights to keep, multiples of recipe.evaluate_every.
-        together: under vmap or one a core; None to choose by the kind of device.
+        together: under vmap (a number: so many at once, where memory is short) or one a core; None to
+            choose by the kind of device.
         folder: where trials are kept, finished ones and those under way (by orbax), so that the same
             call goes on after a kill, to the same bits on the same machine.
         save_every: seconds between two checkpoints of a trial under way.
@@ -162,6 +164,8 @@ def train_trials(
     """
     if together is None:
         together = jax.default_backend() != "cpu"
+    if together < 0:
+        raise ValueError(f"together is {together}; give True, False, or how many trials at once")
     prepared = [_prepared(trial) for trial in trials]
     _check(program, prepared, fold, snapshots)
     data = Data(
@@ -171,7 +175,7 @@ def train_trials(
         evaluation_batches(fold.x_test, fold.y_test),
     )
     store = None if folder is None else TrialStore(Path(folder))
-    run = _Run(program, data, tuple(sorted(snapshots)), together, store, save_every)
+    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, save_every)
     counter = _Counter(sum(program.recipe.iterations - trial.start for trial in trials), progress)
     outcomes: dict[str, Trained] = {}
     for trial in prepared:
@@ -182,7 +186,12 @@ def train_trials(
     waiting = [trial for trial in prepared if trial.name not in outcomes]
     if together:
         starts = sorted({trial.start for trial in waiting})
-        groups = [[trial for trial in waiting if trial.start == start] for start in starts]
+        most = len(waiting) if together is True else int(together)
+        groups = [
+            same[first : first + most]
+            for same in ([trial for trial in waiting if trial.start == start] for start in starts)
+            for first in range(0, len(same), most)
+        ]
     else:
         groups = [[trial] for trial in waiting]
     workers = 1 if together else max(1, min(len(groups), len(os.sched_getaffinity(0))))
@@ -246,7 +255,7 @@ class _Run:
     def train(self, trials: list[Trial], counter: _Counter) -> dict[str, Trained]:
         """Train one trial, or several of one start together; outcomes by name."""
         start, count = trials[0].start, len(trials)
-        name = trials[0].name if count == 1 else f"{trials[0].name}-and-{count - 1}-more"
+        name = _name_of_all([trial.name for trial in trials])
         replica = _stacked(
             [initial(self.program, t.weights.params, t.weights.rest, t.masks, t.seed, start) for t in trials],
             self.together,
@@ -327,6 +336,14 @@ class _Run:
             {iteration: Weights(*held) for iteration, held in tree["kept"].items()},
             seconds,
         )
+
+
+def _name_of_all(names: list[str]) -> str:
+    """What the checkpoint of trials that advance together is called: another set of trials has another."""
+    if len(names) == 1:
+        return names[0]
+    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=6).hexdigest()
+    return f"{names[0]}-and-{len(names) - 1}-more-{digest}"
 
 
 # The first step of one trial compiles; the others wait for it instead of compiling the same once more.

@@ -22,6 +22,7 @@ class LotteryConfig:
         rewinding: "weights" or "rate".
         shallow: whether the QRT is set against pruning on shallow networks.
         seed: of the split into training and validation points.
+        together: networks that train at once under vmap, 0 for one a core, None by the kind of device.
         out: the output folder: absent, empty, or that of the same study, which then goes on.
 
     Raises:
@@ -35,11 +36,14 @@ class LotteryConfig:
     rewinding: str = REWINDINGS[0]
     shallow: bool = True
     seed: int = 0
+    together: int | None = None
     out: Path = Path("runs/lottery")
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; give a whole number, at least 0")
+        if self.together is not None and self.together < 0:
+            raise ValueError(f"together is {self.together}; give 0 for one a core, or how many at once")
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"{self.out} is a file; name a folder with --out")
 

@@ -3,6 +3,7 @@
 import datetime
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,13 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
     images = load_images(preset.data)
     parts = fold(images, config.seed, preset.validation)
     study = LotteryStudy(
-        lambda seed: architecture(
-            preset.architecture, images.image_shape, images.outputs, rngs=nnx.Rngs(seed)
-        ),
+        partial(_build, preset, images),
         preset,
         parts,
         controls=config.controls,
         control_levels=config.controlled,
         rewinding=config.rewinding,
+        together=config.together,
         folder=config.out / TRIALS / "runs",
     )
     _claim(config, images)
@@ -93,6 +93,17 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
         written = report.write(config.out)
         stage.advance()
     return written
+
+
+def _build(preset: Preset, images: Images, seed: int) -> nnx.Module:
+    """The network of a seed."""
+    return architecture(
+        preset.architecture,
+        images.image_shape,
+        images.outputs,
+        rngs=nnx.Rngs(seed),
+        kernel_init=getattr(jax.nn.initializers, preset.initializer)(),
+    )
 
 
 class _Bar:

@@ -80,7 +80,8 @@ def _panel(results: LotteryFolder, wanted: Sequence[Line | None], title: str) ->
     ends = min(float(line.middle[-1]) for line in lines)
     # the first steep rise from chance would flatten all that follows
     bottom = max(min(float(line.middle.min()) for line in lines), ends - 1.5 * max(top - ends, 0.005))
-    axes.set_ylim(bottom, top + 0.05 * (top - bottom))
+    room = max(0.05 * (top - bottom), 0.001)  # all may be equally right
+    axes.set_ylim(bottom if bottom < top else bottom - room, top + room)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g}"))
     axes.set_title(f"{title}: test accuracy, %")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from models import RidgeNetwork
 from models.images import ImageFold
 from models.lottery import (
     CONTROLS,
@@ -22,6 +23,7 @@ from models.lottery import (
     remaining,
 )
 from models.vision import architecture
+from qrt_tn import Ridgelet, uniform_nodes
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=20, evaluate_every=10)
 PRESET = Preset(
@@ -271,3 +273,23 @@ def test_settings_that_cannot_work_are_refused_at_once(small_fold: ImageFold) ->
     by_seed = [lambda seed: architecture("lenet", (4, 4, 1), 3 + seed, rngs=nnx.Rngs(seed))]
     with pytest.raises(ValueError, match="different architectures"):
         list(LotteryStudy(by_seed[0], PRESET, small_fold).rounds())
+
+
+def test_the_ridge_network_is_a_network_like_any_other() -> None:
+    ridgelet, rng = Ridgelet("triangle", 31), np.random.default_rng(0)
+    x, y = rng.integers(31, size=(120, 4)).astype(np.float32), rng.integers(3, size=120).astype(np.int32)
+    fold = ImageFold(x[:80], y[:80], x[80:100], y[80:100], x[100:], y[100:])
+
+    def drawn(seed: int) -> nnx.Module:
+        return RidgeNetwork(uniform_nodes(8, 4, 31, seed), ridgelet, 3, rngs=nnx.Rngs(seed))
+
+    sparse = replace(PRESET, output_rate=0.5, levels=2)
+    found = LotteryStudy(drawn, sparse, fold, controls=["reinit", "random"])
+    rounds = list(found.rounds())
+    assert found.shares == [1.0, 0.5, 0.25]
+    for run in rounds[2]:
+        assert list(layers(run.masks)) == ["kernel"]
+        assert run.remaining == 0.25
+    # a redraw is another draw of nodes, not of weights alone
+    nodes = [np.asarray(run.start.rest["a"]) for run in rounds[1] if run.method in ("imp", "reinit")]
+    assert not np.array_equal(nodes[0], nodes[-1])

@@ -312,3 +312,27 @@ def test_diverged_training_is_told_when_it_is_pruned(
     masks = full_masks(weights.params)
     with pytest.raises(ValueError, match="diverged"):
         prune_by_magnitude(found.weights.params, masks, dict.fromkeys(layers(masks), 0.2))
+
+
+def test_trials_in_groups_agree_with_all_together_and_groups_keep_their_own_checkpoints(
+    adam: tuple[Program, list[Weights]], small_fold: ImageFold, tmp_path: Path
+) -> None:
+    program, starts = adam
+    trials = [Trial(str(k), weights, some_masks(weights, k), k) for k, weights in enumerate(starts)]
+    together = train_trials(program, trials, small_fold, together=True)
+
+    def killer(done: int, total: int) -> None:
+        if done == 40:
+            raise KeyError
+
+    options: dict[str, Any] = {"folder": tmp_path, "save_every": 0.0}
+    with pytest.raises(KeyError):
+        train_trials(program, trials[:2], small_fold, together=2, progress=killer, **options)
+    # another pair that begins with the same trial does not go on from that checkpoint
+    train_trials(program, [trials[0], trials[2]], small_fold, together=2, **options)
+    found = train_trials(program, trials, small_fold, together=2, **options)
+    for ours, theirs in zip(found, together, strict=True):
+        for name, curve in ours.curves.items():
+            np.testing.assert_allclose(curve, theirs.curves[name], rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="together is -1"):
+        train_trials(program, trials, small_fold, together=-1)

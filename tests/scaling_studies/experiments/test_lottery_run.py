@@ -31,10 +31,12 @@ def study(tmp_path: Path) -> Study:
     np.savez(tmp_path / "kinds.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
 
     def make(**changes: Any) -> LotteryConfig:
-        settings = {"levels": 2, "trials": 2, "iterations": 20, "evaluate_every": 10, "batch_size": 10}
+        settings: dict[str, Any] = {"levels": 2, "trials": 2, "iterations": 20}
+        settings |= {"evaluate_every": 10, "batch_size": 10}
         names = {"controls", "control_levels", "seed", "out"}
         of_config = {name: changes.pop(name) for name in names & set(changes)}
-        chosen = preset("quick", data=str(tmp_path / "kinds.npz"), validation=20, **(settings | changes))
+        settings |= {"data": str(tmp_path / "kinds.npz"), "validation": 20}
+        chosen = preset("quick", **(settings | changes))
         defaults = {"controls": ("reinit", "snip"), "shallow": False, "out": tmp_path / "out"}
         return LotteryConfig("quick", chosen, **(defaults | of_config))
 

@@ -176,3 +176,18 @@ def test_savings_are_relative_to_the_dense_network_of_the_same_batch(lottery_fol
 )
 def test_iterations_in_short(value: float, text: str) -> None:
     assert thousand(value) == text
+
+
+def test_networks_that_are_all_right_have_panels_too(lottery_folder: Folder) -> None:
+    results = load(lottery_folder(levels=(0, 1, 2), evaluations=3))
+    for name in ("early_test_accuracy", "final_test_accuracy"):
+        results.runs[name][:] = 1.0
+    results.curves["test_accuracy"][:] = 1.0
+    for figure in (
+        training_panels.tickets(results),
+        training_panels.against_fresh(results),
+        level_panels.levels(results, ["imp", "reinit"], "early_test_accuracy"),
+    ):
+        assert figure is not None
+        low, high = figure.axes[0].get_ylim()
+        assert low < 1.0 < high
