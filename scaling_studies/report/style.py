@@ -59,7 +59,7 @@ METHODS = {
     "leverage": MethodStyle("leverage scores", "#4a7a16", "#a3d665", "-", "^"),
     "imp-nodes": MethodStyle("pruned nodes", "#b31b57", "#ff86b3", "-", "o", 2.0),
     "imp-nodes-random": MethodStyle("nodes left at random", "#a4637e", "#dfa3bb", (0, (1, 1.2)), "x"),
-    "imp-nodes-rewound": MethodStyle("pruned nodes, rewound", "#d1491f", "#ff9c78", (0, (4, 1.5)), "s"),
+    "imp-nodes-rewound": MethodStyle("pruned, rewound", "#d1491f", "#ff9c78", (0, (4, 1.5)), "s"),
     "imp-weights": MethodStyle("pruned weights", "#8331a8", "#d592f5", (0, (5, 1.5, 1, 1.5)), "D"),
 }
 BROAD_METHODS = ("qrt-broad", "filter-broad")

@@ -17,12 +17,13 @@ from scaling_studies.report.lottery.axes import (
     thousand,
 )
 from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.style import INK, METHODS, MUTED, RULE, panel, plain
+from scaling_studies.report.style import INK, METHODS, MUTED, RULE, method_style, panel, plain
 
 METHODS_SHOWN = (
     *("qrt-smoothed", "qrt-teacher", "qrt-ridge", "filter", "leverage", "uniform"),
     *("imp-nodes", "imp-nodes-rewound", "imp-nodes-random", "imp-weights"),
 )
+NOTHING_LEARNT = 0.5  # a test error above which a method is not a rival
 COSTS = {
     "parameters": "parameters held",
     "flops": "operations, all training included",
@@ -105,7 +106,9 @@ def scores(results: LotteryFolder, cost: str, score: str) -> Figure | None:
     axes.set_xscale("log")
     log_axis(axes.xaxis, thousand if cost == "parameters" else plain)
     if score == "test_accuracy":
-        error_axis(axes, max(float(line.low.max()) for line in lines))
+        # one that learns nothing would flatten all others; it leaves the panel downwards
+        learnt = [line for line in lines if float(line.middle.min()) < NOTHING_LEARNT] or lines
+        error_axis(axes, max(float(line.middle.max()) for line in learnt))
         axes.set_title("Test accuracy, %")
     else:
         axes.set_yscale("log")
@@ -194,7 +197,8 @@ def overlap(results: LotteryFolder, measure: str) -> Figure | None:
     axes.set_axisbelow(True)
     place, ticks = 0, []
     for group in dict.fromkeys(row.group for row in rows):
-        axes.text(0, place, group, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=INK)
+        name = method_style(group).label
+        axes.text(0, place, name, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=INK)
         for row in (row for row in rows if row.group == group):
             place += 1
             axes.plot(
