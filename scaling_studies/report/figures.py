@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from engine.atomic import atomic_path
 from scaling_studies.report import node_panels, score_panels, state_panels
+from scaling_studies.report.drawing import draw_panels
 from scaling_studies.report.folder import TicketFolder, load
-from scaling_studies.report.style import BROAD_METHODS, FIGURE_SETTINGS, MAIN_METHODS
+from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:
@@ -28,15 +26,7 @@ def draw_all(folder: str | Path) -> dict[str, Path]:
         ValueError: no such folder, or a missing or malformed file in it.
     """
     results = load(folder)
-    place = results.path / "figures"
-    place.mkdir(exist_ok=True)
-    paths = {}
-    with matplotlib.rc_context(FIGURE_SETTINGS):
-        for name, figure in _panels(results):
-            paths[name] = place / f"{name}.svg"
-            with atomic_path(paths[name]) as partial:
-                FigureCanvasSVG(figure).print_svg(partial, metadata={"Date": None, "Creator": None})
-    return paths
+    return draw_panels(results.path / "figures", _panels(results))
 
 
 def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:

@@ -1,6 +1,5 @@
 """What `qrt-tn ticket` leaves in its output folder, read back and checked before anything is drawn."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from engine.atomic import load_tensors
+from scaling_studies.report.manifest import read_manifest
 
 TEXT_COLUMNS = ("method", "training")
 NUMBER_COLUMNS = (
@@ -171,14 +171,7 @@ def load(folder: str | Path) -> TicketFolder:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"no file {path}; {AGAIN}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); {AGAIN}") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds a {type(manifest).__name__}, not one object of settings; {AGAIN}")
+    manifest = read_manifest(path, AGAIN)
     kinds: dict[str, type] = {"title": str, "command": str, "dataset": dict, "modulus": int, "seeds": list}
     _check_kinds(path, manifest, kinds)
     _check_kinds(path, manifest["dataset"], {"points": int, "dim": int})

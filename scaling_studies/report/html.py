@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.report.style import in_page_colours
+from engine.atomic import atomic_path
+from scaling_studies.report.style import in_page_colours, style_sheet
 
 MISSING = "–"
 
@@ -120,3 +121,28 @@ def inline_svg(text: str, name: str, alternative: str) -> str:
     head, rest = text.split(">", 1)
     head = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
     return in_page_colours(f'{head} role="img" aria-label="{escape(alternative)}">{rest}'.strip())
+
+
+def page(title: str, sections: Sequence[str], rules: str = "") -> str:
+    """A whole page: no script, no request, and it prints well.
+
+    Args:
+        title: plain text.
+        sections: HTML; empty ones are left out.
+        rules: CSS on top of that of all reports.
+    """
+    body = "\n".join(part for part in sections if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n"
+        f"<style>\n{style_sheet()}{rules}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def write_page(folder: Path, text: str) -> Path:
+    """Write report.html into a folder, replacing an older one whole."""
+    target = folder / "report.html"
+    with atomic_path(target) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return target

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from engine.atomic import atomic_path
 from scaling_studies.report import figures, tables
 from scaling_studies.report.folder import TicketFolder, load
 from scaling_studies.report.headline import header, headline, headline_counts
-from scaling_studies.report.html import details, facts, figure, join, number, section, side_by_side
-from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS, method_style, style_sheet, training_name
+from scaling_studies.report.html import (
+    details,
+    facts,
+    figure,
+    join,
+    number,
+    page,
+    section,
+    side_by_side,
+    write_page,
+)
+from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS, method_style, training_name
 
 DEQUANTISED = '<a href="https://arxiv.org/abs/2605.13979">arXiv:2605.13979</a>'
 
@@ -29,11 +38,7 @@ def write(folder: str | Path) -> Path:
         ValueError: no such folder, or a missing or malformed file in it.
     """
     results = load(folder)
-    page = render(results, figures.draw_all(folder))
-    target = results.path / "report.html"
-    with atomic_path(target) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return target
+    return write_page(results.path, render(results, figures.draw_all(folder)))
 
 
 def render(results: TicketFolder, drawn: dict[str, Path]) -> str:
@@ -50,13 +55,7 @@ def render(results: TicketFolder, drawn: dict[str, Path]) -> str:
         _exactness(results),
         _reproduce(results),
     )
-    body = "\n".join(part for part in sections if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(results.manifest['title'])}</title>\n"
-        f"<style>\n{style_sheet()}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(results.manifest["title"], sections)
 
 
 def _panel(results: TicketFolder, drawn: dict[str, Path], kind: str, training: str, caption: str) -> str:

@@ -3,20 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from engine.atomic import atomic_path
+from scaling_studies.report.drawing import draw_panels
 from scaling_studies.report.lottery import level_panels, savings_panels, shallow_panels, training_panels
 from scaling_studies.report.lottery.folder import LotteryFolder, load
-from scaling_studies.report.style import FIGURE_SETTINGS
 
 PRUNED = ("imp", "reinit", "oneshot", "oneshot-reinit")
 RANDOM = ("imp", "random")
 CONTROLS = ("imp", "random", "magnitude-init", "snip", "synflow", "sign-reinit")
-# Names come from files; a dollar sign in one is no formula.
-SETTINGS = FIGURE_SETTINGS | {"text.parse_math": False}
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:
@@ -34,16 +29,7 @@ def draw_all(folder: str | Path) -> dict[str, Path]:
         ValueError: no such folder, or a missing or malformed file in it.
     """
     results = load(folder)
-    place = results.path / "figures"
-    place.mkdir(exist_ok=True)
-    paths = {}
-    with matplotlib.rc_context(SETTINGS):
-        for name, figure in _panels(results):
-            if figure is not None:
-                paths[name] = place / f"{name}.svg"
-                with atomic_path(paths[name]) as partial:
-                    FigureCanvasSVG(figure).print_svg(partial, metadata={"Date": None, "Creator": None})
-    return paths
+    return draw_panels(results.path / "figures", _panels(results))
 
 
 def has(results: LotteryFolder, methods: tuple[str, ...]) -> bool:

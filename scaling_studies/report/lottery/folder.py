@@ -1,6 +1,5 @@
 """What `qrt-tn lottery` leaves in its output folder, read back and checked before anything is drawn."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from scaling_studies.report.lottery.series import Columns, Points, points
+from scaling_studies.report.manifest import read_manifest
 
 AGAIN = "run qrt-tn lottery into this folder again"
 SCORES = ("validation_accuracy", "test_accuracy", "early_test_accuracy", "final_test_accuracy", "remaining")
@@ -157,14 +157,7 @@ def load(folder: str | Path) -> LotteryFolder:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"no file {path}; {AGAIN}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); {AGAIN}") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds a {type(manifest).__name__}, not one object of settings; {AGAIN}")
+    manifest = read_manifest(path, AGAIN)
     _check(path, manifest, {"title": str, "command": str, "preset": dict, "dataset": dict})
     _check(path, manifest["preset"], {"name": str, "architecture": str, "recipe": dict})
     _check(path, manifest["preset"]["recipe"], {"iterations": int})

@@ -5,14 +5,24 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import atomic_path
-from scaling_studies.report.html import MISSING, details, facts, figure, join, number, section, side_by_side
+from scaling_studies.report.html import (
+    MISSING,
+    details,
+    facts,
+    figure,
+    join,
+    number,
+    page,
+    section,
+    side_by_side,
+    write_page,
+)
 from scaling_studies.report.lottery import figures, level_panels, savings_panels, shallow_panels, tables
 from scaling_studies.report.lottery import paper as paper_figures
 from scaling_studies.report.lottery.folder import LotteryFolder, load
 from scaling_studies.report.lottery.headline import header, headline, matches
 from scaling_studies.report.lottery.training_panels import shown_until
-from scaling_studies.report.style import method_style, style_sheet
+from scaling_studies.report.style import method_style
 from scaling_studies.report.tables import timings, versions
 
 PAPER = '<a href="https://arxiv.org/abs/1803.03635">arXiv:1803.03635</a>'
@@ -32,11 +42,7 @@ def write(folder: str | Path) -> Path:
         ValueError: no such folder, or a missing or malformed file in it.
     """
     results = load(folder)
-    page = render(results, figures.draw_all(folder))
-    target = results.path / "report.html"
-    with atomic_path(target) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return target
+    return write_page(results.path, render(results, figures.draw_all(folder)))
 
 
 def render(results: LotteryFolder, drawn: dict[str, Path]) -> str:
@@ -54,13 +60,7 @@ def render(results: LotteryFolder, drawn: dict[str, Path]) -> str:
         _savings(results, drawn),
         _reproduce(results),
     )
-    body = "\n".join(part for part in sections if part)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(results.manifest['title'])}</title>\n"
-        f"<style>\n{style_sheet()}{_RULES}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(results.manifest["title"], sections, _RULES)
 
 
 def _training(results: LotteryFolder, drawn: dict[str, Path]) -> str:
