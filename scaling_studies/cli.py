@@ -130,7 +130,9 @@ def lottery(
         typer.Option("--set", help="a setting of the preset, as name=value; may be given again"),
     ] = None,
     controls: Annotated[str, typer.Option(help="controls, by commas; all if left out")] = "all",
-    control_levels: Annotated[str, typer.Option(help="rounds with controls, by commas; left out: all")] = "",
+    control_levels: Annotated[
+        str, typer.Option(help="rounds with controls, by commas; left out: all (quick: every other)")
+    ] = "",
     rewinding: Annotated[str, typer.Option(help="weights, or rate: of the learning rate alone")] = "weights",
     shallow: Annotated[
         bool, typer.Option("--shallow/--no-shallow", help="set the QRT against pruning on shallow networks")

@@ -34,6 +34,10 @@ class StageTimer:
         self._console = console or Console(stderr=True)
         self.seconds: dict[str, float] = {}
 
+    def say(self, text: str) -> None:
+        """Print a line between stages."""
+        self._console.print(text, highlight=False, markup=False)
+
     @contextmanager
     def stage(self, name: str, steps: int) -> Iterator[Stage]:
         """Show a stage of a known number of steps while the block runs."""

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from engine.resume import identity
 from models.images import ImageFold
 from models.lottery.batches import BatchOrder
 from models.lottery.controls import keep_signs
@@ -18,6 +19,7 @@ from models.lottery.initial import magnitude_scores, random_masks, snip_scores, 
 from models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
 from models.lottery.presets import Preset
 from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from models.lottery.store import kept_masks, plain
 from models.lottery.trials import (
     Progress,
     Trained,
@@ -32,7 +34,7 @@ from models.lottery.trials import (
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (
     "reinit",  # the ticket's mask, redrawn weights
-    "sign-reinit",  # the same with the ticket's signs
+    "sign-reinit",  # the same with the signs that the ticket starts from
     "random",  # a random mask with as many weights a layer, the ticket's initial weights
     "oneshot",  # all pruning after the dense training, rewound like a ticket
     "oneshot-reinit",  # that mask, redrawn weights
@@ -45,6 +47,7 @@ REDRAWN = ("reinit", "sign-reinit", "oneshot-reinit")
 SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
 REPEATS = 1_000  # seeds of a trial's redrawn weights lie between its own and the next trial's
 RANDOM_STREAM = 11  # seeds of random masks
+MASKS = "masks"  # the subfolder of those that take long to find
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +139,13 @@ class LotteryStudy:
                 raise ValueError(f"control_levels holds {level}; give rounds from 1 to {preset.levels}")
         self._build, self._preset, self._fold = build, preset, fold
         self._controls, self._control_levels, self._rewinding = tuple(controls), frozenset(levels), rewinding
-        self._weights: dict[tuple[int, int], Weights] = {}
-        self.program, self._weights[0, 0] = take_apart(build(0), preset.recipe)
-        check_fold(self.program, self._weights[0, 0], fold)
+        self.program, first = take_apart(build(0), preset.recipe)
+        self._initial = {0: first}
+        check_fold(self.program, first, fold)
+        self._scores: dict[int, dict[str, np.ndarray]] = {}  # of SNIP, which no round changes
+        self._folder = None if folder is None else Path(folder)
         self.notes: list[str] = []
-        self.full = full_masks(self._weights[0, 0].params)
+        self.full = full_masks(first.params)
         self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)
         kept_counts(self.full, self._rates, preset.levels, preset.scope)
         self._train = partial(
@@ -170,12 +175,14 @@ class LotteryStudy:
 
     def initial(self, trial: int, redraw: int = 0) -> Weights:
         """The untrained network of a trial; redraws 1, 2, ... are other draws from the same distribution."""
-        if (trial, redraw) not in self._weights:
-            program, weights = take_apart(self._build(trial * REPEATS + redraw), self._preset.recipe)
-            if program != self.program:
-                raise ValueError("build makes networks of different architectures; it may vary the seed only")
-            self._weights[trial, redraw] = weights
-        return self._weights[trial, redraw]
+        if redraw == 0 and trial in self._initial:
+            return self._initial[trial]
+        program, weights = take_apart(self._build(trial * REPEATS + redraw), self._preset.recipe)
+        if program != self.program:
+            raise ValueError("build makes networks of different architectures; it may vary the seed only")
+        if redraw == 0:
+            self._initial[trial] = weights
+        return weights
 
     def rounds(self, progress: Progress | None = None) -> Iterator[list[Run]]:
         """Train round after round, and yield the runs of each: the dense networks, then tickets and controls.
@@ -192,18 +199,20 @@ class LotteryStudy:
         yield [Run("dense", 0, t, 0, self.full, self.initial(t), dense[t]) for t in trials]
         tickets, masks = dense, [self.full] * len(trials)
         for level in range(1, self._preset.levels + 1):
-            try:
-                masks = [self._pruned(tickets[t], masks[t]) for t in trials]
-            except ValueError as error:
-                self.notes.append(f"The rounds ended before level {level}: {error}.")
-                return
+            for t in trials:
+                try:
+                    masks[t] = self._pruned(tickets[t], masks[t])
+                except ValueError as error:
+                    self.notes.append(f"The rounds ended before level {level}, for trial {t}: {error}.")
+                    return
             wanted: list[tuple[str, int, int, Trial]] = []
             for t in trials:
                 weights = self._rewound(t, dense[t], tickets[t])
                 wanted.append(("imp", t, 0, Trial(_name("imp", level, t, 0), weights, masks[t], t, rewind)))
             if level in self._control_levels:
                 for t in trials:
-                    wanted += self._control_trials(level, t, masks[t], dense[t])
+                    start = self._rewound(t, dense[t], tickets[t])
+                    wanted += self._control_trials(level, t, masks[t], start, dense[t])
             trained = self._train([trial for *_, trial in wanted], progress=progress)
             tickets = trained[: len(trials)]
             yield [
@@ -234,7 +243,7 @@ class LotteryStudy:
         return dense.snapshots[self._preset.rewind] if self._preset.rewind else self.initial(trial)
 
     def _control_trials(
-        self, level: int, trial: int, ticket: Masks, dense: Trained
+        self, level: int, trial: int, ticket: Masks, start: Weights, dense: Trained
     ) -> list[tuple[str, int, int, Trial]]:
         """Method, trial, repeat and what to train, of one ticket's controls."""
         initial = self.initial(trial)
@@ -261,7 +270,7 @@ class LotteryStudy:
             elif redraws:
                 redrawn = redraws[0]
                 if method == "sign-reinit":
-                    redrawn = Weights(keep_signs(redrawn.params, initial.params, masks), redrawn.rest)
+                    redrawn = Weights(keep_signs(redrawn.params, start.params, masks), redrawn.rest)
                 add(method, masks, redrawn)
         return found
 
@@ -279,20 +288,31 @@ class LotteryStudy:
             return ticket
         # both prune globally: all layers that have a rate, down to the ticket's total
         rated = [name for name in layers(self.full) if self._rates[name] > 0]
-        left = {name: mask for name, mask in layers(ticket).items() if name in rated}
-        share = sum(int(mask.sum()) for mask in left.values()) / sum(mask.size for mask in left.values())
-        if method == "snip":
-            scores = snip_scores(partial(self._loss, trial), initial.params, self.full)
-            return prune_by_scores(scores, self.full, dict.fromkeys(rated, 1 - share), scope="global")
-        unpruned = dict.fromkeys(set(layers(self.full)) - set(rated))
-        flowing = synflow_masks(
-            partial(self._outputs, initial.rest),
-            initial.params,
-            with_layers(self.full, unpruned),
-            share,
-            shape=self._fold.x_train.shape[1:],
-        )
-        return with_layers(self.full, layers(flowing))
+        left = [mask for name, mask in layers(ticket).items() if name in rated]
+        share = sum(int(mask.sum()) for mask in left) / sum(mask.size for mask in left)
+        if method == "synflow":
+            return self._flow_masks(level, trial, rated, share)
+        if trial not in self._scores:
+            self._scores[trial] = snip_scores(partial(self._loss, trial), initial.params, self.full)
+        rates = dict.fromkeys(rated, 1 - share)
+        return prune_by_scores(self._scores[trial], self.full, rates, scope="global")
+
+    def _flow_masks(self, level: int, trial: int, rated: list[str], share: float) -> Masks:
+        """SynFlow's masks, kept in the folder: a hundred rounds of scores take longer than some trainings."""
+        initial = self.initial(trial)
+        outputs, spared = partial(self._outputs, initial.rest), set(layers(self.full)) - set(rated)
+        prunable = with_layers(self.full, dict.fromkeys(spared))
+        shape = self._fold.x_train.shape[1:]
+
+        def found() -> Masks:
+            flowing = synflow_masks(outputs, initial.params, prunable, share, shape=shape)
+            return with_layers(self.full, layers(flowing))
+
+        if self._folder is None:
+            return found()
+        known = identity({"share": share}, dict(enumerate(plain(initial.params))))
+        path = self._folder / MASKS / f"{_name('synflow', level, trial, 0)}.safetensors"
+        return kept_masks(path, known, self.full, found)
 
     def _loss(self, trial: int, params: Params) -> jax.Array:
         """The loss of a trial's initial network on one batch of its first points, ten a class."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from engine.resume import identity
 from models.images import ImageFold
 from models.lottery.batches import BatchOrder
 from models.lottery.masks import Masks, Params, check_masks, full_masks
@@ -31,7 +32,7 @@ from models.lottery.steps import (
     evaluation_batches,
     initial,
 )
-from models.lottery.store import TrialStore
+from models.lottery.store import TrialStore, plain
 
 Progress = Callable[[int, int], None]
 
@@ -175,7 +176,8 @@ def train_trials(
         evaluation_batches(fold.x_test, fold.y_test),
     )
     store = None if folder is None else TrialStore(Path(folder))
-    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, save_every)
+    identities = {} if store is None else _identities(program, prepared, fold)
+    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, identities, save_every)
     counter = _Counter(sum(program.recipe.iterations - trial.start for trial in trials), progress)
     outcomes: dict[str, Trained] = {}
     for trial in prepared:
@@ -208,6 +210,9 @@ def train_trials(
             raise error
     for future in futures:
         outcomes.update(future.result())
+    if store is not None:
+        for trial in waiting:
+            store.forget(trial.name)
     return [outcomes[trial.name] for trial in trials]
 
 
@@ -243,19 +248,26 @@ class _Run:
     snapshots: tuple[int, ...]
     together: bool
     store: TrialStore | None
+    identities: dict[str, str]
     save_every: float
 
     def finished(self, trial: Trial) -> Trained | None:
-        """The outcome of a trial that the store has."""
+        """The outcome of a trial that the store has.
+
+        Raises:
+            ValueError: a trial of this name was trained otherwise.
+        """
+        if self.store is None:
+            return None
         weights = (trial.weights.params, trial.weights.rest)
         like = self._tree(trial, weights, weights, dict.fromkeys(self._due(trial.start, self._end), weights))
-        found = None if self.store is None else self.store.finished(trial.name, like)
+        found = self.store.finished(trial.name, self.identities[trial.name], like)
         return None if found is None else self._outcome(trial, *found)
 
     def train(self, trials: list[Trial], counter: _Counter) -> dict[str, Trained]:
         """Train one trial, or several of one start together; outcomes by name."""
         start, count = trials[0].start, len(trials)
-        name = _name_of_all([trial.name for trial in trials])
+        name = self._place(trials)
         replica = _stacked(
             [initial(self.program, t.weights.params, t.weights.rest, t.masks, t.seed, start) for t in trials],
             self.together,
@@ -300,11 +312,16 @@ class _Run:
             tree = self._tree(trial, *own(((final.params, final.rest), final.best, kept)))
             curves = np.stack([own(row) for row in rows])
             if self.store is not None:
-                self.store.finish(trial.name, tree, curves, seconds)
+                self.store.finish(trial.name, self.identities[trial.name], tree, curves, seconds)
             outcomes[trial.name] = self._outcome(trial, tree, curves, seconds)
-        if self.store is not None:
-            self.store.forget(name)
         return outcomes
+
+    def _place(self, trials: list[Trial]) -> str:
+        """Where trials under way are kept; another set, or the same set one by one, has another place."""
+        if self.store is None:
+            return trials[0].name
+        every = repr((self.together, [self.identities[trial.name] for trial in trials]))
+        return f"{trials[0].name}@{hashlib.blake2b(every.encode(), digest_size=8).hexdigest()}"
 
     @property
     def _end(self) -> int:
@@ -338,12 +355,16 @@ class _Run:
         )
 
 
-def _name_of_all(names: list[str]) -> str:
-    """What the checkpoint of trials that advance together is called: another set of trials has another."""
-    if len(names) == 1:
-        return names[0]
-    digest = hashlib.blake2b("\n".join(names).encode(), digest_size=6).hexdigest()
-    return f"{names[0]}-and-{len(names) - 1}-more-{digest}"
+def _identities(program: Program, trials: Sequence[Trial], fold: ImageFold) -> dict[str, str]:
+    """Hashes of what each trial's outcome depends on: weights, masks, seed, start, recipe and points."""
+    labels = {1: fold.y_train, 2: fold.y_validation, 3: fold.y_test}
+    data = identity({"shape": fold.x_train.shape}, {0: fold.x_train[:1000], **labels})
+    found = {}
+    for trial in trials:
+        arrays = dict(enumerate(plain((trial.weights.params, trial.weights.rest, trial.masks))))
+        settings = {"recipe": program.recipe, "seed": trial.seed, "start": trial.start, "data": data}
+        found[trial.name] = identity(settings, arrays)
+    return found
 
 
 # The first step of one trial compiles; the others wait for it instead of compiling the same once more.

@@ -32,4 +32,7 @@ def draw_panels(place: Path, panels: Iterable[tuple[str, Figure | None]]) -> dic
                 paths[name] = place / f"{name}.svg"
                 with atomic_path(paths[name]) as partial:
                     FigureCanvasSVG(figure).print_svg(partial, metadata={"Date": None, "Creator": None})
+    for old in place.glob("*.svg"):
+        if old not in paths.values():
+            old.unlink()  # of an earlier report that had more
     return paths

@@ -76,9 +76,12 @@ def overrides(settings: Sequence[str]) -> dict[str, Any]:
         name, sign, value = (part.strip() for part in text.partition("="))
         if not sign or not name:
             raise ValueError(f"--set {text!r} is not of the form name=value, such as batch_size=128")
+        if name == "recipe":
+            raise ValueError("a recipe is set by its parts, such as optimizer=sgd or batch_size=128")
         if name in found:
             raise ValueError(f"{name} is set twice; set it once")
-        found[name] = _parsed(name, value, hints[name]) if name in kinds else value
+        known = name in kinds and name != "unverified"
+        found[name] = _parsed(name, value, hints[name]) if known else value
     return found
 
 

@@ -69,6 +69,11 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
     savings: list[Row] = []
     files: list[Row] = []
     shares: list[Row] = []
+    tickets: list[str] = []
+    if any((config.out / TRIALS / "runs").glob("*.safetensors")):
+        study.notes.append(
+            "Some networks were trained by an earlier call; the times by stage are the last call's."
+        )
     for runs in _rounds(study, preset, timer):
         rows += [_row(run) for run in runs]
         curves += [row for run in runs for row in _curves(run)]
@@ -76,7 +81,8 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
         shares.append(_shares(first))
         if first.level:
             (config.out / TICKETS).mkdir(exist_ok=True)
-            path = config.out / TICKETS / f"level-{first.level:02d}.safetensors"
+            tickets.append(f"level-{first.level:02d}")
+            path = config.out / TICKETS / f"{tickets[-1]}.safetensors"
             save_ticket(path, first.start.params, first.masks)
         savings += savings_rows(first, study.network(first), parts)
         files += file_rows(first)
@@ -84,8 +90,13 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
     if config.shallow:
         settings = ShallowConfig.quick() if config.name == "quick" else ShallowConfig()
         tables["shallow"], tables["overlap"] = compare(settings, timer)
+    for old in (*config.out.glob("*.parquet"), *(config.out / TICKETS).glob("*.safetensors")):
+        if old.stem not in {*tables, *tickets}:
+            old.unlink()  # of an earlier call that asked for more
     for name, table in tables.items():
         store.write_table(config.out / f"{name}.parquet", table)
+    for note in study.notes:
+        timer.say(note)
     manifest = _manifest(config, command, images, parts, study, shares)
     manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
     store.write_json(config.out / "manifest.json", manifest)
@@ -143,7 +154,10 @@ def _claim(config: LotteryConfig, images: Images) -> None:
     Raises:
         ValueError: it holds other files, or the networks of another study.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {config.out} ({error.strerror}); give another") from error
     if not (config.out / TRIALS).is_dir() and any(config.out.iterdir()):
         raise ValueError(f"{config.out} holds other files; give another folder with --out")
     settings = config.plain()

@@ -93,6 +93,14 @@ class LotteryFolder:
         return recipe
 
     @property
+    def kept_values(self) -> str:
+        """Which values the weights of a ticket have when its training begins, in words."""
+        rewind = self.manifest["preset"].get("rewind")
+        if self.manifest.get("rewinding") == "rate":
+            return "trained values, and only the learning rate goes back"
+        return f"values of iteration {rewind:,}" if rewind else "initial values"
+
+    @property
     def architecture(self) -> str:
         """Which network was pruned."""
         return str(self.manifest["preset"]["architecture"])
@@ -165,7 +173,12 @@ def _manifest(path: Path) -> dict[str, Any]:
     counts: dict[str, Any] = dict.fromkeys(("train", "validation", "test", "outputs"), int)
     _check(path, manifest["dataset"], counts, optional=True)
     places: dict[str, Any] = dict.fromkeys(("weights", "timings", "versions", "machine"), dict)
-    _check(path, manifest, places | {"layers": list, "seconds": int | float}, optional=True)
+    _check(
+        path,
+        manifest,
+        places | {"layers": list, "notes": list, "rewinding": str, "seconds": int | float},
+        optional=True,
+    )
     _check(path, manifest.get("weights") or {}, {"all": int, "prunable": int}, optional=True)
     numbers: dict[str, Any] = dict.fromkeys(("rate", "conv_rate", "output_rate"), int | float)
     numbers |= dict.fromkeys(("rewind", "levels", "trials", "reinitialisations", "validation"), int)

@@ -20,6 +20,7 @@ NAMES = {
     "vgg19": "VGG-19",
 }
 MARKS = {True: "✓", False: "✗", None: MISSING}
+MOST_NOTES = 4  # shown at the top
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,25 @@ def header(results: LotteryFolder) -> str:
     return (
         '<header>\n<p class="kicker">QRT-TN · lottery report</p>\n'
         f"<h1>{escape(manifest['title'])}</h1>\n"
-        '<p class="lede">Train a network, prune its smallest weights, give the survivors their initial '
-        "values back, and train again. If the sparse network learns as well as the dense one, it is a "
-        "<i>winning ticket</i>; if fresh weights in its place do worse, the initial values made it win.</p>\n"
-        f"{facts(pairs)}\n</header>"
+        f'<p class="lede">Train a network, prune its smallest weights, {_rewinding(results)}, and train '
+        "again. If the sparse network learns as well as the dense one, it is a <i>winning ticket</i>; if "
+        "fresh weights in its place do worse, the values it began with made it win.</p>\n"
+        f"{facts(pairs)}{_notes(results)}\n</header>"
     )
+
+
+def _rewinding(results: LotteryFolder) -> str:
+    """What becomes of the survivors before they train again."""
+    if results.manifest.get("rewinding") == "rate":
+        return "let the survivors keep their values but give the learning rate its course back"
+    return f"give the survivors their {results.kept_values} back"
+
+
+def _notes(results: LotteryFolder) -> str:
+    """What could not be done, as the study says it."""
+    notes = [escape(str(note)) for note in results.manifest.get("notes") or []]
+    more = [f"{len(notes) - MOST_NOTES} more notes are in manifest.json."] if len(notes) > MOST_NOTES else []
+    return "".join(f'\n<p class="note">{note}</p>' for note in notes[:MOST_NOTES] + more)
 
 
 def headline(results: LotteryFolder) -> str:

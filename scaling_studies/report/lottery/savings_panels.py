@@ -78,6 +78,16 @@ def batches(results: LotteryFolder) -> list[int]:
     return sorted({cost.batch for cost in costs(results)})
 
 
+def timing_noise(results: LotteryFolder, batch: int) -> float:
+    """How far apart the times of equal work lie: the largest difference from 1 of the ratio of two of them.
+
+    Compacted networks that have lost nothing do what dense ones do.
+    """
+    same = [cost for cost in costs(results) if (cost.form, cost.batch) == ("compacted", batch)]
+    equal = [cost.relative["seconds"] for cost in same if cost.relative["flops"] == 1]
+    return max((abs(ratio - 1) for ratio in equal), default=0.0)
+
+
 def against_share(results: LotteryFolder, column: str, batch: int) -> Figure | None:
     """A cost relative to the dense network against the share of weights left, a line a form.
 

@@ -148,6 +148,7 @@ class Overlap:
         value: median over the seeds.
         null_low: smallest lower end of the null over the seeds.
         null_high: largest upper end.
+        sides: of each seed: 1 above its own null, -1 below, 0 within.
     """
 
     group: str
@@ -155,6 +156,7 @@ class Overlap:
     value: float
     null_low: float
     null_high: float
+    sides: tuple[int, ...]
 
     @property
     def side(self) -> int:
@@ -180,6 +182,12 @@ def overlaps(results: LotteryFolder, measure: str) -> list[Overlap]:
                     float(np.median(rows["value"][here])),
                     float(rows["null_low"][here].min()),
                     float(rows["null_high"][here].max()),
+                    tuple(
+                        int(value > high) - int(value < low)
+                        for value, low, high in zip(
+                            *(rows[name][here] for name in ("value", "null_low", "null_high")), strict=True
+                        )
+                    ),
                 )
             )
     return found

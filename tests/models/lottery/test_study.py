@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import models.lottery.study
 from models import RidgeNetwork
 from models.images import ImageFold
 from models.lottery import (
@@ -177,6 +178,20 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
     assert highest_gone <= lowest_kept + 1e-6
 
 
+def test_signs_are_those_that_the_ticket_starts_from(small_fold: ImageFold) -> None:
+    jumpy = replace(RECIPE, learning_rate=0.1)  # many signs turn within a few steps
+    for rewinding, rewind in (("weights", 10), ("rate", 0)):
+        settings = replace(PRESET, recipe=jumpy, rewind=rewind, levels=1, trials=1)
+        found = LotteryStudy(build, settings, small_fold, controls=["sign-reinit"], rewinding=rewinding)
+        ticket, control = list(found.rounds())[1]
+        turned = 0
+        for name, mask in layers(ticket.masks).items():
+            own, start = flat(control.start.params)[name], flat(ticket.start.params)[name]
+            assert np.array_equal(np.sign(own[mask]), np.sign(start[mask]))
+            turned += (np.sign(start) != np.sign(flat(found.initial(0).params)[name]))[mask].sum()
+        assert turned > 0
+
+
 def test_rewinding_to_a_step_and_of_the_rate(small_fold: ImageFold) -> None:
     late = replace(PRESET, rewind=10, levels=2, trials=1)
     rounds = list(LotteryStudy(build, late, small_fold, controls=["oneshot", "reinit"]).rounds())
@@ -293,3 +308,30 @@ def test_the_ridge_network_is_a_network_like_any_other() -> None:
     # a redraw is another draw of nodes, not of weights alone
     nodes = [np.asarray(run.start.rest["a"]) for run in rounds[1] if run.method in ("imp", "reinit")]
     assert not np.array_equal(nodes[0], nodes[-1])
+
+
+def test_masks_that_take_long_to_find_are_kept_in_the_folder(
+    small_fold: ImageFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(PRESET, levels=1, trials=1)
+    calls: list[int] = []
+    flow = models.lottery.study.synflow_masks
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return flow(*arguments, **options)
+
+    monkeypatch.setattr("models.lottery.study.synflow_masks", counted)
+
+    def masks() -> list[np.ndarray]:
+        study = LotteryStudy(build, short, small_fold, controls=["synflow"], folder=tmp_path)
+        return list(layers(list(study.rounds())[1][1].masks).values())
+
+    first = masks()
+    assert len(calls) == 1
+    assert all(map(np.array_equal, masks(), first))
+    assert len(calls) == 1
+    (kept,) = (tmp_path / "masks").iterdir()
+    kept.write_bytes(kept.read_bytes()[:50])  # torn: found again
+    assert all(map(np.array_equal, masks(), first))
+    assert len(calls) == 2

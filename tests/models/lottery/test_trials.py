@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+import models.lottery.trials
 from models.images import ImageFold
 from models.lottery import (
     Program,
@@ -183,7 +184,11 @@ def test_a_run_rewound_to_a_step_goes_on_as_the_first_one_did(
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    adam: tuple[Program, list[Weights]], small_fold: ImageFold, tmp_path: Path, together: bool
+    adam: tuple[Program, list[Weights]],
+    small_fold: ImageFold,
+    tmp_path: Path,
+    together: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program, starts = adam
     trials = [Trial(str(k), weights, some_masks(weights, k), k) for k, weights in enumerate(starts[:2])]
@@ -201,6 +206,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     with pytest.raises(KilledError):
         train_trials(program, trials, small_fold, folder=tmp_path, progress=killer, **options)
     assert any((tmp_path / "under-way").iterdir())
+    advanced: list[int] = []
+    for name in ("advance", "advance_together"):
+        step = getattr(models.lottery.trials, name)
+
+        def counted(*arguments: Any, step: Any = step) -> Any:
+            advanced.append(1)
+            return step(*arguments)
+
+        monkeypatch.setattr(f"models.lottery.trials.{name}", counted)
     steps: list[int] = []
     found = train_trials(
         program,
@@ -211,12 +225,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
         **options,
     )
     assert [bits(trial) for trial in found] == [bits(trial) for trial in wanted]
-    assert len(steps) < 6 + 2 or together  # some of the six evaluations were there already
+    assert len(advanced) < (3 if together else 6)  # what was done before the kill is not done again
+    before = len(advanced)
     assert steps[-1] == 120
     assert not any((tmp_path / "under-way").iterdir())
     # and once finished, nothing is trained again
     again = train_trials(program, trials, small_fold, folder=tmp_path, **options)
     assert [bits(trial) for trial in again] == [bits(trial) for trial in wanted]
+    assert len(advanced) == before
     torn = next(tmp_path.glob("*.safetensors"))
     torn.write_bytes(torn.read_bytes()[:100])
     assert bits(train_trials(program, trials, small_fold, folder=tmp_path, **options)[0]) == bits(wanted[0])
@@ -336,3 +352,43 @@ def test_trials_in_groups_agree_with_all_together_and_groups_keep_their_own_chec
             np.testing.assert_allclose(curve, theirs.curves[name], rtol=1e-3, atol=1e-5)
     with pytest.raises(ValueError, match="together is -1"):
         train_trials(program, trials, small_fold, together=-1)
+
+
+def test_a_folder_gives_no_trial_that_was_trained_otherwise(
+    adam: tuple[Program, list[Weights]], small_fold: ImageFold, tmp_path: Path
+) -> None:
+    program, starts = adam
+    trial = Trial("one", starts[0], some_masks(starts[0], 0), seed=1)
+    train_trials(program, [trial], small_fold, folder=tmp_path)
+    shorter = replace(program, recipe=replace(program.recipe, iterations=40))
+    others: list[tuple[Program, Trial, ImageFold]] = [
+        (shorter, trial, small_fold),
+        (program, replace(trial, seed=2), small_fold),
+        (program, replace(trial, weights=starts[1]), small_fold),
+        (program, replace(trial, masks=some_masks(starts[0], 1)), small_fold),
+        (program, replace(trial, start=20), small_fold),
+        (program, trial, replace(small_fold, x_train=small_fold.x_train[::-1].copy())),
+    ]
+    for changed, asked, fold in others:
+        with pytest.raises(ValueError, match="trial of other weights, masks, data, seed or settings"):
+            train_trials(changed, [asked], fold, folder=tmp_path)
+
+
+def test_a_run_goes_on_in_another_grouping(
+    adam: tuple[Program, list[Weights]], small_fold: ImageFold, tmp_path: Path
+) -> None:
+    program, starts = adam
+    trial = Trial("one", starts[0], seed=1)
+
+    def killer(done: int, total: int) -> None:
+        if done == 40:
+            raise KeyError
+
+    for before, after in ((False, 1), (1, False)):
+        folder = tmp_path / str(before)
+        with pytest.raises(KeyError):
+            train_trials(
+                program, [trial], small_fold, folder=folder, save_every=0, together=before, progress=killer
+            )
+        train_trials(program, [trial], small_fold, folder=folder, together=after)
+        assert not any((folder / "under-way").iterdir())

@@ -30,12 +30,18 @@ def test_texts_become_settings_of_their_types() -> None:
         (["levels=three"], "levels is 'three'; give a whole number"),
         (["rate=half"], "rate is 'half'; give a number"),
         (["drops=1,x"], "drops is 'x'; give a whole number"),
+        (["recipe=sgd"], "set by its parts"),
         (["augment=maybe"], "give true or false"),
     ],
 )
 def test_texts_that_are_no_settings_are_refused(texts: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         overrides(texts)
+
+
+def test_what_is_known_of_the_settings_is_no_setting() -> None:
+    with pytest.raises(ValueError, match="has no 'unverified'"):
+        preset("vgg19", **overrides(["unverified=x"]))
 
 
 def test_an_unknown_name_is_left_to_the_preset_which_knows_the_nearest() -> None:

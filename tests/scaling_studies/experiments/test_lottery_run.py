@@ -137,3 +137,21 @@ def test_convolutions_have_counted_operations_and_files(study: Study) -> None:
     assert rows["dense"]["flops"] == 2 * kernels
     assert rows["surviving weights"]["flops"] < 0.9 * 2 * kernels
     assert {row["level"] for row in table(config.out, "files")} == {0, 1}
+
+
+def test_what_could_not_be_done_is_said_on_the_console_and_in_the_report(study: Study) -> None:
+    config = study(optimizer="sgd", learning_rate=1e30, controls=())
+    written, shown = begin(config)
+    assert "The rounds ended before level 1, for trial 0" in shown
+    assert "The rounds ended before level 1, for trial 0" in written.read_text()
+
+
+def test_a_call_that_asks_for_less_leaves_nothing_of_the_one_before(study: Study) -> None:
+    config = study(trials=1)
+    begin(config)
+    (config.out / "shallow.parquet").write_bytes((config.out / "runs.parquet").read_bytes())
+    written, _ = begin(study(trials=1, levels=1, controls=()))
+    assert [path.name for path in (config.out / "tickets").iterdir()] == ["level-01.safetensors"]
+    assert not (config.out / "shallow.parquet").exists()
+    assert not list((config.out / "figures").glob("controls-*"))
+    assert "trained by an earlier call" in written.read_text()

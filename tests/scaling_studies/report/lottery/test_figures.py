@@ -191,3 +191,28 @@ def test_networks_that_are_all_right_have_panels_too(lottery_folder: Folder) -> 
         assert figure is not None
         low, high = figure.axes[0].get_ylim()
         assert low < 1.0 < high
+
+
+def test_the_noise_of_timings_is_what_equal_work_differs_by(lottery_folder: Folder) -> None:
+    results = load(lottery_folder(levels=(0, 3), evaluations=2))
+    rows = results.savings
+    assert rows is not None
+    rows["seconds"][:] = 1.0
+    rows["flops"][(rows["form"] == "compacted") & (rows["level"] == 0)] = rows["flops"][
+        rows["form"] == "dense"
+    ][0]
+    compacted = (rows["form"] == "compacted") & (rows["batch"] == 256)
+    rows["seconds"][compacted & (rows["level"] == 0)] = 0.8
+    rows["seconds"][compacted & (rows["level"] == 3)] = 0.5
+    assert savings_panels.timing_noise(results, 256) == pytest.approx(0.2)
+    assert savings_panels.timing_noise(results, 1) == 0.0
+
+
+def test_an_overlap_tells_on_which_side_each_seed_lies(lottery_folder: Folder) -> None:
+    results = load(lottery_folder(levels=(1,), evaluations=2))
+    rows = results.overlap
+    assert rows is not None
+    rows["null_low"][:], rows["null_high"][:] = 0.4, 0.6
+    rows["value"][:] = np.select([rows["seed"] == 0, rows["seed"] == 1], [0.3, 0.5], 0.7)
+    for row in shallow_panels.overlaps(results, "direction overlap"):
+        assert row.sides == (-1, 0, 1)
