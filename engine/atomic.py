@@ -42,7 +42,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write named arrays and text metadata to one safetensors file, whole or not at all."""
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    # unlike ascontiguousarray, this leaves a number a number
+    contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     with atomic_path(path) as partial:
         partial.write_bytes(safetensors_bytes(contiguous, metadata=dict(metadata)))
 

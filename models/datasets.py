@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
 from engine.arguments import Seed, generator
+from models.npz import read_npz
 
 # More distinct whole numbers than this are a quantity to predict, not labels.
 MOST_CLASSES = 100
@@ -221,13 +221,8 @@ Contents = tuple[np.ndarray, np.ndarray, tuple[int, int] | None]
 
 def _read_npz(source: Path, target: str | None) -> Contents:
     name = "y" if target is None else target
-    try:
-        # np.load leaves a file that it opened itself open when the content is torn
-        with source.open("rb") as handle, np.load(handle, allow_pickle=False) as opened:
-            arrays = {key: opened[key] for key in ("x", name) if key in opened.files}
-            known = ", ".join(opened.files) or "none"
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
-        raise ValueError(f"{source} is not a whole npz file of numbers and text ({_line(error)})") from error
+    arrays, present = read_npz(source, lambda _: ("x", name))
+    known = ", ".join(present) or "none"
     for key in ("x", name):
         if key not in arrays:
             raise ValueError(f"{source} has no array {key!r}; it holds {known}")

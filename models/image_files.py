@@ -1,20 +1,20 @@
 """Labelled images in local files: IDX, CIFAR's binary version, npz, or folders of PNG and JPEG images."""
 
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from engine.progress import shown
 from models.idx import read_idx
+from models.npz import read_npz
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+EIGHT_BITS = 8  # of a PNG, whose 25th byte tells them
 ACCEPTED = (
     "an npz file; or a folder with MNIST's four IDX files, with CIFAR's binary version, with one npz file, or"
     " with images in train/<class>/ and test/<class>/, or in <class>/"
@@ -254,15 +254,11 @@ def _readers(folder: Path) -> list[Reader]:
 
 
 def _read_npz(source: Path, classes: tuple[str, ...] | None) -> Labelled:
-    try:
-        # np.load leaves a file that it opened itself open when the content is torn
-        with source.open("rb") as handle, np.load(handle, allow_pickle=False) as opened:
-            known = list(opened.files)
-            wanted = ["x_train", "y_train", "x_test", "y_test"] if "x_train" in known else ["x", "y"]
-            arrays = {name: opened[name] for name in wanted if name in known}
-    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, zlib.error) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f"{source} is not a whole npz file of numbers ({line}); save it again") from error
+    def choose(known: list[str]) -> list[str]:
+        return ["x_train", "y_train", "x_test", "y_test"] if "x_train" in known else ["x", "y"]
+
+    arrays, known = read_npz(source, choose)
+    wanted = choose(known)
     for name in wanted:
         if name not in arrays:
             raise ValueError(
@@ -351,7 +347,10 @@ def _opened(files: Iterable[Path]) -> "Iterable[tuple[str, Image]]":
 
     for file in files:
         try:
-            with Image.open(file) as image:
+            # no other format under these names: some are handed to programs outside
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
+                if image.format == "PNG" and file.read_bytes()[24] > EIGHT_BITS:
+                    raise ValueError(f"{file} has more than 8 bits a channel; save it with 8")
                 image.load()
                 yield str(file), image
         # a broken PNG is a SyntaxError to Pillow

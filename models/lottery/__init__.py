@@ -19,7 +19,8 @@ from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude,
 from models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
 from models.lottery.steps import Program
 from models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
-from models.lottery.trials import Trained, Trial, Weights, put_together, take_apart, train_trials
+from models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
+from models.lottery.trials import train_trials
 
 __all__ = [
     "CONTROLS",

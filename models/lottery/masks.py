@@ -66,13 +66,19 @@ def apply_masks(masks: Masks, params: Params) -> Params:
     """The parameters with pruned weights exactly 0 and all others as they are, bit for bit.
 
     A weight that is infinite or NaN is pruned to 0 too: it is chosen, not multiplied.
+
+    Raises:
+        ValueError: a mask of another shape than its weights.
     """
-    return jax.tree.map(
-        lambda mask, leaf: leaf if mask is None else jnp.where(mask, leaf, jnp.zeros_like(leaf)),
-        masks,
-        params,
-        is_leaf=lambda node: node is None,
-    )
+
+    def applied(mask: Any, leaf: Any) -> Any:
+        if mask is None:
+            return leaf
+        if np.shape(mask) != np.shape(leaf):
+            raise ValueError(f"a mask has shape {np.shape(mask)}, its weights {np.shape(leaf)}")
+        return jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+    return jax.tree.map(applied, masks, params, is_leaf=lambda node: node is None)
 
 
 def check_masks(masks: Masks, params: Params) -> None:
@@ -124,5 +130,6 @@ def _names(masks: Masks) -> list[str]:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """The name of a leaf: its keys, by slashes."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    """The name of a leaf: its keys, by slashes; without the "value" that ends it in an nnx.State."""
+    keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+    return "/".join(keys[:-1] if len(keys) > 1 and keys[-1] == "value" else keys)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from engine.resume import identity
 from models.images import ImageFold
 from models.lottery.batches import BatchOrder
-from models.lottery.masks import Masks, Params, check_masks, full_masks
-from models.lottery.presets import Recipe
+from models.lottery.checks import check_trials, identities, with_masks
 from models.lottery.steps import (
     CURVES,
     Data,
@@ -32,95 +29,10 @@ from models.lottery.steps import (
     evaluation_batches,
     initial,
 )
-from models.lottery.store import TrialStore, plain
+from models.lottery.store import TrialStore
+from models.lottery.trial import Trained, Trial, Weights
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """The arrays of a network.
-
-    Attributes:
-        params: what training changes, nested dicts.
-        rest: batch statistics, constants and random state, nested dicts.
-    """
-
-    params: Params
-    rest: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One network to train.
-
-    Attributes:
-        name: names its files in a checkpoint folder; each trial of a call has its own.
-        weights: where it starts.
-        masks: what is pruned, or None for a dense network.
-        seed: of the order of points, and of augmentation.
-        start: the iteration it starts at, above 0 after rewinding.
-        keep: whether its trained weights are wanted, not only its curves.
-    """
-
-    name: str
-    weights: Weights
-    masks: Masks | None = None
-    seed: int = 0
-    start: int = 0
-    keep: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What became of a trial.
-
-    Attributes:
-        iterations: when it was evaluated, shape (E,).
-        curves: by name ("train_loss", "validation_loss", "validation_accuracy", "test_loss",
-            "test_accuracy"), each of shape (E,); the training loss is the mean since the last evaluation.
-        weights: after the last iteration, or None where they were not to be kept.
-        best: at the early stop, likewise.
-        snapshots: by iteration, as asked for.
-        seconds: of training and evaluation, over all sessions; trials side by side share the machine.
-    """
-
-    iterations: np.ndarray
-    curves: dict[str, np.ndarray]
-    weights: Weights | None
-    best: Weights | None
-    snapshots: dict[int, Weights]
-    seconds: float
-
-    @property
-    def early(self) -> int:
-        """The place in the curves of the least validation loss: the early stop, found afterwards."""
-        losses = self.curves["validation_loss"]
-        return 0 if np.isnan(losses).all() else int(np.nanargmin(losses))
-
-    @property
-    def early_iteration(self) -> int:
-        """The iteration of the early stop."""
-        return int(self.iterations[self.early])
-
-    def at_early(self, curve: str) -> float:
-        """A curve's value at the early stop."""
-        return float(self.curves[curve][self.early])
-
-
-def take_apart(network: nnx.Module, recipe: Recipe) -> tuple[Program, Weights]:
-    """A network as a program, the same for all networks of its architecture, and its arrays."""
-    network.train()
-    graph, params, *others = nnx.split(network, nnx.Param, ...)
-    network.eval()
-    evaluated = nnx.split(network, nnx.Param, ...)[0]
-    return Program(graph, evaluated, recipe), Weights(nnx.to_pure_dict(params), nnx.to_pure_dict(others[0]))
-
-
-def put_together(program: Program, weights: Weights) -> nnx.Module:
-    """The network of a program and arrays, as it is evaluated."""
-    network: nnx.Module = nnx.merge(program.evaluated, weights.params, weights.rest)
-    return network
 
 
 def train_trials(
@@ -165,10 +77,10 @@ def train_trials(
     """
     if together is None:
         together = jax.default_backend() != "cpu"
-    if together < 0:
+    if not isinstance(together, bool | int) or together < 0:
         raise ValueError(f"together is {together}; give True, False, or how many trials at once")
-    prepared = [_prepared(trial) for trial in trials]
-    _check(program, prepared, fold, snapshots)
+    prepared = [with_masks(trial) for trial in trials]
+    check_trials(program, prepared, fold, snapshots)
     data = Data(
         jnp.asarray(fold.x_train),
         jnp.asarray(fold.y_train),
@@ -176,8 +88,8 @@ def train_trials(
         evaluation_batches(fold.x_test, fold.y_test),
     )
     store = None if folder is None else TrialStore(Path(folder))
-    identities = {} if store is None else _identities(program, prepared, fold)
-    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, identities, save_every)
+    known = {} if store is None else identities(program, prepared, fold)
+    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, known, save_every)
     counter = _Counter(sum(program.recipe.iterations - trial.start for trial in trials), progress)
     outcomes: dict[str, Trained] = {}
     for trial in prepared:
@@ -355,18 +267,6 @@ class _Run:
         )
 
 
-def _identities(program: Program, trials: Sequence[Trial], fold: ImageFold) -> dict[str, str]:
-    """Hashes of what each trial's outcome depends on: weights, masks, seed, start, recipe and points."""
-    labels = {1: fold.y_train, 2: fold.y_validation, 3: fold.y_test}
-    data = identity({"shape": fold.x_train.shape}, {0: fold.x_train[:1000], **labels})
-    found = {}
-    for trial in trials:
-        arrays = dict(enumerate(plain((trial.weights.params, trial.weights.rest, trial.masks))))
-        settings = {"recipe": program.recipe, "seed": trial.seed, "start": trial.start, "data": data}
-        found[trial.name] = identity(settings, arrays)
-    return found
-
-
 # The first step of one trial compiles; the others wait for it instead of compiling the same once more.
 _COMPILING = threading.Lock()
 
@@ -383,47 +283,3 @@ def _entry(place: int, tree: Any) -> Any:
 
 def _whole(tree: Any) -> Any:
     return tree
-
-
-def _prepared(trial: Trial) -> Trial:
-    """The trial with masks, which keep everything where it has none."""
-    masks = full_masks(trial.weights.params) if trial.masks is None else trial.masks
-    check_masks(masks, trial.weights.params)
-    return replace(trial, masks=masks)
-
-
-def _check(program: Program, trials: Sequence[Trial], fold: ImageFold, snapshots: Sequence[int]) -> None:
-    recipe = program.recipe
-    names = [trial.name for trial in trials]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"the trials are named {names}; give at least one, each a name of its own")
-    for kind, iterations in (("start", [trial.start for trial in trials]), ("snapshot", snapshots)):
-        for iteration in iterations:
-            if not 0 <= iteration < recipe.iterations or iteration % recipe.evaluate_every:
-                raise ValueError(
-                    f"{kind} {iteration} is not an iteration that is evaluated: give a multiple of"
-                    f" {recipe.evaluate_every} from 0 to below {recipe.iterations}"
-                )
-    check_fold(program, trials[0].weights, fold)
-
-
-def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
-    """See that a network can be trained on points.
-
-    Raises:
-        ValueError: a batch larger than the training set, images of another shape than the network takes, or
-            labels beyond its outputs.
-    """
-    BatchOrder(0, len(fold.x_train), program.recipe.batch_size)
-    point = jax.ShapeDtypeStruct((1, *fold.x_train.shape[1:]), np.float32)
-    try:
-        shape = jax.eval_shape(put_together(program, weights), point)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the network does not take points of shape {point.shape[1:]}: {error}") from error
-    for part in ("train", "validation", "test"):
-        most = int(getattr(fold, f"y_{part}").max())
-        if most >= shape.shape[-1]:
-            raise ValueError(
-                f"{part} label {most} is outside 0..{shape.shape[-1] - 1}, the network's outputs; give it"
-                f" {most + 1} outputs"
-            )

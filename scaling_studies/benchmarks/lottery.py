@@ -21,7 +21,7 @@ from rich.console import Console
 from models.images import ImageFold
 from models.lottery import Trial, preset, take_apart, train_trials
 from models.lottery.steps import Program
-from models.lottery.trials import Weights
+from models.lottery.trial import Weights
 from models.vision import architecture
 from scaling_studies.benchmarks.record import record
 from scaling_studies.benchmarks.sheets import Sheet, as_rich

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from models.lottery.masked import masked
-from models.lottery.masks import apply_masks
+from models.lottery.masks import apply_masks, full_masks, with_layers
 
 OPTIMIZERS = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
@@ -154,3 +155,24 @@ def test_an_update_without_parameters_is_refused():
     optimizer = masked(optax.sgd(0.1), masks)
     with pytest.raises(ValueError, match="without parameters"):
         optimizer.update(params, optimizer.init(params))
+
+
+def test_flax_optimisers_take_masks_of_a_networks_state() -> None:
+    network = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
+    masks = full_masks(nnx.state(network, nnx.Param))
+    kept = np.arange(24).reshape(6, 4) % 3 == 0
+    masks = with_layers(masks, {"kernel": kept})
+    optimizer = nnx.Optimizer(network, masked(optax.adam(0.1), masks), wrt=nnx.Param)
+    for _ in range(3):
+        gradient = nnx.grad(lambda net: jnp.square(net(jnp.ones((2, 6))) - 1).sum())(network)
+        optimizer.update(network, gradient)
+        assert not np.asarray(network.kernel[...])[~kept].any()
+    assert np.asarray(network.kernel[...])[kept].all()
+
+
+def test_a_mask_of_another_shape_is_refused_and_not_broadcast() -> None:
+    params = {"kernel": jnp.ones((6, 4))}
+    with pytest.raises(ValueError, match=r"mask has shape .1, 4., its weights .6, 4."):
+        masked(optax.sgd(0.1), {"kernel": np.ones((1, 4), bool)}).update(
+            params, masked(optax.sgd(0.1), {"kernel": np.ones((1, 4), bool)}).init(params), params
+        )

@@ -263,8 +263,14 @@ def test_batch_statistics_and_random_state_are_carried_along_and_saved(
     with pytest.raises(KeyError):
         train_trials(program, [trial], small_fold, folder=tmp_path, save_every=0.0, progress=killer)
     resumed = train_trials(program, [trial], small_fold, folder=tmp_path)[0]
+    steps: list[int] = []
+    again = train_trials(
+        program, [trial], small_fold, folder=tmp_path, progress=lambda done, total: steps.append(done)
+    )[0]
+    assert steps == [60]  # finished: read at once, random state and all
     for name, curve in resumed.curves.items():
         assert np.array_equal(curve, found.curves[name])
+        assert np.array_equal(again.curves[name], curve)
 
 
 def test_augmented_images_are_flips_and_shifts_of_their_own(small_fold: ImageFold) -> None:
@@ -299,7 +305,10 @@ def test_bad_input_is_refused_before_anything_is_trained(
     nothing = {**masks, "output": {"bias": None, "kernel": np.zeros((12, 3), bool)}}
     other = {**masks, "output": {"bias": None, "kernel": np.ones((3, 12), bool)}}
     wide = replace(small_fold, y_validation=small_fold.y_validation + 1)
-    shaped = replace(small_fold, x_train=small_fold.x_train[:, :3], x_test=small_fold.x_test[:, :3])
+    shaped = replace(
+        small_fold,
+        **{f"x_{part}": getattr(small_fold, f"x_{part}")[:, :3] for part in ("train", "validation", "test")},
+    )
     cases: list[tuple[list[Trial], ImageFold, dict[str, Any], str]] = [
         ([], small_fold, {}, "at least one"),
         ([good, good], small_fold, {}, "a name of its own"),
@@ -392,3 +401,56 @@ def test_a_run_goes_on_in_another_grouping(
             )
         train_trials(program, [trial], small_fold, folder=folder, together=after)
         assert not any((folder / "under-way").iterdir())
+
+
+def test_points_labels_and_names_that_cannot_be_trained_on_are_refused(
+    adam: tuple[Program, list[Weights]], small_fold: ImageFold
+) -> None:
+    program, (weights, *_) = adam
+    infinite = small_fold.x_test.copy()
+    infinite[3] = np.nan
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"y_train": small_fold.y_train - 1}, "train label -1 is outside 0..2"),
+        ({"y_train": small_fold.y_train[:30]}, "train labels are int32 of shape .30,.; give 90 integers"),
+        ({"y_test": small_fold.y_test.astype(float)}, "test labels are float64"),
+        ({"x_test": infinite}, "test points are float32, or not all finite"),
+        ({"x_validation": small_fold.x_validation[:0]}, "validation points have shape"),
+        ({"x_validation": small_fold.x_validation[:, :3]}, "validation points have shape"),
+    ]
+    for change, message in cases:
+        with pytest.raises(ValueError, match=message):
+            train_trials(program, [Trial("one", weights)], replace(small_fold, **change))
+    for name in ("a/b", "../zz", "", "a@b"):
+        with pytest.raises(ValueError, match="a trial is named"):
+            train_trials(program, [Trial(name, weights)], small_fold)
+    with pytest.raises(ValueError, match="seed of 'one' is -1"):
+        train_trials(program, [Trial("one", weights, seed=-1)], small_fold)
+    flat = ImageFold(*(v.reshape(len(v), -1) if v.ndim > 1 else v for v in vars(small_fold).values()))
+    turned = replace(program, recipe=replace(program.recipe, augment=True))
+    with pytest.raises(ValueError, match="augment needs images"):
+        train_trials(turned, [Trial("one", weights)], flat)
+
+
+def test_networks_of_other_functions_and_points_beyond_the_first_are_other_trials(
+    small_fold: ImageFold, tmp_path: Path
+) -> None:
+    class Other(Small):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.output(jnp.tanh(self.hidden(x.reshape(len(x), -1))))
+
+    program, weights = take_apart(Small(0), RECIPE)
+    trial = Trial("one", weights)
+    train_trials(program, [trial], small_fold, folder=tmp_path)
+    changed = replace(small_fold, x_test=small_fold.x_test + 1)
+    with pytest.raises(ValueError, match="trial of other"):
+        train_trials(program, [trial], changed, folder=tmp_path)
+    with pytest.raises(ValueError, match="trial of other"):
+        train_trials(take_apart(Other(0), RECIPE)[0], [trial], small_fold, folder=tmp_path)
+
+
+def test_taking_a_network_apart_leaves_it_as_it_was() -> None:
+    network = Small(0, normal=True, dropout=0.5)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 16)), jnp.float32)
+    first = network(x)
+    take_apart(network, RECIPE)
+    assert not np.array_equal(first, network(x))  # dropout is still drawn: it trains
