@@ -1,7 +1,14 @@
+from typing import Any
+
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from models.images import ImageFold
+from models.lottery import Program, Recipe, Weights, full_masks, random_masks, take_apart
+
+RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=60, evaluate_every=20)
 
 
 def clusters(points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -15,3 +22,34 @@ def clusters(points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="session")
 def small_fold() -> ImageFold:
     return ImageFold(*clusters(90, 0), *clusters(41, 1), *clusters(53, 2))
+
+
+class Small(nnx.Module):
+    """16-12-3, with batch normalisation and dropout where asked for."""
+
+    def __init__(self, seed: int, normal: bool = False, dropout: float = 0.0) -> None:
+        rngs = nnx.Rngs(seed)
+        self.hidden = nnx.Linear(16, 12, rngs=rngs)
+        self.output = nnx.Linear(12, 3, rngs=rngs)
+        self.normal = nnx.BatchNorm(12, rngs=rngs) if normal else None
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.hidden(x.reshape(len(x), -1))
+        if self.normal is not None:
+            x = self.normal(x)
+        x = jax.nn.relu(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.output(x)
+
+
+def some_masks(weights: Weights, seed: int) -> Any:
+    return random_masks(full_masks(weights.params), {"hidden/kernel": 60, "output/kernel": 20}, seed)
+
+
+@pytest.fixture(scope="module")
+def adam() -> tuple[Program, list[Weights]]:
+    parts = [take_apart(Small(seed), RECIPE) for seed in range(3)]
+    assert len({program for program, _ in parts}) == 1
+    return parts[0][0], [weights for _, weights in parts]
