@@ -1,15 +1,9 @@
-import collections
 import functools
 import json
 import os
-import pickle
-import runpy
 import signal
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,15 +15,14 @@ from engine.distribute import (
     GROUPS,
     choose_device,
     cutensornet_distributed,
-    ending_together,
     ranks,
     reduce_slices,
     slice_groups,
     spread_items,
     world,
 )
+from tests.engine.ranks import PROGRAMS, Threads, many, plans, sums
 
-PROGRAMS = Path(__file__).parent / "mpi_programs"
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 needs_mpi = pytest.mark.skipif(
     not MPIEXEC.exists(), reason=f"no mpiexec beside {sys.executable}: pip install 'qrt-tn[mpi]'"
@@ -70,21 +63,6 @@ def answers(count, program, *arguments):
 
 
 # real ranks
-
-
-@functools.cache
-def sums():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "sums.py")))
-
-
-@functools.cache
-def plans():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "plans.py")))
-
-
-@functools.cache
-def many():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "many.py")))
 
 
 @needs_mpi
@@ -247,234 +225,6 @@ def test_progress_and_errors_in_one_process():
         spread_items(-1, str)
     with pytest.raises(KeyError):  # as it is: there is nobody to tell
         spread_items(1, lambda item: {}[item])
-
-
-# ranks that are threads
-
-
-class Threads:
-    """A communicator whose ranks are threads of this process."""
-
-    def __init__(self, rank, size, boxes, context=0):
-        self.rank, self.size, self.boxes, self.context = rank, size, boxes, context
-        self.made = 0
-        self.aborted = []
-
-    def Get_rank(self):
-        return self.rank
-
-    def Get_size(self):
-        return self.size
-
-    def Idup(self):
-        self.made += 1
-        return Threads(self.rank, self.size, self.boxes, self.made), done(True)
-
-    def Free(self):
-        mine = [key for key in self.boxes if key[0] == self.context and key[2] == self.rank]
-        assert not any(self.boxes[key] for key in mine), "messages nobody took"
-
-    def Abort(self, code):
-        self.aborted.append(code)
-
-    def box(self, source, dest, tag):
-        return self.boxes[self.context, source, dest, tag]
-
-    def isend(self, message, dest, tag):
-        self.box(self.rank, dest, tag).append(pickle.dumps(message))
-        return done(True)
-
-    def Isend(self, buffer, dest, tag):
-        assert isinstance(buffer, np.ndarray)
-        self.box(self.rank, dest, tag).append(buffer.copy())
-        return done(True)
-
-    def Iprobe(self, source, tag):
-        return bool(self.box(source, self.rank, tag))
-
-    def recv(self, source, tag):
-        while not self.Iprobe(source, tag):
-            time.sleep(1e-4)
-        return pickle.loads(self.box(source, self.rank, tag).popleft())
-
-    def Irecv(self, buffer, source, tag):
-        def arrived():
-            if not self.Iprobe(source, tag):
-                return False
-            buffer[:] = self.box(source, self.rank, tag).popleft()
-            return True
-
-        return SimpleNamespace(Test=arrived)
-
-    def bcast(self, message, root):
-        return self.Bcast(message, root, pickled=True)
-
-    def Bcast(self, buffer, root, *, pickled=False):
-        if self.rank != root:
-            received = self.recv(root, "bcast")
-            if not pickled:
-                buffer[:] = received
-            return received
-        for dest in range(self.size):
-            if dest != root:
-                self.isend(buffer, dest, "bcast")
-        return buffer
-
-
-def done(answer):
-    return SimpleNamespace(Test=lambda: answer)
-
-
-def on_threads(size, function):
-    """What the function returns on every rank, or the exception it raises."""
-    boxes = collections.defaultdict(collections.deque)
-
-    def outcome(rank):
-        try:
-            return function(Threads(rank, size, boxes))
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(outcome, range(size)))
-
-
-@pytest.mark.parametrize("size", [2, 3, 5, 70])
-def test_sums_on_threads(size):
-    """Numbers of ranks that do not divide the groups, and more ranks than groups."""
-    alone = sums().numbered(1000, (2,), None)
-    for mantissa, exponent in on_threads(size, lambda comm: sums().numbered(1000, (2,), comm)):
-        if size <= GROUPS:
-            assert (mantissa == alone[0]).all()
-        else:
-            starts = [group.start for group in slice_groups(1000, size)]
-            assert (
-                mantissa == functools.reduce(lambda total, start: (total * 31 + start) % sums().PRIME, starts)
-            ).all()
-        assert exponent == 1000
-
-
-@pytest.mark.parametrize("count", [2, 200])
-def test_arrays_on_a_device_stay_there(device, count):
-    """With fewer slices than ranks, too: who contracted nothing gets the result where the others have it."""
-
-    def contract_range(group):
-        return device.asarray(np.full(3, float(sum(group)))), device.asarray(np.arange(3))
-
-    def add(left, right):
-        return left[0] + right[0], left[1]
-
-    def total(comm):
-        return reduce_slices(count, contract_range, add, comm)
-
-    for mantissa, exponent in on_threads(3, total):
-        assert isinstance(mantissa, device.ndarray)
-        assert isinstance(exponent, device.ndarray)
-        assert (mantissa.get() == count * (count - 1) / 2).all()
-        assert (exponent.get() == np.arange(3)).all()
-
-
-@pytest.mark.parametrize("culprit", [0, 1, 2])
-@pytest.mark.parametrize("kind", ["slices", "items"])
-def test_nobody_works_to_the_end_after_a_failure(kind, culprit):
-    made = collections.Counter()
-    failed = threading.Event()
-
-    def call(comm):
-        def work(*_):
-            if comm.rank == culprit:
-                failed.set()
-                raise KeyError("broken")
-            assert failed.wait(10)
-            time.sleep(0.02)
-            made[comm.rank] += 1
-            return np.ones(()), np.array(0)
-
-        if kind == "items":
-            return spread_items(99, work, comm)
-        return reduce_slices(99, work, lambda left, right: left, comm)
-
-    assert all(isinstance(outcome, RuntimeError) for outcome in on_threads(3, call))
-    assert len(made) == 2
-    assert max(made.values()) < 20  # of 21 or more
-
-
-def test_at_most_one_part_waits_for_rank_0():
-    """A worker that is ahead waits before it makes more parts than one under way and one in hand."""
-    made = collections.Counter()
-    begin = threading.Event()
-
-    class Slow(Threads):
-        """A message has gone once it is taken."""
-
-        def Idup(self):
-            self.made += 1
-            return Slow(self.rank, self.size, self.boxes, self.made), done(True)
-
-        def Isend(self, buffer, dest, tag):
-            box = self.box(self.rank, dest, tag)
-            message = buffer.copy()
-            box.append(message)
-            return SimpleNamespace(Test=lambda: not any(item is message for item in box))
-
-    boxes = collections.defaultdict(collections.deque)
-
-    def total(rank):
-        def contract_range(group):
-            if rank == 0:
-                begin.wait(10)
-            made[rank] += 1
-            return np.ones(4), np.array(0)
-
-        comm = Slow(rank, 2, boxes)
-        return reduce_slices(64, contract_range, lambda a, b: (a[0] + b[0], a[1]), comm)
-
-    with ThreadPoolExecutor(2) as pool:
-        results = pool.map(total, range(2))
-        deadline = time.monotonic() + 10
-        while made[1] < 2 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.05)
-        assert made[1] == 2
-        begin.set()
-        assert all((mantissa == 64).all() for mantissa, _ in results)
-
-
-def test_an_error_of_mpi_itself_aborts(capsys):
-    comm = Threads(0, 2, {})
-    comm.Idup = lambda: {}["no MPI"]
-    with pytest.raises(KeyError):
-        spread_items(3, str, comm)
-    assert comm.aborted == [1]
-    assert "KeyError: 'no MPI'" in capsys.readouterr().err
-
-
-# the rest of the room
-
-
-@pytest.mark.parametrize(
-    ("error", "codes", "text"),
-    [
-        (SystemExit(), [], ""),
-        (SystemExit(0), [], ""),
-        (SystemExit(3), [3], ""),
-        (SystemExit("no such file"), [1], "no such file\n"),
-        (ValueError("bad"), [1], "ValueError: bad\n"),
-        (KeyboardInterrupt(), [1], "KeyboardInterrupt\n"),
-    ],
-)
-def test_ending_together(error, codes, text, capsys):
-    comm = Threads(1, 2, {})
-    with pytest.raises(type(error)), ending_together(comm):
-        raise error
-    assert comm.aborted == codes
-    assert capsys.readouterr().err.endswith(text)
-    for alone in (None, Threads(0, 1, {})):
-        with pytest.raises(type(error)), ending_together(alone):
-            raise error
-        assert alone is None or not alone.aborted
-    with ending_together(comm):
-        pass
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""Ranks that are threads of this process, and the programs that real ranks run."""
+
+import collections
+import functools
+import pickle
+import runpy
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+PROGRAMS = Path(__file__).parent / "mpi_programs"
+
+
+@functools.cache
+def sums():
+    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "sums.py")))
+
+
+@functools.cache
+def plans():
+    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "plans.py")))
+
+
+@functools.cache
+def many():
+    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "many.py")))
+
+
+class Threads:
+    """A communicator whose ranks are threads of this process."""
+
+    def __init__(self, rank, size, boxes, context=0):
+        self.rank, self.size, self.boxes, self.context = rank, size, boxes, context
+        self.made = 0
+        self.aborted = []
+
+    def Get_rank(self):
+        return self.rank
+
+    def Get_size(self):
+        return self.size
+
+    def Idup(self):
+        self.made += 1
+        return Threads(self.rank, self.size, self.boxes, self.made), done(True)
+
+    def Free(self):
+        mine = [key for key in self.boxes if key[0] == self.context and key[2] == self.rank]
+        assert not any(self.boxes[key] for key in mine), "messages nobody took"
+
+    def Abort(self, code):
+        self.aborted.append(code)
+
+    def box(self, source, dest, tag):
+        return self.boxes[self.context, source, dest, tag]
+
+    def isend(self, message, dest, tag):
+        self.box(self.rank, dest, tag).append(pickle.dumps(message))
+        return done(True)
+
+    def Isend(self, buffer, dest, tag):
+        assert isinstance(buffer, np.ndarray)
+        self.box(self.rank, dest, tag).append(buffer.copy())
+        return done(True)
+
+    def Iprobe(self, source, tag):
+        return bool(self.box(source, self.rank, tag))
+
+    def recv(self, source, tag):
+        while not self.Iprobe(source, tag):
+            time.sleep(1e-4)
+        return pickle.loads(self.box(source, self.rank, tag).popleft())
+
+    def Irecv(self, buffer, source, tag):
+        def arrived():
+            if not self.Iprobe(source, tag):
+                return False
+            buffer[:] = self.box(source, self.rank, tag).popleft()
+            return True
+
+        return SimpleNamespace(Test=arrived)
+
+    def bcast(self, message, root):
+        return self.Bcast(message, root, pickled=True)
+
+    def Bcast(self, buffer, root, *, pickled=False):
+        if self.rank != root:
+            received = self.recv(root, "bcast")
+            if not pickled:
+                buffer[:] = received
+            return received
+        for dest in range(self.size):
+            if dest != root:
+                self.isend(buffer, dest, "bcast")
+        return buffer
+
+
+def done(answer):
+    return SimpleNamespace(Test=lambda: answer)
+
+
+def on_threads(size, function):
+    """What the function returns on every rank, or the exception it raises."""
+    boxes = collections.defaultdict(collections.deque)
+
+    def outcome(rank):
+        try:
+            return function(Threads(rank, size, boxes))
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(outcome, range(size)))
