@@ -1,5 +1,6 @@
 """What callers hand over, made uniform before any work: seeds and arrays."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,19 @@ def as_array(values: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} has rows of unequal lengths; every row must have the same length"
         ) from error
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """See that a value is a whole number, at least so large.
+
+    Raises:
+        ValueError: it is of another type (a bool too), or smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}")
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a real number, and finite; a bool is none."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return number and math.isfinite(value)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from engine.arguments import check_whole
 from models.shallow import ShallowNetwork, mean_size, normal_weights
 
 
@@ -35,8 +36,7 @@ class DenseNetwork(ShallowNetwork):
 
     def __init__(self, dim: int, nodes: int, outputs: int, *, rngs: nnx.Rngs) -> None:
         for name, extent in (("dim", dim), ("nodes", nodes)):
-            if isinstance(extent, bool) or not isinstance(extent, int | np.integer) or extent < 1:
-                raise ValueError(f"{name} is {extent!r}; give a whole number, at least 1")
+            check_whole(name, extent)
         self.hidden_kernel = nnx.Param(normal_weights(rngs, (dim, nodes), (2 / dim) ** 0.5))
         self.hidden_bias = nnx.Param(jnp.zeros(nodes))
         self._make_readout(nodes, outputs, rngs)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from flax import nnx
 
-from engine.arguments import Seed, generator
+from engine.arguments import Seed, check_whole, generator
 from models.dense import DenseNetwork
 from models.lottery.masks import Masks, apply_masks, check_masks, layers
 from models.shallow import Constant
@@ -253,8 +253,7 @@ def subspace_overlap(a: Any, b: Any, rank: int) -> float:
     """
     matrices = [_matrix(given, name) for name, given in (("a", a), ("b", b))]
     _check_same_length(*matrices)
-    if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or rank < 1:
-        raise ValueError(f"rank is {rank!r}; give a whole number, at least 1")
+    check_whole("rank", rank)
     bases = []
     for name, matrix in zip("ab", matrices, strict=True):
         _, values, vectors = np.linalg.svd(matrix, full_matrices=False)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from engine.arguments import generator
+from engine.arguments import check_whole, generator
 from models.shallow import ShallowNetwork
 
 LOSSES = ("mse", "cross_entropy")
@@ -293,8 +293,7 @@ def _take_apart(network: ShallowNetwork, parameters: str) -> tuple[nnx.GraphDef,
 
 def _check_settings(epochs: int, batch_size: int, learning_rate: float, loss: str, parameters: str) -> None:
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; give a whole number, at least 1")
+        check_whole(name, value)
     if not (np.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate is {learning_rate}; give a finite number above 0")
     for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):

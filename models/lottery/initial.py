@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.arguments import Seed, generator
+from engine.arguments import Seed, check_whole, generator
 from models.lottery.masks import (
     Masks,
     Params,
@@ -185,8 +185,7 @@ def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
 def _check_synflow(keep: float, shape: tuple[int, ...], rounds: int) -> None:
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; give a share above 0 and at most 1")
-    if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
-        raise ValueError(f"rounds is {rounds!r}; give a whole number, at least 1")
+    check_whole("rounds", rounds)
     if any(not isinstance(extent, int | np.integer) or extent < 1 for extent in shape):
         raise ValueError(f"shape is {shape}; give the extents of one input, each at least 1")
 

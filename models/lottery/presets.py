@@ -3,7 +3,6 @@
 The paper is Frankle and Carbin, The lottery ticket hypothesis (ICLR 2019, arXiv 1803.03635).
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -15,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from engine.arguments import check_whole, is_real
+from models.lottery.pruning import SCOPES
 from models.vision import ARCHITECTURES
 
 OPTIMIZERS = ("adam", "sgd")
-SCOPES = ("layer", "global")
 INITIALIZERS = tuple(
     f"{name}_{shape}" for name in ("glorot", "he", "lecun") for shape in ("normal", "uniform")
 )
@@ -58,16 +58,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        if not (_is_real(self.learning_rate) and self.learning_rate > 0):
+        if not (is_real(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate is {self.learning_rate!r}; give a finite number above 0")
-        if not (_is_real(self.momentum) and 0 <= self.momentum < 1):
+        if not (is_real(self.momentum) and 0 <= self.momentum < 1):
             raise ValueError(f"momentum is {self.momentum!r}; give a share from 0 to below 1")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum is {self.momentum}, but {self.optimizer} has its own; give 0, or sgd")
-        if not (_is_real(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_real(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"weight_decay is {self.weight_decay!r}; give a finite number, at least 0")
         for name, least in (("warmup", 0), ("batch_size", 1), ("iterations", 1), ("evaluate_every", 1)):
-            _check_whole(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         if not isinstance(self.augment, bool):
             raise ValueError(f"augment is {self.augment!r}; give True or False")
         # a list, as a settings file gives it, would make the recipe unhashable
@@ -75,7 +75,7 @@ class Recipe:
             raise ValueError(f"drops is {self.drops!r}; give the iterations as a tuple")
         object.__setattr__(self, "drops", tuple(self.drops))
         for drop in self.drops:
-            _check_whole("an entry of drops", drop, 1)
+            check_whole("an entry of drops", drop, 1)
         if any(late <= early for early, late in zip(self.drops, self.drops[1:], strict=False)):
             raise ValueError(f"drops is {self.drops}; give rising iterations")
 
@@ -90,7 +90,7 @@ class Recipe:
         Raises:
             ValueError: start is not a whole number, at least 0.
         """
-        _check_whole("start", start, 0)
+        check_whole("start", start, 0)
         drops = np.asarray(self.drops, dtype=np.int32)
 
         def rate(step: Any) -> jax.Array:
@@ -174,13 +174,13 @@ class Preset:
             raise ValueError(f"recipe is {self.recipe!r}; give a Recipe")
         for name in ("rate", "conv_rate", "output_rate"):
             share = getattr(self, name)
-            if not (_is_real(share) and 0 <= share < 1):
+            if not (is_real(share) and 0 <= share < 1):
                 raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
         if not (self.rate or self.conv_rate or self.output_rate):
             raise ValueError("rate, conv_rate and output_rate are all 0; give one of them a share above 0")
         for name, least in (("levels", 0), ("rewind", 0), ("trials", 1), ("reinitialisations", 0)):
-            _check_whole(name, getattr(self, name), least)
-        _check_whole("validation", self.validation, 1)
+            check_whole(name, getattr(self, name), least)
+        check_whole("validation", self.validation, 1)
         if self.rewind >= self.recipe.iterations:
             raise ValueError(
                 f"rewind is {self.rewind}, but a run has {self.recipe.iterations} iterations; rewind to less"
@@ -220,16 +220,6 @@ def preset(name: str, **overrides: Any) -> Preset:
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"unknown {name} {value!r}; {_suggest(value, known)}")
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}")
-
-
-def _is_real(value: Any) -> bool:
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return number and math.isfinite(value)
 
 
 def _suggest(name: Any, known: Any) -> str:

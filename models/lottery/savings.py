@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save as safetensors_bytes
 
+from engine.arguments import check_whole
 from engine.atomic import load_tensors, save_tensors
 from models.lottery.compaction import (
     DenseStack,
@@ -256,8 +257,7 @@ def measure(
         ValueError: masks that do not fit, a network that is not such a stack, x of another shape, or
             rounds below 1.
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
-        raise ValueError(f"rounds is {rounds!r}; give a whole number, at least 1")
+    check_whole("rounds", rounds)
     check_masks(masks, params)
     kept = stack_masks(masks, kernels)
     dense = apply_stack_masks(dense_stack(params, kernels), kept)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.arguments import as_array, generator
+from engine.arguments import as_array, check_whole, generator, is_real
 
 
 def test_an_int_and_its_generator_draw_alike():
@@ -20,3 +20,15 @@ def test_ragged_rows_are_named():
     with pytest.raises(ValueError, match="x has rows of unequal lengths"):
         as_array([[1, 2], [3]], "x")
     assert as_array([[1, 2]], "x").shape == (1, 2)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "3", None, 1])
+def test_whole_numbers_have_a_least(value):
+    with pytest.raises(ValueError, match=r"rounds is .*; give a whole number, at least 2"):
+        check_whole("rounds", value, 2)
+    check_whole("rounds", np.int64(2), 2)
+
+
+def test_real_numbers_are_finite_and_no_bools():
+    assert all(map(is_real, (0, -1.5, np.float32(2), np.int8(3))))
+    assert not any(map(is_real, (True, np.nan, np.inf, "1", None, 1j, np.complex64(1))))

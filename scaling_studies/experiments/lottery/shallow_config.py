@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-import numpy as np
-
+from engine.arguments import check_whole, is_real
 from qrt_tn import Ridgelet
 from scaling_studies.config import TicketConfig
 
@@ -79,24 +78,24 @@ class ShallowConfig:
 
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "wide", "teacher_nodes", "pool", "reference", "rank", "null_draws"):
-            _check_whole(name, getattr(self, name))
+            check_whole(name, getattr(self, name))
         if not isinstance(self.nodes, list | tuple) or not self.nodes:
             raise ValueError(f"nodes is {self.nodes!r}; give at least one count, as a tuple")
         for count in self.nodes:
-            _check_whole("a count of nodes", count)
+            check_whole("a count of nodes", count)
         object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
         for name in ("keep", "hidden_rate", "output_rate"):
             share = getattr(self, name)
-            if not (_is_real(share) and 0 < share < 1):
+            if not (is_real(share) and 0 < share < 1):
                 raise ValueError(f"{name} is {share!r}; give a share above 0 and below 1")
         for name in ("ridge", "jitter"):
-            if not (_is_real(getattr(self, name)) and getattr(self, name) >= 0):
+            if not (is_real(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a finite number, at least 0")
         if not isinstance(self.leverage_ridges, list | tuple) or not self.leverage_ridges:
             raise ValueError(f"leverage_ridges is {self.leverage_ridges!r}; give at least one, as a tuple")
         object.__setattr__(self, "leverage_ridges", tuple(self.leverage_ridges))
         for penalty in self.leverage_ridges:
-            if not (_is_real(penalty) and penalty > 0):
+            if not (is_real(penalty) and penalty > 0):
                 raise ValueError(f"leverage_ridges holds {penalty!r}; give penalties above 0")
         if 2 * self.nodes[-1] > self.wide:
             # the null of an overlap draws as many nodes from those that were pruned
@@ -145,16 +144,3 @@ class ShallowConfig:
             "null_draws": 50,
         }
         return cls(**settings | changes)
-
-
-def _is_real(value: Any) -> bool:
-    return (
-        isinstance(value, int | float | np.number)
-        and not isinstance(value, bool)
-        and bool(np.isfinite(value))
-    )
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}; give a whole number, at least 1")

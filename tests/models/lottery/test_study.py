@@ -20,7 +20,6 @@ from models.lottery import (
     counts,
     is_within,
     layers,
-    prune_by_scores,
     remaining,
 )
 from models.vision import architecture
@@ -263,7 +262,6 @@ def test_a_control_that_has_no_network_is_left_out_with_a_note(
         raise ValueError("layer 'output/kernel' would be pruned to nothing")
 
     monkeypatch.setattr("models.lottery.study.synflow_masks", refuse)
-    assert prune_by_scores is not None
     found = LotteryStudy(
         build, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
     )
