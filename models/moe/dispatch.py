@@ -1,0 +1,151 @@
+"""Bringing tokens to experts and their outputs back, in three forms that compute the same sum.
+
+For token s the sum of gate * f_expert(x_s) over its assignments:
+
+- "gather": the tokens of each column are gathered by their numbers, and one batched matrix product serves
+  all experts. Fast everywhere, where the slots are limited.
+- "einsum": one-hot arrays of tokens against columns and slots, as in vmoe's EinsumDispatcher. It costs as
+  much again as the experts where groups are large, and is kept to compare with, and for meshes of
+  accelerators, which divide it best.
+- "ragged": assignments sorted by expert, and `jax.lax.ragged_dot` over runs of unequal length. Nothing is
+  padded, so it suits accelerators without a limit on the slots; XLA on CPUs multiplies every token with
+  every expert.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from models.moe.layout import NO_EXPERT, ExpertLayout
+from models.moe.routers import Routing
+
+# Tokens of each expert, shape (experts, N, h), to their outputs, likewise.
+Experts = Callable[[jax.Array, "tuple[int, ...] | None"], jax.Array]
+
+
+def choose_form(form: str, *, limited: bool, platform: str | None = None) -> str:
+    """The form that "auto" stands for; any other stands for itself.
+
+    Args:
+        form: one of models.moe.config.DISPATCHES.
+        limited: whether columns have fewer slots than a group has tokens.
+        platform: "cpu", "gpu" or "tpu"; left out, JAX's default.
+    """
+    if form != "auto":
+        return form
+    return "gather" if limited or (platform or jax.default_backend()) == "cpu" else "ragged"
+
+
+def by_gather(
+    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+) -> jax.Array:
+    """The experts' weighted outputs, by gathering.
+
+    Args:
+        x: tokens, shape (G, S, h).
+        routing: their assignments.
+        slots: of each column.
+        layout: which expert answers which column.
+        experts: applies them to (columns with experts, N, h), given the expert of each of these columns, or
+            None where these are all experts in order.
+
+    Returns:
+        Shape (G, S, h).
+    """
+    return combine(expert_outputs(x, routing, slots, layout, experts), routing, x.shape[1])
+
+
+def expert_outputs(
+    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+) -> jax.Array:
+    """What the expert of each assignment makes of its token, before the gate, shape (G, A, h).
+
+    Assignments that are not valid give the output of some other token, or of zero; they must not be used.
+    """
+    groups, tokens, hidden = x.shape
+    live = live_columns(layout)
+    place = jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
+    row = place[routing.column] * slots + jnp.minimum(routing.slot, slots - 1)
+    # which token fills each slot; `tokens` itself is a token of zeros, for those that stay empty
+    empty = jnp.full((groups, len(live) * slots), tokens, jnp.int32)
+    aside = jnp.where(routing.valid, row, len(live) * slots)  # out of range: left out
+    filled = jax.vmap(lambda e, r, t: e.at[r].set(t, mode="drop"))(empty, aside, routing.token)
+    padded = jnp.concatenate([x, jnp.zeros((groups, 1, hidden), x.dtype)], axis=1)
+    sent = jnp.take_along_axis(padded, filled[..., None], axis=1)
+    sent = sent.reshape(groups, len(live), slots, hidden).swapaxes(0, 1).reshape(len(live), -1, hidden)
+    made = experts(sent, _unless_all(layout, live)).reshape(len(live), groups, slots, hidden)
+    made = made.swapaxes(0, 1).reshape(groups, len(live) * slots, hidden)
+    return jnp.take_along_axis(made, row[..., None], axis=1)
+
+
+def combine(outputs: jax.Array, routing: Routing, tokens: int) -> jax.Array:
+    """The sum of a token's outputs (G, A, h), weighed by the gates, shape (G, S, h)."""
+    weighed = outputs * (routing.gate * routing.valid)[..., None]
+
+    def group(weighed: jax.Array, token: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(weighed, token, num_segments=tokens)
+
+    return jax.vmap(group)(weighed, routing.token)
+
+
+def by_einsum(
+    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+) -> jax.Array:
+    """The same as `by_gather`, with one-hot arrays of shape (G, S, columns with experts, slots)."""
+    groups, tokens, hidden = x.shape
+    live = live_columns(layout)
+    place = jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
+
+    def group(routing: Routing) -> tuple[jax.Array, jax.Array]:
+        pair = (jnp.where(routing.valid, routing.token, tokens), place[routing.column])
+        slot = jnp.full((tokens, len(live)), -1, jnp.int32).at[pair].set(routing.slot, mode="drop")
+        gate = jnp.zeros((tokens, len(live)), x.dtype).at[pair].set(routing.gate, mode="drop")
+        return slot, gate
+
+    slot, gate = jax.vmap(group)(routing)
+    sending = jax.nn.one_hot(slot, slots, dtype=x.dtype)
+    sent = jnp.einsum("gsec,gsh->egch", sending, x).reshape(len(live), groups * slots, hidden)
+    made = experts(sent, _unless_all(layout, live)).reshape(len(live), groups, slots, hidden)
+    return jnp.einsum("gsec,egch->gsh", sending * gate[..., None], made)
+
+
+def by_ragged(
+    x: jax.Array,
+    routing: Routing,
+    layout: ExpertLayout,
+    experts: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+    """The same as `by_gather`, for assignments sorted by expert.
+
+    Args:
+        x: tokens, shape (G, S, h).
+        routing: their assignments.
+        layout: which expert answers which column.
+        experts: applies them to (N, h), given the expert of each row and the number of rows of each expert.
+            Rows after the last expert's are not used.
+    """
+    groups, tokens, hidden = x.shape
+    owner = jnp.asarray([e if e != NO_EXPERT else layout.experts for e in layout.expert_of])
+    expert = jnp.where(routing.valid, owner[routing.column], layout.experts).reshape(-1)
+    source = (routing.token + tokens * jnp.arange(groups)[:, None]).reshape(-1)
+    order = jnp.argsort(expert)
+    rows = jnp.bincount(expert, length=layout.experts + 1)[:-1]
+    made = experts(x.reshape(-1, hidden)[source[order]], jnp.minimum(expert[order], layout.experts - 1), rows)
+    gate = (routing.gate * routing.valid).reshape(-1)[order]
+    # where, and not a product with 0: what ragged_dot leaves in rows of no expert is not defined
+    weighed = jnp.where(gate[:, None] != 0, made * gate[:, None], 0)
+    summed = jax.ops.segment_sum(weighed, source[order], num_segments=groups * tokens)
+    return summed.reshape(x.shape)
+
+
+def live_columns(layout: ExpertLayout) -> tuple[int, ...]:
+    """The columns that have an expert, ascending."""
+    return tuple(column for column, expert in enumerate(layout.expert_of) if expert != NO_EXPERT)
+
+
+def _unless_all(layout: ExpertLayout, live: tuple[int, ...]) -> Any:
+    """The expert of each live column, or None where these are all experts in order."""
+    owners = tuple(layout.expert_of[column] for column in live)
+    return None if owners == tuple(range(layout.experts)) else owners

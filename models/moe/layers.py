@@ -1,0 +1,227 @@
+"""A layer of experts: MLPs with a leading expert axis behind a router."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.moe.config import DISPATCHES, RouterConfig
+from models.moe.dispatch import by_einsum, by_gather, by_ragged, choose_form, combine, expert_outputs
+from models.moe.layout import ExpertLayout
+from models.moe.routers import Router
+
+
+class Mlp(nnx.Module):
+    """gelu(x W_0 + b_0) W_1 + b_1, with the tanh approximation of gelu, as in vision transformers.
+
+    Kernels begin Glorot uniform and biases at deviation 1e-6, as in vit_jax, which vmoe uses.
+
+    Args:
+        hidden: extent h of a token.
+        mlp: hidden units m.
+        rngs: its `params` stream draws the weights.
+
+    Attributes:
+        kernel_in: shape (h, m).
+        bias_in: shape (m,).
+        kernel_out: shape (m, h).
+        bias_out: shape (h,).
+    """
+
+    def __init__(self, hidden: int, mlp: int, *, rngs: nnx.Rngs) -> None:
+        self.kernel_in, self.bias_in, self.kernel_out, self.bias_out = _mlp_weights(
+            hidden, mlp, 1, True, rngs
+        )
+        for name in ("kernel_in", "bias_in", "kernel_out", "bias_out"):
+            held = getattr(self, name)
+            held.set_value(held[...][0])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Tokens (..., h) to tokens (..., h)."""
+        inside = jax.nn.gelu(x @ self.kernel_in[...] + self.bias_in[...])
+        return inside @ self.kernel_out[...] + self.bias_out[...]
+
+
+class Experts(nnx.Module):
+    """Several MLPs, each as models.moe.layers.Mlp.
+
+    Args:
+        hidden: extent h of a token.
+        mlp: hidden units m of each.
+        experts: E.
+        same: whether all begin with equal weights.
+        rngs: its `params` stream draws the weights.
+
+    Attributes:
+        kernel_in: shape (E, h, m).
+        bias_in: shape (E, m).
+        kernel_out: shape (E, m, h).
+        bias_out: shape (E, h).
+    """
+
+    def __init__(self, hidden: int, mlp: int, experts: int, *, same: bool, rngs: nnx.Rngs) -> None:
+        self.kernel_in, self.bias_in, self.kernel_out, self.bias_out = _mlp_weights(
+            hidden, mlp, experts, same, rngs
+        )
+
+    def __call__(self, x: jax.Array, owners: tuple[int, ...] | None = None) -> jax.Array:
+        """The experts' outputs for tokens of their own.
+
+        Args:
+            x: shape (experts, N, h), or one entry for each of `owners`.
+            owners: the expert of each entry; None for all of them in order.
+        """
+
+        def held(weights: nnx.Param) -> jax.Array:
+            return weights[...] if owners is None else weights[...][jnp.asarray(owners)]
+
+        inside = jax.nn.gelu(x @ held(self.kernel_in) + held(self.bias_in)[:, None])
+        return inside @ held(self.kernel_out) + held(self.bias_out)[:, None]
+
+    def ragged(self, x: jax.Array, expert: jax.Array, rows: jax.Array) -> jax.Array:
+        """The same for tokens (N, h) sorted by expert.
+
+        Args:
+            x: shape (N, h).
+            expert: of each row, shape (N,).
+            rows: how many of them each expert has, shape (E,).
+        """
+        inside = jax.lax.ragged_dot(x, self.kernel_in[...], rows) + self.bias_in[...][expert]
+        return (
+            jax.lax.ragged_dot(jax.nn.gelu(inside), self.kernel_out[...], rows) + self.bias_out[...][expert]
+        )
+
+
+class Observation(NamedTuple):
+    """What one layer did with a batch: N tokens and A assignments in all groups together.
+
+    Attributes:
+        inputs: the tokens, shape (N, h).
+        logits: of the router, without noise, shape (N, C).
+        column: of each assignment, shape (A,).
+        token: of each assignment, 0 .. N - 1.
+        gate: likewise, the weight in the sum.
+        valid: likewise, False where the token found no slot or no expert.
+        outputs: of the expert, before the gate, shape (A, h).
+    """
+
+    inputs: jax.Array
+    logits: jax.Array
+    column: jax.Array
+    token: jax.Array
+    gate: jax.Array
+    valid: jax.Array
+    outputs: jax.Array
+
+
+class MoeLayer(nnx.Module):
+    """Experts behind a router, for tokens (B, T, h).
+
+    Args:
+        hidden: extent h of a token.
+        mlp: hidden units of each expert.
+        router: kind of choice, capacity, noise and losses.
+        layout: the experts there are, and the router columns that lead to them.
+        group: tokens that are routed together, None for the T of each image.
+        dispatch: one of models.moe.config.DISPATCHES.
+        same: whether all experts begin with equal weights.
+        rngs: its `params` stream draws the weights.
+
+    Attributes:
+        router: models.moe.routers.Router.
+        experts: models.moe.layers.Experts.
+
+    Raises:
+        ValueError: an unknown form of dispatch.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        mlp: int,
+        router: RouterConfig,
+        layout: ExpertLayout,
+        *,
+        rngs: nnx.Rngs,
+        group: int | None = None,
+        dispatch: str = "auto",
+        same: bool = True,
+    ) -> None:
+        if dispatch not in DISPATCHES:
+            raise ValueError(f"dispatch is {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
+        self.router = Router(hidden, router, layout, rngs=rngs)
+        self.experts = Experts(hidden, mlp, layout.experts, same=same, rngs=rngs)
+        self.layout, self.group, self.dispatch = layout, group, dispatch
+
+    def __call__(
+        self, x: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Tokens (B, T, h) to tokens of the same shape, and the router's losses.
+
+        Args:
+            x: tokens.
+            key: of the router's noise, for training.
+
+        Raises:
+            ValueError: groups that do not divide the B * T tokens.
+        """
+        grouped = self._grouped(x)
+        routing, losses = self.router(grouped, key=key)
+        slots = self.router.capacity(grouped.shape[1])
+        form = choose_form(self.dispatch, limited=slots < grouped.shape[1])
+        if form == "ragged":
+            made = by_ragged(grouped, routing, self.layout, self.experts.ragged)
+        else:
+            by_form = by_einsum if form == "einsum" else by_gather
+            made = by_form(grouped, routing, slots, self.layout, self.experts)
+        return made.reshape(x.shape), losses
+
+    def observe(self, x: jax.Array) -> tuple[jax.Array, Observation]:
+        """The same without noise, and what the layer did with each token."""
+        grouped = self._grouped(x)
+        groups, tokens, hidden = grouped.shape
+        routing, _ = self.router(grouped)
+        outputs = expert_outputs(grouped, routing, self.router.capacity(tokens), self.layout, self.experts)
+        made = combine(outputs, routing, tokens).reshape(x.shape)
+        own = routing.token + tokens * jnp.arange(groups)[:, None]
+        return made, Observation(
+            inputs=grouped.reshape(-1, hidden),
+            logits=routing.logits.reshape(-1, self.layout.columns),
+            column=routing.column.reshape(-1),
+            token=own.reshape(-1),
+            gate=routing.gate.reshape(-1),
+            valid=routing.valid.reshape(-1),
+            outputs=outputs.reshape(-1, hidden),
+        )
+
+    def _grouped(self, x: jax.Array) -> jax.Array:
+        """Tokens in their groups, shape (G, S, h)."""
+        if self.group is None:
+            return x
+        if x.shape[0] * x.shape[1] % self.group:
+            raise ValueError(
+                f"{x.shape[0]} images of {x.shape[1]} tokens do not split into groups of {self.group};"
+                f" give batches of a multiple of {self.group // x.shape[1] or 1} images, or group=None"
+            )
+        return x.reshape(-1, self.group, x.shape[2])
+
+
+def _mlp_weights(
+    hidden: int, mlp: int, experts: int, same: bool, rngs: nnx.Rngs
+) -> tuple[nnx.Param, nnx.Param, nnx.Param, nnx.Param]:
+    """Kernels and biases with a leading axis of experts."""
+    glorot, small = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.normal(1e-6)
+    drawn = 1 if same else experts
+
+    def weights(init: jax.nn.initializers.Initializer, shape: tuple[int, ...]) -> nnx.Param:
+        keys = jax.random.split(rngs.params(), drawn)
+        each = jnp.stack([init(key, shape) for key in keys])
+        return nnx.Param(jnp.repeat(each, experts, axis=0) if same else each)
+
+    return (
+        weights(glorot, (hidden, mlp)),
+        weights(small, (mlp,)),
+        weights(glorot, (mlp, hidden)),
+        weights(small, (hidden,)),
+    )

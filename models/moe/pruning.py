@@ -1,0 +1,126 @@
+"""Pruning a network's experts in one call: score, choose, take out, and a smaller network to go on with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from engine.arguments import Seed
+from models.moe.calibration import calibrate
+from models.moe.config import VisionMoeConfig
+from models.moe.criteria import Criterion, find_criterion
+from models.moe.layout import ExpertLayout
+from models.moe.merging import merge
+from models.moe.removal import remove
+from models.moe.selection import Selection, select
+from models.moe.statistics import LayerStatistics
+from models.moe.trees import from_tree, to_tree
+from models.moe.vit import VisionMoe, expert_layers
+
+Calibration = np.ndarray | Mapping[int, LayerStatistics]
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """What pruning left.
+
+    Attributes:
+        network: with fewer experts; it saves, loads and trains as any other.
+        selection: which experts stayed, and the scores they had.
+    """
+
+    network: VisionMoe
+    selection: Selection
+
+
+def prune_experts(
+    network: VisionMoe,
+    criterion: str | Criterion,
+    *,
+    prune: int | None = None,
+    scope: str = "layer",
+    budget_bytes: int | None = None,
+    mode: str = "keep-router",
+    pretrained: VisionMoe | Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+    layers: Sequence[int] | None = None,
+    least: int = 1,
+    seed: Seed = 0,
+) -> Pruned:
+    """A network without the experts that a criterion scores lowest.
+
+    Args:
+        network: fine-tuned; it stays as it is.
+        criterion: a name of models.moe.CRITERIA, or a criterion of one's own.
+        prune: how many experts go: of each layer, or of all together in the scope "global".
+        scope: "layer" or "global".
+        budget_bytes: instead of `prune`: experts go until all parameters take no more bytes.
+        mode: "keep-router", where tokens sent to a pruned expert get zero; "drop-router", where its column
+            goes too; or "renormalize", where besides a token's gates are divided by their sum.
+        pretrained: the network before fine-tuning, or its tree, for criteria that compare the two.
+        calibration: images, or what `calibrate` made of them, for criteria that look at activations.
+        layers: blocks to prune; all that have experts if None.
+        least: experts that each layer keeps.
+        seed: of a criterion that draws random numbers.
+
+    Raises:
+        ValueError: as of models.moe.select and models.moe.remove.
+    """
+    chosen = find_criterion(criterion)
+    tree, config = to_tree(network), network.config
+    statistics = None
+    if "statistics" in chosen.needs and calibration is not None:
+        statistics = _statistics(network, calibration)
+    selection = select(
+        tree,
+        chosen,
+        pretrained=to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained,
+        statistics=statistics,
+        layouts=config.every_layout,
+        prune=prune,
+        scope=scope,
+        budget_bytes=budget_bytes,
+        layers=layers,
+        least=least,
+        selected=choices(config),
+        seed=seed,
+    )
+    smaller, layouts = remove(
+        tree, selection.kept, mode, layouts=config.every_layout, selected=choices(config)
+    )
+    return Pruned(rebuilt(network, smaller, layouts), selection)
+
+
+def merge_experts(
+    network: VisionMoe, left: int, calibration: Calibration, *, layers: Sequence[int] | None = None
+) -> VisionMoe:
+    """A network whose experts are merged into fewer, after MC-SMoE (see models.moe.merging).
+
+    Args:
+        network: it stays as it is.
+        left: experts that each layer keeps.
+        calibration: images, or what `calibrate` made of them.
+        layers: blocks to merge in; all that have experts if None.
+
+    Raises:
+        ValueError: as of models.moe.merge.
+    """
+    statistics = _statistics(network, calibration)
+    layouts = network.config.every_layout
+    return rebuilt(network, *merge(to_tree(network), statistics, left, layouts=layouts, layers=layers))
+
+
+def choices(config: VisionMoeConfig) -> int:
+    """K, the experts that a token needs; 1 where experts choose."""
+    return config.router.selected if config.router.kind == "token-choice" else 1
+
+
+def rebuilt(network: VisionMoe, tree: Mapping[str, Any], layouts: Mapping[int, ExpertLayout]) -> VisionMoe:
+    """A network like another, with other weights and other layouts of its experts."""
+    dispatch = next((layer.dispatch for layer in expert_layers(network).values()), "auto")
+    return from_tree(tree, replace(network.config, layouts=layouts), dispatch=dispatch)
+
+
+def _statistics(network: VisionMoe, calibration: Calibration) -> Mapping[int, LayerStatistics]:
+    return calibrate(network, calibration) if isinstance(calibration, np.ndarray) else calibration

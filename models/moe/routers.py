@@ -1,0 +1,228 @@
+"""Routers: which tokens go to which experts, with which gates, and in which slots.
+
+Both kinds follow google-research/vmoe (vmoe/nn/routing.py and vmoe/moe.py):
+
+- logits are x W without bias; while training, Gaussian noise of deviation noise_std / E is added;
+- gates are the softmax of the (noisy) logits over all columns;
+- token choice: a token goes to its K columns of largest gate; all first choices take their slots before all
+  second choices, and within these the tokens in their order, or by falling largest gate with
+  `batch_priority`; a token that finds no slot left in a column is dropped there;
+- expert choice: each column takes the tokens of largest gate, as many as it has slots;
+- the gates of the chosen pairs weigh the experts' outputs; they are not normalised, unless asked for.
+
+Each group of tokens is routed by itself.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.scipy.stats import norm
+
+from models.moe.config import RouterConfig
+from models.moe.layout import NO_EXPERT, ExpertLayout
+
+
+class Routing(NamedTuple):
+    """Assignments of tokens to columns of the router, A of them in each of G groups.
+
+    Attributes:
+        logits: of all pairs, without noise, shape (G, S, C).
+        token: which token, shape (G, A), int.
+        column: to which column, likewise.
+        gate: the weight of the expert's output, shape (G, A).
+        slot: the place among the tokens of the column, likewise, int.
+        valid: False where the token found no slot, or the column has no expert; likewise, bool.
+    """
+
+    logits: jax.Array
+    token: jax.Array
+    column: jax.Array
+    gate: jax.Array
+    slot: jax.Array
+    valid: jax.Array
+
+
+class Router(nnx.Module):
+    """A linear map to one logit for each expert, and the choice that follows from it.
+
+    Args:
+        hidden: extent h of a token.
+        config: the kind of choice, its capacity, noise and losses.
+        layout: which columns there are, and which of them have experts.
+        rngs: its `params` stream draws the kernel.
+
+    Attributes:
+        kernel: shape (h, C).
+    """
+
+    def __init__(self, hidden: int, config: RouterConfig, layout: ExpertLayout, *, rngs: nnx.Rngs) -> None:
+        init = jax.nn.initializers.lecun_normal()  # that of flax.linen.Dense, which vmoe leaves as it is
+        self.kernel = nnx.Param(init(rngs.params(), (hidden, layout.columns)))
+        self.config, self.layout = config, layout
+
+    def capacity(self, tokens: int) -> int:
+        """Slots of each column for a group of so many tokens."""
+        return capacity(tokens, self.config, self.layout.capacity_experts)
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> tuple[Routing, dict[str, jax.Array]]:
+        """Route groups of tokens.
+
+        Args:
+            x: tokens, shape (G, S, h).
+            key: of the noise on the logits; none, and no load loss, without it.
+
+        Returns:
+            The assignments, and the losses by name, each the mean over the groups; "auxiliary" is their
+            weighted sum, which training adds to its own loss (0 for expert choice).
+        """
+        logits = x @ self.kernel[...]
+        deviation = self.config.noise_std / self.layout.columns
+        noisy = logits
+        if key is not None and deviation > 0:
+            noisy = logits + deviation * jax.random.normal(key, logits.shape, logits.dtype)
+        gates = jax.nn.softmax(noisy)
+        slots = self.capacity(x.shape[1])
+        if self.config.kind == "expert-choice":
+            chosen = jax.vmap(lambda g: choose_tokens(g, slots, self.layout))(gates)
+            losses = {"auxiliary": jnp.zeros(())}
+        else:
+            chosen = jax.vmap(
+                lambda g: choose_experts(
+                    g, self.config.selected, slots, batch_priority=self.config.batch_priority
+                )
+            )(gates)
+            losses = self._losses(logits, noisy, deviation)
+        token, column, gate, slot, valid = chosen
+        if self.layout.normalize:
+            gate = gate / _sum_by_token(gate, token, x.shape[1])
+        if NO_EXPERT in self.layout.expert_of:
+            valid = valid & jnp.asarray([expert != NO_EXPERT for expert in self.layout.expert_of])[column]
+        return Routing(logits, token, column, gate, slot, valid), losses
+
+    def _losses(self, logits: jax.Array, noisy: jax.Array, deviation: float) -> dict[str, jax.Array]:
+        config = self.config
+        losses = {
+            "importance": jax.vmap(importance_loss)(jax.nn.softmax(logits)).mean(),
+            "gshard": jax.vmap(gshard_loss)(jax.nn.softmax(noisy)).mean(),
+        }
+        weights = {"importance": config.importance_weight, "gshard": config.gshard_weight}
+        if noisy is not logits:
+            selected = config.selected
+            losses["load"] = jax.vmap(lambda a, b: load_loss(a, b, deviation, selected))(logits, noisy).mean()
+            weights["load"] = config.load_weight
+        # a loss of weight 0 stays out of the sum: its gradient may be infinite
+        total = sum((weights[name] * losses[name] for name in weights if weights[name] > 0), jnp.zeros(()))
+        return {"auxiliary": total, **losses}
+
+
+def capacity(tokens: int, config: RouterConfig, experts: int) -> int:
+    """Slots of each expert for a group of tokens (`compute_capacity` in vmoe/moe.py).
+
+    ceil(S K f / E) for token choice and ceil(S f / E) for expert choice, rounded up to a multiple, and never
+    more than S, since a column cannot have a token twice.
+
+    Args:
+        tokens: S.
+        config: K, the factor f, and the multiple.
+        experts: E, of the layer before it was pruned.
+    """
+    if config.capacity_factor is None:
+        return tokens
+    choices = tokens * (config.selected if config.kind == "token-choice" else 1)
+    slots = math.ceil(choices * config.capacity_factor / experts)
+    return min(tokens, slots + -slots % config.multiple_of)
+
+
+def choose_experts(
+    gates: jax.Array, selected: int, slots: int, *, batch_priority: bool = False
+) -> tuple[jax.Array, ...]:
+    """Token choice in one group.
+
+    Args:
+        gates: shape (S, C).
+        selected: K.
+        slots: of each column.
+        batch_priority: whether the tokens of larger gates come first.
+
+    Returns:
+        token, column, gate, slot, valid, each of shape (S * K,): the K choices of token 0, of token 1, ...
+    """
+    tokens, columns = gates.shape
+    gate, column = jax.lax.top_k(gates, selected)
+    order = jnp.argsort(-gate[:, 0]) if batch_priority else None
+    # all first choices in the order of the tokens, then all second choices, ...
+    queue = (column if order is None else column[order]).T.reshape(-1)
+    before = jnp.cumsum(jax.nn.one_hot(queue, columns, dtype=jnp.int32), axis=0)
+    place = jnp.take_along_axis(before, queue[:, None], axis=1)[:, 0] - 1
+    slot = place.reshape(selected, tokens).T
+    if order is not None:
+        slot = slot[jnp.argsort(order)]
+    token = jnp.repeat(jnp.arange(tokens), selected)
+    return token, column.reshape(-1), gate.reshape(-1), slot.reshape(-1), slot.reshape(-1) < slots
+
+
+def choose_tokens(gates: jax.Array, slots: int, layout: ExpertLayout) -> tuple[jax.Array, ...]:
+    """Expert choice in one group: each column that has an expert takes its tokens of largest gate.
+
+    Args:
+        gates: shape (S, C).
+        slots: tokens of each column.
+        layout: which columns have experts.
+
+    Returns:
+        token, column, gate, slot, valid, each of shape (columns with experts * slots,).
+    """
+    live = jnp.asarray([c for c, expert in enumerate(layout.expert_of) if expert != NO_EXPERT])
+    gate, token = jax.lax.top_k(gates.T[live], slots)
+    column = jnp.repeat(live, slots)
+    slot = jnp.tile(jnp.arange(slots), len(live))
+    return token.reshape(-1), column, gate.reshape(-1), slot, jnp.ones(column.shape, bool)
+
+
+def importance_loss(gates: jax.Array) -> jax.Array:
+    """The squared coefficient of variation of the columns' summed gates (arXiv 2106.05974, appendix A.2).
+
+    Args:
+        gates: without noise, shape (S, C).
+    """
+    importance = gates.sum(axis=0)
+    return (importance.std() / importance.mean()) ** 2
+
+
+def load_loss(logits: jax.Array, noisy: jax.Array, deviation: float, selected: int) -> jax.Array:
+    """The squared coefficient of variation of the columns' expected loads (arXiv 2106.05974, appendix A.2).
+
+    The load of a column is the mean probability that a token would choose it if the noise were drawn anew.
+
+    Args:
+        logits: without noise, shape (S, C).
+        noisy: with it.
+        deviation: of the noise.
+        selected: K.
+    """
+    threshold = jax.lax.top_k(noisy, selected)[0][:, -1:]
+    load = (1 - norm.cdf((threshold - logits) / deviation)).mean(axis=0)
+    return (load.std() / load.mean()) ** 2
+
+
+def gshard_loss(gates: jax.Array) -> jax.Array:
+    """The auxiliary loss of GShard (arXiv 2006.16668, algorithm 1), times E^2 as in its released code.
+
+    Args:
+        gates: shape (S, C).
+    """
+    columns = gates.shape[1]
+    first = jax.nn.one_hot(gates.argmax(axis=1), columns).mean(axis=0)
+    return (first * gates.mean(axis=0)).mean() * columns**2
+
+
+def _sum_by_token(gate: jax.Array, token: jax.Array, tokens: int) -> jax.Array:
+    """For each assignment, the sum of the gates of its token, shape (G, A)."""
+
+    def group(gate: jax.Array, token: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(gate, token, num_segments=tokens)[token]
+
+    return jax.vmap(group)(gate, token)

@@ -1,0 +1,228 @@
+"""Training a vision transformer with experts: a compiled scan, with the routers' noise and losses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from engine.arguments import Seed, check_whole, generator, is_real
+from models.moe.config import VisionMoeConfig
+from models.moe.vit import VisionMoe
+
+OPTIMIZERS = ("adam", "sgd")
+_STEPS_AT_ONCE = 50  # steps of one compiled call, between two signs of progress
+_EVALUATED_AT_ONCE = 256  # images
+
+
+@dataclass(frozen=True)
+class MoeRecipe:
+    """How a network with experts is trained: a warm-up, then a rate that falls along a cosine.
+
+    Attributes:
+        steps: batches.
+        batch_size: images in a batch.
+        optimizer: "adam", or "sgd" with momentum 0.9 (fine-tuning in vmoe and by Chowdhury et al.).
+        learning_rate: at the end of the warm-up.
+        end_rate: at the last step.
+        warmup: steps over which the rate rises linearly from 0.
+        weight_decay: of adam, decoupled; on every parameter.
+        clip: the largest norm of a gradient; 0 for none.
+        noise: whether the routers' logits are noisy.
+
+    Raises:
+        ValueError: a setting of another type or out of its range.
+    """
+
+    steps: int = 1000
+    batch_size: int = 64
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    end_rate: float = 1e-5
+    warmup: int = 50
+    weight_decay: float = 0.0
+    clip: float = 10.0
+    noise: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch_size", 1), ("warmup", 0)):
+            check_whole(name, getattr(self, name), least)
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
+        for name in ("learning_rate", "end_rate", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (is_real(value) and value >= 0):
+                raise ValueError(f"{name} is {value!r}; give a finite number, at least 0")
+        if self.learning_rate == 0:
+            raise ValueError("learning_rate is 0; give a number above 0")
+        if not isinstance(self.noise, bool):
+            raise ValueError(f"noise is {self.noise!r}; give True or False")
+
+    def transform(self) -> optax.GradientTransformation:
+        """The optimiser."""
+        warmup = min(self.warmup, max(0, self.steps - 1))
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if warmup else self.learning_rate,
+            self.learning_rate,
+            warmup,
+            max(1, self.steps),
+            self.end_rate,
+        )
+        if self.optimizer == "adam":
+            rule = optax.adamw(rate, weight_decay=self.weight_decay)
+        else:
+            rule = optax.sgd(rate, momentum=0.9)
+        return optax.chain(optax.clip_by_global_norm(self.clip), rule) if self.clip else rule
+
+
+@dataclass(frozen=True, eq=False)
+class MoeTraining:
+    """What a call of `train_moe` saw.
+
+    Attributes:
+        losses: cross entropy of each step's batch, shape (steps,).
+        auxiliary: the routers' losses, likewise.
+    """
+
+    losses: np.ndarray
+    auxiliary: np.ndarray
+
+
+def train_moe(
+    network: VisionMoe,
+    x: np.ndarray,
+    y: np.ndarray,
+    recipe: MoeRecipe,
+    *,
+    seed: Seed = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MoeTraining:
+    """Train a network in place on images in random order, pass after pass.
+
+    Args:
+        network: whole or pruned.
+        x: images, shape (M, height, width, channels), float.
+        y: labels 0 .. classes - 1, shape (M,).
+        recipe: steps, batches and optimiser.
+        seed: of the order of images and of the noise.
+        progress: called with steps done and steps in all.
+
+    Returns:
+        The losses.
+
+    Raises:
+        ValueError: images or labels that do not fit the network, fewer images than a batch, or a loss that is
+            not finite.
+    """
+    check_points(network.config, x, y)
+    size = recipe.batch_size
+    if len(x) < size:
+        raise ValueError(f"{len(x)} images are fewer than a batch of {size}; give a smaller batch_size")
+    random = generator(seed)
+    key = jax.random.key(int(random.integers(2**31)))
+    graph, params, *rest = nnx.split(network, nnx.Param, ...)
+    state = recipe.transform().init(params)
+    points = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    passes = -(-recipe.steps * size // (len(x) // size * size))
+    orders = [random.permutation(len(x))[: len(x) // size * size].reshape(-1, size) for _ in range(passes)]
+    batches = np.concatenate(orders)[: recipe.steps] if passes else np.zeros((0, size), int)
+    measured = []
+    for start in range(0, recipe.steps, _STEPS_AT_ONCE):
+        part = jnp.asarray(batches[start : start + _STEPS_AT_ONCE])
+        (params, state), losses = _advance(graph, recipe, rest, (params, state), part, start, key, points)
+        measured.append(np.asarray(losses))
+        if not np.isfinite(measured[-1]).all():
+            raise ValueError(
+                f"the loss is not finite near step {start}; lower learning_rate, now {recipe.learning_rate}"
+            )
+        if progress is not None:
+            progress(min(start + _STEPS_AT_ONCE, recipe.steps), recipe.steps)
+    nnx.update(network, params)
+    losses, auxiliary = np.concatenate([*measured, np.zeros((0, 2), np.float32)]).T
+    return MoeTraining(losses, auxiliary)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance(
+    graph: nnx.GraphDef,
+    recipe: MoeRecipe,
+    rest: list[Any],
+    carry: tuple[Any, Any],
+    batches: jax.Array,
+    start: Any,
+    key: jax.Array,
+    points: tuple[jax.Array, jax.Array],
+) -> tuple[tuple[Any, Any], jax.Array]:
+    optimizer = recipe.transform()
+
+    def loss(params: Any, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, auxiliary = nnx.merge(graph, params, *rest)(
+            points[0][batch], key=key if recipe.noise else None
+        )
+        value = optax.softmax_cross_entropy_with_integer_labels(logits, points[1][batch]).mean()
+        return value + auxiliary, jnp.stack([value, auxiliary])
+
+    def step(carry: tuple[Any, Any], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], jax.Array]:
+        params, state = carry
+        batch, number = now
+        slopes, measured = jax.grad(loss, has_aux=True)(params, batch, jax.random.fold_in(key, number))
+        changes, state = optimizer.update(slopes, state, params)
+        return (optax.apply_updates(params, changes), state), measured
+
+    return jax.lax.scan(step, carry, (batches, start + jnp.arange(len(batches))))
+
+
+def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
+    """Logits of images (M, height, width, channels), without noise, shape (M, classes).
+
+    Raises:
+        ValueError: no images, or images of another shape.
+    """
+    check_points(network.config, x, None)
+    graph, params, *rest = nnx.split(network, nnx.Param, ...)
+    size = min(len(x), _EVALUATED_AT_ONCE)
+    parts = []
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        # filled up, so that one compiled function serves every batch
+        filled = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
+        parts.append(np.asarray(_logits(graph, params, rest, jnp.asarray(filled)))[: len(part)])
+    return np.concatenate(parts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graph: nnx.GraphDef, params: Any, rest: list[Any], x: jax.Array) -> jax.Array:
+    return nnx.merge(graph, params, *rest)(x)[0]
+
+
+def accuracy(network: VisionMoe, x: np.ndarray, y: np.ndarray) -> float:
+    """The share of images whose largest logit is their label's.
+
+    Raises:
+        ValueError: images or labels that do not fit the network.
+    """
+    check_points(network.config, x, y)
+    return float((predict(network, x).argmax(axis=1) == np.asarray(y)).mean())
+
+
+def check_points(config: VisionMoeConfig, x: np.ndarray, y: np.ndarray | None) -> None:
+    """See that images, and labels where there are any, fit a network.
+
+    Raises:
+        ValueError: no images, other shapes, or labels that are not 0 .. classes - 1.
+    """
+    if np.ndim(x) != 4 or len(x) == 0 or x.shape[1:] != config.image_shape:
+        raise ValueError(f"images of shape {np.shape(x)} do not fit; give (images, *{config.image_shape})")
+    if y is None:
+        return
+    labels = np.asarray(y)
+    if labels.shape != (len(x),) or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels of shape {labels.shape}, {labels.dtype}; give one integer an image")
+    if labels.min() < 0 or labels.max() >= config.classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"label {wrong} lies outside 0 .. {config.classes - 1}; relabel, or add classes")

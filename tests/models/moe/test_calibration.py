@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from models.moe.calibration import calibrate
+from models.moe.layout import ExpertLayout
+from models.moe.trees import to_tree
+from tests.models.moe import brute_force
+from tests.models.moe.conftest import random_network, small_config
+
+
+def test_statistics_are_those_of_loops(images):
+    config = small_config(router={"capacity_factor": 1.0})
+    network = random_network(config)
+    found = calibrate(network, images[0], batch_size=5, sample_tokens=15)[1]
+    _, seen = network.observe(images[0])
+    inputs = np.asarray(seen[1].inputs).reshape(12, 10, 8)
+    moe = to_tree(network)["Encoder"]["encoderblock_1"]["Moe"]
+    mlp = moe["Mlp"]
+    count, gates, norms = np.zeros(4, int), np.zeros(4), np.zeros(4)
+    for image in inputs:
+        logits = image @ moe["Router"]["dense"]["kernel"]
+        for token, row in enumerate(brute_force.weights(logits, config.router, config.layout(1))):
+            for column in np.flatnonzero(row):
+                inside = image[token] @ mlp["Dense_0"]["kernel"][column] + mlp["Dense_0"]["bias"][column]
+                out = brute_force.gelu(inside) @ mlp["Dense_1"]["kernel"][column]
+                count[column] += 1
+                gates[column] += row[column]
+                norms[column] += np.linalg.norm(out + mlp["Dense_1"]["bias"][column])
+    np.testing.assert_array_equal(found.count, count)
+    np.testing.assert_allclose(found.gate_sum, gates, rtol=1e-4)
+    np.testing.assert_allclose(found.norm_sum, norms, rtol=1e-4)
+    assert found.tokens == 120
+    np.testing.assert_allclose(found.sample, inputs.reshape(-1, 8)[:15], rtol=1e-4, atol=1e-5)
+
+
+def test_batches_do_not_matter_and_may_be_a_stream(images):
+    network = random_network(small_config(moe_layers=(0, 1)))
+    whole = calibrate(network, images[0])
+    seen = []
+    parts = calibrate(network, (images[0][i : i + 4] for i in (0, 4, 8)), progress=seen.append)
+    assert seen == [4, 8, 12]
+    for block in (0, 1):
+        np.testing.assert_array_equal(whole[block].count, parts[block].count)
+        np.testing.assert_allclose(whole[block].gate_sum, parts[block].gate_sum, rtol=1e-5)
+        np.testing.assert_allclose(whole[block].logit_gram, parts[block].logit_gram, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(whole[block].sample, parts[block].sample, rtol=1e-3, atol=1e-4)
+
+
+def test_columns_without_an_expert_count_nothing(images):
+    network = random_network(small_config(layouts={1: ExpertLayout((0, -1, 1, -1), (1, 3), 4)}))
+    found = calibrate(network, images[0])[1]
+    assert (found.count[[1, 3]] == 0).all()
+    assert (found.count[[0, 2]] > 0).all()
+
+
+def test_no_images_are_refused(images):
+    network = random_network(small_config())
+    with pytest.raises(ValueError, match="no images to calibrate with"):
+        calibrate(network, iter([]))
+    with pytest.raises(ValueError, match="do not fit"):
+        calibrate(network, images[0][:0])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        calibrate(network, images[0], batch_size=0)

@@ -1,0 +1,109 @@
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+
+from models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
+from models.moe.costs import parameter_count
+from models.moe.layout import ExpertLayout
+from tests.models.moe.conftest import small_config
+
+
+@pytest.mark.parametrize(
+    ("description", "hidden", "layers", "mlp", "heads", "blocks"),
+    [
+        ("S/32, E=8, K=2, Last 2", 512, 8, 2048, 8, (5, 7)),
+        ("B/16, E=8, K=2, Every 2", 768, 12, 3072, 12, (1, 3, 5, 7, 9, 11)),
+        ("L/16, E=32, K=1, Every 2", 1024, 24, 4096, 16, tuple(range(1, 24, 2))),
+        ("H/14, Last 5", 1280, 32, 5120, 16, (23, 25, 27, 29, 31)),
+        ("Ti/16, Every 3", 192, 12, 768, 3, (2, 5, 8, 11)),
+        ("vmoe_b16_imagenet21k_randaug_strong", 768, 12, 3072, 12, (1, 3, 5, 7, 9, 11)),
+    ],
+)
+def test_published_settings(description, hidden, layers, mlp, heads, blocks):
+    patch = 14 if "14" in description else 32 if "/32" in description else 16
+    config = vmoe_config(description, (7 * patch, 7 * patch, 3), 10)
+    found = (config.hidden, config.layers, config.mlp, config.heads, config.moe_layers)
+    assert found == (hidden, layers, mlp, heads, blocks)
+    assert config.tokens == 50
+    assert config.group == 400
+    assert config.representation == hidden
+    assert config.same_experts
+
+
+def test_experts_and_choices_come_from_the_description_and_can_be_changed():
+    config = vmoe_config("B/16, E=32, K=1, Every 2", (32, 32, 3), 10, capacity_factor=1.5, group=None)
+    assert (config.experts, config.router.selected, config.router.capacity_factor) == (32, 1, 1.5)
+    assert config.group is None
+
+
+def test_parameters_of_the_released_sizes():
+    """285,238,504 for B/16 at 384 px and 1000 classes; 56,258,148 for S/32 at 128 px and 100 classes."""
+    fine_tuned = {"representation": None}
+    assert parameter_count(vmoe_config("B/16, Every 2", (384, 384, 3), 1000, **fine_tuned)) == 285_238_504
+    assert parameter_count(vmoe_config("S/32, Last 2", (128, 128, 3), 100, **fine_tuned)) == 56_258_148
+
+
+def test_a_configuration_survives_json_and_copies():
+    config = small_config(layouts={1: ExpertLayout((0, -1, 1, 0), (2, 3), 4)}, router={"selected": 1})
+    again = VisionMoeConfig.from_plain(json.loads(json.dumps(config.plain())))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert copy.deepcopy(config) == config
+    assert again.layout(1).original == (2, 3)
+
+
+def test_softmax_after_the_choice_normalizes_the_gates():
+    assert small_config(router={"softmax": "after"}).layout(1).normalize
+    assert not small_config().layout(1).normalize
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch": 4}, "do not split into patches of 4"),
+        ({"heads": 3}, "3 heads do not divide"),
+        ({"moe_layers": (2,)}, "from 0 to 1"),
+        ({"moe_layers": (1, 1)}, "name each block once"),
+        ({"classifier": "map"}, "classifier is 'map'"),
+        ({"experts": 0}, "experts is 0"),
+        ({"router": {"selected": 5}}, "selected is 5, but the router of block 1 has 4"),
+        ({"router": {"kind": "random"}}, "kind of router is 'random'"),
+        ({"router": {"kind": "expert-choice", "capacity_factor": None}}, "needs a number of slots"),
+        ({"router": {"capacity_factor": 0}}, "capacity_factor is 0"),
+        ({"router": {"noise_std": float("nan")}}, "noise_std is nan"),
+        ({"router": {"softmax": "never"}}, "softmax is 'never'"),
+        ({"layouts": {0: ExpertLayout.whole(4)}}, "block 0 has a layout"),
+        ({"image_shape": (6, 6)}, "image_shape"),
+        ({"group": 0}, "group is 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_config(**changes)
+
+
+def test_fewer_columns_than_choices_are_refused():
+    with pytest.raises(ValueError, match="selected is 2, but the router of block 1 has 1"):
+        replace(small_config(), layouts={1: ExpertLayout((0,), (2,), 4)})
+
+
+def test_a_wrong_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean capacity_factor"):
+        changed(small_config(), capacity_facto=2.0)
+    with pytest.raises(ValueError, match="not of the form"):
+        vmoe_config("X/16", (32, 32, 3), 10)
+
+
+def test_a_file_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="not the settings"):
+        VisionMoeConfig.from_plain({"router": {"colour": 1}})
+    with pytest.raises(ValueError, match="not the settings"):
+        VisionMoeConfig.from_plain({})
+
+
+def test_a_changed_setting_of_the_router():
+    config = changed(small_config(), selected=1, hidden=16)
+    assert (config.router.selected, config.hidden) == (1, 16)
+    assert config.router == RouterConfig(selected=1)
