@@ -1,0 +1,360 @@
+"""The theory's mixture of experts against a slow one in any basis, and what it predicts, measured."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from models.moe.theory.data import TheorySetting, draw
+from models.moe.theory.experiment import (
+    ORDERS,
+    Outcome,
+    accuracy_after_pruning,
+    fine_tune,
+    fit_exponent,
+    predicted_limits,
+    pruned_signs,
+    pruning,
+    scaling,
+)
+from models.moe.theory.model import Parameters, accuracy, hinge_loss, outputs, pretrained, signs, train
+
+SMALL = TheorySetting(
+    dim=12,
+    tokens=5,
+    experts=4,
+    neurons=3,
+    chosen=2,
+    steps=3,
+    batch_size=6,
+    neuron_scale=0.5,
+    learning_rate=0.2,
+    router_learning_rate=0.7,
+    test_points=50,
+)
+
+# compiled once, not operation by operation
+fast_outputs = jax.jit(outputs, static_argnums=3)
+fast_loss = jax.jit(hinge_loss, static_argnums=4)
+fast_slopes = jax.jit(jax.grad(hinge_loss), static_argnums=4)
+
+
+@pytest.fixture(scope="module")
+def grown():
+    """Rows of two seeds with batches that grow like d."""
+    return scaling((32, 128, 512), range(2))
+
+
+def slow_output(router, neurons, a, x, chosen):
+    """f of one input x (n, d), written as the sum it is."""
+    total = 0.0
+    for s in range(len(router)):
+        scores = [float(np.dot(router[s], token)) for token in x]
+        best = sorted(range(len(x)), key=lambda j: -scores[j])[:chosen]
+        weights = [np.exp(scores[j]) for j in best]
+        for j, weight in zip(best, weights, strict=True):
+            answer = sum(max(0.0, float(np.dot(w, x[j]))) for w in neurons[s])
+            total += a[s] * weight / sum(weights) * answer
+    return total
+
+
+def slow_loss(router, neurons, a, inputs, labels, chosen):
+    each = [
+        max(0.0, 1 - y * slow_output(router, neurons, a, x, chosen))
+        for x, y in zip(inputs, labels, strict=True)
+    ]
+    return sum(each) / len(each)
+
+
+def random_model(seed, setting=SMALL):
+    """Any weights, in the basis of the patterns and in a random one, with samples in both."""
+    rng = np.random.default_rng(seed)
+    k, m, d = setting.experts, setting.neurons, setting.dim
+    router, neurons = rng.normal(size=(k, d)), 0.3 * rng.normal(size=(k, m, d))
+    basis = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    tokens, labels = map(np.asarray, draw(setting, 6, jax.random.key(seed)))
+    held = Parameters(router.astype(np.float32), neurons.astype(np.float32))
+    # row i of the basis is pattern i
+    return held, (router @ basis, neurons @ basis), basis, tokens, labels, basis[tokens]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_outputs_are_those_of_the_sum_in_a_random_orthonormal_basis(seed):
+    held, (router, neurons), _, tokens, labels, inputs = random_model(seed)
+    a = signs(SMALL)
+    expected = np.array([slow_output(router, neurons, a, x, 2) for x in inputs])
+    got = np.asarray(fast_outputs(held, a, tokens, 2))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert float(accuracy(held, a, tokens, labels, 2)) == pytest.approx((labels * expected > 0).mean())
+    loss = slow_loss(router, neurons, a, inputs, labels, 2)
+    assert float(fast_loss(held, a, tokens, labels, 2)) == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_gradients_are_finite_differences_of_the_slow_loss(seed):
+    held, (router, neurons), basis, tokens, labels, inputs = random_model(seed)
+    a = signs(SMALL)
+    slopes = fast_slopes(held, a, tokens, labels, 2)
+    rng = np.random.default_rng(seed)
+
+    def difference(of_router, of_neurons, step=1e-6):
+        up = slow_loss(router + step * of_router, neurons + step * of_neurons, a, inputs, labels, 2)
+        down = slow_loss(router - step * of_router, neurons - step * of_neurons, a, inputs, labels, 2)
+        return (up - down) / (2 * step)
+
+    for _ in range(12):
+        to_router, to_neurons = rng.normal(size=router.shape), rng.normal(size=neurons.shape)
+        for along, expected in (
+            ((np.asarray(slopes.router) @ basis * to_router).sum(), difference(to_router, 0)),
+            ((np.asarray(slopes.neurons) @ basis * to_neurons).sum(), difference(0, to_neurons)),
+        ):
+            assert along == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_training_is_sgd_at_two_rates_and_leaves_pruned_experts():
+    held = Parameters(*map(np.asarray, pretrained(SMALL, np.random.default_rng(0))))
+    a = signs(SMALL) * np.array([1, 1, 0, 1], np.float32)
+    key = jax.random.key(5)
+    after, losses = train(SMALL, 3, held, a, key)
+    router, neurons = map(np.asarray, held)
+    for step, part in enumerate(jax.random.split(key, 3)):
+        tokens, labels = draw(SMALL, SMALL.batch_size, part)
+        now = Parameters(router, neurons)
+        assert float(losses[step]) == pytest.approx(float(fast_loss(now, a, tokens, labels, 2)), rel=1e-5)
+        slopes = fast_slopes(now, a, tokens, labels, 2)
+        router = router - 0.7 * np.asarray(slopes.router)
+        neurons = neurons - 0.2 * np.asarray(slopes.neurons)
+    np.testing.assert_allclose(after.router, router, atol=1e-5)
+    np.testing.assert_allclose(after.neurons, neurons, atol=1e-5)
+    assert np.abs(router - held.router)[[0, 1, 3]].max(axis=1).min() > 1e-4
+    np.testing.assert_array_equal(after.router[2], held.router[2])
+    np.testing.assert_array_equal(after.neurons[2], held.neurons[2])
+
+
+def test_samples_have_one_telling_token_at_any_place_and_the_rest_even():
+    setting = replace(SMALL, dim=10, tokens=6)
+    tokens, labels = map(np.asarray, draw(setting, 20_000, jax.random.key(1)))
+    assert tokens.shape == (20_000, 6)
+    assert set(np.unique(labels)) == {-1.0, 1.0}
+    telling = tokens < 2
+    np.testing.assert_array_equal(telling.sum(axis=1), 1)
+    np.testing.assert_array_equal(tokens[telling], np.where(labels > 0, 0, 1))
+    assert abs(labels.mean()) < 5 / np.sqrt(20_000)
+    places = np.bincount(telling.argmax(axis=1), minlength=6)
+    assert np.abs(places / 20_000 - 1 / 6).max() < 5 * np.sqrt(5 / 36 / 20_000)
+    counts = np.bincount(tokens[~telling], minlength=10)[2:]
+    assert np.abs(counts / 100_000 - 1 / 8).max() < 5 * np.sqrt(7 / 64 / 100_000)
+    # no irrelevant pattern tells anything of the label
+    present = (tokens[:, :, None] == np.arange(2, 10)).any(axis=1)
+    correlation = (present * labels[:, None]).mean(axis=0)
+    assert np.abs(correlation).max() < 5 / np.sqrt(20_000)
+
+
+def test_routers_before_have_norm_1_and_irrelevant_ones_never_choose_a_telling_token():
+    setting = TheorySetting(dim=50, experts=6, relevant_share=4 / 6, alignment=(0.3, 0.6))
+    held, a = pretrained(setting, np.random.default_rng(3)), signs(setting)
+    np.testing.assert_array_equal(a, [1, -1, 1, -1, 1, -1])
+    np.testing.assert_allclose(np.linalg.norm(held.router, axis=1), 1, rtol=1e-6)
+    own, other = held.router[range(6), [0, 1] * 3], held.router[range(6), [1, 0] * 3]
+    assert ((own[:4] >= 0.3) & (own[:4] <= 0.6)).all()
+    assert len(set(own[:4])) == 4
+    assert not own[4:].any()
+    assert not other.any()
+    assert (held.router[:, 2:] > 0).all()
+    np.testing.assert_allclose(held.neurons[range(4), :, [0, 1] * 2], setting.neuron_scale)
+    assert np.std(held.neurons[4:]) == pytest.approx(setting.neuron_scale, rel=0.1)
+    outcome = fine_tune(TheorySetting(), 0)
+    assert not outcome.router_after[8:, :2].any()
+    assert outcome.moved[8:].min() > 0
+
+
+def test_a_seed_gives_the_same_outcome_and_another_another():
+    one, same, other = fine_tune(SMALL, 3), fine_tune(SMALL, np.random.default_rng(3)), fine_tune(SMALL, 4)
+    np.testing.assert_array_equal(one.router_after, same.router_after)
+    np.testing.assert_array_equal(one.test_tokens, same.test_tokens)
+    assert np.abs(one.router_before - other.router_before).max() > 0.1
+    assert (one.test_tokens != other.test_tokens).any()
+    assert one.losses.shape == (3,)
+    norms = [np.linalg.norm(rows, axis=1) for rows in (one.router_after, one.router_before)]
+    np.testing.assert_allclose(one.change, norms[0] - norms[1], atol=1e-6)
+    assert (one.moved >= np.abs(one.change) - 1e-9).all()
+
+
+def outcome_with_changes(changes):
+    """An outcome made by hand: routers along one axis, so that their norms are what they say."""
+    k = len(changes)
+    setting = replace(SMALL, experts=k, relevant_share=2 / k)
+    before = np.zeros((k, 12), np.float32)
+    before[:, 3] = 2
+    after = before.copy()
+    after[:, 3] += np.asarray(changes, np.float32)
+    neurons = np.ones((k, 3, 12), np.float32)
+    test = np.full((50, 5), 2), np.ones(50)
+    relevant = np.arange(k) < 2
+    return Outcome(setting, before, after, neurons, signs(setting), relevant, np.zeros(3), *test, 0.5)
+
+
+def test_least_changes_go_first_and_signed():
+    outcome = outcome_with_changes([0.3, -1.0, 0.1, 0.0, 0.2])
+    left = pruned_signs(outcome, [0, 0.2, 0.39, 0.4, 0.6, 0.8])
+    np.testing.assert_array_equal((left != 0).sum(axis=1), [5, 4, 4, 3, 2, 1])
+    # -1 is the least, not the largest, change
+    np.testing.assert_array_equal(left[1], [1, 0, 1, -1, 1])
+    np.testing.assert_array_equal(left[4], [1, 0, 0, 0, 1])
+    back = pruned_signs(outcome, [0.2, 0.6], "reversed")
+    np.testing.assert_array_equal(back, [[0, -1, 1, -1, 1], [0, -1, 0, -1, 0]])
+
+
+def test_a_share_of_whole_experts_is_that_many():
+    # 15 / 22 * 22 is 14.999999999999998
+    assert 15 / 22 * 22 < 15
+    outcome = outcome_with_changes(np.linspace(-0.5, 0.5, 22))
+    left = pruned_signs(outcome, [n / 22 for n in range(22)])
+    np.testing.assert_array_equal((left == 0).sum(axis=1), range(22))
+
+
+def test_random_orders_are_nested_and_even():
+    outcome = outcome_with_changes(np.zeros(5))
+    gone = np.zeros(5)
+    for seed in range(400):
+        left = pruned_signs(outcome, [0.2, 0.6], "random", seed) != 0
+        assert not (left[1] & ~left[0]).any()
+        gone += ~left[0]
+    assert np.abs(gone / 400 - 0.2).max() < 5 * np.sqrt(0.16 / 400)
+
+
+def test_accuracy_after_pruning_is_that_of_a_model_without_the_experts():
+    outcome = fine_tune(SMALL, 1)
+    got = accuracy_after_pruning(outcome, [0, 0.25, 0.5, 0.75], "reversed")
+    order = np.argsort(-outcome.change)
+    basis = np.eye(12)
+    for gone, share in enumerate(got):
+        kept = np.sort(order[gone:])
+        weights = (outcome.router_after[kept], outcome.neurons_after[kept], outcome.signs[kept])
+        made = [slow_output(*weights, x, 2) for x in basis[outcome.test_tokens]]
+        assert share == pytest.approx((np.array(made) * outcome.test_labels > 0).mean())
+    assert got[0] == pytest.approx(outcome.accuracy)
+
+
+def test_relevant_changes_are_of_order_1_and_others_fall(grown):
+    rows = grown
+    assert [row["batch_size"] for row in rows] == [32] * 2 + [128] * 2 + [512] * 2
+    dims = [row["dim"] for row in rows]
+    assert all(0.5 < row["relevant_min"] < 1.5 for row in rows)
+    assert all(row["others_size"] < 0.05 * row["relevant_min"] for row in rows)
+    assert all(row["others_max"] <= row["others_size"] <= row["others_moved"] for row in rows)
+    assert all(row["accuracy"] > 0.99 for row in rows)
+    assert abs(fit_exponent(dims, [row["relevant_min"] for row in rows])[0]) < 0.2
+    assert -0.8 < fit_exponent(dims, [row["others_moved"] for row in rows])[0] < -0.35
+    assert fit_exponent(dims, [row["others_size"] for row in rows])[0] < -0.6
+
+
+def test_with_batches_of_one_size_the_noise_stays(grown):
+    fixed = scaling([512], range(2), TheorySetting(dim=32, batch_size=32), batch_power=0)
+    assert [row["batch_size"] for row in fixed] == [32, 32]
+    still, fallen = (np.mean([row["others_moved"] for row in rows]) for rows in (fixed, grown[4:]))
+    assert still > 1.4 * fallen
+    assert all(row["relevant_min"] > 0.5 for row in fixed)
+
+
+def test_pruning_holds_as_far_as_predicted():
+    setting = TheorySetting()
+    limits = predicted_limits(setting)
+    assert limits == {"without": 0.5, "with": 0.875, "both_signs": 0.6875}
+    rows = pruning([3, 4], setting, ratios=[0.25, 0.5, 0.6875, 0.9375], fine_tune_steps=(0, 30))
+    assert len(rows) == 2 * 3 * 2 * 4
+
+    def measured(order, steps, low, high):
+        return [
+            row["accuracy"]
+            for row in rows
+            if (row["order"], row["fine_tune_steps"]) == (order, steps) and low <= row["ratio"] <= high
+        ]
+
+    assert min(measured("router-change", 0, 0, limits["without"])) > 0.99
+    assert min(measured("router-change", 30, 0, limits["both_signs"])) > 0.99
+    # too few of one sign are left, which fine-tuning mends
+    assert max(measured("router-change", 0, 0.6, 0.7)) < 0.8
+    # the other way round only irrelevant experts are left at gamma: nothing better than a guess
+    for steps in (0, 30):
+        assert max(measured("reversed", steps, 0.5, 1)) < 0.65
+    assert np.mean(measured("random", 0, 0.5, 0.7)) < 0.99
+    for order in ORDERS:
+        lost = [row for row in rows if row["order"] == order and row["ratio"] > 0.9]
+        assert not any(row["both_signs"] for row in lost)
+        assert max(row["accuracy"] for row in lost) < 0.65
+    held = [row for row in rows if row["order"] == "router-change" and row["ratio"] <= 0.6875]
+    assert all(row["both_signs"] for row in held)
+
+
+def test_limits_where_signs_are_odd():
+    # of 3 relevant experts two count +1: three must be left to be sure of both signs
+    limits = predicted_limits(TheorySetting(experts=10, relevant_share=0.3))
+    assert limits == pytest.approx({"without": 0.7, "with": 0.8, "both_signs": 0.7})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exponents_are_those_of_polyfit_and_their_intervals_cover(seed):
+    rng = np.random.default_rng(seed)
+    x = np.repeat([8.0, 16, 32, 64], 3)
+    covered = 0
+    for _ in range(200):
+        y = 2.5 * x**-0.5 * np.exp(0.2 * rng.normal(size=12))
+        slope, low, high = fit_exponent(x, y)
+        fit, covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+        assert slope == pytest.approx(fit[0])
+        # 2.228 is the 0.975 quantile of t with 10 degrees of freedom
+        assert high - slope == pytest.approx(2.2281389 * np.sqrt(covariance[0, 0]), rel=1e-6)
+        assert slope - low == pytest.approx(high - slope)
+        covered += low < -0.5 < high
+    assert 0.88 < covered / 200 < 0.995
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dim": 3}, "dim is 3"),
+        ({"steps": 0}, "steps is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"chosen": 16}, "chosen is 16"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"router_learning_rate": float("nan")}, "router_learning_rate is nan"),
+        ({"neuron_scale": -1}, "neuron_scale is -1"),
+        ({"relevant_share": 0.3}, "4.8 of 16"),
+        ({"relevant_share": 1.0}, "16 of 16"),
+        ({"relevant_share": "half"}, "'half'"),
+        ({"alignment": 0.4}, "alignment is 0.4"),
+        ({"alignment": (0.5, 0.4)}, "rising"),
+        ({"alignment": (0.5, 1.0)}, "below 1"),
+    ],
+)
+def test_settings_that_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        TheorySetting(**changed)
+
+
+def test_arguments_that_are_refused():
+    outcome = outcome_with_changes([0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="a ratio is 1"):
+        accuracy_after_pruning(outcome, [0.5, 1])
+    with pytest.raises(ValueError, match=r"'best'.*router-change"):
+        accuracy_after_pruning(outcome, [0.5], "best")
+    with pytest.raises(ValueError, match="fine_tune_steps is -1"):
+        accuracy_after_pruning(outcome, [0.5], fine_tune_steps=-1)
+    with pytest.raises(ValueError, match="give a TheorySetting"):
+        fine_tune({"dim": 64}, 0)
+    with pytest.raises(ValueError, match="a dimension is 2"):
+        scaling([64, 2], [0])
+    with pytest.raises(ValueError, match="a seed is -1"):
+        scaling([64], [-1])
+    with pytest.raises(ValueError, match="batch_power is inf"):
+        scaling([64], [0], batch_power=float("inf"))
+    for x, y, message in (
+        ([1, 2], [1, 2], "at least 3"),
+        ([1, 2, 3], [1, 2], "3 x and 2 y"),
+        ([1, 2, 3], [1, -2, 3], "y has the value -2"),
+        ([2, 2, 2], [1, 2, 3], "every x is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_exponent(x, y)
