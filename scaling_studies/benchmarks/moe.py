@@ -7,7 +7,7 @@ the matrix products of the experts alone, on tokens that lie in their places alr
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def _noise(shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
 
-def _timed(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def _timed(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     return paired({name: partial(_wait, call) for name, call in calls.items()}, rounds)
 
 

@@ -12,6 +12,7 @@ from engine.atomic import atomic_path
 from scaling_studies.report.style import in_page_colours, style_sheet
 
 MISSING = "–"
+PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
 def number(value: Any, digits: int | None = None, *, signed: bool = False) -> str:
@@ -37,6 +38,15 @@ def number(value: Any, digits: int | None = None, *, signed: bool = False) -> st
     else:
         text = f"{value:{plus}.{digits}g}"
     return text.replace("-", "−")
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with a prefix and its unit, to three digits: 1.23 MB."""
+    if not np.isfinite(value):
+        return MISSING
+    fitting = ((scale, prefix) for scale, prefix in PREFIXES if abs(value) >= scale)
+    scale, prefix = next(fitting, PREFIXES[-1] if value else (1.0, ""))
+    return f"{value / scale:.3g} {prefix}{unit}"
 
 
 def span(low: float, high: float) -> str:

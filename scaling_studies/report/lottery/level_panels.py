@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scaling_studies.report.lottery.axes import (
+from scaling_studies.report.axes import (
     Line,
     draw,
     log_axis,

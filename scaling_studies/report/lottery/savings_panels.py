@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from scaling_studies.report.lottery.axes import Line, draw, form_style, log_axis, name_lines, share_axis
+from scaling_studies.report.axes import Line, draw, form_style, log_axis, name_lines, share_axis
 from scaling_studies.report.lottery.folder import LotteryFolder
 from scaling_studies.report.style import INK, panel
 

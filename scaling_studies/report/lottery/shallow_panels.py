@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scaling_studies.report.lottery.axes import (
+from scaling_studies.report.axes import (
     Line,
     draw,
     error_axis,

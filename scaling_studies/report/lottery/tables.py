@@ -4,7 +4,7 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report.html import MISSING, number, span, table
+from scaling_studies.report.html import MISSING, amount, number, span, table
 from scaling_studies.report.lottery.folder import LotteryFolder
 from scaling_studies.report.lottery.savings_panels import costs
 from scaling_studies.report.lottery.series import Point
@@ -122,18 +122,10 @@ def files(results: LotteryFolder) -> str:
     return table(["% left", *map(escape, names)], lines)
 
 
-PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
-
-
 def _amount(value: float, ratio: float, unit: str) -> str:
     """A value with a prefix and, small beside it, its ratio to the dense network's."""
-    if not np.isfinite(value):
-        return MISSING
-    scale, prefix = next(
-        ((s, p) for s, p in PREFIXES if abs(value) >= s), PREFIXES[-1] if value else (1.0, "")
-    )
-    beside = f"<small>{ratio:.2g} ×</small>" if np.isfinite(ratio) else ""
-    return f"{value / scale:.3g} {prefix}{unit}{beside}"
+    beside = f"<small>{ratio:.2g} ×</small>" if np.isfinite(value) and np.isfinite(ratio) else ""
+    return f"{amount(value, unit)}{beside}"
 
 
 def shallow(results: LotteryFolder) -> str:

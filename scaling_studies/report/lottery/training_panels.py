@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scaling_studies.report.lottery.axes import Line, draw, name_lines, thousands
+from scaling_studies.report.axes import Line, draw, name_lines, thousands
 from scaling_studies.report.lottery.folder import LotteryFolder
 from scaling_studies.report.lottery.series import curve
 from scaling_studies.report.style import METHODS, MethodStyle, panel

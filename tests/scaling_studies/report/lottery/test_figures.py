@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from scaling_studies.report.axes import thousand
 from scaling_studies.report.lottery import (
     figures,
     level_panels,
@@ -13,7 +14,6 @@ from scaling_studies.report.lottery import (
     shallow_panels,
     training_panels,
 )
-from scaling_studies.report.lottery.axes import thousand
 from scaling_studies.report.lottery.folder import load
 from scaling_studies.report.style import METHODS
 

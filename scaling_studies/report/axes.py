@@ -1,4 +1,4 @@
-"""Axes and lines that the panels of a lottery report share: shares of weights, accuracies, named ends."""
+"""Axes and lines that the panels of several reports share: shares, accuracies, named ends of lines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

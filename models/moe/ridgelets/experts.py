@@ -1,0 +1,198 @@
+"""A mixture of experts, each a shallow ridge network on Z_P^D, so that its nodes can come from the QRT."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from engine.arguments import check_whole, is_real
+from models.ridge import RidgeNetwork
+from models.shallow import Constant, mean_size, normal_weights
+from qrt_tn.nodes import RidgeNodes
+from qrt_tn.ridgelet import Ridgelet
+
+MODES = ("keep-router", "drop-router")
+ROUTER_DEVIATION = 0.01  # so that at first all gates are about 1 / E, and a column's norm is next to nothing
+
+
+class RidgeExperts(RidgeNetwork):
+    """x -> sum_e gate_e(x) f_e(x) + bias, f_e(x) = sum_n kernel_en phi((a_en.x - b_en) mod P).
+
+    The gates are the softmax of the logits z(x) W, z the standardised x, and 0 but for the K largest: token
+    choice as in google-research/vmoe (vmoe/nn/routing.py), the softmax before the choice, where a whole
+    point is one token and no expert is ever full. phi and the way that nodes train are `RidgeNetwork`'s.
+    All experts are computed for all points and masked, which at these sizes costs less than sending points.
+
+    For given gates the outputs are linear in kernel and bias, with features gate_e(x) phi_en(x). So this is a
+    shallow network of E m nodes, expert by expert, which is fitted and trained as the others are.
+
+    Args:
+        experts: the hidden nodes of each of the E experts, m for each.
+        ridgelet: gives the activation g, which must be real.
+        outputs: the number of outputs C.
+        selected: K, the experts of a point.
+        centre: what is subtracted from a point for the router, shape (D,).
+        scale: what it is then divided by.
+        train_nodes: whether training moves the nodes, or only the router and the output weights.
+        rngs: its `params` stream draws the first kernel and router.
+
+    Attributes:
+        router: W, shape (D, E), small and normal at first.
+        kernel: output weights, shape (E m, C).
+        bias: shape (C,).
+
+    Raises:
+        ValueError: experts of different sizes, K above E, a bad centre or scale, or as `RidgeNetwork`.
+    """
+
+    FORMAT: ClassVar[str] = "qrt-tn.ridge-experts"
+
+    def __init__(
+        self,
+        experts: Sequence[RidgeNodes],
+        ridgelet: Ridgelet,
+        outputs: int,
+        *,
+        selected: int,
+        centre: Any,
+        scale: float,
+        train_nodes: bool = True,
+        rngs: nnx.Rngs,
+    ) -> None:
+        sizes = {len(nodes) for nodes in experts}
+        if len(sizes) != 1:
+            raise ValueError(f"the experts have {sorted(sizes)} nodes; give each of them equally many")
+        check_whole("selected", selected, 1)
+        if selected > len(experts):
+            raise ValueError(f"selected is {selected}, but there are {len(experts)} experts; select fewer")
+        nodes = RidgeNodes.concatenate(experts)
+        centre = np.asarray(centre, dtype=np.float32)
+        if centre.shape != (nodes.dim,) or not np.isfinite(centre).all():
+            raise ValueError(f"centre has shape {centre.shape}; give {nodes.dim} finite numbers")
+        if not (is_real(scale) and scale > 0):
+            raise ValueError(f"scale is {scale!r}; give a number above 0")
+        super().__init__(nodes, ridgelet, outputs, rngs=rngs)
+        self.router = nnx.Param(normal_weights(rngs, (nodes.dim, len(experts)), ROUTER_DEVIATION))
+        self.centre, self.scale = Constant(jnp.asarray(centre)), Constant(jnp.full(1, scale, jnp.float32))
+        self.selected = Constant(jnp.full(1, selected, jnp.int32))
+        if not train_nodes:
+            self.a_offset: Any = Constant(self.a_offset[...])
+            self.b_offset: Any = Constant(self.b_offset[...])
+
+    @property
+    def experts(self) -> int:
+        """The number E of experts."""
+        return int(self.router.shape[1])
+
+    def standardised(self, x: jax.Array) -> jax.Array:
+        """What the router sees of points x (batch, D), likewise."""
+        return (jnp.asarray(x, dtype=jnp.float32) - self.centre[...]) / self.scale[...]
+
+    def gates(self, x: jax.Array) -> jax.Array:
+        """The weight of each expert at points x (batch, D), shape (batch, E); 0 where it is not chosen."""
+        return choose(self.standardised(x) @ self.router[...], self.selected[...])
+
+    def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
+        """gate_e(x) phi_en(x) at points x (batch, D), shape (batch, E m)."""
+        repeats = self.nodes // self.experts
+        return super().features(x, fixed) * jnp.repeat(self.gates(x), repeats, axis=1)
+
+    def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
+        """Router steps at learning rate 1 change a logit by about 1."""
+        return {**super().step_scales(x), "router": 1 / mean_size(self.standardised(x))}
+
+    def take_apart(self, x: Any) -> "ExpertOutputs":
+        """What each expert makes of any number of points x (M, D), and the logits.
+
+        Raises:
+            ValueError: x is empty, not finite, or not (points, D).
+        """
+        values, logits = _jitted_outputs(self, jnp.asarray(self.check_points(x)))
+        return ExpertOutputs(
+            np.asarray(values), np.asarray(logits), np.asarray(self.bias[...]), int(self.selected[...][0])
+        )
+
+    @classmethod
+    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
+        table, router = tensors["table"], tensors["router"]
+        a, b = (tensors[name].astype(np.int64) % len(table) for name in ("a", "b"))
+        nodes = RidgeNodes(a, b, np.zeros(len(a)), len(table))
+        size = len(a) // router.shape[1]
+        return cls(
+            [nodes[start : start + size] for start in range(0, len(a), size)],
+            Ridgelet(table, len(table)),
+            tensors["kernel"].shape[1],
+            selected=int(tensors["selected"][0]),
+            centre=tensors["centre"],
+            scale=float(tensors["scale"][0]),
+            rngs=nnx.Rngs(0),
+        )
+
+
+class ExpertOutputs(NamedTuple):
+    """A mixture at M points, before the gates: what it would give without some of its experts.
+
+    Attributes:
+        values: f_e(x), shape (M, E, C).
+        logits: of the router, shape (M, E).
+        bias: shape (C,).
+        selected: K.
+    """
+
+    values: np.ndarray
+    logits: np.ndarray
+    bias: np.ndarray
+    selected: int
+
+    def without(self, pruned: Any, mode: str = "keep-router") -> np.ndarray:
+        """The mixture's outputs after experts were taken out.
+
+        Args:
+            pruned: numbers of the experts that go, none of them for the whole mixture.
+            mode: "keep-router", where a point still chooses among all columns and gets 0 from an expert that
+                is gone, as Chowdhury et al. (ICML 2024) released it for token choice; or "drop-router", where
+                it chooses among those left, with a softmax over them alone.
+
+        Returns:
+            Shape (M, C).
+
+        Raises:
+            ValueError: an unknown mode, numbers that are no experts, or fewer experts left than there must be
+                (1, or K with "drop-router").
+        """
+        experts = self.logits.shape[1]
+        gone = np.unique(np.asarray(pruned, dtype=np.int64))
+        if mode not in MODES:
+            raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
+        if len(gone) and not 0 <= gone[0] <= gone[-1] < experts:
+            raise ValueError(f"pruned is {gone.tolist()}; give numbers of experts, 0 to {experts - 1}")
+        least = self.selected if mode == "drop-router" else 1
+        if experts - len(gone) < least:
+            raise ValueError(
+                f"{experts - len(gone)} of {experts} experts would be left, but {mode} needs {least};"
+                " prune fewer"
+            )
+        logits = self.logits.copy()
+        if mode == "drop-router":
+            logits[:, gone] = -np.inf
+        gates = np.array(choose(jnp.asarray(logits), self.selected))
+        gates[:, gone] = 0
+        return np.asarray(np.einsum("me,mec->mc", gates, self.values) + self.bias)
+
+
+def choose(logits: jax.Array, selected: Any) -> jax.Array:
+    """The softmax of logits (batch, E), but for the `selected` largest of each point 0."""
+    place = jnp.argsort(jnp.argsort(-logits, axis=1), axis=1)  # stable: of equal logits the first
+    return jnp.where(place < selected, jax.nn.softmax(logits, axis=1), 0.0)
+
+
+@nnx.jit
+def _jitted_outputs(network: RidgeExperts, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    points, experts = len(x), network.experts
+    phi = RidgeNetwork.features(network, x).reshape(points, experts, -1)
+    kernel = network.kernel[...].reshape(experts, -1, network.outputs)
+    values = jnp.einsum("men,enc->mec", phi, kernel)
+    return values, network.standardised(x) @ network.router[...]

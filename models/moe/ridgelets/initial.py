@@ -1,0 +1,177 @@
+"""Hidden nodes for the experts of a mixture: of no data, or of the QRT of the task, in three ways."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from engine.arguments import Seed, check_whole, generator
+from qrt_tn import QuantumRidgeletTransform, RidgeNodes, filter_nodes
+from qrt_tn.field import centred
+from qrt_tn.states import MPSState
+
+POOL = 8  # draws for each node that is wanted, to cluster
+STARTS = 4  # of k-means
+
+
+@dataclass(frozen=True, eq=False)
+class InitialExperts:
+    """Where the experts of a mixture begin.
+
+    Attributes:
+        nodes: m hidden nodes of each of the E experts.
+        share: the ridgelet mass of each expert's part, where the initialisation splits the transform into E
+            parts, shape (E,); else None. It is known before any training.
+    """
+
+    nodes: tuple[RidgeNodes, ...]
+    share: np.ndarray | None = None
+
+
+def expert_nodes(
+    name: str,
+    transform: QuantumRidgeletTransform,
+    experts: int,
+    nodes: int,
+    *,
+    smoothing: float,
+    seed: Seed = 0,
+) -> InitialExperts:
+    """The hidden nodes of the experts by an initialisation.
+
+    - "uniform": a uniform over all but 0, b uniform. On a fine grid such nodes have high frequencies, and
+      generalise badly;
+    - "filter": drawn from the smoothing filter alone (`filter_nodes`), which has the frequencies of the
+      smoothed transform and knows no data: the fair random start;
+    - "alike": every expert draws from the transform;
+    - "clusters": draws of the transform clustered by direction, one cluster for each expert
+      (`cluster_nodes`);
+    - "classes": every expert draws from the transform of its classes alone (`class_nodes`).
+
+    Args:
+        name: one of INITIALISATIONS.
+        transform: of the smoothed data state; "classes" needs a matrix product state of several outputs.
+        experts: E.
+        nodes: m.
+        smoothing: the width of the filter.
+        seed: an int or a NumPy generator.
+
+    Raises:
+        ValueError: an unknown name, E or m below 1, or a state that has not what the initialisation needs.
+    """
+    check_whole("experts", experts, 1)
+    check_whole("nodes", nodes, 1)
+    rng, ridgelet, dim = generator(seed), transform.ridgelet, transform.dim
+    makers: dict[str, Callable[[], InitialExperts]] = {
+        "uniform": lambda: _split(
+            # a filter that lets everything through: uniform over a != 0
+            filter_nodes(experts * nodes, dim, ridgelet, np.ones((1, ridgelet.modulus)), rng),
+            nodes,
+        ),
+        "filter": lambda: _split(filter_nodes(experts * nodes, dim, ridgelet, smoothing, rng), nodes),
+        "alike": lambda: _split(transform.sample(experts * nodes, rng), nodes),
+        "clusters": lambda: cluster_nodes(transform, experts, nodes, rng),
+        "classes": lambda: class_nodes(transform, experts, nodes, rng),
+    }
+    if name not in makers:
+        raise ValueError(f"unknown initialisation {name!r}; choose one of {', '.join(INITIALISATIONS)}")
+    return makers[name]()
+
+
+INITIALISATIONS = ("uniform", "filter", "alike", "clusters", "classes")
+
+
+def _split(drawn: RidgeNodes, nodes: int) -> InitialExperts:
+    """Runs of equally many nodes."""
+    return InitialExperts(tuple(drawn[start : start + nodes] for start in range(0, len(drawn), nodes)))
+
+
+def cluster_nodes(
+    transform: QuantumRidgeletTransform, experts: int, nodes: int, seed: Seed = 0
+) -> InitialExperts:
+    """One cluster of directions for each expert.
+
+    POOL E m nodes are drawn from the transform. Their directions are a / |a|, a the centred
+    representatives, where a and -a are one: k-means runs on the projectors a a^T / |a|^2, at which two
+    directions have the squared distance 2 - 2 cos^2. An expert takes the first m draws of its cluster; a
+    cluster with fewer is filled with the nearest draws that are left over. The share of an expert is
+    that of the draws that fall in its cluster, an unbiased estimate of sum |R[f](a, b)|^2 over it.
+
+    Raises:
+        ValueError: fewer directions among the draws than experts.
+    """
+    rng = generator(seed)
+    pool = transform.sample(POOL * experts * nodes, rng)
+    a = centred(pool.a, pool.modulus).astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1, keepdims=True)
+    a = np.divide(a, lengths, out=np.zeros_like(a), where=lengths > 0)
+    gram = np.square(a @ a.T)
+    distinct = _count_lines(pool.a, pool.modulus)
+    if distinct < experts:
+        raise ValueError(
+            f"{len(pool)} draws have {distinct} directions, fewer than {experts} experts; give fewer experts"
+        )
+    # rows with the projectors' inner products, at any D; the diagonal keeps rounding from a negative pivot
+    rows = np.linalg.cholesky(gram + 1e-9 * np.eye(len(gram)))
+    found = KMeans(experts, n_init=STARTS, random_state=int(rng.integers(2**31))).fit(rows)
+    own = [np.flatnonzero(found.labels_ == expert)[:nodes] for expert in range(experts)]
+    left = np.setdiff1d(np.arange(len(pool)), np.concatenate(own))
+    distance = found.transform(rows)
+    for expert, members in enumerate(own):
+        nearest = left[np.argsort(distance[left, expert], kind="stable")][: nodes - len(members)]
+        own[expert], left = np.concatenate([members, nearest]), np.setdiff1d(left, nearest)
+    share = np.bincount(found.labels_, minlength=experts) / len(pool)
+    return InitialExperts(tuple(pool[members] for members in own), share)
+
+
+def _count_lines(a: np.ndarray, modulus: int) -> int:
+    """How many distinct directions there are among a (N, D), up to sign and integer multiples."""
+    whole = centred(a, modulus)
+    whole = whole // np.maximum(np.gcd.reduce(whole, axis=1), 1)[:, None]
+    first = np.take_along_axis(whole, (whole != 0).argmax(axis=1)[:, None], axis=1)
+    return len(np.unique(whole * np.where(first < 0, -1, 1), axis=0))
+
+
+def class_nodes(
+    transform: QuantumRidgeletTransform, experts: int, nodes: int, seed: Seed = 0
+) -> InitialExperts:
+    """One class for each expert: its nodes are drawn from the transform of these outputs alone.
+
+    With E = C, expert e has class e; with fewer experts, the classes e, e + E, ...; with more, the class
+    e mod C. The outputs are taken from the state that is held, so that nothing is compressed anew. The
+    share of an expert is sum_c ||f_c||^2 / ||f||^2 over its classes, which as R is an isometry is the mass
+    of their transform.
+
+    Raises:
+        ValueError: a state that is not a matrix product state with an axis of classes.
+    """
+    state = transform.state
+    if not isinstance(state, MPSState) or not state.vector:
+        raise ValueError(
+            f"a {type(state).__name__} of {state.outputs} outputs has no classes to part; make it with"
+            " states.from_samples(x, one_hot(y), ..., smoothing=w)"
+        )
+    rng = generator(seed)
+    drawn, share = [], []
+    for expert in range(experts):
+        part = restricted(state, classes_of(expert, experts, state.outputs))
+        drawn.append(QuantumRidgeletTransform(part, transform.ridgelet, transform.backend).sample(nodes, rng))
+        share.append(np.exp(2 * (part.log_norm - state.log_norm)))
+    return InitialExperts(tuple(drawn), np.asarray(share))
+
+
+def classes_of(expert: int, experts: int, classes: int) -> list[int]:
+    """The classes of an expert, as `class_nodes` gives them out."""
+    return list(range(expert, classes, experts)) if experts <= classes else [expert % classes]
+
+
+def restricted(state: MPSState, classes: list[int]) -> MPSState:
+    """The state of some outputs of a matrix product state, which it projects on them."""
+    return MPSState(
+        [state.cores[0][:, classes], *state.cores[1:]],
+        state.supports,
+        state.modulus,
+        vector=True,
+        log_norm=state.log_norm,
+    )
