@@ -33,7 +33,8 @@ def calibrate(
         network: whole or pruned.
         x: images, shape (M, height, width, channels), memory-mapped ones too; or batches of them, one after
             the other, from a stream of any length.
-        batch_size: images at once, where x is one array.
+        batch_size: images at once, where x is one array; rounded down to whole groups where tokens are
+            grouped over several images, and then the images must make whole groups too.
         sample_tokens: how many of a layer's first inputs are kept, for criteria that rebuild its outputs.
         progress: called with the images seen so far, after each batch.
 
@@ -45,10 +46,19 @@ def calibrate(
     """
     check_whole("batch_size", batch_size, 1)
     check_whole("sample_tokens", sample_tokens, 0)
-    batches: Iterable[np.ndarray] = x
-    if isinstance(x, np.ndarray):
-        check_points(network.config, x, None)
-        batches = (x[start : start + batch_size] for start in range(0, len(x), batch_size))
+    whole = network.config.images_together
+    if hasattr(x, "shape"):  # one array, of JAX too
+        points = np.asarray(x)
+        check_points(network.config, points, None)
+        if len(points) % whole:
+            raise ValueError(
+                f"{len(points)} images do not make groups of {whole}, whose tokens are routed together;"
+                f" give a multiple of {whole}"
+            )
+        size = max(whole, batch_size // whole * whole)
+        batches: Iterable[np.ndarray] = (points[at : at + size] for at in range(0, len(points), size))
+    else:
+        batches = (np.asarray(batch) for batch in x)
     graph, params, *rest = nnx.split(network, nnx.Param, ...)
     found: dict[int, LayerStatistics] = {}
     seen = 0

@@ -4,6 +4,7 @@ The published settings are those of `get_vmoe_config` in vmoe/configs/vmoe_paper
 Scaling vision with sparse mixture of experts, arXiv 2106.05974).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -121,18 +122,13 @@ class VisionMoeConfig:
     def __post_init__(self) -> None:
         for name in ("classes", "patch", "hidden", "layers", "mlp", "heads", "experts"):
             check_whole(name, getattr(self, name), 1)
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        object.__setattr__(self, "moe_layers", tuple(self.moe_layers))
-        if len(self.image_shape) != 3:
-            raise ValueError(f"image_shape is {self.image_shape}; give (height, width, channels)")
-        for extent in self.image_shape:
-            check_whole("an extent of image_shape", extent, 1)
-        height, width, _ = self.image_shape
-        if height % self.patch or width % self.patch:
-            raise ValueError(
-                f"images of {height} x {width} pixels do not split into patches of {self.patch};"
-                " give a patch that divides both"
-            )
+        for name in ("image_shape", "moe_layers"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give whole numbers as a tuple")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.router, RouterConfig):
+            raise ValueError(f"router is {self.router!r}; give a RouterConfig")
+        self._check_patches()
         if self.hidden % self.heads:
             raise ValueError(f"{self.heads} heads do not divide hidden = {self.hidden}; give heads that do")
         for block in self.moe_layers:
@@ -150,14 +146,33 @@ class VisionMoeConfig:
             raise ValueError(f"same_experts is {self.same_experts!r}; give True or False")
         self._check_layouts()
 
+    def _check_patches(self) -> None:
+        if len(self.image_shape) != 3:
+            raise ValueError(f"image_shape is {self.image_shape}; give (height, width, channels)")
+        for extent in self.image_shape:
+            check_whole("an extent of image_shape", extent, 1)
+        height, width, _ = self.image_shape
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"images of {height} x {width} pixels do not split into patches of {self.patch};"
+                " give a patch that divides both"
+            )
+
     def _check_layouts(self) -> None:
         layouts = {int(block): layout for block, layout in dict(self.layouts).items()}
+        if not all(isinstance(layout, ExpertLayout) for layout in layouts.values()):
+            raise ValueError(f"layouts are {layouts!r}; give an ExpertLayout for each block")
         strangers = set(layouts) - set(self.moe_layers)
         if strangers:
             raise ValueError(f"block {min(strangers)} has a layout of experts, but is not in moe_layers")
         object.__setattr__(self, "layouts", tuple(sorted(layouts.items())))
         for block in self.moe_layers:
             layout = self.layout(block)
+            if layout.capacity_experts != self.experts:
+                raise ValueError(
+                    f"the layout of block {block} counts {layout.capacity_experts} experts before any"
+                    f" pruning, the configuration {self.experts}; give layouts of this network"
+                )
             if self.router.kind == "token-choice" and self.router.selected > layout.columns:
                 raise ValueError(
                     f"selected is {self.router.selected}, but the router of block {block} has"
@@ -179,6 +194,11 @@ class VisionMoeConfig:
         """T, tokens of an image, with the class token where there is one."""
         height, width, _ = self.image_shape
         return (height // self.patch) * (width // self.patch) + (self.classifier == "token")
+
+    @property
+    def images_together(self) -> int:
+        """Images whose tokens are routed together: batches hold a multiple of it."""
+        return 1 if self.group is None else math.lcm(self.group, self.tokens) // self.tokens
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -243,7 +263,7 @@ def vmoe_config(
     Raises:
         ValueError: a description that is not of this form, or an unknown or unfit change.
     """
-    found = _DESCRIPTION.fullmatch(RELEASED.get(description, description))
+    found = _DESCRIPTION.fullmatch(str(RELEASED.get(description, description)))
     if found is None:
         raise ValueError(
             f"{description!r} is not of the form 'B/16, E=8, K=2, Every 2', nor one of"
@@ -256,6 +276,11 @@ def vmoe_config(
         blocks = tuple(range(1, layers, 2))[-number:]
     else:
         blocks = tuple(range(number - 1, layers, number))
+    if not blocks or (found["where"] == "Last" and len(blocks) < number):
+        raise ValueError(
+            f"{description!r} asks for experts in {found['where']} {number} of {layers} blocks; give"
+            f" 1 to {layers} for Every, 1 to {layers // 2} for Last"
+        )
     config = VisionMoeConfig(
         image_shape=image_shape,
         classes=classes,
@@ -284,6 +309,11 @@ def changed(config: VisionMoeConfig, **changes: Any) -> VisionMoeConfig:
             near = get_close_matches(name, [*own, *routers], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown setting {name!r}{hint}")
+    if "softmax" in changes and dict(config.layouts) and changes["softmax"] != config.router.softmax:
+        raise ValueError(
+            "softmax cannot be changed after pruning: the layouts of pruned layers say whether gates are"
+            " normalized; change it before"
+        )
     inner = {name: value for name, value in changes.items() if name in routers}
     outer = {name: value for name, value in changes.items() if name in own}
     if inner:

@@ -258,7 +258,7 @@ def replaced(tree: Tree, layer: int, kernel: np.ndarray, experts: ExpertWeights)
 
 def leaves(tree: Tree) -> Iterator[tuple[str, np.ndarray]]:
     """Each array of the tree with its path, the keys by slashes, in sorted order."""
-    for key in sorted(tree):
+    for key in sorted(tree, key=str):
         value = tree[key]
         if isinstance(value, Mapping):
             yield from ((f"{key}/{path}", array) for path, array in leaves(value))

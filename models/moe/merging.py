@@ -146,11 +146,7 @@ def _owners(
         )
     if statistics is None:
         raise ValueError(f"there are no statistics of layer {number}; gather them in a calibration pass")
-    if statistics.columns != layout.columns:
-        raise ValueError(
-            f"the statistics of layer {number} are of {statistics.columns} router columns, it has"
-            f" {layout.columns}; gather them from this model"
-        )
+    statistics.check_layout(layout, number)
     columns = expert_columns(layout, number)
     held = statistics.take(columns)
     similarity = logit_similarity(held.logit_gram)

@@ -1,6 +1,6 @@
 """Pruning a network's experts in one call: score, choose, take out, and a smaller network to go on with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from models.moe.statistics import LayerStatistics
 from models.moe.trees import from_tree, to_tree
 from models.moe.vit import VisionMoe, expert_layers
 
-Calibration = np.ndarray | Mapping[int, LayerStatistics]
+Calibration = np.ndarray | Iterable[np.ndarray] | Mapping[int, LayerStatistics]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,8 @@ def prune_experts(
         ValueError: as of models.moe.select and models.moe.remove.
     """
     chosen = find_criterion(criterion)
+    if not isinstance(network, VisionMoe):
+        raise ValueError(f"network is a {type(network).__name__}; give a VisionMoe, or use models.moe.select")
     tree, config = to_tree(network), network.config
     statistics = None
     if "statistics" in chosen.needs and calibration is not None:
@@ -123,4 +125,6 @@ def rebuilt(network: VisionMoe, tree: Mapping[str, Any], layouts: Mapping[int, E
 
 
 def _statistics(network: VisionMoe, calibration: Calibration) -> Mapping[int, LayerStatistics]:
-    return calibrate(network, calibration) if isinstance(calibration, np.ndarray) else calibration
+    if calibration is None:
+        raise ValueError("calibration is None; give images, or what calibrate made of them")
+    return calibration if isinstance(calibration, Mapping) else calibrate(network, calibration)

@@ -97,7 +97,9 @@ class Router(nnx.Module):
             losses = self._losses(logits, noisy, deviation)
         token, column, gate, slot, valid = chosen
         if self.layout.normalize:
-            gate = gate / _sum_by_token(gate, token, x.shape[1])
+            total = _sum_by_token(gate, token, x.shape[1])
+            # an expert may choose a token whose gates are all 0; the inner where keeps gradients finite
+            gate = jnp.where(total > 0, gate / jnp.where(total > 0, total, 1), 0)
         if NO_EXPERT in self.layout.expert_of:
             valid = valid & jnp.asarray([expert != NO_EXPERT for expert in self.layout.expert_of])[column]
         return Routing(logits, token, column, gate, slot, valid), losses

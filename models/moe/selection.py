@@ -87,8 +87,9 @@ def select(
 ) -> Selection:
     """Choose the experts to keep.
 
-    Experts of lowest score go first, of equal ones those of lower place (and in the lower layer), as with the
-    stable sort of the released code. "global" and `budget_bytes` compare the raw scores of different layers.
+    Experts of lowest score go first, of equal ones those of lower place (and in the lower layer); the
+    released code's sort promises no order there. "global" and `budget_bytes` compare the raw scores of
+    different layers.
 
     Args:
         tree: the parameters, fine-tuned where the criterion compares two checkpoints.
@@ -208,11 +209,7 @@ def _gather(
                 " give its results as statistics="
             )
         held = statistics[number]
-        if held.columns != layout.columns:
-            raise ValueError(
-                f"the statistics of layer {number} are of {held.columns} router columns, it has"
-                f" {layout.columns}; gather them from this model"
-            )
+        held.check_layout(layout, number)
         held = held.take(columns)
     groups = group_count(tree, number, groups)
     width = layout.columns // groups

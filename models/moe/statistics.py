@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.arguments import check_whole
+from models.moe.layout import NO_EXPERT, ExpertLayout
 
 SAMPLE_TOKENS = 512
 
@@ -141,6 +142,28 @@ class LayerStatistics:
             sample_cap=self.sample_cap,
             **sums,
         )
+
+    def check_layout(self, layout: ExpertLayout, layer: int) -> None:
+        """See that these are statistics of a layer as it is now, as far as they can tell.
+
+        Args:
+            layout: what became of the layer's experts.
+            layer: its number, for the message.
+
+        Raises:
+            ValueError: another number of columns, or tokens in columns that have no expert any more.
+        """
+        if self.columns != layout.columns:
+            raise ValueError(
+                f"the statistics of layer {layer} are of {self.columns} router columns, it has"
+                f" {layout.columns}; gather them from this model"
+            )
+        gone = [column for column, expert in enumerate(layout.expert_of) if expert == NO_EXPERT]
+        if self.count[gone].any():
+            raise ValueError(
+                f"the statistics of layer {layer} count tokens in columns {gone}, whose experts are gone;"
+                " calibrate the pruned model again"
+            )
 
     def take(self, columns: Sequence[int]) -> "LayerStatistics":
         """The statistics of some columns, in this order; tokens and sample stay.

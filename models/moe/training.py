@@ -120,7 +120,12 @@ def train_moe(
             not finite.
     """
     check_points(network.config, x, y)
-    size = recipe.batch_size
+    size, whole = recipe.batch_size, network.config.images_together
+    if size % whole:
+        raise ValueError(
+            f"batch_size is {size}, but the tokens of {whole} images are routed together;"
+            " give a multiple of it"
+        )
     if len(x) < size:
         raise ValueError(f"{len(x)} images are fewer than a batch of {size}; give a smaller batch_size")
     random = generator(seed)
@@ -180,12 +185,16 @@ def _advance(
 def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
     """Logits of images (M, height, width, channels), without noise, shape (M, classes).
 
+    The last batch is filled up with copies of one of its images; where the tokens of several images are
+    routed together (config.group), these compete with its own for slots.
+
     Raises:
         ValueError: no images, or images of another shape.
     """
     check_points(network.config, x, None)
     graph, params, *rest = nnx.split(network, nnx.Param, ...)
-    size = min(len(x), _EVALUATED_AT_ONCE)
+    x, whole = np.asarray(x), network.config.images_together
+    size = -(-min(len(x), _EVALUATED_AT_ONCE) // whole) * whole
     parts = []
     for start in range(0, len(x), size):
         part = x[start : start + size]
@@ -216,7 +225,7 @@ def check_points(config: VisionMoeConfig, x: np.ndarray, y: np.ndarray | None) -
     Raises:
         ValueError: no images, other shapes, or labels that are not 0 .. classes - 1.
     """
-    if np.ndim(x) != 4 or len(x) == 0 or x.shape[1:] != config.image_shape:
+    if np.ndim(x) != 4 or len(x) == 0 or np.shape(x)[1:] != config.image_shape:
         raise ValueError(f"images of shape {np.shape(x)} do not fit; give (images, *{config.image_shape})")
     if y is None:
         return

@@ -4,10 +4,11 @@ The tree is a nested dict of numpy arrays with the names and shapes of vmoe's pa
 checkpoints and ours are pruned, inspected and loaded by the same code.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -18,6 +19,7 @@ from models.moe.layout import ExpertLayout
 from models.moe.vit import VisionMoe
 
 Tree = dict[str, Any]
+_BLOCK = re.compile(r"Encoder/encoderblock_(\d+)/")
 
 
 def to_tree(network: VisionMoe) -> Tree:
@@ -36,7 +38,8 @@ def from_tree(tree: Mapping[str, Any], config: VisionMoeConfig, *, dispatch: str
     Raises:
         ValueError: a leaf that is missing, of another shape, or too many.
     """
-    network = VisionMoe(config, rngs=nnx.Rngs(0), dispatch=dispatch)
+    # shapes only: drawing weights, to be replaced at once, would compile for seconds
+    network = nnx.eval_shape(lambda: VisionMoe(config, rngs=nnx.Rngs(0), dispatch=dispatch))
     held = dict(leaves(tree))
     for path, param in _params(network):
         if path not in held:
@@ -44,7 +47,9 @@ def from_tree(tree: Mapping[str, Any], config: VisionMoeConfig, *, dispatch: str
         array = np.asarray(held.pop(path))
         if array.shape != param.shape:
             raise ValueError(f"{path} has shape {array.shape}; the configuration asks for {param.shape}")
-        param.set_value(array.astype(np.float32))
+        if np.iscomplexobj(array):
+            raise ValueError(f"{path} is complex; give real weights")
+        param.set_value(jnp.asarray(array, jnp.float32))
     if held:
         raise ValueError(f"the tree holds {min(held)}, which the configuration knows nothing of")
     return network
@@ -68,44 +73,54 @@ def infer_config(
         layouts: of pruned layers, which no shape tells; left out, every layer is whole.
 
     Raises:
-        ValueError: leaves that are missing, or positions that make no square image.
+        ValueError: leaves that are missing or of other shapes, positions that make no square image, or the
+            routers of an ensemble (E3).
     """
     extents = {path: np.shape(leaf) for path, leaf in leaves(tree)}
 
-    def shape(path: str) -> tuple[int, ...]:
+    def shape(path: str, axes: int) -> tuple[int, ...]:
         if path not in extents:
             raise ValueError(f"the tree has no {path}; give the parameters of a vision transformer of vmoe")
+        if len(extents[path]) != axes:
+            raise ValueError(f"{path} has shape {extents[path]}; vmoe's has {axes} axes")
         return extents[path]
 
-    patch, _, channels, hidden = shape("embedding/kernel")
-    tokens = shape("Encoder/posembed_input/pos_embedding")[1]
+    patch, _, channels, hidden = shape("embedding/kernel", 4)
+    tokens = shape("Encoder/posembed_input/pos_embedding", 3)[1]
     token = "cls" in extents
     if image_shape is None:
         side = round((tokens - token) ** 0.5)
         if side * side != tokens - token:
             raise ValueError(f"{tokens - token} patches make no square image; give image_shape")
         image_shape = (side * patch, side * patch, channels)
-    blocks = sorted({int(path.split("_")[1].split("/")[0]) for path in extents if "encoderblock_" in path})
+    blocks = sorted({int(match[1]) for match in map(_BLOCK.match, extents) if match})
+    if not blocks or blocks != list(range(len(blocks))):
+        raise ValueError(f"the tree has the encoder blocks {blocks}; give one with all of them, from 0 on")
     experts = tuple(b for b in blocks if f"Encoder/encoderblock_{b}/Moe/Router/dense/kernel" in extents)
     first = f"Encoder/encoderblock_{blocks[0]}/"
-    mlp = next((shape for path, shape in extents.items() if path.endswith("Dense_0/kernel")), (0,))[-1]
-    router = router or RouterConfig()
+    mlp = next((extent for path, extent in extents.items() if path.endswith("Dense_0/kernel")), (0,))[-1]
+    routers = [f"Encoder/encoderblock_{b}/Moe/Router/dense/kernel" for b in experts]
+    if any(len(extents[path]) == 3 for path in routers):
+        raise ValueError(
+            "the routers have three axes, an ensemble's (E3); such a tree can be pruned, but not run here"
+        )
+    columns = [shape(path, 2)[1] for path in routers]
     found = dict(layouts or {})
-    widths = [shape(f"Encoder/encoderblock_{b}/Moe/Mlp/Dense_0/kernel")[0] for b in experts]
+    widths = [shape(f"Encoder/encoderblock_{b}/Moe/Mlp/Dense_0/kernel", 3)[0] for b in experts]
     for block, width in zip(experts, widths, strict=True):
         if width != max(widths) and block not in found:
             raise ValueError(f"block {block} has {width} experts and another {max(widths)}; give layouts")
     config = VisionMoeConfig(
         image_shape=image_shape,
-        classes=shape("head/kernel")[1],
+        classes=shape("head/kernel", 2)[1],
         patch=patch,
         hidden=hidden,
         layers=len(blocks),
         mlp=mlp,
-        heads=shape(first + "SelfAttention/query/kernel")[1],
+        heads=shape(first + "SelfAttention/query/kernel", 3)[1],
         moe_layers=experts,
         experts=max([found[b].capacity_experts for b in found] or widths or [1]),
-        router=replace(router, selected=min(router.selected, max(widths or [1]))),
+        router=router or RouterConfig(selected=min([2, *columns])),
         group=group,
         classifier="token" if token else "gap",
         representation=extents["pre_logits/kernel"][1] if "pre_logits/kernel" in extents else None,
@@ -124,6 +139,10 @@ def nested(arrays: Mapping[str, np.ndarray]) -> Tree:
         place = tree
         for folder in folders:
             place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{path} lies below {folder}, which is an array itself")
+        if name in place:
+            raise ValueError(f"{path} is an array, and there are others below it")
         place[name] = leaf
     return tree
 

@@ -78,6 +78,7 @@ class RidgeExperts(RidgeNetwork):
         self.router = nnx.Param(normal_weights(rngs, (nodes.dim, len(experts)), ROUTER_DEVIATION))
         self.centre, self.scale = Constant(jnp.asarray(centre)), Constant(jnp.full(1, scale, jnp.float32))
         self.selected = Constant(jnp.full(1, selected, jnp.int32))
+        self.moves = Constant(jnp.full(1, train_nodes, jnp.int32))
         if not train_nodes:
             self.a_offset: Any = Constant(self.a_offset[...])
             self.b_offset: Any = Constant(self.b_offset[...])
@@ -128,6 +129,7 @@ class RidgeExperts(RidgeNetwork):
             selected=int(tensors["selected"][0]),
             centre=tensors["centre"],
             scale=float(tensors["scale"][0]),
+            train_nodes=bool(tensors["moves"][0]),
             rngs=nnx.Rngs(0),
         )
 
@@ -164,7 +166,10 @@ class ExpertOutputs(NamedTuple):
                 (1, or K with "drop-router").
         """
         experts = self.logits.shape[1]
-        gone = np.unique(np.asarray(pruned, dtype=np.int64))
+        gone = np.unique(np.asarray(pruned))
+        if gone.size and gone.dtype.kind not in "iu":
+            raise ValueError(f"pruned is {pruned!r}; give the numbers of experts, not a mask or floats")
+        gone = gone.astype(np.int64)
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         if len(gone) and not 0 <= gone[0] <= gone[-1] < experts:

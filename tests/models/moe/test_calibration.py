@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,3 +62,18 @@ def test_no_images_are_refused(images):
         calibrate(network, images[0][:0])
     with pytest.raises(ValueError, match="batch_size is 0"):
         calibrate(network, images[0], batch_size=0)
+
+
+def test_arrays_of_jax_and_lists_of_batches_count_alike(images):
+    network = random_network(small_config())
+    whole = calibrate(network, images[0])[1].count
+    np.testing.assert_array_equal(calibrate(network, jnp.asarray(images[0]))[1].count, whole)
+    np.testing.assert_array_equal(calibrate(network, [images[0].tolist()])[1].count, whole)
+
+
+def test_groups_across_images_stay_whole(images):
+    network = random_network(small_config(group=40))  # of four images
+    parts = calibrate(network, images[0], batch_size=7)[1]
+    np.testing.assert_array_equal(parts.count, calibrate(network, images[0], batch_size=12)[1].count)
+    with pytest.raises(ValueError, match="10 images do not make groups of 4"):
+        calibrate(network, images[0][:10])

@@ -107,3 +107,39 @@ def test_a_changed_setting_of_the_router():
     config = changed(small_config(), selected=1, hidden=16)
     assert (config.router.selected, config.hidden) == (1, 16)
     assert config.router == RouterConfig(selected=1)
+
+
+def test_softmax_after_pruning_is_refused():
+    """Pruned layers would keep the old rule and whole ones take the new."""
+    config = small_config(moe_layers=(0, 1), layouts={1: ExpertLayout((0, 1), (2, 3), 4)})
+    with pytest.raises(ValueError, match="softmax cannot be changed after pruning"):
+        changed(config, softmax="after")
+
+
+@pytest.mark.parametrize("description", ["S/32, Every 100", "S/32, Last 100", "S/32, Last 5"])
+def test_blocks_that_are_not_there_are_refused(description):
+    with pytest.raises(ValueError, match="of 8 blocks"):
+        vmoe_config(description, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"moe_layers": 1}, "moe_layers is 1"),
+        ({"image_shape": 6}, "image_shape is 6"),
+        ({"layouts": {1: "whole"}}, "give an ExpertLayout"),
+        ({"layouts": {1: ExpertLayout.whole(3)}}, "counts 3 experts before any pruning"),
+    ],
+)
+def test_settings_of_another_type_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_config(**changes)
+    with pytest.raises(ValueError, match="give a RouterConfig"):
+        replace(small_config(), router="token-choice")
+    with pytest.raises(ValueError, match="not of the form"):
+        vmoe_config(5, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize(("group", "images"), [(None, 1), (10, 1), (20, 2), (5, 1), (15, 3), (4, 2)])
+def test_images_whose_tokens_are_routed_together(group, images):
+    assert small_config(group=group).images_together == images

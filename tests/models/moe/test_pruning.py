@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -173,3 +174,26 @@ def test_networks_of_different_models_are_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             prune_experts(network, "router-change", prune=1, pretrained=random_network(small_config(**other)))
+
+
+def test_statistics_from_before_pruning_are_refused(images):
+    """The router's columns are in another order then, though as many."""
+    network = random_network(small_config())
+    stale = calibrate(network, images[0])
+    pruned = prune_experts(network, "router-norm", prune=1).network
+    with pytest.raises(ValueError, match="whose experts are gone; calibrate the pruned model again"):
+        prune_experts(pruned, "frequency", prune=1, calibration=stale)
+    with pytest.raises(ValueError, match="calibrate the pruned model again"):
+        merge_experts(pruned, 2, stale)
+    prune_experts(pruned, "frequency", prune=1, calibration=calibrate(pruned, images[0]))
+
+
+def test_what_is_no_network_or_no_images_is_refused(images):
+    network = random_network(small_config())
+    with pytest.raises(ValueError, match="network is a dict"):
+        prune_experts(to_tree(network), "router-norm", prune=1)
+    with pytest.raises(ValueError, match="calibration is None"):
+        merge_experts(network, 2, None)
+    listed = prune_experts(network, "frequency", prune=1, calibration=[images[0]])
+    whole = prune_experts(network, "frequency", prune=1, calibration=jnp.asarray(images[0]))
+    assert listed.selection.kept == whole.selection.kept

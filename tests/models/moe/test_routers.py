@@ -157,3 +157,15 @@ def test_a_loss_without_weight_does_not_spoil_the_gradient():
     x = jnp.asarray(np.random.default_rng(3).normal(size=(1, 10, 4)), jnp.float32)
     slope = jax.jit(jax.grad(lambda p: nnx.merge(graph, p)(x, key=jax.random.key(0))[1]["auxiliary"]))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+
+
+def test_a_token_without_a_gate_is_not_divided_by_it():
+    """An expert may have to take a token whose gates are all 0 in single precision."""
+    config = RouterConfig("expert-choice", softmax="after", capacity_factor=1.0, multiple_of=1)
+    router = Router(3, config, ExpertLayout.whole(3, normalize=True), rngs=nnx.Rngs(0))
+    router.kernel.set_value(jnp.asarray([[0.0, -200, -5], [10, -200, -10], [-10, -200, 10]]))
+    graph, params = nnx.split(router)
+    routing, _ = router(jnp.eye(3)[None])
+    assert np.isfinite(routing.gate).all()
+    slope = jax.jit(jax.grad(lambda p: nnx.merge(graph, p)(jnp.eye(3)[None])[0].gate.sum()))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))

@@ -156,3 +156,11 @@ def test_a_loss_that_is_not_finite_ends_the_training():
     network, (x, y) = random_network(small_config()), rows()
     with pytest.raises(ValueError, match="not finite near step 0"):
         train_moe(network, np.full_like(x, np.nan), y, MoeRecipe(steps=5, **BRIEF))
+
+
+def test_groups_across_images_need_batches_of_whole_groups():
+    network, (x, y) = random_network(small_config(group=40)), rows()
+    with pytest.raises(ValueError, match="batch_size is 6, but the tokens of 4 images"):
+        train_moe(network, x, y, MoeRecipe(batch_size=6))
+    assert predict(network, x[:10]).shape == (10, 3)
+    np.testing.assert_allclose(predict(network, x[:9])[:8], predict(network, x[:8]), rtol=1e-4, atol=1e-5)

@@ -88,3 +88,33 @@ def test_trees_that_do_not_fit_are_refused():
         from_tree(nested(held | {"extra/kernel": np.zeros(4)}), config)
     with pytest.raises(ValueError, match="no embedding/kernel"):
         infer_config({"head": {"kernel": np.zeros((2, 2))}})
+
+
+def test_the_choices_of_a_pruned_network_are_not_made_fewer():
+    """A token still goes to two columns where one expert is left and its router whole."""
+    config = small_config(layouts={1: ExpertLayout((0, -1, -1, -1), (2,), 4)}, same_experts=True)
+    tree = to_tree(random_network(config))
+    assert infer_config(tree, layouts=dict(config.layouts)).router.selected == 2
+    given = RouterConfig(selected=3)
+    assert infer_config(tree, router=given, layouts=dict(config.layouts)).router == given
+
+
+def test_odd_trees_are_refused():
+    held = dict(leaves(to_tree(random_network(small_config()))))
+    for path, leaf, message in [
+        ("Encoder/posembed_input/pos_embedding", np.zeros(10), "3 axes"),
+        ("head/kernel", np.zeros(3), "2 axes"),
+        ("embedding/kernel", np.zeros((4, 8)), "4 axes"),
+        ("Encoder/encoderblock_1/Moe/Router/dense/kernel", np.zeros((8, 2, 2)), "E3"),
+        ("Encoder/encoderblock_3/LayerNorm_0/scale", np.zeros(8), r"blocks \[0, 1, 3\]"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            infer_config(nested(held | {path: leaf}))
+    without = {path: leaf for path, leaf in held.items() if "encoderblock" not in path}
+    with pytest.raises(ValueError, match=r"encoder blocks \[\]"):
+        infer_config(nested(without))
+    with pytest.raises(ValueError, match="complex"):
+        from_tree(nested(held | {"head/bias": np.zeros(3, complex)}), small_config())
+    for paths in (("a", "a/b"), ("a/b", "a")):
+        with pytest.raises(ValueError, match="array"):
+            nested(dict.fromkeys(paths, np.zeros(1)))

@@ -131,6 +131,20 @@ def test_training_learns_and_moves_the_nodes_only_if_asked(train_nodes: bool) ->
     assert (np.abs(np.asarray(made.b_offset[...])).max() > 0) == train_nodes
 
 
+@pytest.mark.parametrize("train_nodes", [True, False])
+def test_a_saved_mixture_trains_what_it_trained_before(train_nodes: bool, tmp_path: Path) -> None:
+    made = network(train_nodes=train_nodes)
+    made.save(tmp_path / "mixture.safetensors")
+    again = RidgeExperts.load(tmp_path / "mixture.safetensors")
+    assert isinstance(again.a_offset, nnx.Param) == isinstance(made.a_offset, nnx.Param) == train_nodes
+
+
+@pytest.mark.parametrize("pruned", [np.asarray([False, False, True, False]), [1.9]])
+def test_masks_and_floats_are_no_numbers_of_experts(pruned: Any) -> None:
+    with pytest.raises(ValueError, match="give the numbers of experts"):
+        network().take_apart(points()).without(pruned)
+
+
 def test_a_saved_mixture_is_the_same(tmp_path: Path) -> None:
     made = network(selected=3)
     made.save(tmp_path / "mixture.safetensors")

@@ -1,0 +1,140 @@
+"""The command line's benchmarks: qrt-tn bench."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from scaling_studies.cli.options import command, numbers, run_folder, words
+from scaling_studies.progress import StageTimer
+
+bench = typer.Typer(invoke_without_command=True)
+
+
+@bench.callback()
+def list_benchmarks(context: typer.Context) -> None:
+    """Time parts of this program on this machine; without a name, list the benchmarks."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@bench.command("engine")
+def bench_engine(
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="larger networks and long searches; about a minute if quick"),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="output folder; left out: runs/bench-engine-<time>")
+    ] = None,
+) -> None:
+    """Compare with cotengra, opt_einsum, quimb and cuTensorNet; writes a table, a plot and JSON."""
+    from scaling_studies.benchmarks.engine import report, run
+    from scaling_studies.benchmarks.sheets import as_rich
+
+    folder = out or run_folder("bench-engine")
+    result = run.run(folder, run.full() if full else run.quick(), command(), StageTimer())
+    console = Console()
+    for sheet in report.sheets(result):
+        console.print(as_rich(sheet))
+    print(f"written: {folder}")
+
+
+@bench.command("states")
+def bench_states(
+    nodes: Annotated[int, typer.Option(help="how many nodes are drawn from each state")] = 256,
+    out: Annotated[
+        Path | None, typer.Option(help="output folder; left out: runs/bench-states-<time>")
+    ] = None,
+) -> None:
+    """Time and memory of drawing nodes from D = 100 to 10,000; writes a table, a plot and JSON."""
+    from scaling_studies.benchmarks.sheets import as_rich
+    from scaling_studies.benchmarks.states import report, run
+
+    if nodes < 1:
+        raise ValueError(f"nodes is {nodes}; give at least 1")
+    folder = out or run_folder("bench-states")
+    result = run.run(folder, run.Sizes(nodes=nodes), command(), StageTimer())
+    console = Console()
+    for sheet in report.sheets(result):
+        console.print(as_rich(sheet))
+    print(f"written: {folder}")
+
+
+@bench.command("sample-state")
+def bench_sample_state(
+    runs: Annotated[int, typer.Option(help="how often each size is timed")] = 7,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time sampling from the state of the data against the bare matrix product that it rests on."""
+    from scaling_studies.benchmarks import sample_state
+
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; give at least 1")
+    sample_state.main(["--runs", str(runs), *([str(out)] if out else [])])
+
+
+@bench.command("sample-mps")
+def bench_sample_mps(
+    rounds: Annotated[int, typer.Option(help="how often each sampler is timed")] = 5,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time the samplers of matrix product states against the bare matrix products, and quimb's."""
+    from scaling_studies.benchmarks import sample_mps
+
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give at least 1")
+    sample_mps.main(["--rounds", str(rounds), *([str(out)] if out else [])])
+
+
+@bench.command("smoothed-images")
+def bench_smoothed_images(
+    folder: Annotated[Path, typer.Argument(help="images and labels as MNIST's gzipped IDX files")],
+    points: Annotated[str, typer.Option(help="how many images, by commas; left out: all")] = "",
+    smoothing: Annotated[str, typer.Option(help="auto, or widths, by commas")] = "auto",
+    tolerance: Annotated[float, typer.Option(help="relative error of the state")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time compressing smoothed images, and tell the bond, its error and what tickets score."""
+    from scaling_studies.benchmarks import smoothed_images
+
+    counts = [str(number) for number in numbers(points, int, "points")]
+    arguments = [str(folder), *([str(out)] if out else [])]
+    if counts:
+        arguments += ["--points", *counts]
+    smoothed_images.main([*arguments, "--smoothing", *words(smoothing), "--tolerance", str(tolerance)])
+
+
+@bench.command("lottery")
+def bench_lottery(
+    networks: Annotated[str, typer.Option(help="architectures, by commas")] = "lenet,conv2",
+    rounds: Annotated[int, typer.Option(help="how often each is timed")] = 5,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time training lottery trials against a plain Flax loop, and eight together against one."""
+    from models.vision import ARCHITECTURES
+    from scaling_studies.benchmarks import lottery
+
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give at least 1")
+    for name in words(networks):
+        if name not in ARCHITECTURES:
+            raise ValueError(f"unknown network {name!r}; choose from {', '.join(ARCHITECTURES)}")
+    arguments = ["--architectures", *words(networks), "--rounds", str(rounds)]
+    lottery.main([*([str(out)] if out else []), *arguments])
+
+
+@bench.command("moe")
+def bench_moe(
+    experts: Annotated[str, typer.Option(help="experts of a layer, by commas")] = "8,32",
+    rounds: Annotated[int, typer.Option(help="how often each is timed")] = 7,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Time layers of experts: the forms of dispatch against bare products, and what pruning saves."""
+    from scaling_studies.benchmarks import moe
+
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}; give at least 1")
+    counts = [str(number) for number in numbers(experts, int, "experts")]
+    moe.main([*([str(out)] if out else []), "--experts", *counts, "--rounds", str(rounds)])

@@ -1,0 +1,219 @@
+"""Pruning a checkpoint from disk to disk, without building its network unless images are to be looked at."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from models.moe.calibration import calibrate
+from models.moe.checkpoints.native import save_moe_tree
+from models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
+from models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
+from models.moe.config import RouterConfig, VisionMoeConfig
+from models.moe.experts import check_pair, layout_of, moe_layers, parameter_bytes, router_kernel
+from models.moe.layout import ExpertLayout
+from models.moe.merging import merge
+from models.moe.pruning import choices
+from models.moe.removal import remove
+from models.moe.selection import Selection, select
+from models.moe.statistics import LayerStatistics
+from models.moe.trees import Tree, from_tree, infer_config
+from scaling_studies import provenance, store
+from scaling_studies.experiments.moe.config import MERGE
+from scaling_studies.experiments.moe.data import calibration_images
+from scaling_studies.experiments.moe.request import PruneRequest
+from scaling_studies.experiments.moe.source import (
+    KIND,
+    NATIVE,
+    Source,
+    digests,
+    read_source,
+    sidecar,
+    source_files,
+)
+from scaling_studies.progress import StageTimer
+
+_BATCH = 128
+
+
+def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> dict[str, Any]:
+    """Prune a checkpoint, and write a smaller one of the same format.
+
+    A vmoe checkpoint has beside it a file `<prefix>.json` that says how it was pruned, a file of ours says so
+    in its metadata. Neither is ever written half, nor over anything that is there.
+
+    Args:
+        request: what to do.
+        command: the command line that repeats it.
+        timer: shows the work.
+
+    Returns:
+        What is kept with the checkpoint, and under "written" the files.
+
+    Raises:
+        ValueError: checkpoints that cannot be read or are of different models, or too many experts to go.
+    """
+    names = [name for name in (request.finetuned, request.pretrained) if name is not None]
+    for name in names:
+        source_files(name)  # a name that is wrong is told before anything is read
+    with timer.stage("Reading", len(names)) as stage:
+        source = read_source(request.finetuned)
+        stage.advance()
+        before = None if request.pretrained is None else read_source(request.pretrained)
+    tree, config = source.tree, _network(request, source)
+    if before is not None:
+        check_pair(tree, before.tree)
+    selected = choices(config) if config is not None else _selected(request)
+    statistics = None
+    if request.needs_images:
+        statistics, calibrated = _statistics(request, source, config, timer)
+    layouts = {block: layout_of(tree, block, source.layouts) for block in moe_layers(tree)}
+    with timer.stage("Choosing experts and taking them out", 1) as stage:
+        selection = None
+        if request.criterion == MERGE:
+            assert statistics is not None and request.left is not None
+            smaller, left = merge(
+                tree,
+                statistics,
+                request.left,
+                layouts=layouts,
+                layers=request.layers,
+                groups=request.groups,
+            )
+        else:
+            selection = select(
+                tree,
+                request.criterion,
+                pretrained=None if before is None else before.tree,
+                statistics=statistics,
+                layouts=layouts,
+                prune=request.prune,
+                scope=request.scope,
+                budget_bytes=request.budget_bytes,
+                layers=request.layers,
+                least=request.least,
+                groups=request.groups,
+                selected=selected,
+                seed=request.seed,
+            )
+            smaller, left = remove(
+                tree, selection.kept, request.mode, layouts=layouts, selected=selected, groups=request.groups
+            )
+        stage.advance()
+    about = {
+        "format": KIND,
+        **{name: value for name, value in asdict(request).items() if name not in ("out", "finetuned")},
+        "mode": MERGE if request.criterion == MERGE else request.mode,
+        "pretrained": None if before is None else Path(before.name).name,
+        "finetuned": Path(source.name).name,
+        "selected": selected,
+        "experts": _experts(layouts, left, selection),
+        "layouts": {str(block): layout.plain() for block, layout in left.items()},
+        "unpruned_experts": ",".join(f"encoderblock_{block}={one.experts}" for block, one in left.items()),
+        "bytes": {"before": parameter_bytes(tree), "after": parameter_bytes(smaller)},
+        "calibration": calibrated if request.needs_images else None,
+        "earlier": source.about.get("experts"),
+        "command": command,
+        "versions": provenance.versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    with timer.stage("Hashing the sources and writing", 2) as stage:
+        held = [one for one in (source, before) if one is not None]
+        about["sources"] = {Path(one.name).name: digests(one) for one in held}
+        stage.advance()
+        written = _write(request, source, smaller, left, about)
+    return {**about, "written": [str(path) for path in written]}
+
+
+def _selected(request: PruneRequest) -> int:
+    """K where no network is known."""
+    return 1 if request.router == "expert-choice" else request.selected or RouterConfig().selected
+
+
+def _network(request: PruneRequest, source: Source) -> VisionMoeConfig | None:
+    """The network's configuration: the file's, with the options; of vmoe's format only if it is to be run."""
+    options: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("kind", request.router),
+            ("selected", request.selected),
+            ("capacity_factor", request.capacity_factor),
+        )
+        if value is not None
+    }
+    if source.config is not None:
+        return replace(source.config, router=replace(source.config.router, **options))
+    if not request.needs_images:
+        return None
+    if request.groups > 1 or any(
+        router_kernel(source.tree, block).ndim > 2 for block in moe_layers(source.tree)
+    ):
+        raise ValueError(
+            f"{request.criterion!r} has to run the network, which is not offered for ensembles; take a"
+            " criterion of weights, such as router-change"
+        )
+    return infer_config(source.tree, router=RouterConfig(**options), layouts=source.layouts)
+
+
+def _statistics(
+    request: PruneRequest, source: Source, config: VisionMoeConfig | None, timer: StageTimer
+) -> tuple[Mapping[int, LayerStatistics], dict[str, Any]]:
+    assert config is not None and request.calibration is not None
+    x, name = calibration_images(request.calibration, request.images, request.seed)
+    if x.shape[1:] != config.image_shape:
+        raise ValueError(
+            f"{request.calibration} has images of shape {x.shape[1:]}, the network takes"
+            f" {config.image_shape}; bring them to that shape"
+        )
+    network = from_tree(source.tree, config)
+    with timer.stage("Calibration", len(x)) as stage:
+        seen = [0]
+
+        def show(now: int) -> None:
+            stage.advance(now - seen[0])
+            seen[0] = now
+
+        found = calibrate(network, x, batch_size=min(_BATCH, len(x)), progress=show)
+    return found, {"name": name, "images": len(x), "router": asdict(config.router), "group": config.group}
+
+
+def _experts(
+    before: Mapping[int, ExpertLayout], after: Mapping[int, ExpertLayout], selection: Selection | None
+) -> dict[str, Any]:
+    """What became of each layer's experts, by the numbers they had before anything was removed."""
+    found: dict[str, Any] = {}
+    for block, layout in after.items():
+        had = before[block].original
+        entry: dict[str, Any] = {
+            "kept": list(layout.original),
+            "gone": [number for number in had if number not in layout.original],
+        }
+        scores = selection.scores.get(block) if selection is not None else None
+        if scores is not None:
+            entry["scores"] = {str(number): float(one) for number, one in zip(had, scores, strict=True)}
+        found[str(block)] = entry
+    return found
+
+
+def _write(
+    request: PruneRequest,
+    source: Source,
+    tree: Tree,
+    layouts: Mapping[int, ExpertLayout],
+    about: Mapping[str, Any],
+) -> tuple[Path, ...]:
+    out = request.out
+    if source.form == NATIVE:
+        assert source.config is not None
+        save_moe_tree(out, tree, replace(source.config, layouts=layouts), about=about)
+        return (out,)
+    found = inspect_vmoe_checkpoint(source.name)
+    # the index, without which there is no checkpoint, comes last of all
+    store.write_json(sidecar(out), about)
+    try:
+        save_vmoe_checkpoint(out, tree, shards=found.shard_count)
+    except BaseException:
+        sidecar(out).unlink(missing_ok=True)
+        raise
+    return (*source_files(out), sidecar(out))

@@ -1,0 +1,136 @@
+"""What `qrt-tn moe prune` is asked to do, checked before any checkpoint is read."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.arguments import check_whole, generator
+from models.moe.checkpoints.vmoe_index import SHARD_NAME, checked_prefix, index_path
+from models.moe.config import ROUTERS
+from models.moe.criteria import find_criterion
+from models.moe.removal import MODES
+from models.moe.selection import SCOPES
+from scaling_studies.experiments.moe.config import MERGE
+from scaling_studies.experiments.moe.source import is_native, sidecar
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>[A-Za-z]*)")
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """What `qrt-tn moe prune` is asked to do.
+
+    Attributes:
+        finetuned: the checkpoint to prune: a prefix of vmoe, or a .safetensors file.
+        out: where to write it, in the same format.
+        pretrained: the checkpoint before fine-tuning, or None.
+        criterion: by which experts go, or "merge".
+        prune: how many go.
+        left: how many each layer keeps; for merging, instead of `prune`.
+        scope: "layer" or "global".
+        budget_bytes: instead of `prune`, the most bytes of all parameters.
+        mode: of removal.
+        layers: blocks; None for all with experts.
+        least: experts that each group of each layer keeps.
+        groups: ensemble members.
+        router: kind of the routers, which vmoe's format does not tell; None for what the file says, or
+            token choice.
+        selected: K; None for what the file says, or 2.
+        capacity_factor: for calibration; None for what the file says, or 1.5.
+        calibration: an npz file with images "x", or a set's name; None for none.
+        images: how many of them.
+        seed: of a criterion that draws, and of which images of a set are taken.
+
+    Raises:
+        ValueError: options that contradict each other, or are out of range.
+    """
+
+    finetuned: str
+    out: Path
+    pretrained: str | None = None
+    criterion: str = "router-change"
+    prune: int | None = None
+    left: int | None = None
+    scope: str = "layer"
+    budget_bytes: int | None = None
+    mode: str = "keep-router"
+    layers: tuple[int, ...] | None = None
+    least: int = 1
+    groups: int = 1
+    router: str | None = None
+    selected: int | None = None
+    capacity_factor: float | None = None
+    calibration: str | None = None
+    images: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.scope not in SCOPES:
+            raise ValueError(f"scope is {self.scope!r}; choose one of {', '.join(SCOPES)}")
+        if self.router is not None and self.router not in ROUTERS:
+            raise ValueError(f"unknown router {self.router!r}; choose one of {', '.join(ROUTERS)}")
+        for name in ("least", "groups", "images"):
+            check_whole(name, getattr(self, name), 1)
+        if self.selected is not None:
+            check_whole("selected", self.selected, 1)
+        generator(self.seed)
+        if self.criterion == MERGE:
+            if self.left is None or self.prune is not None or self.budget_bytes is not None:
+                raise ValueError("merging is told how many experts each layer keeps; give --left alone")
+            check_whole("left", self.left, 1)
+        elif self.left is not None:
+            raise ValueError(f"--left is {self.left}, which is for --criterion merge; give --prune")
+        elif (self.prune is None) == (self.budget_bytes is None):
+            raise ValueError("give either --prune or --budget, one of the two")
+        needs = ("statistics",) if self.criterion == MERGE else find_criterion(self.criterion).needs
+        if "pretrained" in needs and self.pretrained is None:
+            raise ValueError(
+                f"criterion {self.criterion!r} needs the model before fine-tuning; give it as --pretrained"
+            )
+        if "statistics" in needs and self.calibration is None:
+            raise ValueError(f"{self.criterion!r} needs images to look at; give them as --calibration")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        if is_native(self.finetuned) != is_native(self.out):
+            wanted = "a .safetensors file" if is_native(self.finetuned) else "a prefix, without .safetensors"
+            raise ValueError(f"--out is {self.out}; the result has the format of its source: give {wanted}")
+        if not self.out.parent.is_dir():
+            raise ValueError(f"folder {self.out.parent} does not exist; make it first")
+        for path in taken_names(self.out):
+            if path.exists():
+                raise ValueError(f"{path} exists; name another with --out, or remove it")
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the network has to be run."""
+        return self.criterion == MERGE or "statistics" in find_criterion(self.criterion).needs
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a text such as "300MB", "1.5GiB" or "1000000".
+
+    Raises:
+        ValueError: no number, an unknown unit, or less than one byte.
+    """
+    found = _BYTES.fullmatch(text.strip())
+    unit = found["unit"].upper() if found else None
+    if found is None or unit not in _UNITS:
+        raise ValueError(f"budget is {text!r}; give bytes, such as 300MB, 1.5GiB or 1000000")
+    size = int(float(found["number"]) * _UNITS[unit])
+    if size < 1:
+        raise ValueError(f"budget is {text!r}, less than a byte; give more")
+    return size
+
+
+def taken_names(out: Path) -> list[Path]:
+    """The names that a checkpoint of this name would take, and shards of another that has it already."""
+    if is_native(out):
+        return [out]
+    place = checked_prefix(out)
+    beside = place.parent.iterdir() if place.parent.is_dir() else ()
+    shards = [path for path in beside if re.fullmatch(re.escape(place.name) + SHARD_NAME, path.name)]
+    return [place, index_path(place), sidecar(place), *shards]

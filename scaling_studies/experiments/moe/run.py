@@ -1,0 +1,170 @@
+"""The study of pruned mixtures of experts from end to end: networks, pruning, savings, theory, a report."""
+
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.resume import claim, identity
+from models.images import Images
+from models.moe.criteria import CRITERIA
+from scaling_studies import provenance, store
+from scaling_studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
+from scaling_studies.experiments.moe.data import draw_points, load_set
+from scaling_studies.experiments.moe.networks import FOLDER, Pair, train_networks
+from scaling_studies.experiments.moe.pruning import prune_networks
+from scaling_studies.experiments.moe.savings import bench_config, measure_savings
+from scaling_studies.experiments.moe.theory import measure_theory
+from scaling_studies.progress import StageTimer
+
+KIND = "qrt-tn.moe-study"
+Row = dict[str, Any]
+
+
+def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
+    """Run a study and write its folder: networks, tables, figures and report.
+
+    Every network is kept in the subfolder `networks` once it is trained, so that the same call goes on after
+    a kill; more seeds, routers, criteria, modes or numbers may be asked for then.
+
+    Args:
+        config: what to run.
+        command: the command line that repeats it, for the report.
+        timer: shows the stages and keeps their times.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        ValueError: data that cannot be read, settings that do not fit it, or a folder that holds something
+            else; nothing is trained then.
+    """
+    started = time.perf_counter()
+    before, after = load_set(config.pretrain), load_set(config.finetune)
+    _check_sets(config, before, after)
+    _claim(config, before, after)
+    pairs, read = train_networks(config, before, after, timer)
+    notes = []
+    if read:
+        notes.append(f"{read} of {2 * len(pairs)} trainings were done by an earlier call.")
+    pruned, scores, left_out = prune_networks(config, pairs, timer)
+    notes += left_out
+    tables: dict[str, list[Row]] = {
+        "networks": [pair.row for pair in pairs],
+        "pruned": pruned,
+        "scores": scores,
+    }
+    about: dict[str, Any] = {}
+    if config.savings:
+        tables["savings"] = measure_savings(config, timer)
+        about["savings"] = {
+            f"{router}, {experts} experts": bench_config(config, router, experts).plain()
+            for router in config.routers
+            for experts in config.savings_experts
+        } | {"batch": config.savings_batch, "rounds": config.savings_rounds}
+    if config.theory:
+        found, about["theory"] = measure_theory(config, timer)
+        tables |= found
+    if config.ridgelets:
+        from scaling_studies.experiments.moe.ridgelets import RidgeletSettings, compare
+
+        settings = RidgeletSettings.quick() if config.name == "quick" else RidgeletSettings()
+        tables |= compare(settings, timer)
+    for old in config.out.glob("*.parquet"):
+        if old.stem not in tables:
+            old.unlink()  # of an earlier call that asked for more
+    for name, table in tables.items():
+        if table:
+            store.write_table(config.out / f"{name}.parquet", table)
+    for note in notes:
+        timer.say(note)
+    manifest = _manifest(config, command, (before, after), pairs, notes) | about
+    manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
+    store.write_json(config.out / "manifest.json", manifest)
+    from scaling_studies.report import moe as report
+
+    with timer.stage("Report", 1) as stage:
+        written = report.write(config.out)
+        stage.advance()
+    return written
+
+
+def _check_sets(config: MoeStudyConfig, before: Images, after: Images) -> None:
+    """See that one network can learn from both sets, with batches as large as asked for.
+
+    Raises:
+        ValueError: shapes that differ or do not split into patches, or too few images.
+    """
+    if before.image_shape != after.image_shape:
+        raise ValueError(
+            f"{before.name} has images of shape {before.image_shape}, {after.name} of {after.image_shape};"
+            " give sets of one shape"
+        )
+    for images, points in ((before, config.pretrain_points), (after, config.finetune_points)):
+        config.network(config.routers[0], images.image_shape, images.outputs)
+        held = len(draw_points(images, 0, points, 1).x)
+        if held < config.batch_size:
+            raise ValueError(
+                f"{held} training images of {images.name} are fewer than a batch of {config.batch_size};"
+                " give a smaller batch_size, or more points"
+            )
+
+
+def _claim(config: MoeStudyConfig, before: Images, after: Images) -> None:
+    """Make the folder this study's, or see that it is.
+
+    Raises:
+        ValueError: it holds other files, or the networks of another study.
+    """
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {config.out} ({error.strerror}); give another") from error
+    if not (config.out / FOLDER).is_dir() and any(config.out.iterdir()):
+        raise ValueError(f"{config.out} holds other files; give another folder with --out")
+    settings = {name: value for name, value in config.plain().items() if name in OF_NETWORKS}
+    arrays = [part for images in (before, after) for part in (images.x[:1000], images.y, images.y_test)]
+    known = identity(
+        {name: value for name, value in settings.items() if name not in ("pretrain", "finetune")},
+        dict(enumerate(arrays)),
+    )
+    claim(config.out / FOLDER, known, KIND, "study.json", lambda: settings)
+
+
+def _manifest(
+    config: MoeStudyConfig,
+    command: str,
+    sets: tuple[Images, Images],
+    pairs: list[Pair],
+    notes: list[str],
+) -> dict[str, Any]:
+    before, after = sets
+    of_both = {
+        "pretrain": _about(before, len(draw_points(before, 0, config.pretrain_points, 1).x), None),
+        "finetune": _about(after, len(pairs[0].points.x), len(pairs[0].points.x_test)),
+    }
+    return {
+        "title": f"Pruned experts: {before.name}, fine-tuned on {after.name}",
+        "command": command,
+        "preset": config.name,
+        "settings": config.plain(),
+        "datasets": of_both,
+        "networks": {pair.router: pair.config.plain() for pair in pairs},
+        "criteria": {name: CRITERIA[name].source for name in config.criteria if name != MERGE},
+        "notes": notes,
+        "versions": provenance.versions(),
+        "machine": provenance.machine("jax"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+    }
+
+
+def _about(images: Images, train: int, test: int | None) -> dict[str, Any]:
+    return {
+        "name": images.name,
+        "train": train,
+        "test": test if test is not None else len(images.x_test),
+        "image_shape": list(images.image_shape),
+        "outputs": images.outputs,
+        "classes": list(images.classes),
+    }
