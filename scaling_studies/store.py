@@ -12,12 +12,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.atomic import atomic_path
+from engine.resume import claim, identity
 
 
 def check_new(target: Path) -> None:
     """Raise ValueError where an output folder would hide or replace something."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target} exists and is not an empty folder; give another with --out")
+
+
+def claim_folder(
+    target: Path, part: str, kind: str, settings: Mapping[str, Any], about: Mapping[str, Any], arrays: Any
+) -> None:
+    """Make a folder that of one study, or see that it is: one that goes on where it was.
+
+    Args:
+        target: the folder; absent, empty, or the study's.
+        part: the subfolder of what is kept between calls, with the file study.json.
+        kind: of the study.
+        settings: what the kept results depend on.
+        about: what study.json tells a reader.
+        arrays: the data that they depend on, one after the other.
+
+    Raises:
+        ValueError: it cannot be made, or holds other files, or the results of another study.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {target} ({error.strerror}); give another") from error
+    if not (target / part).is_dir() and any(target.iterdir()):
+        raise ValueError(f"{target} holds other files; give another folder with --out")
+    known = identity(dict(settings), dict(enumerate(arrays)))
+    claim(target / part, known, kind, "study.json", lambda: dict(about))
 
 
 @contextmanager

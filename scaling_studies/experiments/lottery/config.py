@@ -1,13 +1,13 @@
 """What a run of `qrt-tn lottery` is asked to do, checked before any of it starts."""
 
-import types
 import typing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from models.lottery import CONTROLS, REWINDINGS, Preset, Recipe
+from scaling_studies.experiments.settings import assignments
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,7 @@ def overrides(settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: a text without "=", a name given twice, or a value of another type.
     """
-    kinds = {item.name: item.type for kind in (Preset, Recipe) for item in fields(kind)}
     hints = {**typing.get_type_hints(Preset), **typing.get_type_hints(Recipe)}
-    found: dict[str, Any] = {}
-    for text in settings:
-        name, sign, value = (part.strip() for part in text.partition("="))
-        if not sign or not name:
-            raise ValueError(f"--set {text!r} is not of the form name=value, such as batch_size=128")
-        if name == "recipe":
-            raise ValueError("a recipe is set by its parts, such as optimizer=sgd or batch_size=128")
-        if name in found:
-            raise ValueError(f"{name} is set twice; set it once")
-        known = name in kinds and name != "unverified"
-        found[name] = _parsed(name, value, hints[name]) if known else value
-    return found
-
-
-def _parsed(name: str, value: str, kind: Any) -> Any:
-    """A text as a value of a field's type."""
-    if isinstance(kind, types.GenericAlias):  # tuple[int, ...]
-        return tuple(_parsed(name, part.strip(), int) for part in value.split(",") if part.strip())
-    if kind is bool:
-        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() not in known:
-            raise ValueError(f"{name} is {value!r}; give true or false")
-        return known[value.lower()]
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        wanted = {int: "a whole number", float: "a number"}.get(kind, "another value")
-        raise ValueError(f"{name} is {value!r}; give {wanted}") from None
+    del hints["unverified"]
+    refused = {"recipe": "a recipe is set by its parts, such as optimizer=sgd or batch_size=128"}
+    return assignments(settings, hints, refused)

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from engine.resume import claim, identity
 from models.images import ImageFold, Images, fold, load_images
 from models.lottery import LotteryStudy, Preset, Run, counts, layers, save_ticket
 from models.vision import architecture
@@ -154,19 +153,10 @@ def _claim(config: LotteryConfig, images: Images) -> None:
     Raises:
         ValueError: it holds other files, or the networks of another study.
     """
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {config.out} ({error.strerror}); give another") from error
-    if not (config.out / TRIALS).is_dir() and any(config.out.iterdir()):
-        raise ValueError(f"{config.out} holds other files; give another folder with --out")
-    settings = config.plain()
-    preset = {key: value for key, value in settings["preset"].items() if key not in (*EXTENSIBLE, "data")}
-    known = identity(
-        {**settings, "preset": sorted(preset.items(), key=str)},
-        {0: images.x[:1000], 1: images.y, 2: images.y_test},
-    )
-    claim(config.out / TRIALS, known, KIND, "study.json", lambda: settings)
+    about = config.plain()
+    preset = {key: value for key, value in about["preset"].items() if key not in (*EXTENSIBLE, "data")}
+    settings = {**about, "preset": sorted(preset.items(), key=str)}
+    store.claim_folder(config.out, TRIALS, KIND, settings, about, (images.x[:1000], images.y, images.y_test))
 
 
 def _row(run: Run) -> Row:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType, NoneType
+from types import MappingProxyType
 from typing import Any
 
 from engine.arguments import check_whole
@@ -14,6 +14,7 @@ from models.moe.criteria import CRITERIA, find_criterion
 from models.moe.removal import MODES
 from models.moe.training import MoeRecipe
 from scaling_studies.experiments.moe.data import parse_spec
+from scaling_studies.experiments.settings import assignments
 
 MERGE = "merge"  # beside the criteria, a way to have fewer experts, and its mode
 EVERY_CRITERION = (*CRITERIA, MERGE)
@@ -280,41 +281,8 @@ def overrides(settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: a text without "=", a name given twice, or a value of another type.
     """
-    hints = typing.get_type_hints(MoeStudyConfig)
-    found: dict[str, Any] = {}
-    for text in settings:
-        name, sign, value = (part.strip() for part in text.partition("="))
-        if not sign or not name:
-            raise ValueError(f"--set {text!r} is not of the form name=value, such as batch_size=128")
-        if name in ("name", "out"):
-            raise ValueError(f"{name} is not a setting; use --preset and --out")
-        if name in found:
-            raise ValueError(f"{name} is set twice; set it once")
-        found[name] = _parsed(name, value, hints.get(name, str))
-    return found
-
-
-def _parsed(name: str, value: str, hint: Any) -> Any:
-    """A text as a value of a field's type."""
-    if typing.get_origin(hint) is tuple:
-        kind = typing.get_args(hint)[0]
-        return tuple(_parsed(name, part.strip(), kind) for part in value.split(",") if part.strip())
-    kinds = typing.get_args(hint) or (hint,)
-    if NoneType in kinds and value.lower() == "none":
-        return None
-    kind = kinds[0]
-    if kind is bool:
-        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() not in known:
-            raise ValueError(f"{name} is {value!r}; give true or false")
-        return known[value.lower()]
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"{name} is {value!r}; give {_WANTED[kind]}") from None
-
-
-_WANTED = {int: "a whole number", float: "a number"}
+    refused = {name: f"{name} is not a setting; use --preset and --out" for name in ("name", "out")}
+    return assignments(settings, typing.get_type_hints(MoeStudyConfig), refused)
 
 
 def _check_listed(name: str, values: tuple[str, ...], choices: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.resume import claim, identity
 from models.images import Images
 from models.moe.criteria import CRITERIA
 from scaling_studies import provenance, store
@@ -116,19 +115,11 @@ def _claim(config: MoeStudyConfig, before: Images, after: Images) -> None:
     Raises:
         ValueError: it holds other files, or the networks of another study.
     """
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {config.out} ({error.strerror}); give another") from error
-    if not (config.out / FOLDER).is_dir() and any(config.out.iterdir()):
-        raise ValueError(f"{config.out} holds other files; give another folder with --out")
-    settings = {name: value for name, value in config.plain().items() if name in OF_NETWORKS}
+    about = {name: value for name, value in config.plain().items() if name in OF_NETWORKS}
+    # sets are known by their images, not by their names
+    settings = {name: value for name, value in about.items() if name not in ("pretrain", "finetune")}
     arrays = [part for images in (before, after) for part in (images.x[:1000], images.y, images.y_test)]
-    known = identity(
-        {name: value for name, value in settings.items() if name not in ("pretrain", "finetune")},
-        dict(enumerate(arrays)),
-    )
-    claim(config.out / FOLDER, known, KIND, "study.json", lambda: settings)
+    store.claim_folder(config.out, FOLDER, KIND, settings, about, arrays)
 
 
 def _manifest(
