@@ -159,7 +159,10 @@ class VisionMoeConfig:
             )
 
     def _check_layouts(self) -> None:
-        layouts = {int(block): layout for block, layout in dict(self.layouts).items()}
+        try:
+            layouts = {int(block): layout for block, layout in dict(self.layouts).items()}
+        except (TypeError, ValueError):
+            raise ValueError(f"layouts is {self.layouts!r}; give an ExpertLayout for each block") from None
         if not all(isinstance(layout, ExpertLayout) for layout in layouts.values()):
             raise ValueError(f"layouts are {layouts!r}; give an ExpertLayout for each block")
         strangers = set(layouts) - set(self.moe_layers)

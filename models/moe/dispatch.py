@@ -134,9 +134,9 @@ def by_ragged(
     rows = jnp.bincount(expert, length=layout.experts + 1)[:-1]
     made = experts(x.reshape(-1, hidden)[source[order]], jnp.minimum(expert[order], layout.experts - 1), rows)
     gate = (routing.gate * routing.valid).reshape(-1)[order]
-    # where, and not a product with 0: what ragged_dot leaves in rows of no expert is not defined
-    weighed = jnp.where(gate[:, None] != 0, made * gate[:, None], 0)
-    summed = jax.ops.segment_sum(weighed, source[order], num_segments=groups * tokens)
+    # before the product, for the sake of its gradient: ragged_dot leaves rows of no expert undefined
+    made = jnp.where(expert[order][:, None] < layout.experts, made, 0)
+    summed = jax.ops.segment_sum(made * gate[:, None], source[order], num_segments=groups * tokens)
     return summed.reshape(x.shape)
 
 

@@ -258,6 +258,8 @@ def replaced(tree: Tree, layer: int, kernel: np.ndarray, experts: ExpertWeights)
 
 def leaves(tree: Tree) -> Iterator[tuple[str, np.ndarray]]:
     """Each array of the tree with its path, the keys by slashes, in sorted order."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"the tree is a {type(tree).__name__}; give nested dicts of arrays")
     for key in sorted(tree, key=str):
         value = tree[key]
         if isinstance(value, Mapping):

@@ -190,8 +190,7 @@ def importance_loss(gates: jax.Array) -> jax.Array:
     Args:
         gates: without noise, shape (S, C).
     """
-    importance = gates.sum(axis=0)
-    return (importance.std() / importance.mean()) ** 2
+    return _variation(gates.sum(axis=0))
 
 
 def load_loss(logits: jax.Array, noisy: jax.Array, deviation: float, selected: int) -> jax.Array:
@@ -207,7 +206,12 @@ def load_loss(logits: jax.Array, noisy: jax.Array, deviation: float, selected: i
     """
     threshold = jax.lax.top_k(noisy, selected)[0][:, -1:]
     load = (1 - norm.cdf((threshold - logits) / deviation)).mean(axis=0)
-    return (load.std() / load.mean()) ** 2
+    return _variation(load)
+
+
+def _variation(x: jax.Array) -> jax.Array:
+    """The squared coefficient of variation; by the variance, since a deviation of 0 has no gradient."""
+    return x.var() / x.mean() ** 2
 
 
 def gshard_loss(gates: jax.Array) -> jax.Array:

@@ -116,8 +116,8 @@ def train_moe(
         The losses.
 
     Raises:
-        ValueError: images or labels that do not fit the network, fewer images than a batch, or a loss that is
-            not finite.
+        ValueError: images or labels that do not fit the network, fewer images than a batch, or a loss or
+            weights that are not finite; the network is as it was then.
     """
     check_points(network.config, x, y)
     size, whole = recipe.batch_size, network.config.images_together
@@ -147,6 +147,11 @@ def train_moe(
             )
         if progress is not None:
             progress(min(start + _STEPS_AT_ONCE, recipe.steps), recipe.steps)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise ValueError(
+            "the weights are not finite after the last step; lower learning_rate, now"
+            f" {recipe.learning_rate}, or clip gradients"
+        )
     nnx.update(network, params)
     losses, auxiliary = np.concatenate([*measured, np.zeros((0, 2), np.float32)]).T
     return MoeTraining(losses, auxiliary)
@@ -191,9 +196,10 @@ def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: no images, or images of another shape.
     """
+    x = np.asarray(x)
     check_points(network.config, x, None)
     graph, params, *rest = nnx.split(network, nnx.Param, ...)
-    x, whole = np.asarray(x), network.config.images_together
+    whole = network.config.images_together
     size = -(-min(len(x), _EVALUATED_AT_ONCE) // whole) * whole
     parts = []
     for start in range(0, len(x), size):

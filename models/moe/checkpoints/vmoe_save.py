@@ -15,6 +15,7 @@ from engine.arguments import check_whole
 from engine.atomic import atomic_path
 from engine.progress import Progress, shown
 from models.moe.checkpoints.allocation import as_bytes
+from models.moe.checkpoints.msgpack_reader import opened
 from models.moe.checkpoints.nested import Tree, numbered, plain, renewed
 from models.moe.checkpoints.vmoe_index import (
     MAX_INDEX_BYTES,
@@ -23,6 +24,7 @@ from models.moe.checkpoints.vmoe_index import (
     VERSION,
     checked_prefix,
     index_path,
+    read_index,
     shard_path,
 )
 from models.moe.checkpoints.vmoe_types import (
@@ -119,12 +121,23 @@ def _write(
                     if counts:
                         done += len(piece)
                         show(done, total)
-        if any(target.exists() for target in targets):
+        if any(target.exists() for target in targets) and _shards_there(place) in (None, shards):
             index_path(place).unlink(missing_ok=True)
     name = re.compile(re.escape(place.name) + SHARD_NAME)
     for path in list(place.parent.iterdir()):
         if name.fullmatch(path.name) and path not in targets:
             path.unlink(missing_ok=True)
+
+
+def _shards_there(place: Path) -> int | None:
+    """The number of shards that the index in this place speaks of; None where there is no sound index."""
+    if not index_path(place).is_file():
+        return None
+    try:
+        with opened(index_path(place)) as reader:
+            return read_index(reader).shard_count
+    except ValueError:
+        return None
 
 
 def _shard(

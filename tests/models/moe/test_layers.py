@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from models.moe.config import RouterConfig
-from models.moe.dispatch import choose_form
+from models.moe.dispatch import by_ragged, choose_form
 from models.moe.layers import Experts, Mlp, MoeLayer
 from models.moe.layout import ExpertLayout
 from tests.models.moe import brute_force
@@ -73,6 +73,30 @@ def test_every_form_has_the_same_gradient(kind, layout):
         slopes.append(loss(params))
     for other in slopes[1:]:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), slopes[0], other)
+
+
+def test_rows_that_ragged_products_leave_undefined_are_not_used():
+    """XLA may leave anything there, on accelerators; here it is NaN."""
+    layout = LAYOUTS["columns kept"]
+    made = layer("token-choice", layout, "ragged")
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 8, 5)), jnp.float32)
+    graph, params = nnx.split(made)
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(params):
+        made = nnx.merge(graph, params)
+
+        def experts(x, expert, rows):
+            found = made.experts.ragged(x, expert, rows)
+            return jnp.where(jnp.arange(len(x))[:, None] < rows.sum(), found, jnp.nan)
+
+        return by_ragged(x, made.router(x)[0], layout, experts).sum()
+
+    value, slopes = total(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+    assert value == pytest.approx(by_loops(made, np.asarray(x)).sum(), rel=1e-4)
 
 
 def test_without_a_limit_nothing_is_dropped():

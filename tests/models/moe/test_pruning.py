@@ -96,6 +96,12 @@ def test_every_criterion_prunes_a_network_that_saves_loads_and_trains(name, imag
     np.testing.assert_array_equal(predict(again, images[0]), predict(pruned, images[0]))
 
 
+def test_a_pruned_network_brings_tokens_to_experts_as_before():
+    network = random_network(small_config(), dispatch="einsum")
+    pruned = prune_experts(network, "router-norm", prune=1).network
+    assert expert_layers(pruned)[1].dispatch == "einsum"
+
+
 def test_a_pruned_network_fine_tunes(images):
     network = random_network(small_config())
     pruned = prune_experts(network, "router-norm", prune=2).network

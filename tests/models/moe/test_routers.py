@@ -110,6 +110,8 @@ def test_noise_changes_the_choice_and_has_the_stated_deviation():
     quiet, _ = router(x)
     assert np.ptp(np.asarray(quiet.gate)) == 0
     noisy, losses = router(x, key=jax.random.key(3))
+    # equal logits have no importance loss; with their noise they would
+    assert losses["importance"] < 1e-10
     np.testing.assert_array_equal(noisy.logits, 0)
     assert set(losses) == {"auxiliary", "importance", "gshard", "load"}
     # of gates p_i = softmax(n_i), log p_1 - log p_2 of the two chosen ones is the gap of the two largest of

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -164,3 +166,42 @@ def test_groups_across_images_need_batches_of_whole_groups():
         train_moe(network, x, y, MoeRecipe(batch_size=6))
     assert predict(network, x[:10]).shape == (10, 3)
     np.testing.assert_allclose(predict(network, x[:9])[:8], predict(network, x[:8]), rtol=1e-4, atol=1e-5)
+
+
+def test_every_step_has_noise_of_its_own():
+    """All images in one batch and a rate of next to nothing: losses differ by their noise alone."""
+    x, y = rows(count=12)
+    network = random_network(small_config(router={"noise_std": 20.0}))
+    recipe = MoeRecipe(
+        steps=52, batch_size=12, optimizer="sgd", learning_rate=1e-12, end_rate=1e-12, warmup=0
+    )
+    losses = train_moe(network, x, y, recipe).losses
+    # two steps of one compiled call, and the first ones of two calls
+    for other in (1, 50, 51):
+        assert abs(losses[other] - losses[0]) > 1e-4
+    assert abs(losses[51] - losses[1]) > 1e-4
+    quiet = train_moe(network, x, y, replace(recipe, noise=False)).losses
+    assert np.ptp(quiet) < 1e-5
+
+
+def test_a_router_of_one_column_trains():
+    """The spread of one column is 0, and its root has no gradient there."""
+    x, y = rows()
+    layouts = {1: ExpertLayout((0,), (2,), 4)}
+    network = random_network(small_config(layouts=layouts, router={"selected": 1}))
+    losses = train_moe(network, x, y, MoeRecipe(steps=20, batch_size=20, learning_rate=5e-3)).losses
+    assert losses[-1] < losses[0]
+
+
+def test_weights_that_are_not_finite_are_not_handed_back():
+    """A last step that spoils the weights shows in no loss."""
+    x, y = rows(count=12)
+    network = random_network(small_config())
+    recipe = MoeRecipe(
+        steps=1, batch_size=12, optimizer="sgd", learning_rate=1e38, warmup=0, clip=0, noise=False
+    )
+    network.head.kernel.set_value(network.head.kernel[...] * 1e3)
+    held = to_tree(network)["head"]["kernel"]
+    with pytest.raises(ValueError, match="not finite after the last step"):
+        train_moe(network, x * 1e3, y, recipe)
+    np.testing.assert_array_equal(to_tree(network)["head"]["kernel"], held)

@@ -66,6 +66,13 @@ def test_a_pruned_tree_needs_its_layouts():
     assert infer_config(tree, layouts=layouts) == config
 
 
+def test_every_layer_may_have_lost_experts():
+    """The capacity still counts those that were there."""
+    layouts = {1: ExpertLayout((0, 1), (1, 3), 4)}
+    config = small_config(layouts=layouts, same_experts=True)
+    assert infer_config(to_tree(random_network(config)), layouts=layouts) == config
+
+
 def test_images_that_are_not_square():
     config = small_config(image_shape=(4, 6, 1))
     tree = to_tree(random_network(config))

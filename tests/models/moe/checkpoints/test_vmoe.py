@@ -160,6 +160,28 @@ def test_more_than_the_free_memory_is_refused(tmp_path, monkeypatch):
         load_vmoe_checkpoint(tmp_path / "m")
 
 
+def test_orphans_of_a_save_cut_short_do_not_cost_the_old_checkpoint(form, tmp_path, monkeypatch):
+    """Shards that an earlier save of another shard count left behind belong to no index."""
+    old, new = {"a": np.zeros((6, 4))}, {"a": np.ones((6, 4))}
+    save_vmoe_checkpoint(tmp_path / "m", old, shards=3, max_chunk_bytes=32)
+    for shard in range(2):
+        (tmp_path / f"m.data-{shard:05d}-of-00002").write_bytes(b"left behind")
+
+    def dies(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        save_vmoe_checkpoint(tmp_path / "m", new, shards=2, max_chunk_bytes=32)
+    monkeypatch.undo()
+    form.assert_same(load_vmoe_checkpoint(tmp_path / "m"), old)
+    save_vmoe_checkpoint(tmp_path / "m", new, shards=2, max_chunk_bytes=32)
+    form.assert_same(load_vmoe_checkpoint(tmp_path / "m"), new)
+    (tmp_path / "m.index").write_bytes(b"no index")
+    save_vmoe_checkpoint(tmp_path / "m", old, shards=2, max_chunk_bytes=32)
+    form.assert_same(load_vmoe_checkpoint(tmp_path / "m"), old)
+
+
 @pytest.mark.parametrize("before", [1, 2, 3, 5])
 def test_saves_cut_short_never_mix(form, tmp_path, monkeypatch, before):
     old = {"a": np.zeros((6, 4)), "b": np.zeros(3)}
