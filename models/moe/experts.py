@@ -308,6 +308,13 @@ def check_pair(tree: Tree, pretrained: Tree) -> None:
     if odd:
         where = "pre-trained" if odd[0] in mine else "fine-tuned"
         raise ValueError(f"the {where} model lacks {odd[0]!r}; give checkpoints of one model")
+    for layer in ours:
+        members, others = (router_kernel(held, layer).shape[1:-1] for held in (tree, pretrained))
+        if members and others and members != others:
+            raise ValueError(
+                f"the router of layer {layer} has {members[0]} ensemble members in the fine-tuned and"
+                f" {others[0]} in the pre-trained model; give checkpoints of one model"
+            )
     for path, shape in mine.items():
         if shape != other[path]:
             raise ValueError(
@@ -349,9 +356,8 @@ def _shared(tree: Tree) -> dict[str, tuple[int, ...]]:
         if path.endswith("/pos_embedding"):
             shape = shape[:1] + shape[2:]
         elif "/Moe/Router/" in path:
-            shape = shape[
-                :1
-            ]  # an ensemble's may be stored with two axes or three; the columns are seen to later
+            # an ensemble's may be stored with two axes or three; the columns are seen to later
+            shape = shape[:1]
         elif "/Moe/Mlp/" in path:
             shape = shape[1:]
         shapes[path] = shape

@@ -30,12 +30,13 @@ FORMS = ("gather", "einsum", "ragged")
 SIZES = ((64, 50, 50), (64, 50, 400), (16, 200, 200))
 HIDDEN, MLP = 128, 256
 CAPACITY_FACTOR = 1.5
+LEAST = 2
 LEFT = (8, 6, 4, 2)
 
 
 def _layer(kind: str, layout: ExpertLayout, group: int, form: str) -> tuple[Any, Any]:
     """A layer apart from its weights."""
-    router = RouterConfig(kind, 2, capacity_factor=CAPACITY_FACTOR)
+    router = RouterConfig(kind, LEAST, capacity_factor=CAPACITY_FACTOR)
     options: dict[str, Any] = {"group": group, "dispatch": form, "same": False}
     return nnx.split(MoeLayer(HIDDEN, MLP, router, layout, rngs=nnx.Rngs(0), **options))
 
@@ -193,6 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--experts", nargs="+", type=int, default=[8, 32])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
+    for experts in options.experts:
+        if experts < LEAST:
+            raise ValueError(f"experts is {experts}; give at least {LEAST}, the experts that a token goes to")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise ValueError(f"folder {options.out.parent} does not exist; make it first")
     console = Console(stderr=True)
     rows = []
     for kind in ROUTERS:

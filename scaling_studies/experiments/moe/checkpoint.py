@@ -6,6 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.moe.calibration import calibrate
 from models.moe.checkpoints.native import save_moe_tree
 from models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
@@ -63,8 +65,9 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
         before = None if request.pretrained is None else read_source(request.pretrained)
     tree, config = source.tree, _network(request, source)
     if before is not None:
-        check_pair(tree, before.tree)
+        _check_models(source, before)
     selected = choices(config) if config is not None else _selected(request)
+    _check_choices(request, config, tree, selected)
     statistics = None
     if request.needs_images:
         statistics, calibrated = _statistics(request, source, config, timer)
@@ -119,11 +122,58 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     with timer.stage("Hashing the sources and writing", 2) as stage:
-        held = [one for one in (source, before) if one is not None]
-        about["sources"] = {Path(one.name).name: digests(one) for one in held}
+        held = (("finetuned", source), ("pretrained", before))
+        about["sources"] = {role: digests(one) for role, one in held if one is not None}
         stage.advance()
         written = _write(request, source, smaller, left, about)
     return {**about, "written": [str(path) for path in written]}
+
+
+def _check_models(source: Source, before: Source) -> None:
+    """See that two checkpoints are of one model, before and after training.
+
+    Raises:
+        ValueError: they are of different models, or of one and the same training.
+    """
+    check_pair(source.tree, before.tree)
+    if source.config is not None and before.config is not None:
+        for name in ("router", "heads", "patch", "image_shape", "group"):
+            ours, theirs = getattr(source.config, name), getattr(before.config, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"{name} is {ours} in {source.name} and {theirs} in {before.name};"
+                    " give checkpoints of one model"
+                )
+    if all(
+        np.array_equal(router_kernel(source.tree, block), router_kernel(before.tree, block))
+        for block in moe_layers(source.tree)
+    ):
+        raise ValueError(
+            f"the routers of {source.name} and {before.name} are equal; give the checkpoint from before"
+            " fine-tuning as --pretrained"
+        )
+
+
+def _check_choices(
+    request: PruneRequest, config: VisionMoeConfig | None, tree: Mapping[str, Any], selected: int
+) -> None:
+    """See that tokens go to no more experts than there are, and that sets are picked for token choice.
+
+    Raises:
+        ValueError: they do, or experts choose.
+    """
+    for block in moe_layers(tree):
+        columns = router_kernel(tree, block).shape[-1]  # of an ensemble, those of a member
+        if selected > columns:
+            raise ValueError(
+                f"selected is {selected}, but the router of block {block} has {columns} columns;"
+                " give --selected as the network has it"
+            )
+    if config is not None and config.router.kind == "expert-choice" and request.picks_sets:
+        raise ValueError(
+            f"criterion {request.criterion!r} is defined for token choice, and in {request.finetuned} experts"
+            " choose; take another criterion"
+        )
 
 
 def _selected(request: PruneRequest) -> int:

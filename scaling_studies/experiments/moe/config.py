@@ -83,6 +83,7 @@ class MoeStudyConfig:
         savings_batch: images at once there.
         savings_rounds: how often each is timed.
         theory: whether the theory's own model is measured.
+        theory_dims: its dimensions d.
         theory_seeds: its seeds.
         ridgelets: whether experts from the Quantum Ridgelet Transform are.
         out: the output folder: absent, empty, or that of the same study, which then goes on.
@@ -137,6 +138,7 @@ class MoeStudyConfig:
     savings_batch: int = 4
     savings_rounds: int = 15
     theory: bool = True
+    theory_dims: tuple[int, ...] = (64, 128, 256, 512)
     theory_seeds: int = 3
     ridgelets: bool = True
     out: Path = Path("runs/moe")
@@ -157,6 +159,8 @@ class MoeStudyConfig:
         _check_listed("modes", self.modes, MODES)
         if not self.criteria:
             raise ValueError(f"no criteria given; name some of {', '.join(EVERY_CRITERION)}")
+        for name in ("criteria", "prune", "tune_criteria", "tune_prune", "savings_experts", "theory_dims"):
+            _check_once(name, getattr(self, name))
         for name in (*self.criteria, *self.tune_criteria):
             if name != MERGE:
                 find_criterion(name)
@@ -182,6 +186,10 @@ class MoeStudyConfig:
             raise ValueError(
                 f"tune_prune holds {stranger}, which prune does not; add it there, or leave it out"
             )
+        for number in self.theory_dims:
+            check_whole("an entry of theory_dims", number, 8)
+        if len(self.theory_dims) < 2:
+            raise ValueError(f"theory_dims is {self.theory_dims}; give two or more, to see a law in d")
         for number in self.savings_experts:
             check_whole("an entry of savings_experts", number, 4)
 
@@ -251,7 +259,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "tune_draws": 2,
             "savings_experts": (8, 32),
             "savings_rounds": 31,
-            "theory_seeds": 10,
+            "theory_dims": (64, 128, 256, 512, 1024, 2048, 4096),
+            "theory_seeds": 5,
         },
     }
 )
@@ -291,5 +300,9 @@ def _check_listed(name: str, values: tuple[str, ...], choices: Sequence[str]) ->
     for value in values:
         if value not in choices:
             raise ValueError(f"unknown entry {value!r} of {name}; choose among {', '.join(choices)}")
+    _check_once(name, values)
+
+
+def _check_once(name: str, values: tuple[Any, ...]) -> None:
     if len(set(values)) != len(values):
-        raise ValueError(f"{name} are {', '.join(values)}; name each once")
+        raise ValueError(f"{name} are {', '.join(map(str, values))}; name each once")

@@ -8,7 +8,9 @@ import numpy as np
 
 from engine.arguments import Seed
 from models.images import Images, fold, load_images
+from models.npz import read_npz
 
+_MOST_DIGITS = 5  # of a class: beyond any set of images, and few enough classes to be listed
 _CLASSES = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")
 
 
@@ -47,6 +49,10 @@ def parse_spec(text: str) -> tuple[str, tuple[int, ...] | None]:
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
             raise ValueError(f"the classes {part!r} of {text!r} fall; give the lower one first")
+        if len(last or first) > _MOST_DIGITS:
+            raise ValueError(
+                f"data {text[:60]!r} names a class of {len(last or first)} digits; no set has it"
+            )
         classes += range(int(first), int(last or first) + 1)
     if len(set(classes)) != len(classes):
         raise ValueError(f"data {text!r} names a class twice; name each once")
@@ -133,11 +139,8 @@ def calibration_images(text: str, images: int, seed: int) -> tuple[np.ndarray, s
     """
     path = Path(text)
     if path.suffix == ".npz" and path.is_file():
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                x = held["x"] if "x" in held.files else None
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); give an npz file with images x") from error
+        held, _ = read_npz(path, lambda names: ["x"])
+        x = held.get("x")
         if x is not None:
             if x.dtype.kind != "f" or x.ndim != 4 or not len(x):
                 raise ValueError(

@@ -98,6 +98,21 @@ def _calibrated(config: MoeStudyConfig, pair: Pair, programs: Programs) -> _Know
     return _Known(pair, calibrate(network, images, batch_size=min(128, len(images))))
 
 
+def check_ways(config: MoeStudyConfig) -> None:
+    """See that there is something to prune, before anything is trained.
+
+    Raises:
+        ValueError: no criterion, mode and number go together for a kind of router.
+    """
+    for router in config.routers:
+        if next(candidates(config, router), None) is None:
+            raise ValueError(
+                f"none of the criteria {', '.join(config.criteria)} can prune"
+                f" {', '.join(map(str, config.prune))} of {config.experts} experts of {router} routers in the"
+                f" modes {', '.join(config.modes)}; prune fewer, or add criteria, modes or routers"
+            )
+
+
 def candidates(config: MoeStudyConfig, router: str) -> Iterator[Candidate]:
     """The ways of pruning that apply to a kind of router."""
     least = config.selected if router == "token-choice" else 1

@@ -1,6 +1,7 @@
 """What `qrt-tn moe prune` is asked to do, checked before any checkpoint is read."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from models.moe.criteria import find_criterion
 from models.moe.removal import MODES
 from models.moe.selection import SCOPES
 from scaling_studies.experiments.moe.config import MERGE
-from scaling_studies.experiments.moe.source import is_native, sidecar
+from scaling_studies.experiments.moe.source import is_left_behind, is_native, sidecar
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>[A-Za-z]*)")
@@ -77,10 +78,18 @@ class PruneRequest:
         if self.selected is not None:
             check_whole("selected", self.selected, 1)
         generator(self.seed)
+        self._check_criterion()
+        self._check_places()
+
+    def _check_criterion(self) -> None:
         if self.criterion == MERGE:
             if self.left is None or self.prune is not None or self.budget_bytes is not None:
                 raise ValueError("merging is told how many experts each layer keeps; give --left alone")
             check_whole("left", self.left, 1)
+            if self.scope != SCOPES[0] or self.mode != MODES[0]:
+                raise ValueError(
+                    "merging keeps every router column, in each layer by itself; leave out --scope and --mode"
+                )
         elif self.left is not None:
             raise ValueError(f"--left is {self.left}, which is for --criterion merge; give --prune")
         elif (self.prune is None) == (self.budget_bytes is None):
@@ -90,9 +99,15 @@ class PruneRequest:
             raise ValueError(
                 f"criterion {self.criterion!r} needs the model before fine-tuning; give it as --pretrained"
             )
+        if self.picks_sets:
+            if self.scope != SCOPES[0] or self.budget_bytes is not None:
+                raise ValueError(
+                    f"criterion {self.criterion!r} picks a set in each layer by itself; give --prune alone"
+                )
+            if self.router == "expert-choice":
+                raise ValueError(f"criterion {self.criterion!r} is defined for token choice only")
         if "statistics" in needs and self.calibration is None:
             raise ValueError(f"{self.criterion!r} needs images to look at; give them as --calibration")
-        self._check_places()
 
     def _check_places(self) -> None:
         if is_native(self.finetuned) != is_native(self.out):
@@ -100,9 +115,16 @@ class PruneRequest:
             raise ValueError(f"--out is {self.out}; the result has the format of its source: give {wanted}")
         if not self.out.parent.is_dir():
             raise ValueError(f"folder {self.out.parent} does not exist; make it first")
-        for path in taken_names(self.out):
-            if path.exists():
-                raise ValueError(f"{path} exists; name another with --out, or remove it")
+        taken = [path for path in taken_names(self.out) if path.exists()]
+        # a file about a checkpoint that is not there is what a run that was cut short left
+        alone = len(taken) == 1 and taken[0] == sidecar(self.out) and is_left_behind(taken[0])
+        if taken and not alone:
+            raise ValueError(f"{taken[0]} exists; name another with --out, or remove it")
+
+    @property
+    def picks_sets(self) -> bool:
+        """Whether the criterion picks a set of experts instead of scoring each."""
+        return self.criterion != MERGE and find_criterion(self.criterion).subset
 
     @property
     def needs_images(self) -> bool:
@@ -120,7 +142,10 @@ def parse_bytes(text: str) -> int:
     unit = found["unit"].upper() if found else None
     if found is None or unit not in _UNITS:
         raise ValueError(f"budget is {text!r}; give bytes, such as 300MB, 1.5GiB or 1000000")
-    size = int(float(found["number"]) * _UNITS[unit])
+    number = float(found["number"])
+    if number * _UNITS[unit] > sys.maxsize:
+        raise ValueError(f"budget is {text[:40]!r}, more than a machine can hold; give less")
+    size = int(number * _UNITS[unit])
     if size < 1:
         raise ValueError(f"budget is {text!r}, less than a byte; give more")
     return size

@@ -9,9 +9,9 @@ from models.images import Images
 from models.moe.criteria import CRITERIA
 from scaling_studies import provenance, store
 from scaling_studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
-from scaling_studies.experiments.moe.data import draw_points, load_set
+from scaling_studies.experiments.moe.data import Points, draw_points, load_set
 from scaling_studies.experiments.moe.networks import FOLDER, Pair, train_networks
-from scaling_studies.experiments.moe.pruning import prune_networks
+from scaling_studies.experiments.moe.pruning import check_ways, prune_networks
 from scaling_studies.experiments.moe.savings import bench_config, measure_savings
 from scaling_studies.experiments.moe.theory import measure_theory
 from scaling_studies.progress import StageTimer
@@ -39,6 +39,7 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
             else; nothing is trained then.
     """
     started = time.perf_counter()
+    check_ways(config)
     before, after = load_set(config.pretrain), load_set(config.finetune)
     _check_sets(config, before, after)
     _claim(config, before, after)
@@ -70,7 +71,7 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
         settings = RidgeletSettings.quick() if config.name == "quick" else RidgeletSettings()
         tables |= compare(settings, timer)
     for old in config.out.glob("*.parquet"):
-        if old.stem not in tables:
+        if not tables.get(old.stem):
             old.unlink()  # of an earlier call that asked for more
     for name, table in tables.items():
         if table:
@@ -131,8 +132,11 @@ def _manifest(
 ) -> dict[str, Any]:
     before, after = sets
     of_both = {
-        "pretrain": _about(before, len(draw_points(before, 0, config.pretrain_points, 1).x), None),
-        "finetune": _about(after, len(pairs[0].points.x), len(pairs[0].points.x_test)),
+        name: _about(images, draw_points(images, 0, points, config.test_points))
+        for name, images, points in (
+            ("pretrain", before, config.pretrain_points),
+            ("finetune", after, config.finetune_points),
+        )
     }
     return {
         "title": f"Pruned experts: {before.name}, fine-tuned on {after.name}",
@@ -150,11 +154,11 @@ def _manifest(
     }
 
 
-def _about(images: Images, train: int, test: int | None) -> dict[str, Any]:
+def _about(images: Images, points: Points) -> dict[str, Any]:
     return {
         "name": images.name,
-        "train": train,
-        "test": test if test is not None else len(images.x_test),
+        "train": len(points.x),
+        "test": len(points.x_test),
         "image_shape": list(images.image_shape),
         "outputs": images.outputs,
         "classes": list(images.classes),

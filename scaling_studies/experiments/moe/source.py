@@ -103,6 +103,15 @@ def read_sidecar(prefix: str | Path) -> dict[str, Any]:
     return about if isinstance(about, dict) and about.get("format") == KIND else {}
 
 
+def is_left_behind(path: Path) -> bool:
+    """Whether a file is one of ours about a pruned checkpoint, which a run that was cut short may leave."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("format") == KIND
+
+
 def layouts_from(about: Mapping[str, Any], place: Path) -> dict[int, ExpertLayout]:
     """The layouts that metadata of ours name, by block.
 

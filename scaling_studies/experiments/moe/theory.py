@@ -8,7 +8,6 @@ from scaling_studies.experiments.moe.config import MoeStudyConfig
 from scaling_studies.parallel import side_by_side
 from scaling_studies.progress import StageTimer
 
-DIMS = (32, 64, 128, 256, 512)
 FITTED = ("relevant_min", "others_size", "others_moved")  # against d
 PREDICTED = {"relevant_min": 0.0, "others_size": -0.5, "others_moved": -0.5}
 Row = dict[str, Any]
@@ -18,7 +17,7 @@ def measure_theory(config: MoeStudyConfig, timer: StageTimer) -> tuple[dict[str,
     """Rows of the tables "theory_scaling" and "theory_pruning", and what they say in short.
 
     Args:
-        config: how many seeds.
+        config: which dimensions, and how many seeds.
         timer: shows the work.
 
     Returns:
@@ -36,11 +35,12 @@ def measure_theory(config: MoeStudyConfig, timer: StageTimer) -> tuple[dict[str,
         return lambda: pruning([seed], setting)
 
     # the longest first, so that no core is idle at the end
-    tasks = [scaled(dim) for dim in DIMS[::-1]] + [pruned(seed) for seed in seeds]
+    dims = sorted(config.theory_dims)
+    tasks = [scaled(dim) for dim in dims[::-1]] + [pruned(seed) for seed in seeds]
     with timer.stage("The theory's own model", len(tasks)) as stage:
         parts = side_by_side(tasks, stage.advance)
-    rows = [row for part in parts[: len(DIMS)][::-1] for row in part]
-    tables = {"theory_scaling": rows, "theory_pruning": [row for part in parts[len(DIMS) :] for row in part]}
+    rows = [row for part in parts[: len(dims)][::-1] for row in part]
+    tables = {"theory_scaling": rows, "theory_pruning": [row for part in parts[len(dims) :] for row in part]}
     exponents = {}
     for name in FITTED:
         if min(row[name] for row in rows) <= 0:

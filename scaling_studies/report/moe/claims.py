@@ -118,7 +118,19 @@ def best(results: MoeFolder, router: str, column: str = ACCURACY) -> str:
             said.append(f"router change in {counted[CHANGE] or 'none'}")
     if beaten:
         said.append(f"in {beaten} no criterion is better than random")
-    return upper(", ".join(said)) + "."
+    return upper(", ".join(said)) + "." + _merging(own)
+
+
+def _merging(own: Sequence[Cell]) -> str:
+    """How merging does beside the criteria in the first mode; it is one measurement for all modes."""
+    leads = {cell.pruned: cell.merging_leads() for cell in own if cell.mode == own[0].mode}
+    measured = [pruned for pruned, lead in leads.items() if lead is not None]
+    if not measured:
+        return ""
+    ahead = [str(pruned) for pruned in measured if leads[pruned]]
+    where = f"at {join(ahead)} pruned" if ahead else "nowhere"
+    mode = escape(SHORT_MODES.get(own[0].mode, own[0].mode))
+    return f" Merging is above all of them {where} ({mode}; {len(ahead)} of {len(measured)} numbers)."
 
 
 def extreme(results: MoeFolder, router: str, column: str = ACCURACY) -> str:

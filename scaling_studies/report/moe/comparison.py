@@ -118,11 +118,23 @@ class Cell:
         return sorted(self.differences.items(), key=lambda item: -item[1].median)
 
     def best(self) -> list[str]:
-        """Those of the largest median difference, if that is above 0; none where random is as good."""
-        most = max((paired.median for paired in self.differences.values()), default=0.0)
+        """Those of the largest median difference, if that is above 0; none where random is as good.
+
+        Merging, which drops no column and is measured once for all modes, is none of them beside others.
+        """
+        found = {name: paired for name, paired in self.differences.items() if name != MERGE}
+        found = found or self.differences
+        most = max((paired.median for paired in found.values()), default=0.0)
         if most <= _TIE:
             return []
-        return [name for name, paired in self.differences.items() if paired.median >= most - _TIE]
+        return [name for name, paired in found.items() if paired.median >= most - _TIE]
+
+    def merging_leads(self) -> bool | None:
+        """Whether merging is above all that drop experts, in the median; None where it was not measured."""
+        others = [paired.median for name, paired in self.differences.items() if name != MERGE]
+        if MERGE not in self.differences or not others:
+            return None
+        return self.differences[MERGE].median > max(others) + _TIE
 
 
 def cells(results: MoeFolder, column: str = ACCURACY) -> list[Cell]:

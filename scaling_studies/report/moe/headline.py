@@ -129,7 +129,8 @@ def _about(results: MoeFolder) -> str:
         else f"Ranges are the whole range over {results.seeds} seeds, not confidence intervals."
     )
     return (
-        "A cell is a mode of removal and a number of experts pruned in each layer. Numbers are points of "
+        "A cell is a mode of removal and a number of experts pruned in each layer; where no more are left "
+        "than a token goes to, dropped and renormalised are one network. Numbers are points of "
         "accuracy: router change minus the mean of the random draws on the same network, median over the "
         f"seeds. {key}. Bands run from the smallest to the largest over seeds, and over draws for random. "
         f"{few}"

@@ -68,12 +68,12 @@ def _against(fit: theory_panels.Exponent) -> str:
         if fit.agrees:
             return "the theory says at least of order 1, which the interval allows"
         return "the theory says at least of order 1, and this falls: it contradicts the theory"
-    bound = "the theory’s bound is −1/2"
+    bound = "the theory’s bound for large d is −1/2"
     if fit.agrees is None:
         return f"{bound}, which the interval holds: no contradiction"
     if fit.agrees:
         return f"{bound}, and this is steeper, as a bound allows"
-    return f"{bound}, and this is flatter: it contradicts the theory"
+    return f"{bound}, and between these d it falls more slowly"
 
 
 def _signed(value: float) -> str:
@@ -110,7 +110,8 @@ def limits(results: MoeFolder) -> list[str]:
                 if held >= reach
                 else "which it does not reach"
             )
-            text += f"; predicted is {limit:.3g}, {verdict}"
+            constant = " (1 − 2/k; the theorem leaves its constant open)" if after else ""
+            text += f"; predicted is {limit:.3g}{constant}, {verdict}"
         other = theory_panels.held_until(theory_panels.curve(results, RANDOM, after))
         said.append(
             text + (f". Random pruning holds it in median up to {other:.2g}." if other is not None else ".")

@@ -1,5 +1,6 @@
 """The tables of a mixture-of-experts report: networks, cells, savings, theory, ridgelets."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -77,11 +78,8 @@ def accuracies(results: MoeFolder, router: str) -> str:
         drawn = [Sample(draws) for draws in cell.draws]
         first = [escape(SHORT_MODES.get(cell.mode, cell.mode)), number(cell.pruned)]
         if drawn:
-            middle = percent(float(np.median([np.mean(part.values) for part in drawn])))
-            wide = (
-                f"<small>{percent(min(p.low for p in drawn))}–{percent(max(p.high for p in drawn))}</small>"
-            )
-            rows.append([*first, CRITERIA["random"], middle + wide, MISSING, MISSING])
+            tuned_draws = [Sample(draws) for draws in after.draws] if after else []
+            rows.append([*first, CRITERIA["random"], _drawn(drawn), MISSING, _drawn(tuned_draws)])
         for name, sample in cell.accuracies.items():
             rows.append(
                 [
@@ -94,6 +92,15 @@ def accuracies(results: MoeFolder, router: str) -> str:
             )
     head = ["mode", "pruned", "criterion", "accuracy, %", "points above<br>random", "fine-tuned, %"]
     return table(head, rows, texts=1) if rows else ""
+
+
+def _drawn(draws: Sequence[Sample]) -> str:
+    """The median over seeds of the mean over draws, and the range of all draws."""
+    if not draws:
+        return MISSING
+    middle = percent(float(np.median([np.mean(part.values) for part in draws])))
+    low, high = min(part.low for part in draws), max(part.high for part in draws)
+    return f"{middle}<small>{percent(low)}–{percent(high)}</small>"
 
 
 def savings(results: MoeFolder) -> str:

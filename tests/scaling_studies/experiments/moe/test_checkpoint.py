@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_pair_of_vmoe_checkpoints_is_pruned_by_router_change(pair: Any, tmp_pa
     kept_about = json.loads((tmp_path / "smaller.json").read_text())
     assert kept_about == json.loads(json.dumps({k: v for k, v in about.items() if k != "written"}))
     assert kept_about["unpruned_experts"] == "encoderblock_0=2,encoderblock_1=2"
-    hashes = kept_about["sources"]["after"]
+    hashes = kept_about["sources"]["finetuned"]
     assert set(hashes) == {"after.index", "after.data-00000-of-00002", "after.data-00001-of-00002"}
     assert all(hashes[name] == hashlib.sha256(sources[name]).hexdigest() for name in hashes)
     now = contents(tmp_path)
@@ -263,3 +264,76 @@ def test_sizes(text: str, size: int) -> None:
 def test_texts_that_are_no_sizes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="budget is"):
         parse_bytes(text)
+
+
+def test_checkpoints_of_one_name_keep_their_hashes_apart(make: Make, tmp_path: Path) -> None:
+    for folder, seed in (("x", 0), ("y", 1)):
+        (tmp_path / folder).mkdir()
+        save_vmoe_checkpoint(tmp_path / folder / "m", make(seed))
+    about = prune(tmp_path, finetuned=tmp_path / "y" / "m", pretrained=tmp_path / "x" / "m", prune=1)
+    hashed = {
+        role: hashlib.sha256((tmp_path / folder / "m.data-00000-of-00001").read_bytes()).hexdigest()
+        for role, folder in (("finetuned", "y"), ("pretrained", "x"))
+    }
+    assert {role: held["m.data-00000-of-00001"] for role, held in about["sources"].items()} == hashed
+
+
+def test_pairs_that_are_no_pairs_are_refused(make: Make, config: VisionMoeConfig, tmp_path: Path) -> None:
+    save_vmoe_checkpoint(tmp_path / "after", make(1))
+    with pytest.raises(ValueError, match="are equal; give the checkpoint from before"):
+        prune(tmp_path, pretrained=tmp_path / "after", prune=1)
+    save_vmoe_checkpoint(tmp_path / "two", make(1, members=2))
+    save_vmoe_checkpoint(tmp_path / "four", make(0, members=4))
+    with pytest.raises(ValueError, match="has 2 ensemble members in the fine-tuned and 4 in the pre-trained"):
+        prune(tmp_path, finetuned=tmp_path / "two", pretrained=tmp_path / "four", prune=2)
+    other = replace(config, router=replace(config.router, kind="expert-choice"))
+    save_moe_tree(tmp_path / "a.safetensors", make(1), config)
+    save_moe_tree(tmp_path / "b.safetensors", make(0), other)
+    places = {"finetuned": tmp_path / "a.safetensors", "out": tmp_path / "c.safetensors"}
+    with pytest.raises(ValueError, match="router is"):
+        prune(tmp_path, **places, pretrained=tmp_path / "b.safetensors", prune=1)
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_what_a_run_that_was_cut_short_left_is_replaced(pair: Any, tmp_path: Path) -> None:
+    prune(tmp_path, pretrained=tmp_path / "before", prune=1)
+    (tmp_path / "smaller.index").unlink()
+    next(tmp_path.glob("smaller.data-*-of-*")).unlink()
+    for path in tmp_path.glob("smaller.data-*"):
+        path.unlink()
+    again = prune(tmp_path, pretrained=tmp_path / "before", prune=2)
+    assert json.loads((tmp_path / "smaller.json").read_text())["prune"] == again["prune"] == 2
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json exists"):
+        prune(tmp_path, pretrained=tmp_path / "before", prune=2, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"criterion": "router-norm", "prune": 1, "selected": 5},
+            "selected is 5, but .* block 0 has 4",
+        ),
+        ({"criterion": "merge", "left": 2, "calibration": "x", "scope": "global"}, "leave out --scope"),
+        ({"criterion": "merge", "left": 2, "calibration": "x", "mode": "drop-router"}, "leave out --scope"),
+        (
+            {"criterion": "reconstruction", "prune": 1, "calibration": "x", "scope": "global"},
+            "--prune alone",
+        ),
+        (
+            {"criterion": "reconstruction", "prune": 1, "calibration": "x", "router": "expert-choice"},
+            "token choice only",
+        ),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    pair: Any, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        prune(tmp_path, **options)
+
+
+def test_huge_budgets_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than a machine can hold"):
+        parse_bytes("9" * 400 + "GB")

@@ -78,3 +78,11 @@ def test_images_to_calibrate_with_are_floats_as_they_are_or_a_standardised_set(t
     np.savez(tmp_path / "bytes.npz", x=(x * 9).astype(np.uint8))
     with pytest.raises(ValueError, match=r"x of .*bytes.npz is uint8"):
         calibration_images(str(tmp_path / "bytes.npz"), 3, 0)
+
+
+def test_a_broken_file_and_a_class_beyond_all_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04junk")
+    with pytest.raises(ValueError, match="not a whole npz file"):
+        calibration_images(str(tmp_path / "a.npz"), 5, 0)
+    with pytest.raises(ValueError, match="digits; n"):
+        parse_spec("digits:0-99999999999")

@@ -147,6 +147,33 @@ def test_ways_that_do_not_apply_are_left_out_and_told(study: Study) -> None:
     assert pruning.what_is_left_out(study(criteria=("random",), prune=(2,))) == []
 
 
+def test_nothing_to_prune_is_told_before_anything_is_trained(study: Study, tmp_path: Path) -> None:
+    for changes in (
+        {"routers": ("expert-choice",), "criteria": ("reconstruction",)},
+        {
+            "routers": ("token-choice",),
+            "criteria": ("router-norm",),
+            "modes": ("drop-router",),
+            "prune": (3,),
+        },
+    ):
+        with pytest.raises(ValueError, match="can prune"):
+            begin(study(**changes, tune_prune=()))
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_is_asked_for_no_more_goes(study: Study) -> None:
+    config = study()
+    begin(config)
+    (config.out / "savings.parquet").write_bytes(b"of an earlier call")
+    begin(config)
+    assert not (config.out / "savings.parquet").exists()
+    manifest = json.loads((config.out / "manifest.json").read_text())
+    for name, points in (("pretrain", config.pretrain_points), ("finetune", config.finetune_points)):
+        drawn = draw_points(load_set(getattr(config, name)), 0, points, config.test_points)
+        assert manifest["datasets"][name]["test"] == len(drawn.x_test)
+
+
 def test_a_folder_with_other_files_and_sets_that_do_not_fit_are_refused(study: Study, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
@@ -185,11 +212,12 @@ def test_savings_are_counted_and_timed_for_each_mode(study: Study, monkeypatch: 
 def test_the_theory_is_measured_over_dimensions_and_fitted_where_it_can_be(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(theory, "DIMS", (8, 32))
     small = theory.TheorySetting(dim=8, experts=4, steps=3, batch_size=4, test_points=20, neurons=2)
     monkeypatch.setattr(theory, "TheorySetting", lambda: small)
     monkeypatch.setattr(theory, "pruning", lambda seeds, setting: [{"seed": seed} for seed in seeds])
-    tables, about = theory.measure_theory(study(theory_seeds=2), StageTimer(Console(file=io.StringIO())))
+    tables, about = theory.measure_theory(
+        study(theory_seeds=2, theory_dims=(8, 32)), StageTimer(Console(file=io.StringIO()))
+    )
     rows = tables["theory_scaling"]
     assert [row["dim"] for row in rows] == [8, 8, 32, 32]
     assert tables["theory_pruning"] == [{"seed": 0}, {"seed": 1}]

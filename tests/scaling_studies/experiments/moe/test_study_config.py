@@ -82,3 +82,11 @@ def test_an_unknown_preset_and_a_file_for_a_folder_are_refused(tmp_path: Path) -
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"):
         preset("quick", out=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("criteria", ("reap", "reap")), ("prune", (2, 2)), ("tune_prune", (4, 4))]
+)
+def test_what_is_named_twice_is_refused(name, values):
+    with pytest.raises(ValueError, match=f"{name} are .* name each once"):
+        preset("quick", **{name: values})

@@ -13,6 +13,8 @@ from scaling_studies.report.moe.headline import headline
 Folder = Callable[..., Path]
 ROUTER = "token-choice"
 
+OPEN = " (1 − 2/k; the theorem leaves its constant open)"
+
 
 @pytest.fixture
 def results(moe_folder: Folder) -> MoeFolder:
@@ -182,7 +184,7 @@ def power(results: MoeFolder, name: str, exponent: float) -> None:
         ("relevant_min", -0.2, False, "this falls: it contradicts the theory"),
         ("others_size", -1.0, True, "this is steeper, as a bound allows"),
         ("others_size", -0.5, None, "which the interval holds: no contradiction"),
-        ("others_moved", -0.3, False, "this is flatter: it contradicts the theory"),
+        ("others_moved", -0.3, False, "between these d it falls more slowly"),
     ],
 )
 def test_exponents_against_the_theory(
@@ -217,7 +219,7 @@ def test_accuracy_is_held_up_to_a_ratio(results: MoeFolder) -> None:
         "which every seed reaches. Random pruning holds it in median up to 0.062."
     )
     assert tuned.startswith("With 30 steps of fine-tuning after pruning")
-    assert "for every seed up to 0.75; predicted is 0.875, which it does not reach." in tuned
+    assert f"for every seed up to 0.75; predicted is 0.875{OPEN}, which it does not reach." in tuned
     for row in results.theory_pruning:
         row["accuracy"] = 1.0 if row["ratio"] < 0.1 or row["fine_tune_steps"] else 0.9
         if row["seed"] == 1 and row["ratio"] > 0.8:
@@ -228,7 +230,8 @@ def test_accuracy_is_held_up_to_a_ratio(results: MoeFolder) -> None:
         in without
     )
     assert (
-        "up to a ratio of 0.94 and for every seed up to 0.75; predicted is 0.875, which the median" in tuned
+        f"up to a ratio of 0.94 and for every seed up to 0.75; predicted is 0.875{OPEN}, which the median"
+        in tuned
     )
     assert "reaches, but not every seed" in tuned
 
