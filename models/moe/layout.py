@@ -65,11 +65,6 @@ class ExpertLayout:
         """Experts that are left."""
         return len(self.original)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether column e leads to expert e, for all of them, as in a layer nothing was removed from."""
-        return self.expert_of == tuple(range(self.experts)) and self.capacity_experts == self.experts
-
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)

@@ -8,13 +8,7 @@ from models.moe.layout import NO_EXPERT, ExpertLayout, kept_first
 def test_a_whole_layer_leads_every_column_to_its_expert():
     layout = ExpertLayout.whole(3)
     assert (layout.columns, layout.experts, layout.capacity_experts) == (3, 3, 3)
-    assert layout.is_whole
     assert layout.expert_of == layout.original == (0, 1, 2)
-
-
-def test_a_pruned_layer_is_not_whole_even_where_every_column_has_an_expert():
-    assert not ExpertLayout((0, 1), (0, 2), 4).is_whole
-    assert not ExpertLayout((0, 1, NO_EXPERT), (0, 2), 3).is_whole
 
 
 def test_a_layout_survives_json():

@@ -145,7 +145,7 @@ def test_an_experts_arrays_may_be_left_alone():
     for (_, a), (_, b) in zip(leaves(same), leaves(tree), strict=True):
         assert a is b
     some, layouts = merge(tree, {2: held[2]}, 3, layers=[2])
-    assert layouts[0].is_whole and layouts[2].expert_of == (0, 1, 2, 0)
+    assert layouts[0] == ExpertLayout.whole(4) and layouts[2].expert_of == (0, 1, 2, 0)
     np.testing.assert_array_equal(expert_weights(some, 2).kernel_in[1:], experts.kernel_in[1:3])
     for _, array in leaves(some["Encoder"]["encoderblock_2"]["Moe"]["Mlp"]):
         array[:] = 0
