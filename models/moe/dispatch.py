@@ -66,7 +66,7 @@ def expert_outputs(
     """
     groups, tokens, hidden = x.shape
     live = live_columns(layout)
-    place = jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
+    place = _places(layout, live)
     row = place[routing.column] * slots + jnp.minimum(routing.slot, slots - 1)
     # which token fills each slot; `tokens` itself is a token of zeros, for those that stay empty
     empty = jnp.full((groups, len(live) * slots), tokens, jnp.int32)
@@ -96,7 +96,7 @@ def by_einsum(
     """The same as `by_gather`, with one-hot arrays of shape (G, S, columns with experts, slots)."""
     groups, tokens, hidden = x.shape
     live = live_columns(layout)
-    place = jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
+    place = _places(layout, live)
 
     def group(routing: Routing) -> tuple[jax.Array, jax.Array]:
         pair = (jnp.where(routing.valid, routing.token, tokens), place[routing.column])
@@ -143,6 +143,11 @@ def by_ragged(
 def live_columns(layout: ExpertLayout) -> tuple[int, ...]:
     """The columns that have an expert, ascending."""
     return tuple(column for column, expert in enumerate(layout.expert_of) if expert != NO_EXPERT)
+
+
+def _places(layout: ExpertLayout, live: tuple[int, ...]) -> jax.Array:
+    """Of each column its place among the live ones; 0 of the others, whose assignments are not valid."""
+    return jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
 
 
 def _unless_all(layout: ExpertLayout, live: tuple[int, ...]) -> Any:

@@ -147,7 +147,8 @@ def train_moe(
             )
         if progress is not None:
             progress(min(start + _STEPS_AT_ONCE, recipe.steps), recipe.steps)
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+    # on the host, where no shape has to be compiled for
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
         raise ValueError(
             "the weights are not finite after the last step; lower learning_rate, now"
             f" {recipe.learning_rate}, or clip gradients"

@@ -2,7 +2,6 @@
 
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from scaling_studies.report.folder import TicketFolder, load
 from scaling_studies.report.headline import header, headline, headline_counts
 from scaling_studies.report.html import (
     details,
-    facts,
     figure,
     join,
     number,
@@ -295,21 +293,13 @@ def _exactness(results: TicketFolder) -> str:
 
 def _reproduce(results: TicketFolder) -> str:
     manifest = results.manifest
-    machine: dict[str, Any] = manifest.get("machine") or {}
-    pairs = [("date", escape(str(manifest["date"])[:16].replace("T", " ")))] if manifest.get("date") else []
-    if manifest.get("commit"):
-        pairs.append(("commit", escape(str(manifest["commit"])[:12])))
-    for name, value in machine.items():
-        if value is not None:
-            shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-            pairs.append((escape(name.replace("_gib", " (GiB)").replace("_", " ")), escape(shown)))
     notes = "".join(f"<li>{escape(str(note))}</li>" for note in manifest.get("notes") or [])
     rows = f"{number(len(results.metrics['nodes']))} rows"
     return section(
         "reproduce",
         "To reproduce",
         f"<pre>{escape(manifest['command'])}</pre>",
-        facts(pairs) if pairs else "",
+        tables.origin(manifest),
         f"<ul>{notes}</ul>" if notes else "",
         details("How the settings were chosen", "on the validation split", tables.selection(manifest)),
         tables.timings(manifest.get("timings") or {}, manifest.get("seconds")),

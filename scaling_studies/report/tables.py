@@ -1,13 +1,13 @@
 """The tables of a ticket report: states, time, selection, scores, versions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.html import MISSING, number, span, table
+from scaling_studies.report.html import MISSING, facts, number, span, table
 from scaling_studies.report.style import METHODS, method_style
 
 
@@ -156,6 +156,18 @@ def runs(results: TicketFolder) -> str:
         )
     head = ["method", "training", "nodes", "seed", "w", *_broken(columns), "seconds", "parameters"]
     return table(head, rows, texts=2)
+
+
+def origin(manifest: Mapping[str, Any]) -> str:
+    """Date, commit and machine of a run in a line; nothing where the manifest tells none of them."""
+    pairs = [("date", escape(str(manifest["date"])[:16].replace("T", " ")))] if manifest.get("date") else []
+    if manifest.get("commit"):
+        pairs.append(("commit", escape(str(manifest["commit"])[:12])))
+    for name, value in (manifest.get("machine") or {}).items():
+        if value is not None:
+            shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+            pairs.append((escape(str(name).replace("_gib", " (GiB)").replace("_", " ")), escape(shown)))
+    return facts(pairs) if pairs else ""
 
 
 def versions(found: dict[str, Any]) -> str:

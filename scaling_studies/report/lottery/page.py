@@ -9,7 +9,6 @@ from typing import Any
 from scaling_studies.report.html import (
     MISSING,
     details,
-    facts,
     figure,
     join,
     number,
@@ -24,7 +23,7 @@ from scaling_studies.report.lottery.folder import LotteryFolder, load
 from scaling_studies.report.lottery.headline import header, headline, matches
 from scaling_studies.report.lottery.training_panels import shown_until
 from scaling_studies.report.style import method_style
-from scaling_studies.report.tables import timings, versions
+from scaling_studies.report.tables import origin, timings, versions
 
 YARDSTICK = "qrt-smoothed"  # what a second draw of QRT nodes overlaps with the first
 PAPER = '<a href="https://arxiv.org/abs/1803.03635">arXiv:1803.03635</a>'
@@ -325,20 +324,12 @@ def _saved(results: LotteryFolder, level: int, share: float) -> str:
 
 def _reproduce(results: LotteryFolder) -> str:
     manifest = results.manifest
-    machine: dict[str, Any] = manifest.get("machine") or {}
-    pairs = [("date", escape(str(manifest["date"])[:16].replace("T", " ")))] if manifest.get("date") else []
-    if manifest.get("commit"):
-        pairs.append(("commit", escape(str(manifest["commit"])[:12])))
-    for name, value in machine.items():
-        if value is not None:
-            shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-            pairs.append((escape(name.replace("_gib", " (GiB)").replace("_", " ")), escape(shown)))
     networks = number(len(results.runs["level"]))
     return section(
         "reproduce",
         "How it was run",
         f"<pre>{escape(manifest['command'])}</pre>",
-        facts(pairs) if pairs else "",
+        origin(manifest),
         details("Settings", "of the networks and their training", _settings(results)),
         timings(manifest.get("timings") or {}, manifest.get("seconds")),
         "<h3>All numbers</h3>",

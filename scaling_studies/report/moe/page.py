@@ -8,7 +8,6 @@ from typing import Any
 from scaling_studies.report.html import (
     MISSING,
     details,
-    facts,
     figure,
     number,
     page,
@@ -21,7 +20,7 @@ from scaling_studies.report.moe.comparison import ACCURACY, FINETUNED, Cell, bes
 from scaling_studies.report.moe.folder import MoeFolder, load
 from scaling_studies.report.moe.headline import DATA_KEYS, header, headline
 from scaling_studies.report.moe.names import CRITERIA, MERGE, MODES, router_name, upper
-from scaling_studies.report.tables import timings, versions
+from scaling_studies.report.tables import origin, timings, versions
 
 PAPER = '<a href="https://arxiv.org/abs/2405.16646">arXiv:2405.16646</a>'
 # What the manifest says elsewhere on the page, or what is no setting.
@@ -313,11 +312,6 @@ def _not_shown(results: MoeFolder) -> str:
 
 def _reproduce(results: MoeFolder) -> str:
     manifest = results.manifest
-    pairs = [("date", escape(str(manifest["date"])[:16].replace("T", " ")))] if manifest.get("date") else []
-    if manifest.get("commit"):
-        pairs.append(("commit", escape(str(manifest["commit"])[:12])))
-    for name, value in (manifest.get("machine") or {}).items():
-        pairs.append((escape(str(name).replace("_gib", " (GiB)").replace("_", " ")), escape(_said(value))))
     settings = _flat(manifest.get("settings") or {})
     settings |= _flat({name: value for name, value in manifest.items() if name not in _TOLD})
     given = _flat({name: value for name, value in (manifest.get("theory") or {}).items() if name != "limits"})
@@ -326,7 +320,7 @@ def _reproduce(results: MoeFolder) -> str:
         "reproduce",
         "How it was run",
         f"<pre>{escape(manifest['command'])}</pre>",
-        facts(pairs) if pairs else "",
+        origin(manifest),
         tables.networks(results),
         details("Settings", "of the networks, their training and pruning", versions(settings)),
         details("Settings of the theory", "and what was fitted in the run", versions(given)),
