@@ -9,7 +9,7 @@ from typing import Any
 from engine import backends
 from scaling_studies import provenance
 from scaling_studies.benchmarks.timing import threads
-from scaling_studies.store import write_json
+from scaling_studies.folders import write_json
 
 
 def origin() -> dict[str, Any]:

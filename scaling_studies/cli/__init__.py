@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 from scaling_studies.cli.bench import bench
 from scaling_studies.cli.moe import moe
 from scaling_studies.cli.options import command, listed, numbers, run_folder, words
-from scaling_studies.config import TicketConfig
+from scaling_studies.experiments.ticket_config import TicketConfig
 from scaling_studies.progress import StageTimer
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended; Typer gives it too

@@ -7,7 +7,7 @@ import numpy as np
 
 from models import Dataset, Split, load_digits, load_file, one_hot, split
 from qrt_tn import Quantizer
-from scaling_studies.config import TicketConfig
+from scaling_studies.experiments.ticket_config import TicketConfig
 
 
 @dataclass(frozen=True, eq=False)

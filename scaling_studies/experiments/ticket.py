@@ -16,14 +16,14 @@ from engine.scaled import Scaled
 from models import Dataset, RidgeNetwork, train_many
 from models.shallow import ShallowNetwork
 from qrt_tn import RidgeNodes, diagnose
-from scaling_studies import provenance, report, store
-from scaling_studies.config import TicketConfig
+from scaling_studies import folders, provenance, report
 from scaling_studies.experiments import broad
 from scaling_studies.experiments.fitting import Scores, draws_at, fit, mean_scores, scores_by_draw
 from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
 from scaling_studies.experiments.selection import Choice, choose
 from scaling_studies.experiments.showcase import showcase
 from scaling_studies.experiments.sources import Setting, Sources, inputs
+from scaling_studies.experiments.ticket_config import TicketConfig
 from scaling_studies.parallel import side_by_side
 from scaling_studies.progress import StageTimer
 from scaling_studies.report.state_panels import leading_schmidt_values
@@ -52,7 +52,7 @@ def run_ticket(config: TicketConfig, command: str, timer: StageTimer) -> Path:
     started = time.perf_counter()
     dataset = load_dataset(config.data, config.target)
     folds = make_folds(dataset, config)
-    with store.whole_folder(config.out) as folder:
+    with folders.whole_folder(config.out) as folder:
         sources = Sources(folds, config)
         with timer.stage("Smoothed states", len(config.smoothings) * len(folds)) as stage:
             sources.build_states(config.smoothings, config.tolerance, stage.advance)
@@ -82,10 +82,10 @@ def run_ticket(config: TicketConfig, command: str, timer: StageTimer) -> Path:
             manifest, shown = side_by_side(tasks, stage.advance)
         for fold in folds:
             fold.quantizer.save(folder / f"quantizer-seed{fold.seed}.safetensors")
-        store.write_table(folder / "metrics.parquet", rows)
+        folders.write_table(folder / "metrics.parquet", rows)
         save_tensors(folder / "showcase.safetensors", shown, {"format": "qrt-tn.showcase"})
         manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
-        store.write_json(folder / "manifest.json", manifest)
+        folders.write_json(folder / "manifest.json", manifest)
         with timer.stage("Report", 1) as stage:
             report.write(folder)
             stage.advance()

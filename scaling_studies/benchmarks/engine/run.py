@@ -10,8 +10,8 @@ import engine
 from scaling_studies.benchmarks.engine import gpu, networks, overhead, quality, report, speed
 from scaling_studies.benchmarks.engine.networks import Case
 from scaling_studies.benchmarks.record import origin
+from scaling_studies.folders import check_new, whole_folder, write_json
 from scaling_studies.progress import Stage, StageTimer
-from scaling_studies.store import check_new, whole_folder, write_json
 
 FORMAT = "qrt-tn.bench-engine"
 VERSION = 1

@@ -6,8 +6,8 @@ from typing import Any
 
 from scaling_studies.benchmarks.record import origin
 from scaling_studies.benchmarks.states import growth, report
+from scaling_studies.folders import check_new, whole_folder, write_json
 from scaling_studies.progress import StageTimer
-from scaling_studies.store import check_new, whole_folder, write_json
 
 FORMAT = "qrt-tn.bench-states"
 VERSION = 1

@@ -14,7 +14,7 @@ from flax import nnx
 from models.images import ImageFold, Images, fold, load_images
 from models.lottery import LotteryStudy, Preset, Run, counts, layers, save_ticket
 from models.vision import architecture
-from scaling_studies import provenance, store
+from scaling_studies import folders, provenance
 from scaling_studies.experiments.lottery.config import LotteryConfig
 from scaling_studies.experiments.lottery.savings import file_rows, savings_rows
 from scaling_studies.experiments.lottery.shallow import compare
@@ -93,12 +93,12 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
         if old.stem not in {*tables, *tickets}:
             old.unlink()  # of an earlier call that asked for more
     for name, table in tables.items():
-        store.write_table(config.out / f"{name}.parquet", table)
+        folders.write_table(config.out / f"{name}.parquet", table)
     for note in study.notes:
         timer.say(note)
     manifest = _manifest(config, command, images, parts, study, shares)
     manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
-    store.write_json(config.out / "manifest.json", manifest)
+    folders.write_json(config.out / "manifest.json", manifest)
     with timer.stage("Report", 1) as stage:
         written = report.write(config.out)
         stage.advance()
@@ -156,7 +156,9 @@ def _claim(config: LotteryConfig, images: Images) -> None:
     about = config.plain()
     preset = {key: value for key, value in about["preset"].items() if key not in (*EXTENSIBLE, "data")}
     settings = {**about, "preset": sorted(preset.items(), key=str)}
-    store.claim_folder(config.out, TRIALS, KIND, settings, about, (images.x[:1000], images.y, images.y_test))
+    folders.claim_folder(
+        config.out, TRIALS, KIND, settings, about, (images.x[:1000], images.y, images.y_test)
+    )
 
 
 def _row(run: Run) -> Row:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from engine.arguments import check_whole, is_real
 from qrt_tn import Ridgelet
-from scaling_studies.config import TicketConfig
+from scaling_studies.experiments.ticket_config import TicketConfig
 
 
 @dataclass(frozen=True)

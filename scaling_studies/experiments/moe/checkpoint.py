@@ -21,7 +21,7 @@ from models.moe.removal import remove
 from models.moe.selection import Selection, select
 from models.moe.statistics import LayerStatistics
 from models.moe.trees import Tree, from_tree, infer_config
-from scaling_studies import provenance, store
+from scaling_studies import folders, provenance
 from scaling_studies.experiments.moe.config import MERGE
 from scaling_studies.experiments.moe.data import calibration_images
 from scaling_studies.experiments.moe.request import PruneRequest
@@ -260,7 +260,7 @@ def _write(
         return (out,)
     found = inspect_vmoe_checkpoint(source.name)
     # the index, without which there is no checkpoint, comes last of all
-    store.write_json(sidecar(out), about)
+    folders.write_json(sidecar(out), about)
     try:
         save_vmoe_checkpoint(out, tree, shards=found.shard_count)
     except BaseException:

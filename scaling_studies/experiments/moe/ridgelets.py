@@ -16,11 +16,11 @@ from models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
 from models.moe.ridgelets.rank import RankCorrelation, rank_correlation
 from models.training import train_many
 from qrt_tn import QuantumRidgeletTransform
-from scaling_studies.config import TicketConfig
 from scaling_studies.experiments.fitting import fit
 from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
 from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
 from scaling_studies.experiments.sources import Setting, Sources
+from scaling_studies.experiments.ticket_config import TicketConfig
 from scaling_studies.parallel import side_by_side
 from scaling_studies.progress import StageTimer
 

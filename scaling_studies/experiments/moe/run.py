@@ -7,7 +7,7 @@ from typing import Any
 
 from models.images import Images
 from models.moe.criteria import CRITERIA
-from scaling_studies import provenance, store
+from scaling_studies import folders, provenance
 from scaling_studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
 from scaling_studies.experiments.moe.data import Points, draw_points, load_set
 from scaling_studies.experiments.moe.networks import FOLDER, Pair, train_networks
@@ -75,12 +75,12 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
             old.unlink()  # of an earlier call that asked for more
     for name, table in tables.items():
         if table:
-            store.write_table(config.out / f"{name}.parquet", table)
+            folders.write_table(config.out / f"{name}.parquet", table)
     for note in notes:
         timer.say(note)
     manifest = _manifest(config, command, (before, after), pairs, notes) | about
     manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
-    store.write_json(config.out / "manifest.json", manifest)
+    folders.write_json(config.out / "manifest.json", manifest)
     from scaling_studies.report import moe as report
 
     with timer.stage("Report", 1) as stage:
@@ -120,7 +120,7 @@ def _claim(config: MoeStudyConfig, before: Images, after: Images) -> None:
     # sets are known by their images, not by their names
     settings = {name: value for name, value in about.items() if name not in ("pretrain", "finetune")}
     arrays = [part for images in (before, after) for part in (images.x[:1000], images.y, images.y_test)]
-    store.claim_folder(config.out, FOLDER, KIND, settings, about, arrays)
+    folders.claim_folder(config.out, FOLDER, KIND, settings, about, arrays)
 
 
 def _manifest(

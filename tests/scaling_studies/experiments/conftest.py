@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models import Dataset
-from scaling_studies.config import TicketConfig
 from scaling_studies.experiments.folds import Fold, make_folds
 from scaling_studies.experiments.sources import Sources
+from scaling_studies.experiments.ticket_config import TicketConfig
 
 
 def prototypes(points: int = 150, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:

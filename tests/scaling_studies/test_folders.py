@@ -3,12 +3,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from scaling_studies import store
+from scaling_studies import folders
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "run"
-    with store.whole_folder(target) as folder:
+    with folders.whole_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists()
     assert (target / "a").read_text() == "1"
@@ -17,7 +17,7 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_block_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), store.whole_folder(tmp_path / "run") as folder:
+    with pytest.raises(error), folders.whole_folder(tmp_path / "run") as folder:
         (folder / "a").write_text("1")
         raise error
     assert list(tmp_path.iterdir()) == []
@@ -26,7 +26,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseExcep
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine").write_text("1")
-    with pytest.raises(ValueError, match="not an empty folder"), store.whole_folder(tmp_path / "run"):
+    with pytest.raises(ValueError, match="not an empty folder"), folders.whole_folder(tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "mine").read_text() == "1"
 
@@ -35,13 +35,13 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("1")
     with (
         pytest.raises(ValueError, match="cannot make the folder"),
-        store.whole_folder(tmp_path / "file" / "run"),
+        folders.whole_folder(tmp_path / "file" / "run"),
     ):
         pass
 
 
 def test_tables_and_json(tmp_path: Path) -> None:
-    store.write_table(tmp_path / "t.parquet", [{"n": 1, "x": 0.5}, {"n": 2, "x": None}])
+    folders.write_table(tmp_path / "t.parquet", [{"n": 1, "x": 0.5}, {"n": 2, "x": None}])
     assert pq.read_table(tmp_path / "t.parquet").to_pylist() == [{"n": 1, "x": 0.5}, {"n": 2, "x": None}]
-    store.write_json(tmp_path / "m.json", {"a": [1, 2]})
+    folders.write_json(tmp_path / "m.json", {"a": [1, 2]})
     assert (tmp_path / "m.json").read_text().startswith('{\n "a"')

@@ -8,7 +8,7 @@ from engine.backends import namespace
 from qrt_tn import Quantizer, Ridgelet
 from qrt_tn.states.filters import checked_widths
 from qrt_tn.states.smoothing import checked_tolerance
-from scaling_studies.store import check_new
+from scaling_studies.folders import check_new
 
 METHODS = ("qrt-smoothed", "qrt-unsmoothed", "filter", "uniform", "random-features", "dense")
 
