@@ -1,0 +1,70 @@
+"""One point of a study: its parameters, its seed, what it needs, and the name that follows from them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from scaling_studies.config.messages import Table
+
+
+class Resources(Table):
+    """What every point needs; a text stands for the parameter of that name."""
+
+    gpus: int | str = 0
+    ranks: int | str = 1
+    cores: int | str = 1
+    memory: float = Field(2.0, description="GiB of memory", gt=0)
+    minutes: float = Field(60.0, description="minutes after which a point is given up", gt=0)
+    exclusive: bool = Field(False, description="no other point beside it, for the sake of its timings")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one point needs.
+
+    Attributes:
+        gpus: of each rank.
+        ranks: MPI ranks.
+        cores: of each rank.
+        memory: GiB, of all ranks together.
+        minutes: after which it is given up.
+        exclusive: whether it must run alone on a machine.
+    """
+
+    gpus: int = 0
+    ranks: int = 1
+    cores: int = 1
+    memory: float = 2.0
+    minutes: float = 60.0
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One point.
+
+    Attributes:
+        id: a hash of experiment, revision, all parameters and the seed.
+        parameters: all of them, defaults too, as JSON can hold them.
+        seed: of everything random.
+        needs: no part of the id: results do not depend on it.
+    """
+
+    id: str
+    parameters: Mapping[str, Any]
+    seed: int
+    needs: Needs
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{said}, seed={self.seed}"
+
+
+def point_id(experiment: str, revision: int, parameters: Mapping[str, Any], seed: int) -> str:
+    """The name of a point: 20 hexadecimal digits of BLAKE2b over its configuration as canonical JSON."""
+    text = json.dumps([experiment, revision, parameters, seed], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

@@ -1,0 +1,1 @@
+"""Points that only pass the time: to try out a machine, a cluster, or a kill."""
