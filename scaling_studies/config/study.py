@@ -62,6 +62,7 @@ class Study:
         varied: the parameters that differ between points, in the file's order.
         text: the file.
         quick: whether this is its quick variant.
+        source: the file as it was named: a path, or the name of one that comes with the package.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Study:
     varied: tuple[str, ...]
     text: str
     quick: bool
+    source: str
 
     @cached_property
     def digest(self) -> str:
@@ -83,6 +85,10 @@ class Study:
     def by_id(self) -> dict[str, Point]:
         """The points by id."""
         return {point.id: point for point in self.points}
+
+    def needs(self) -> list[Needs]:
+        """What points need, each once, in the order in which the points ask for it."""
+        return list(dict.fromkeys(point.needs for point in self.points))
 
 
 def shipped() -> list[str]:
@@ -113,7 +119,7 @@ def load_study(file: str | Path, *, quick: bool = False) -> Study:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"cannot read {path} ({error.strerror})") from None
-    return parse_study(text, str(path), quick=quick)
+    return parse_study(text, str(file), quick=quick)
 
 
 def parse_study(text: str, source: str, *, quick: bool = False) -> Study:
@@ -132,12 +138,12 @@ def parse_study(text: str, source: str, *, quick: bool = False) -> Study:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source} is not TOML: {error}") from None
     try:
-        return _study(table, text, quick)
+        return _study(table, text, quick, source)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 
 
-def _study(table: Mapping[str, Any], text: str, quick: bool) -> Study:
+def _study(table: Mapping[str, Any], text: str, quick: bool, source: str) -> Study:
     file = checked(_File, table, "")
     kind = experiment(file.experiment)
     # both variants are checked whichever runs, so that neither is found broken later
@@ -161,6 +167,7 @@ def _study(table: Mapping[str, Any], text: str, quick: bool) -> Study:
         varied=varied,
         text=text,
         quick=quick,
+        source=source,
     )
 
 

@@ -1,0 +1,247 @@
+"""The command line's studies: qrt-tn study."""
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from scaling_studies.config import Study, load_study
+from scaling_studies.config.study import shipped
+from scaling_studies.store import StudyStore
+
+if TYPE_CHECKING:
+    from scaling_studies.runner import Summary
+
+STOPPED = 75  # points are left, and another call goes on with them (EX_TEMPFAIL)
+INTERRUPTED = 130
+
+study = typer.Typer(
+    no_args_is_help=True,
+    help="Run a study from a TOML file, here or under SLURM; resume it, look at it, draw it.",
+)
+
+Target = Annotated[
+    str, typer.Argument(help="a TOML file, the name of a study that comes with the package, or a store")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="the study's quick variant, for two cores")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", help="folder of the results; left out: runs/<name of the study>")
+]
+
+
+def found(target: str, quick: bool, store: Path | None) -> tuple[Study, Path, Path | None]:
+    """A study, the folder of its store, and its file where there is one."""
+    folder = Path(target)
+    if folder.is_dir():
+        if store is not None or quick:
+            raise ValueError(f"{target} is a store, which knows its study; leave --store and --quick out")
+        return StudyStore(folder).study(), folder, None
+    asked = load_study(target, quick=quick)
+    file = Path(target)
+    return asked, store or Path("runs") / asked.name, file if file.is_file() else None
+
+
+@study.command("list")
+def list_studies() -> None:
+    """List the studies that come with the package."""
+    from rich.table import Table
+
+    table = Table("study", "experiment", "points", "quick", "what it shows", box=None, pad_edge=False)
+    for name in shipped():
+        whole = load_study(name)
+        try:
+            quick = f"{len(load_study(name, quick=True).points):,}"
+        except ValueError:
+            quick = "-"
+        table.add_row(name, whole.experiment.name, f"{len(whole.points):,}", quick, whole.title)
+    Console().print(table)
+
+
+@study.command("run")
+def run(
+    target: Target,
+    quick: Quick = False,
+    store: StoreOption = None,
+    processes: Annotated[
+        int | None, typer.Option(help="points beside each other at most; left out: as many as fit")
+    ] = None,
+    group: Annotated[
+        int | None, typer.Option(help="only points of these needs: the number of a submitted group")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+) -> None:
+    """Run what is not done of a study; killed or stopped, the same command goes on."""
+    asked, folder, file = found(target, quick, store)
+    _run(asked, folder, file, processes, group, plain, report, retry=False)
+
+
+@study.command("resume")
+def resume(
+    target: Target,
+    quick: Quick = False,
+    store: StoreOption = None,
+    processes: Annotated[int | None, typer.Option(help="points beside each other at most")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+) -> None:
+    """Go on with a study that was begun, as its store has it."""
+    _, folder, _ = found(target, quick, store)
+    _run(StudyStore(folder).study(), folder, None, processes, None, plain, report, retry=False)
+
+
+@study.command("retry")
+def retry(
+    target: Target,
+    failed: Annotated[bool, typer.Option("--failed", help="points that failed, and points not done")] = False,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="only failures of this kind: error, unavailable, timeout, killed or metrics"),
+    ] = None,
+    quick: Quick = False,
+    store: StoreOption = None,
+    processes: Annotated[int | None, typer.Option(help="points beside each other at most")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+) -> None:
+    """Run points again that failed."""
+    if not failed:
+        raise ValueError("say what to try again: qrt-tn study retry --failed")
+    asked, folder, file = found(target, quick, store)
+    chosen: bool | set[str] = True
+    if kind is not None:
+        from scaling_studies.store.index import FAILURES, read_failures
+
+        if kind not in FAILURES:
+            raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(FAILURES)}")
+        kept = StudyStore(folder)
+        chosen = {one["id"] for one in read_failures(kept, kept.failures(asked)) if one["kind"] == kind}
+    _run(asked, folder, file, processes, None, plain, report, retry=chosen)
+
+
+def _run(
+    asked: Study,
+    folder: Path,
+    file: Path | None,
+    processes: int | None,
+    group: int | None,
+    plain: bool,
+    report: bool,
+    retry: bool | set[str],
+) -> None:
+    """Run, show it, and end with the exit code that says how it went."""
+    from scaling_studies.cli.study_display import watching
+    from scaling_studies.runner import Room, run_study
+
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes is {processes}; give at least 1")
+    console = Console(stderr=True)
+    with watching(asked, console, plain=plain) as watch:
+        summary = run_study(
+            asked, folder, group=group, retry=retry, room=Room(most=processes), watch=watch, file=file
+        )
+    print(_told(asked, folder, summary))
+    if summary.stopped:
+        print(f"{summary.stopped}; go on with: qrt-tn study resume {folder}")
+    if report and group is None and not summary.stopped:
+        print(f"report: {_report(asked, folder)}")
+    if summary.stopped and summary.left:
+        raise typer.Exit(INTERRUPTED if summary.signal == signal.SIGINT else STOPPED)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def _told(asked: Study, folder: Path, summary: "Summary") -> str:
+    counts = {
+        f"failed (see qrt-tn study status {folder})": summary.failed,
+        "cannot run on this machine": summary.unavailable,
+        "at work in other runners": summary.elsewhere,
+        "left": summary.left - summary.elsewhere,
+    }
+    parts = [
+        f"{summary.finished:,} points finished",
+        *(f"{n:,} {what}" for what, n in counts.items() if n > 0),
+    ]
+    return f"{asked.name}: {', '.join(parts)}; results in {folder}"
+
+
+@study.command("status")
+def status(
+    target: Target,
+    quick: Quick = False,
+    store: StoreOption = None,
+    follow: Annotated[bool, typer.Option("--follow", help="go on showing it until nothing runs")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Tell how far a study is, what runs, and what failed and why."""
+    from scaling_studies.cli.study_status import follow_status, look, print_status
+
+    asked, folder, _ = found(target, quick, store)
+    if follow:
+        follow_status(asked, folder, Console())
+    elif as_json:
+        print(json.dumps(look(asked, folder).plain()))
+    else:
+        print_status(look(asked, folder), Console())
+
+
+@study.command("report")
+def report(target: Target, quick: Quick = False, store: StoreOption = None) -> None:
+    """Draw the report of a study from what is done: one page, self-contained."""
+    asked, folder, _ = found(target, quick, store)
+    print(f"report: {_report(asked, folder)}")
+
+
+def _report(asked: Study, folder: Path) -> Path:
+    from scaling_studies.progress import StageTimer
+    from scaling_studies.report import study as pages
+    from scaling_studies.store.index import read_failures, read_results
+
+    kept = StudyStore(folder)
+    timer = StageTimer()
+    with timer.stage("Reading results", 1) as stage:
+        records, damaged = read_results(kept)
+        failures = read_failures(kept, kept.failures(asked))
+        stage.advance()
+    for point in damaged:
+        path = kept.results.path(point)
+        timer.say(f"{path} is not whole; delete it, and the next run does that point again")
+    with timer.stage("Report", 1) as stage:
+        written = pages.write(asked, folder, records, failures, commands=_commands(asked, folder))
+        stage.advance()
+    return written
+
+
+def _commands(asked: Study, folder: Path) -> list[str]:
+    """What repeats a study and its report, from the store alone."""
+    quick = " --quick" if asked.quick else ""
+    return [f"qrt-tn study run {asked.source}{quick} --store {folder}", f"qrt-tn study report {folder}"]
+
+
+@study.command("export")
+def export(
+    target: Target,
+    out: Annotated[Path, typer.Argument(help="a .parquet or .csv file")],
+    quick: Quick = False,
+    store: StoreOption = None,
+) -> None:
+    """Write one row a point: parameters, metrics, times and where it ran."""
+    from scaling_studies.store.export import write_export
+    from scaling_studies.store.index import read_failures, read_results
+
+    asked, folder, _ = found(target, quick, store)
+    kept = StudyStore(folder)
+    records, _ = read_results(kept)
+    write_export(out, asked, records, read_failures(kept, kept.failures(asked)))
+    print(f"written: {out}")
+
+
+try:  # TEMPORARY
+    from scaling_studies.cli import study_cluster
+
+    study_cluster.register(study)
+except ImportError:
+    pass

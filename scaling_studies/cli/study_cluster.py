@@ -1,0 +1,135 @@
+"""The command line's way to a cluster: qrt-tn study submit, qrt-tn study cancel."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling_studies.cli.options import command
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to those of `qrt-tn study`."""
+    app.command("submit")(submit)
+    app.command("cancel")(cancel)
+
+
+def submit(
+    file: Annotated[str, typer.Argument(help="a study file, or the name of a shipped study")],
+    quick: Annotated[bool, typer.Option("--quick", help="the quick variant")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="the study's store; left out: runs/<name of the study>")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="of the cluster")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs of each rank; left out: as points need")] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option("--time", help="of a task at most, as SLURM takes it: minutes, 2:00:00, 1-12"),
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="that pays")] = None,
+    qos: Annotated[str | None, typer.Option(help="quality of service")] = None,
+    constraint: Annotated[str | None, typer.Option(help="features that nodes must have")] = None,
+    mem: Annotated[str | None, typer.Option(help="of a node, as 16G; left out: as points need")] = None,
+    cpus: Annotated[int | None, typer.Option(help="cores of each rank; left out: as points need")] = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="of each array; left out: one a point, at most 64")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="tasks at work at once")] = None,
+    requeues: Annotated[int, typer.Option(help="how often a task goes on after its time limit")] = 20,
+    grace: Annotated[
+        int, typer.Option(help="seconds before the limit at which a task is told to stop")
+    ] = 120,
+    module: Annotated[list[str] | None, typer.Option(help="to load; may be given again")] = None,
+    env_file: Annotated[str | None, typer.Option(help="NAME=value lines to export")] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(help="a line of shell to run first; again for more")
+    ] = None,
+    via: Annotated[str, typer.Option(help="sbatch, or submitit (the extra 'slurm')")] = "sbatch",
+    again: Annotated[bool, typer.Option("--again", help="even if tasks are queued or at work")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the scripts; send and write nothing")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="stay and show progress")] = False,
+) -> None:
+    """Send a study's pending points to SLURM, as an array for each kind of need; tasks requeue and resume."""
+    from scaling_studies import cluster
+    from scaling_studies.config import load_study
+
+    study = load_study(file, quick=quick)
+    request = cluster.Request(
+        partition=partition,
+        gpus=gpus,
+        time=None if time_limit is None else cluster.minutes(time_limit),
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        memory=mem,
+        cpus=cpus,
+        tasks=tasks,
+        limit=limit,
+        requeues=requeues,
+        grace=grace,
+        setup=cluster.setup_lines(tuple(module or ()), env_file, tuple(setup or ())),
+        via=via,  # type: ignore[arg-type]  # checked there
+    )
+    folder = store or Path("runs") / study.name
+    if dry_run:
+        for array, script in cluster.preview(study, folder, request):
+            if warning := array.warning():
+                typer.echo(f"note: {warning}", err=True)
+            typer.echo(script)
+        return
+    made = cluster.submit(study, folder, request, command=command(), again=again, say=_note)
+    for sent in made.sent:
+        typer.echo(f"job {sent.job}: {sent.tasks} tasks for {sent.points} points (group {sent.group})")
+    typer.echo(f"scripts and logs: {made.folder}")
+    if follow:
+        _follow(folder)
+
+
+def cancel(
+    store: Annotated[Path, typer.Argument(help="the study's store")],
+) -> None:
+    """Cancel all that was submitted for a store, and wait until it has ended; nothing finished is lost."""
+    from scaling_studies import cluster
+
+    done = cluster.cancel(store, say=_note)
+    jobs = f" of job {', '.join(done.jobs)}" if done.jobs else ""
+    typer.echo(f"cancelled {done.tasks} tasks{jobs}; {done.freed} points in flight are pending again")
+
+
+def _note(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _follow(folder: Path, poll: float = 5.0) -> None:
+    """Show how tasks and points fare until no task is left; Ctrl-C leaves the tasks alone."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    from scaling_studies import cluster
+    from scaling_studies.store import StudyStore
+
+    kept = StudyStore(folder)
+    study = kept.study()
+    console = Console()
+    shown = ""
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            tasks = cluster.states(folder)
+            done, failed = len(kept.done(study)), len(kept.failures(study))
+            line = f"{done} of {len(study.points)} points done, {failed} failed; tasks: {tasks}"
+            if line != shown:
+                shown = line
+                if console.is_terminal:
+                    live.update(Text(line), refresh=True)
+                else:
+                    console.print(line, highlight=False, markup=False)
+            if tasks is None or (tasks.note is None and not tasks.live):
+                break
+            time.sleep(poll)
+    left = len(study.points) - done - failed
+    if left:
+        console.print(f"no task is left, and {left} points are: submit the study again", highlight=False)

@@ -1,0 +1,129 @@
+"""How far a study is, from its store alone: for a login node, while runners are at work elsewhere."""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from scaling_studies import cluster
+from scaling_studies.cluster import Tasks
+from scaling_studies.config import Study
+from scaling_studies.store import StudyStore
+from scaling_studies.store.index import read_failures
+
+READ = 1000  # failures that are read for their reasons
+SHOWN = 10
+EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Attributes:
+        name: of the study.
+        folder: of its store.
+        total: its points.
+        done: finished.
+        failed: failed; not tried again unless asked.
+        running: claimed by runners that live, by runner.
+        waiting: neither done, failed nor running.
+        other: finished points of earlier versions of the study.
+        reasons: why points failed, with counts, the most frequent first; of at most a thousand.
+        tasks: those of SLURM, where something was submitted.
+    """
+
+    name: str
+    folder: str
+    total: int
+    done: int
+    failed: int
+    running: dict[str, int]
+    waiting: int
+    other: int
+    reasons: list[tuple[str, int]] = field(default_factory=list)
+    tasks: Tasks | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @property
+    def at_work(self) -> bool:
+        """Whether anything runs, or waits in SLURM's queue."""
+        return bool(self.running) or (self.tasks is not None and self.tasks.live > 0)
+
+
+def look(study: Study, folder: Path) -> Status:
+    """Look at a store.
+
+    Raises:
+        ValueError: there is none.
+    """
+    store = StudyStore(folder)
+    every = store.results.ids()
+    own = study.by_id.keys()
+    done = every & own
+    failed = (store.failed.ids() & own) - every
+    running = {
+        point: one for point, one in store.claims.running().items() if point in own and point not in done
+    }
+    reasons = Counter(
+        f"{one['kind']}: {one['reason']}" for one in read_failures(store, set(sorted(failed)[:READ]))
+    )
+    return Status(
+        name=study.name,
+        folder=str(folder),
+        total=len(study.points),
+        done=len(done),
+        failed=len(failed),
+        running=dict(Counter(str(one) for one in running.values())),
+        waiting=len(study.points) - len(done) - len(failed) - len(running.keys() - failed),
+        other=len(every) - len(done),
+        reasons=reasons.most_common(),
+        tasks=cluster.states(folder),
+    )
+
+
+def print_status(status: Status, console: Console) -> None:
+    """Print it."""
+    console.print(_text(status), soft_wrap=True)
+
+
+def follow_status(study: Study, folder: Path, console: Console) -> None:
+    """Print it again and again until nothing is at work."""
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            status = look(study, folder)
+            live.update(_text(status), refresh=True)
+            if not status.at_work:
+                return
+            time.sleep(EVERY)
+
+
+def _text(status: Status) -> Text:
+    running = sum(status.running.values())
+    lines = [
+        f"{status.name}: {status.total:,} points, {status.done:,} done, {running:,} running, "
+        f"{status.failed:,} failed, {status.waiting:,} waiting; in {status.folder}"
+    ]
+    lines += [f"  running: {count:,} in {runner}" for runner, count in sorted(status.running.items())]
+    if status.tasks is not None:
+        lines.append(f"  SLURM: {status.tasks}")
+    lines += [f"  failed: {count:,} of {reason}" for reason, count in status.reasons[:SHOWN]]
+    if len(status.reasons) > SHOWN:
+        lines.append(f"  failed: and {len(status.reasons) - SHOWN:,} other reasons (qrt-tn study report)")
+    if status.other:
+        lines.append(f"  {status.other:,} more are done that the study does not ask for any more")
+    if status.waiting and not status.at_work:
+        lines.append(f"  go on: qrt-tn study resume {status.folder}")
+    if status.failed:
+        lines.append(f"  try again: qrt-tn study retry --failed {status.folder}")
+    if status.done:
+        lines.append(f"  draw it: qrt-tn study report {status.folder}")
+    return Text("\n".join(lines))

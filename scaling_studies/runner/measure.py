@@ -1,0 +1,128 @@
+"""In the process of one point: run the experiment, and write down what came out or what went wrong."""
+
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from scaling_studies import provenance
+from scaling_studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
+from scaling_studies.runner.task import FULL_DISK, Task
+from scaling_studies.store.records import FULL
+
+
+def measure(task: Task, comm: Any = None) -> None:
+    """Run a task to its end and leave its outcome; all ranks of `comm` call it.
+
+    The outcome is {"metrics", "measured", "peak_bytes", ...} or {"kind", "reason", "traceback"}.
+
+    Raises:
+        SystemExit: the disk is full, with the code `FULL_DISK`.
+    """
+    rank = 0 if comm is None else comm.Get_rank()
+    before = _peak_bytes()
+    outcome: dict[str, Any] = {}
+    try:
+        kind = experiment(task.experiment)
+        settings = kind.settings.model_validate(dict(task.parameters))
+        context = Context(task.kept, max(1, len(task.cores) // task.ranks), _gpus(task), comm, _say)
+        outcome = _sorted_out(kind, kind.load()(settings, task.seed, context), rank)
+    except UnavailableError as error:
+        outcome = {"kind": "unavailable", "reason": _line(error), "traceback": None}
+    except MemoryError as error:
+        outcome = _failure("error", f"out of memory: {_line(error)}")
+    except OSError as error:
+        if error.errno in FULL:
+            _leave(FULL_DISK)
+        outcome = _failure("error", _line(error))
+    except Exception as error:
+        outcome = _failure("error", _line(error))
+    if comm is not None:
+        outcome = _together(outcome, comm)
+    if rank == 0:
+        peaks = [_peak_bytes()] if comm is None else outcome.pop("peaks")
+        outcome |= {"peak_bytes": sum(peaks), "baseline_bytes": before * len(peaks), "device": _device()}
+        try:
+            task.leave(outcome)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _leave(FULL_DISK)
+
+
+def _together(outcome: dict[str, Any], comm: Any) -> dict[str, Any]:
+    """Rank 0's outcome, or the first failure of any rank; with the peaks of all."""
+    every = comm.gather((outcome, _peak_bytes()))
+    if every is None:
+        return outcome
+    failed = [(rank, one) for rank, (one, _) in enumerate(every) if "kind" in one]
+    if failed:
+        rank, outcome = failed[0]
+        outcome = outcome | {"reason": f"rank {rank}: {outcome['reason']}"}
+    return outcome | {"peaks": [peak for _, peak in every]}
+
+
+def _sorted_out(kind: Experiment, found: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """Metrics and measured figures apart; a failure where one is missing, unknown or no number."""
+    if rank:
+        return {}
+    sorted_out: dict[str, dict[str, Any]] = {"metrics": {}, "measured": {}}
+    for name in dict.fromkeys([*kind.metrics, *found]):
+        if name not in kind.metrics or name not in found:
+            state = "missing" if name in kind.metrics else "unknown"
+            return {"kind": "metrics", "reason": f"the metric {name} is {state}", "traceback": None}
+        value = found[name]
+        if value is not None:
+            value = value.item() if hasattr(value, "item") else value
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return {"kind": "metrics", "reason": f"the metric {name} is {value!r}", "traceback": None}
+            if isinstance(value, float) and not abs(value) < float("inf"):
+                return {"kind": "metrics", "reason": f"the metric {name} is {value}", "traceback": None}
+        sorted_out["measured" if kind.metrics[name].measured else "metrics"][name] = value
+    return sorted_out
+
+
+def _failure(kind: str, reason: str) -> dict[str, Any]:
+    text = traceback.format_exc()
+    print(text, file=sys.stderr, flush=True)
+    return {"kind": kind, "reason": reason, "traceback": text}
+
+
+def _line(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    return said if isinstance(error, UnavailableError) else f"{type(error).__name__}: {said}"
+
+
+def _device() -> dict[str, Any]:
+    """What it ran on; the GPU's name only where the point has started it already."""
+    found = provenance.machine("")
+    del found["backend"]
+    found["gpu"] = None
+    if "cupy" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        from engine.backends import gpus
+
+        found["gpu"] = ", ".join(dict.fromkeys(name for name, _ in gpus())) or None
+    elif "jax" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES"):
+        import jax
+
+        if jax.default_backend() == "gpu":
+            found["gpu"] = jax.devices()[0].device_kind
+    return found
+
+
+def _gpus(task: Task) -> int:
+    return len(task.gpus) // task.ranks
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _leave(code: int) -> None:
+    os._exit(code)

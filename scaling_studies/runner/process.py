@@ -1,0 +1,190 @@
+"""The process of one point, seen from both sides: how it is set up, watched and ended."""
+
+import contextlib
+import faulthandler
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from scaling_studies.runner.task import FULL_DISK, Task
+
+PATIENCE = 3.0  # seconds between asking a process to end and ending it
+# forked from a server that has imported what points need, and has started nothing that a fork would break
+_context = get_context("forkserver")
+
+
+def preload(module: str) -> None:
+    """Have the server import a module, from its start on; once it runs, this changes nothing."""
+    _context.set_forkserver_preload([module, "scaling_studies.runner.measure"])
+
+
+class Process:
+    """One attempt at a point, under way.
+
+    It is the leader of a session of its own, so that it ends with all that it started; and it ends with the
+    runner, whatever ends that: the runner alone holds the other end of a pipe that it waits on.
+
+    Args:
+        task: what it is to do; its folder exists.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.started = time.monotonic()
+        (Path(task.folder) / "outcome.json").unlink(missing_ok=True)
+        theirs, self._lifeline = _context.Pipe(duplex=False)
+        self._process = _context.Process(target=_live, args=(task, theirs), daemon=False)
+        self._process.start()
+        self._closed = False
+        theirs.close()
+
+    @property
+    def sentinel(self) -> int:
+        """What becomes ready when it ends."""
+        return self._process.sentinel
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.started
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._process.exitcode is not None
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether it ended for want of room on the disk."""
+        return self._process.exitcode == FULL_DISK
+
+    def memory(self) -> int:
+        """Bytes that it and its children hold now."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            own = psutil.Process(self._process.pid)
+            return sum(one.memory_info().rss for one in (own, *own.children(recursive=True)))
+        return 0
+
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return f"the process ended with exit code {code} before it had a result"
+        name = signal.Signals(-code).name
+        hint = "; out of memory, perhaps" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{hint}"
+
+    def end(self) -> None:
+        """End it and all that it started, now."""
+        if self._closed:
+            return
+        pid = self._process.pid
+        if not self.ended and pid is not None:
+            for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, number)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)  # not yet the leader of its session
+                self._process.join(patience)
+                if self.ended:
+                    break
+        self.close()
+
+    def close(self) -> None:
+        """Forget it, once it has ended; again does no harm."""
+        if self._closed:
+            return
+        self._closed = True
+        self._process.join()
+        if self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # what it left behind
+        self._lifeline.close()
+        self._process.close()
+
+
+def _live(task: Task, lifeline: Connection) -> None:
+    """The life of a point's process."""
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    threading.Thread(target=_end_with_runner, args=(lifeline,), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    faulthandler.enable()
+    take_share(task.cores, task.gpus)
+    if task.ranks > 1:
+        sys.exit(_run_ranks(task))
+    from scaling_studies.runner.measure import measure
+
+    measure(task)
+
+
+def _end_with_runner(lifeline: Connection) -> None:
+    """Wait for the runner's end of the pipe to close, which only its own end does."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
+    """Keep this process to its cores and GPUs, with as many threads as cores.
+
+    Threads are counted by the cores that a process may run on, here as in NumPy's and JAX's libraries; those
+    that counted before the fork are told.
+    """
+    if cores:
+        with contextlib.suppress(OSError):  # cores that a cluster has taken away meanwhile
+            os.sched_setaffinity(0, cores)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = str(len(cores))
+        if "numpy" in sys.modules:
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(len(cores))
+        if "numba" in sys.modules:
+            import numba
+
+            numba.set_num_threads(min(len(cores), numba.get_num_threads()))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
+def _run_ranks(task: Task) -> int:
+    """Start a program of this point's MPI ranks and wait for it; returns its exit code."""
+    command = [*_launcher(task.ranks), sys.executable, "-m", "scaling_studies.runner.ranks"]
+    found = subprocess.run([*command, f"{task.folder}/task.json"], stdin=subprocess.DEVNULL, check=False)
+    return 0 if task.outcome() is not None else found.returncode
+
+
+def _launcher(ranks: int) -> list[str]:
+    """The command that starts MPI ranks: QRT_TN_MPIEXEC with {ranks} in it, else mpiexec."""
+    given = os.environ.get("QRT_TN_MPIEXEC")
+    if given:
+        return [part.replace("{ranks}", str(ranks)) for part in shlex.split(given)]
+    beside = Path(sys.executable).with_name("mpiexec")
+    return [str(beside) if beside.exists() else shutil.which("mpiexec") or "mpiexec", "-n", str(ranks)]
+
+
+def launcher_missing() -> str | None:
+    """Why points of several ranks cannot be started here; None where they can."""
+    program: Any = _launcher(2)[0]
+    if Path(program).exists() or shutil.which(program):
+        return None
+    return (
+        f"there is no {program} to start MPI ranks with; pip install 'qrt-tn[mpi]', load the cluster's MPI, "
+        "or set QRT_TN_MPIEXEC, such as 'srun --mpi=pmi2 -n {ranks}'"
+    )

@@ -1,0 +1,45 @@
+"""One MPI rank of a point: python -m scaling_studies.runner.ranks task.json, under mpiexec or srun."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.distribute import ending_together, world
+from scaling_studies.runner.process import take_share
+from scaling_studies.runner.task import Task
+
+
+def main() -> None:
+    """Measure one point together with the other ranks."""
+    task = Task.load(Path(sys.argv[1]))
+    comm = world()
+    with ending_together(comm):
+        if comm.Get_size() != task.ranks:
+            sys.exit(f"{task.ranks} ranks were asked for, {comm.Get_size()} came: check the MPI launcher")
+        take_share(*_share(task, comm))
+        from scaling_studies.runner.measure import measure
+
+        measure(task, comm)
+
+
+def _share(task: Task, comm: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """This rank's own cores and GPUs; on several machines those that the launcher gave it."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    local, together = node.Get_rank(), node.Get_size()
+    node.Free()
+    cores, gpus = task.cores, task.gpus
+    if together == task.ranks and len(cores) >= task.ranks:
+        each = len(cores) // task.ranks
+        cores = cores[local * each : (local + 1) * each]
+    else:
+        cores = ()
+    if len(gpus) >= together:
+        each = len(gpus) // together
+        gpus = gpus[local * each : (local + 1) * each]
+    return cores, gpus
+
+
+if __name__ == "__main__":
+    main()

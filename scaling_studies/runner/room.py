@@ -1,0 +1,126 @@
+"""What this machine can give to points, and what is free of it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaling_studies.config.points import Needs
+
+
+class Room:
+    """The cores, GPUs and memory that points may use.
+
+    Args:
+        cores: which, by the kernel's numbers; left out, those that this process may run on.
+        gpus: which, as CUDA names them; left out, those that it sees.
+        memory: bytes; left out, what is free.
+        most: how many points may run beside each other at most; None for as many as fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        cores: Sequence[int] | None = None,
+        gpus: Sequence[str] | None = None,
+        memory: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        found = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
+        # two runners on one machine had better not begin with the same core
+        turn = os.getpid() % len(found) if cores is None else 0
+        self.cores = found[turn:] + found[:turn]
+        self._gpus = None if gpus is None else list(gpus)
+        self.memory = free_memory() if memory is None else memory
+        self.most = most
+        self._free_cores = list(self.cores)
+        self._free_gpus: list[str] | None = None
+        self._free_memory = self.memory
+        self._running = 0
+        self._alone = False
+
+    @property
+    def gpus(self) -> list[str]:
+        """The GPUs; looked for when a point first asks."""
+        if self._gpus is None:
+            self._gpus = visible_gpus()
+        return self._gpus
+
+    def refusal(self, needs: Needs) -> str | None:
+        """Why points of such needs can never run here; None where they can."""
+        wanted = needs.gpus * needs.ranks
+        if wanted > len(self.gpus if wanted else []):
+            return f"{wanted} GPU{'s' * (wanted > 1)}, and this machine shows {len(self.gpus)}"
+        return None
+
+    def take(self, needs: Needs) -> "Share | None":
+        """A share that suffices; None where it is not free now.
+
+        A point that wants more cores or memory than there are gets all, once nothing else runs.
+        """
+        cores = min(needs.cores * needs.ranks, len(self.cores))
+        gpus = needs.gpus * needs.ranks
+        memory = min(int(needs.memory * 2**30), self.memory)
+        if self._free_gpus is None and gpus:
+            self._free_gpus = list(self.gpus)
+        full = self.most is not None and self._running >= self.most
+        if full or self._alone or (needs.exclusive and self._running):
+            return None
+        if cores > len(self._free_cores) or gpus > len(self._free_gpus or ()) or memory > self._free_memory:
+            return None
+        self._running += 1
+        self._alone = needs.exclusive
+        self._free_memory -= memory
+        taken, self._free_cores = self._free_cores[:cores], self._free_cores[cores:]
+        devices: list[str] = []
+        if gpus:
+            assert self._free_gpus is not None
+            devices, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
+        return Share(tuple(sorted(taken)), tuple(devices), memory, needs.exclusive)
+
+    def give_back(self, share: "Share") -> None:
+        """Free a share."""
+        self._running -= 1
+        self._alone = False
+        self._free_cores += share.cores
+        if share.gpus:
+            assert self._free_gpus is not None
+            self._free_gpus += share.gpus
+        self._free_memory += share.memory
+
+
+class Share:
+    """What one point was given."""
+
+    def __init__(self, cores: tuple[int, ...], gpus: tuple[str, ...], memory: int, exclusive: bool) -> None:
+        self.cores = cores
+        self.gpus = gpus
+        self.memory = memory
+        self.exclusive = exclusive
+
+
+def visible_gpus() -> list[str]:
+    """GPUs as CUDA_VISIBLE_DEVICES names them; where it is not set, the numbers of all that answer."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    from engine.backends import gpus
+
+    return [str(number) for number in range(len(gpus()))]
+
+
+def free_memory() -> int:
+    """Bytes that this process and its children may still take: of the machine, of its group, of its job."""
+    import psutil
+
+    bounds = [int(psutil.virtual_memory().available)]
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            bounds.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue  # "max", or no such group
+    if os.environ.get("SLURM_MEM_PER_NODE", "").isdigit():
+        bounds.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    return max(min(bounds), 2**28)

@@ -1,0 +1,389 @@
+"""Runs all points of a study that are not done: starts them as they fit, and keeps what comes out."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from scaling_studies import provenance
+from scaling_studies.config import Point, Study
+from scaling_studies.config.points import Needs
+from scaling_studies.runner.process import Process, launcher_missing, preload
+from scaling_studies.runner.room import Room, Share
+from scaling_studies.runner.stopping import Stop
+from scaling_studies.runner.task import Task, earlier_attempts
+from scaling_studies.runner.watching import Running, State, Unwatched, Watch
+from scaling_studies.store import StudyStore
+from scaling_studies.store.records import room_needed
+from scaling_studies.store.runners import Registration, Runner, this_runner
+
+GLANCE = 0.25  # seconds between two looks at what runs
+GLANCE_AT_FILE = 20.0
+OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        finished: points that it finished.
+        failed: points that failed in it.
+        unavailable: points that could not run for what this machine lacks.
+        left: points that are neither done nor failed now.
+        elsewhere: of these, at work in other runners.
+        refused: of these, points that this machine cannot run, with the reason for each.
+        stopped: why it stopped early, or None.
+        signal: the signal that asked it to.
+        seconds: how long it took.
+    """
+
+    finished: int
+    failed: int
+    unavailable: int
+    left: int
+    elsewhere: int
+    refused: dict[str, int]
+    stopped: str | None
+    signal: int | None
+    seconds: float
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    group: int | None = None,
+    retry: bool | set[str] = False,
+    room: Room | None = None,
+    watch: Watch | None = None,
+    file: Path | None = None,
+) -> Summary:
+    """Run what is not done of a study.
+
+    Any number of runners, on any machines, may work on one store. SIGINT, SIGTERM and SIGUSR1 end the points
+    under way and free them for others; kill -9 does too, a little later. What is finished stays.
+
+    Args:
+        study: what to run.
+        folder: its store; made if it is not there.
+        group: only points of these needs, by their place in `study.needs()`.
+        retry: also run points that failed before; a set names them.
+        room: what points may use; left out, all that this process may.
+        watch: is told how far it is.
+        file: the study's file, to say so when it changes meanwhile.
+
+    Raises:
+        ValueError: the store is another study's or a newer program's; another version of the study is being
+            run in it; no point that is left can run here.
+        DiskFullError: no room is left for results; those that are there stay.
+    """
+    store = StudyStore.make(folder, study)
+    runner = this_runner(study.digest)
+    with Registration(store.runners, runner), Stop() as stop:
+        store.check_beside(study, runner)
+        store.keep(study)
+        store.claims.release_dead(beside=runner)
+        run = _Run(study, store, runner, room or Room(), watch or Unwatched(), stop)
+        run.choose(group, retry)
+        try:
+            run.go(_changes(file, study))
+        finally:
+            run.end_all()
+        return run.summary()
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    point: Point
+    process: Process
+    share: Share
+    started: str
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(
+        self, study: Study, store: StudyStore, runner: Runner, room: Room, watch: Watch, stop: Stop
+    ) -> None:
+        self.study = study
+        self.store = store
+        self.runner = runner
+        self.room = room
+        self.watch = watch
+        self.stop = stop
+        self.began = time.monotonic()
+        self.queue: deque[Point] = deque()
+        self.elsewhere: list[Point] = []
+        self.running: list[_Begun] = []
+        self.total = self.done = self.failed = 0
+        self.finished_now = self.failed_now = self.unavailable_now = 0
+        self.refused: dict[str, int] = {}
+        self.own: set[str] = set()
+        self.retried: set[str] = set()
+        self.origin: dict[str, Any] | None = None
+
+    def choose(self, group: int | None, retry: bool | set[str]) -> None:
+        """Find out which points to run."""
+        points = self.study.points
+        if group is not None:
+            needs = self.study.needs()
+            if not 0 <= group < len(needs):
+                raise ValueError(f"group is {group}; this study has groups 0 to {len(needs) - 1}")
+            points = tuple(point for point in points if point.needs == needs[group])
+        done = self.store.done(self.study)
+        failed = self.store.failures(self.study)
+        again = failed if retry is True else failed & (retry or set())
+        self.retried = again
+        own = self.own = {point.id for point in points}
+        self.total, self.done, self.failed = len(points), len(done & own), len((failed - again) & own)
+        reasons: dict[Needs, str | None] = {}
+        for point in points:
+            if point.id in done or (point.id in failed and point.id not in again):
+                continue
+            if point.needs not in reasons:
+                reasons[point.needs] = self._refusal(point.needs)
+            reason = reasons[point.needs]
+            if reason is None:
+                self.queue.append(point)
+            else:
+                self.refused[reason] = self.refused.get(reason, 0) + 1
+        if self.refused and not self.queue:
+            said = "; ".join(f"{count} need {reason}" for reason, count in self.refused.items())
+            raise ValueError(f"no point that is left can run here: {said}")
+        for reason, count in self.refused.items():
+            self.watch.say(f"{count} points are left for another machine: they need {reason}")
+
+    def _refusal(self, needs: Needs) -> str | None:
+        missing = launcher_missing() if needs.ranks > 1 else None
+        return f"{needs.ranks} MPI ranks, and {missing}" if missing else self.room.refusal(needs)
+
+    def go(self, changed: Callable[[], bool]) -> None:
+        """Run until nothing is left to do here, or a signal comes."""
+        if self.queue:
+            preload(self.study.experiment.function.partition(":")[0])
+            self.origin = {"versions": provenance.versions(), "commit": provenance.commit()}
+        looked = time.monotonic()
+        while not self.stop.reason:
+            self._start_what_fits()
+            self._show()
+            if not self.running and not self.queue and not self._wait_for_doubtful():
+                return
+            wait([begun.process.sentinel for begun in self.running], GLANCE)
+            for begun in list(self.running):
+                if begun.process.ended:
+                    self._collect(begun)
+                elif begun.process.seconds > 60 * begun.point.needs.minutes:
+                    begun.process.end()
+                    minutes = f"{begun.point.needs.minutes:g}"
+                    self._fail(
+                        begun, "timeout", f"it took more than {minutes} minutes; raise resources.minutes"
+                    )
+            if time.monotonic() - looked > GLANCE_AT_FILE:
+                looked = time.monotonic()
+                if changed():
+                    self.watch.say(
+                        "the study's file has changed; this run goes on with what it read. Give the command "
+                        "again for what is new."
+                    )
+
+    def _start_what_fits(self) -> None:
+        while self.queue and not self.stop.reason:
+            point = self.queue[0]
+            share = self.room.take(point.needs)
+            if share is None:
+                return
+            self.queue.popleft()
+            try:
+                started = self._start(point, share)
+            except BaseException:
+                self.room.give_back(share)
+                self.store.claims.release(point.id, self.runner)
+                raise
+            if not started:
+                self.room.give_back(share)
+
+    def _start(self, point: Point, share: Share) -> bool:
+        """Begin a point, unless another runner has it or has done it."""
+        store = self.store
+        with room_needed(store.folder):
+            if not store.claims.take(point.id, self.runner):
+                self.elsewhere.append(point)
+                return False
+        # looked at once the claim is ours: another runner may have ended it just before
+        if point.id in store.results or (point.id in store.failed and point.id not in self.retried):
+            store.claims.release(point.id, self.runner)
+            if point.id in store.results:
+                self.done += 1
+            else:
+                self.failed += 1
+            return False
+        work, log = store.work(point.id), store.log(point.id)
+        earlier = store.failed.read(point.id)
+        attempt = 1 + max(earlier_attempts(work), int((earlier or {}).get("attempt", 0)))
+        started = _now()
+        with room_needed(store.folder):
+            (work / "kept").mkdir(parents=True, exist_ok=True)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"=== attempt {attempt}, {self.runner.host}, {started}: {point}\n")
+            task = Task(
+                experiment=self.study.experiment.name,
+                parameters=point.parameters,
+                seed=point.seed,
+                folder=str(work.resolve()),
+                log=str(log.resolve()),
+                attempt=attempt,
+                ranks=point.needs.ranks,
+                cores=share.cores,
+                gpus=share.gpus,
+            )
+            task.save()
+        self.running.append(_Begun(point, Process(task), share, started))
+        return True
+
+    def _collect(self, begun: _Begun) -> None:
+        """Keep what a point that has ended left behind."""
+        outcome = begun.process.task.outcome()
+        if begun.process.disk_full:
+            begun.process.close()
+            self._let_go(begun)
+            with room_needed(self.store.folder):
+                raise OSError(28, "No space left on device")
+        if outcome is None:
+            self._fail(begun, "killed", begun.process.ending())
+        elif "kind" in outcome:
+            self._fail(begun, outcome["kind"], outcome["reason"], outcome.get("traceback"))
+        else:
+            seconds = begun.process.seconds
+            begun.process.close()
+            try:
+                self.store.publish(
+                    {"format": "qrt-tn.point"}
+                    | self._record(begun, seconds)
+                    | {"ranks": begun.point.needs.ranks, "started": begun.started}
+                    | {
+                        name: outcome[name]
+                        for name in ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")
+                    }
+                    | (self.origin or {})
+                )
+            finally:
+                self._let_go(begun)
+            self.done += 1
+            self.finished_now += 1
+
+    def _fail(self, begun: _Begun, kind: str, reason: str, traceback: str | None = None) -> None:
+        point, seconds = begun.point, begun.process.seconds
+        begun.process.close()
+        record = {"format": "qrt-tn.failure"} | self._record(begun, seconds)
+        try:
+            self.store.publish_failure(record | {"kind": kind, "reason": reason, "traceback": traceback})
+        finally:
+            self._let_go(begun)
+        self.failed += 1
+        if kind == "unavailable":
+            self.unavailable_now += 1
+        else:
+            self.failed_now += 1
+        said = ", ".join(f"{name}={point.parameters[name]}" for name in self.study.varied)
+        self.watch.say(f"failed ({kind}): {said or point.id}, seed={point.seed}: {reason}")
+
+    def _record(self, begun: _Begun, seconds: float) -> dict[str, Any]:
+        """What records of finished and failed points share."""
+        point = begun.point
+        return {
+            "version": 1,
+            "id": point.id,
+            "study": self.study.name,
+            "experiment": self.study.experiment.name,
+            "revision": self.study.experiment.revision,
+            "parameters": dict(point.parameters),
+            "seed": point.seed,
+            "wall_seconds": seconds,
+            "finished": _now(),
+            "attempt": begun.process.task.attempt,
+            "host": self.runner.host,
+            "job": self.runner.job,
+            "log": str(self.store.log(point.id).relative_to(self.store.folder)),
+        }
+
+    def _let_go(self, begun: _Begun) -> None:
+        self.running.remove(begun)
+        self.room.give_back(begun.share)
+        self.store.claims.release(begun.point.id, self.runner)
+
+    def _wait_for_doubtful(self) -> bool:
+        """Whether points of runners that have fallen silent are worth waiting for; frees them once dead."""
+        held = self.store.claims.held()
+        waiting = False
+        for point in list(self.elsewhere):
+            owner = self.store.runners.read(held[point.id]) if point.id in held else None
+            if owner is not None and self.store.runners.doubtful(owner):
+                waiting = True
+            elif owner is None or not self.store.runners.alive(owner, self.runner):
+                # done, given back, or its runner is dead: looked at again when it is begun
+                self.elsewhere.remove(point)
+                self.queue.append(point)
+        return waiting or bool(self.queue)
+
+    def _show(self) -> None:
+        running = [Running(one.point, one.process.seconds, one.process.memory) for one in self.running]
+        self.watch.show(
+            State(
+                total=self.total,
+                done=self.done,
+                failed=self.failed,
+                elsewhere=len(self.elsewhere),
+                running=running,
+                finished_now=self.finished_now,
+                seconds=time.monotonic() - self.began,
+            )
+        )
+
+    def end_all(self) -> None:
+        """End what still runs, and free it for others."""
+        for begun in list(self.running):
+            begun.process.end()
+            self._let_go(begun)
+
+    def summary(self) -> Summary:
+        """What was done, and what is left in the store now, whoever did it."""
+        over = self.store.done(self.study) | self.store.failures(self.study)
+        return Summary(
+            finished=self.finished_now,
+            failed=self.failed_now,
+            unavailable=self.unavailable_now,
+            left=len(self.own - over),
+            elsewhere=len({point.id for point in self.elsewhere} - over),
+            refused=self.refused,
+            stopped=self.stop.reason,
+            signal=self.stop.number,
+            seconds=time.monotonic() - self.began,
+        )
+
+
+def _changes(file: Path | None, study: Study) -> Callable[[], bool]:
+    """A function that tells, once, that the study's file is not what it was."""
+    told = False
+
+    def changed() -> bool:
+        nonlocal told
+        if file is None or told:
+            return False
+        try:
+            told = file.read_text(encoding="utf-8") != study.text
+        except OSError:
+            return False
+        return told
+
+    return changed
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

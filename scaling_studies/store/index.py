@@ -1,0 +1,68 @@
+"""The contents of a store's results in one file, for speed: found again from the results at any time."""
+
+from typing import Any
+
+from engine.atomic import atomic_path
+from scaling_studies.store.records import parsed
+from scaling_studies.store.study import StudyStore
+
+NAME = "index.parquet"
+FAILURES = ("error", "unavailable", "timeout", "killed", "metrics")  # the kinds of failures
+WORTH_KEEPING = 64  # new records from which on the index is written anew
+
+
+def read_results(store: StudyStore) -> tuple[list[dict[str, Any]], list[str]]:
+    """All finished points of a store, and the ids of files that are not whole.
+
+    Files that are as the index knows them are not opened. The index is a cache: any may be lost, out of date,
+    or written by two at once.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stamps = store.results.stamps()
+    path = store.folder / NAME
+    kept: dict[str, bytes] = {}
+    try:
+        table = pq.read_table(path)
+        columns = (table[name].to_pylist() for name in ("id", "written", "size", "record"))
+        kept = {
+            point: record
+            for point, written, size, record in zip(*columns, strict=True)
+            if stamps.get(point) == (written, size)
+        }
+    except (OSError, KeyError, pa.ArrowException):
+        pass  # none yet, or not whole
+    known = len(kept)
+    for point in stamps.keys() - kept.keys():
+        try:
+            kept[point] = store.results.path(point).read_bytes()
+        except FileNotFoundError:
+            continue  # removed meanwhile
+    found, damaged = [], []
+    for point in sorted(kept):
+        record = parsed(kept[point], point)
+        if record is None:
+            damaged.append(point)
+        else:
+            found.append(record)
+    if len(kept) - known >= WORTH_KEEPING:
+        points = sorted(kept.keys() - set(damaged))
+        rows = {
+            "id": points,
+            "written": [stamps[point][0] for point in points],
+            "size": [stamps[point][1] for point in points],
+            "record": [kept[point] for point in points],
+        }
+        try:
+            with atomic_path(path) as partial:
+                pq.write_table(pa.table(rows), partial, compression="zstd")
+        except OSError:
+            pass  # a store that may only be read, or a full disk: the next call reads the files again
+    return found, damaged
+
+
+def read_failures(store: StudyStore, points: set[str]) -> list[dict[str, Any]]:
+    """The failures of points, in the order of their ids."""
+    found = (store.failed.read(point) for point in sorted(points))
+    return [record for record in found if record is not None]

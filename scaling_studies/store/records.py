@@ -1,0 +1,130 @@
+"""Records of points as files: one JSON object each, whole or absent, under the first digits of their ids."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.atomic import atomic_path
+
+SUFFIX = ".json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+Stamp = tuple[int, int]  # when a file was written, and its size
+
+
+class DiskFullError(OSError):
+    """No room, or no quota, is left where a study is kept. What is finished stays so."""
+
+
+@contextmanager
+def room_needed(folder: Path) -> Iterator[None]:
+    """A block that writes; where the disk is full it says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFullError(
+            error.errno,
+            f"the disk of {folder} is full ({error.strerror}); finished points are kept: free some space and "
+            "give the same command again",
+        ) from error
+
+
+class Records:
+    """A folder of records by id.
+
+    Args:
+        folder: made where the first record is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, point: str) -> Path:
+        """Where the record of an id is."""
+        return self.folder / point[:2] / (point + SUFFIX)
+
+    def __contains__(self, point: str) -> bool:
+        return self.path(point).is_file()
+
+    def write(self, point: str, record: Mapping[str, Any]) -> None:
+        """Keep a record for good: on the disk before its name is, in place of an older one.
+
+        Raises:
+            DiskFullError: no room is left; an older record stays.
+        """
+        path = self.path(point)
+        with room_needed(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+                json.dump(record, file, allow_nan=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_names(path.parent)
+
+    def read(self, point: str) -> dict[str, Any] | None:
+        """A record; None where there is none, or a file that is not whole (after a loss of power, say)."""
+        try:
+            return parsed(self.path(point).read_bytes(), point)
+        except OSError:
+            return None
+
+    def remove(self, point: str) -> None:
+        """Forget a record, if there is one."""
+        self.path(point).unlink(missing_ok=True)
+
+    def ids(self) -> set[str]:
+        """The ids of all records."""
+        return {name.removesuffix(SUFFIX) for _, names in self._listing() for name in names}
+
+    def stamps(self) -> dict[str, Stamp]:
+        """When each record was written, and its size, by id."""
+        found = {}
+        for place, names in self._listing():
+            for name in names:
+                try:
+                    facts = os.stat(f"{place}/{name}")  # noqa: PTH116 (a hundred thousand of them)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                found[name.removesuffix(SUFFIX)] = (facts.st_mtime_ns, facts.st_size)
+        return found
+
+    def _listing(self) -> Iterator[tuple[str, list[str]]]:
+        """Subfolders and the records in each; hidden files are under way."""
+        if not self.folder.is_dir():
+            return
+        for place in sorted(os.listdir(self.folder)):  # noqa: PTH208
+            inside = f"{self.folder}/{place}"
+            try:
+                names = os.listdir(inside)  # noqa: PTH208
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            yield inside, [name for name in names if name[0] != "." and name.endswith(SUFFIX)]
+
+
+def parsed(content: bytes, point: str) -> dict[str, Any] | None:
+    """A record from its file; None where it is not whole, or not this point's."""
+    try:
+        record = json.loads(content)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and record.get("id") == point else None
+
+
+def _sync_names(folder: Path) -> None:
+    """See that the names in a folder are on the disk; not every file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

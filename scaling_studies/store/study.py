@@ -1,0 +1,182 @@
+"""The store of one study: what is in the folder, and what may be done with it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from scaling_studies.config import Study, parse_study
+from scaling_studies.folders import write_json
+from scaling_studies.store.claims import Claims
+from scaling_studies.store.records import Records, room_needed
+from scaling_studies.store.runners import Runner, Runners
+
+FORMAT = "qrt-tn.study-store"
+VERSION = 1
+HEAD = "store.json"
+
+
+class StudyStore:
+    """The folder of one study.
+
+    `results/` and `failed/` hold a record a point, `logs/` what points printed, `work/` what unfinished
+    points keep, `claims/` and `runners/` who is at work, `history/` every version of the study file that was
+    run, `slurm/` what was submitted, `index.parquet` the contents of results for speed.
+
+    Args:
+        folder: an existing store.
+
+    Raises:
+        ValueError: it is no store, or of a newer version of this program.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._head = _read_head(self.folder)
+        self.results = Records(self.folder / "results")
+        self.failed = Records(self.folder / "failed")
+        self.runners = Runners(self.folder / "runners")
+        self.claims = Claims(self.folder / "claims", self.runners)
+
+    @classmethod
+    def make(cls, folder: Path, study: Study) -> "StudyStore":
+        """The store of a study, made if it is not there.
+
+        Raises:
+            ValueError: the folder holds other files, or another study.
+            DiskFullError: no room is left.
+        """
+        folder = Path(folder)
+        if (folder / HEAD).exists():
+            store = cls(folder)
+            store._check(study)
+            return store
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; give a folder with --store")
+        if folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir()):
+            if not (folder / HEAD).exists():  # another runner may have made it just now
+                raise ValueError(f"{folder} holds other files; give another folder with --store")
+            return cls.make(folder, study)
+        try:
+            with room_needed(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                head = {"format": FORMAT, "version": VERSION}
+                head |= {"study": study.name, "experiment": study.experiment.name}
+                write_json(folder / HEAD, head)
+        except PermissionError as error:
+            raise ValueError(
+                f"cannot make the store {folder} ({error.strerror}); give another with --store"
+            ) from error
+        return cls(folder)
+
+    def _check(self, study: Study) -> None:
+        for what, own, other in (
+            ("study", self._head.get("study"), study.name),
+            ("experiment", self._head.get("experiment"), study.experiment.name),
+        ):
+            if own != other:
+                raise ValueError(
+                    f"{self.folder} holds the {what} {own!r}, not {other!r}; give another folder with --store"
+                )
+
+    # the study file
+
+    def keep(self, study: Study) -> None:
+        """Make a study the store's current one; earlier ones stay in `history/`."""
+        with room_needed(self.folder):
+            history = self.folder / "history"
+            history.mkdir(exist_ok=True)
+            facts = {"digest": study.digest, "quick": study.quick, "source": study.source, "text": study.text}
+            if not (history / f"{study.digest}.json").is_file():
+                write_json(history / f"{study.digest}.json", facts)
+            if (self.current() or {}).get("digest") != study.digest:
+                write_json(self.folder / "study.json", facts)
+
+    def current(self) -> dict[str, Any] | None:
+        """What `keep` was given last."""
+        return _read_facts(self.folder / "study.json")
+
+    def study(self) -> Study:
+        """The study that was run last.
+
+        Raises:
+            ValueError: there is none, or this version of the program refuses it.
+        """
+        facts = self.current()
+        if facts is None:
+            raise ValueError(f"{self.folder} holds no study yet; give the study's file")
+        return parse_study(facts["text"], facts["source"], quick=facts["quick"])
+
+    def check_beside(self, study: Study, runner: Runner | None = None) -> None:
+        """Refuse a study that is not the one that others are running here, nor an extension of it.
+
+        Raises:
+            ValueError: it names the runner, and what to do.
+        """
+        for other in self.runners.living(runner):
+            if other.digest == study.digest:
+                continue
+            facts = _read_facts(self.folder / "history" / f"{other.digest}.json")
+            if facts is None:
+                continue
+            theirs = parse_study(facts["text"], facts["source"], quick=facts["quick"])
+            if not set(theirs.by_id) <= set(study.by_id):
+                missing = len(set(theirs.by_id) - set(study.by_id))
+                raise ValueError(
+                    f"{other} is running another version of this study in {self.folder}: {missing} of its "
+                    "points are not in the file any more; wait until it has ended, stop it, or give another "
+                    "folder with --store (adding points is fine at any time)"
+                )
+
+    # points
+
+    def done(self, study: Study) -> set[str]:
+        """Ids of the study's finished points."""
+        return self.results.ids() & study.by_id.keys()
+
+    def failures(self, study: Study) -> set[str]:
+        """Ids of the study's points that failed and are not finished."""
+        return (self.failed.ids() & study.by_id.keys()) - self.results.ids()
+
+    def publish(self, record: dict[str, Any]) -> None:
+        """Keep a finished point's record; from then on it is done."""
+        point = record["id"]
+        self.results.write(point, record)
+        self.failed.remove(point)
+        shutil.rmtree(self.work(point), ignore_errors=True)
+
+    def publish_failure(self, record: dict[str, Any]) -> None:
+        """Keep why a point failed."""
+        self.failed.write(record["id"], record)
+
+    def work(self, point: str) -> Path:
+        """The folder of an unfinished point."""
+        return self.folder / "work" / point
+
+    def log(self, point: str) -> Path:
+        """Where what a point prints goes."""
+        return self.folder / "logs" / point[:2] / f"{point}.log"
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    path = folder / HEAD
+    if not path.is_file():
+        raise ValueError(f"{folder} is no store of a study (it has no {HEAD}); give the folder of one")
+    head = _read_facts(path)
+    if head is None or head.get("format") != FORMAT:
+        raise ValueError(f"{path} is not the head of a store of a study; give another folder")
+    version = head.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise ValueError(
+            f"{folder} was written by a newer version of this program (store version {version}, this one "
+            f"reads {VERSION}); update qrt-tn"
+        )
+    return head
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
