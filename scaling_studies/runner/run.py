@@ -256,7 +256,12 @@ class _Run:
             with room_needed(self.store.folder):
                 raise OSError(28, "No space left on device")
         if outcome is None:
-            self._fail(begun, "killed", begun.process.ending())
+            time.sleep(GLANCE)  # what ends a whole job reaches its processes in any order
+            if self.stop.reason:
+                begun.process.close()
+                self._let_go(begun)
+            else:
+                self._fail(begun, "killed", begun.process.ending())
         elif "kind" in outcome:
             self._fail(begun, outcome["kind"], outcome["reason"], outcome.get("traceback"))
         else:

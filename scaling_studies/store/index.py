@@ -1,9 +1,10 @@
 """The contents of a store's results in one file, for speed: found again from the results at any time."""
 
+import gc
 from typing import Any
 
 from engine.atomic import atomic_path
-from scaling_studies.store.records import parsed
+from scaling_studies.store.records import Stamp, parsed
 from scaling_studies.store.study import StudyStore
 
 NAME = "index.parquet"
@@ -21,10 +22,9 @@ def read_results(store: StudyStore) -> tuple[list[dict[str, Any]], list[str]]:
     import pyarrow.parquet as pq
 
     stamps = store.results.stamps()
-    path = store.folder / NAME
     kept: dict[str, bytes] = {}
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(store.folder / NAME)
         columns = (table[name].to_pylist() for name in ("id", "written", "size", "record"))
         kept = {
             point: record
@@ -34,6 +34,22 @@ def read_results(store: StudyStore) -> tuple[list[dict[str, Any]], list[str]]:
     except (OSError, KeyError, pa.ArrowException):
         pass  # none yet, or not whole
     known = len(kept)
+    collecting = gc.isenabled()
+    gc.disable()  # looking through all these records for garbage takes longer than reading them
+    try:
+        return _sorted_out(store, stamps, kept, known)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _sorted_out(
+    store: StudyStore, stamps: dict[str, Stamp], kept: dict[str, bytes], known: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read what the index does not hold, tell records from damaged files, and write the index anew."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     for point in stamps.keys() - kept.keys():
         try:
             kept[point] = store.results.path(point).read_bytes()
@@ -55,7 +71,7 @@ def read_results(store: StudyStore) -> tuple[list[dict[str, Any]], list[str]]:
             "record": [kept[point] for point in points],
         }
         try:
-            with atomic_path(path) as partial:
+            with atomic_path(store.folder / NAME) as partial:
                 pq.write_table(pa.table(rows), partial, compression="zstd")
         except OSError:
             pass  # a store that may only be read, or a full disk: the next call reads the files again

@@ -1,0 +1,1 @@
+"""What studies bear: kills at random moments, a hundred thousand points, many writers."""
