@@ -75,8 +75,10 @@ class _Display:
     def _drawn(self, state: State) -> RenderableType:
         memory = [one.memory() for one in state.running]
         head = Table.grid(padding=(0, 1))
-        bar = ProgressBar(total=max(1, state.total), completed=state.done + state.failed, width=30)
-        head.add_row(Text(self.study.name, style="bold"), bar, Text(", ".join(_parts(state, sum(memory)))))
+        bar = ProgressBar(total=max(1, state.total), completed=state.done + state.failed, width=24)
+        parts = _parts(state, sum(memory))
+        head.add_row(Text(self.study.name, style="bold"), bar, Text(", ".join(parts[:2])))
+        more = Text("  " + ", ".join(parts[2:]))
         table = Table.grid(padding=(0, 2))
         for one, size in list(zip(state.running, memory, strict=True))[:SHOWN]:
             said = ", ".join(f"{name}={one.point.parameters[name]}" for name in self.study.varied)
@@ -86,7 +88,7 @@ class _Display:
             )
         if len(state.running) > SHOWN:
             table.add_row("", Text(f"and {len(state.running) - SHOWN} more", style="dim"))
-        return Group(head, table)
+        return Group(head, *([more] if parts[2:] else []), table)
 
 
 def _parts(state: State, memory: int) -> list[str]:

@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.text import Text
 
 from scaling_studies import cluster
-from scaling_studies.cluster import Tasks
 from scaling_studies.config import Study
 from scaling_studies.store import StudyStore
 from scaling_studies.store.index import read_failures
@@ -19,6 +18,7 @@ from scaling_studies.store.index import read_failures
 READ = 1000  # failures that are read for their reasons
 SHOWN = 10
 EVERY = 2.0
+LIVE = ("pending", "requeued", "running")  # states of tasks that may still do something
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Status:
         waiting: neither done, failed nor running.
         other: finished points of earlier versions of the study.
         reasons: why points failed, with counts, the most frequent first; of at most a thousand.
-        tasks: those of SLURM, where something was submitted.
+        tasks: those of SLURM by state, where something was submitted and squeue answers.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Status:
     waiting: int
     other: int
     reasons: list[tuple[str, int]] = field(default_factory=list)
-    tasks: Tasks | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -56,7 +56,7 @@ class Status:
     @property
     def at_work(self) -> bool:
         """Whether anything runs, or waits in SLURM's queue."""
-        return bool(self.running) or (self.tasks is not None and self.tasks.live > 0)
+        return bool(self.running) or any(self.tasks.get(state) for state in LIVE)
 
 
 def look(study: Study, folder: Path) -> Status:
@@ -113,8 +113,8 @@ def _text(status: Status) -> Text:
         f"{status.failed:,} failed, {status.waiting:,} waiting; in {status.folder}"
     ]
     lines += [f"  running: {count:,} in {runner}" for runner, count in sorted(status.running.items())]
-    if status.tasks is not None:
-        lines.append(f"  SLURM: {status.tasks}")
+    if status.tasks:
+        lines.append("  SLURM tasks: " + ", ".join(f"{n:,} {state}" for state, n in status.tasks.items()))
     lines += [f"  failed: {count:,} of {reason}" for reason, count in status.reasons[:SHOWN]]
     if len(status.reasons) > SHOWN:
         lines.append(f"  failed: and {len(status.reasons) - SHOWN:,} other reasons (qrt-tn study report)")
