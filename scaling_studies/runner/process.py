@@ -13,7 +13,6 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from scaling_studies.runner.task import FULL_DISK, Task
 
@@ -165,23 +164,25 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
 
 def _run_ranks(task: Task) -> int:
     """Start a program of this point's MPI ranks and wait for it; returns its exit code."""
-    command = [*_launcher(task.ranks), sys.executable, "-m", "scaling_studies.runner.ranks"]
+    command = [*task.launcher, sys.executable, "-m", "scaling_studies.runner.ranks"]
     found = subprocess.run([*command, f"{task.folder}/task.json"], stdin=subprocess.DEVNULL, check=False)
     return 0 if task.outcome() is not None else found.returncode
 
 
-def _launcher(ranks: int) -> list[str]:
-    """The command that starts MPI ranks: QRT_TN_MPIEXEC with {ranks} in it, else mpiexec."""
+def launcher(ranks: int) -> tuple[str, ...]:
+    """The command that starts MPI ranks: QRT_TN_MPIEXEC with {ranks} in it, else mpiexec; none for one."""
+    if ranks == 1:
+        return ()
     given = os.environ.get("QRT_TN_MPIEXEC")
     if given:
-        return [part.replace("{ranks}", str(ranks)) for part in shlex.split(given)]
+        return tuple(part.replace("{ranks}", str(ranks)) for part in shlex.split(given))
     beside = Path(sys.executable).with_name("mpiexec")
-    return [str(beside) if beside.exists() else shutil.which("mpiexec") or "mpiexec", "-n", str(ranks)]
+    return (str(beside) if beside.exists() else shutil.which("mpiexec") or "mpiexec", "-n", str(ranks))
 
 
 def launcher_missing() -> str | None:
     """Why points of several ranks cannot be started here; None where they can."""
-    program: Any = _launcher(2)[0]
+    program = launcher(2)[0]
     if Path(program).exists() or shutil.which(program):
         return None
     return (

@@ -14,6 +14,7 @@ class Room:
         cores: which, by the kernel's numbers; left out, those that this process may run on.
         gpus: which, as CUDA names them; left out, those that it sees.
         memory: bytes; left out, what is free.
+        nodes: machines of the SLURM job; points of several ranks may use the others' GPUs too.
         most: how many points may run beside each other at most; None for as many as fit.
     """
 
@@ -24,6 +25,7 @@ class Room:
         gpus: Sequence[str] | None = None,
         memory: int | None = None,
         most: int | None = None,
+        nodes: int | None = None,
     ) -> None:
         found = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
         # two runners on one machine had better not begin with the same core
@@ -32,6 +34,7 @@ class Room:
         self._gpus = None if gpus is None else list(gpus)
         self.memory = free_memory() if memory is None else memory
         self.most = most
+        self.nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) if nodes is None else nodes
         self._free_cores = list(self.cores)
         self._free_gpus: list[str] | None = None
         self._free_memory = self.memory
@@ -48,8 +51,10 @@ class Room:
     def refusal(self, needs: Needs) -> str | None:
         """Why points of such needs can never run here; None where they can."""
         wanted = needs.gpus * needs.ranks
-        if wanted > len(self.gpus if wanted else []):
-            return f"{wanted} GPU{'s' * (wanted > 1)}, and this machine shows {len(self.gpus)}"
+        nodes = self.nodes if needs.ranks > 1 else 1
+        if wanted and wanted > nodes * len(self.gpus):
+            where = f"{nodes} nodes show {len(self.gpus)} each" if nodes > 1 else f"here are {len(self.gpus)}"
+            return f"{wanted} GPU{'s' * (wanted > 1)}, and {where}"
         return None
 
     def take(self, needs: Needs) -> "Share | None":
@@ -59,6 +64,8 @@ class Room:
         """
         cores = min(needs.cores * needs.ranks, len(self.cores))
         gpus = needs.gpus * needs.ranks
+        if needs.ranks > 1 and self.nodes > 1:
+            gpus = min(gpus, len(self.gpus if gpus else []))  # this node's part
         memory = min(int(needs.memory * 2**30), self.memory)
         if self._free_gpus is None and gpus:
             self._free_gpus = list(self.gpus)
@@ -99,13 +106,15 @@ class Share:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs as CUDA_VISIBLE_DEVICES names them; where it is not set, the numbers of all that answer."""
+    """GPUs as CUDA_VISIBLE_DEVICES names them; where it is not set, the numbers of all that are here.
+
+    The driver's devices are counted. CUDA itself is not asked: only points are to start it.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
-    from engine.backends import gpus
-
-    return [str(number) for number in range(len(gpus()))]
+    count = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
+    return [str(number) for number in range(count)]
 
 
 def free_memory() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from scaling_studies import provenance
 from scaling_studies.config import Point, Study
 from scaling_studies.config.points import Needs
-from scaling_studies.runner.process import Process, launcher_missing, preload
+from scaling_studies.runner.process import Process, launcher, launcher_missing, preload
 from scaling_studies.runner.room import Room, Share
 from scaling_studies.runner.stopping import Stop
 from scaling_studies.runner.task import Task, earlier_attempts
@@ -242,6 +242,7 @@ class _Run:
                 ranks=point.needs.ranks,
                 cores=share.cores,
                 gpus=share.gpus,
+                launcher=launcher(point.needs.ranks),
             )
             task.save()
         self.running.append(_Begun(point, Process(task), share, started))

@@ -25,6 +25,7 @@ class Task:
         ranks: MPI ranks.
         cores: which of this machine's it may use, those of all ranks together; empty for all.
         gpus: likewise, as CUDA numbers or names them; empty for none.
+        launcher: the command that starts MPI ranks; empty for one rank.
     """
 
     experiment: str
@@ -36,6 +37,7 @@ class Task:
     ranks: int
     cores: tuple[int, ...]
     gpus: tuple[str, ...]
+    launcher: tuple[str, ...] = ()
 
     def save(self) -> Path:
         """Write it into its folder; returns the file."""
@@ -47,8 +49,9 @@ class Task:
     @classmethod
     def load(cls, path: Path) -> "Task":
         """Read it again."""
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found |= {"cores": tuple(found["cores"]), "gpus": tuple(found["gpus"])}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("cores", "gpus", "launcher"):
+            found[name] = tuple(found[name])
         return cls(**found)
 
     @property
