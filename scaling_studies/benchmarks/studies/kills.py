@@ -77,7 +77,7 @@ def kill_often(
     counts = dict.fromkeys(
         ("kills", "at_work", "studies", "finished", "lost", "changed", "repeated", "unreadable", "orphans"), 0
     )
-    values: dict[str, Any] = {}
+    values: dict[int, Any] = {}
     different = 0
     while counts["kills"] < kills:
         number = counts["studies"]

@@ -60,16 +60,16 @@ def sheets(found: dict[str, dict[str, Any]]) -> list[Sheet]:
     return [
         Sheet(
             "What is lost",
-            f"{killed['kills']} kills with -9 ({killed['at_work']} with points under way) over {killed['studies']} "
-            f"studies with {killed['finished']} points; {written['writers']} writers of {written['points']} points "
-            f"at {written['records_per_second']:.0f} records a second.",
+            f"{killed['kills']} kills with -9 ({killed['at_work']} with points under way), "
+            f"{killed['studies']} studies with {killed['finished']} points; {written['writers']} writers of "
+            f"{written['points']} points at {written['records_per_second']:.0f} records a second.",
             ("points", "by kills", "by writers"),
             tuple(faults),
         ),
         Sheet(
             "What takes how long",
-            f"{size['points']:,} finished points, {size['bytes_of_results'] / 2**20:.0f} MiB of records; each a "
-            "fresh process.",
+            f"{size['points']:,} finished points, {size['bytes_of_results'] / 2**20:.0f} MiB of records; "
+            "each a fresh process.",
             ("command", "time"),
             tuple((name, seconds(size[key])) for key, name in TIMES.items()),
         ),

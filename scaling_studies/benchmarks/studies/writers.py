@@ -21,7 +21,7 @@ def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:
         writers: processes.
 
     Returns:
-        Counts `points`, `writers`, `finished`, what must be 0: `lost`, `torn` (records not whole, at any moment),
+        Counts `points`, `writers`, `finished`; what must be 0: `lost`, `torn` (not whole, at any moment),
         `twice` (points that two writers published); `seconds`; records a second.
     """
     study = load_study(file)
