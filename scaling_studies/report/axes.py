@@ -169,7 +169,8 @@ def name_lines(axes: Axes, lines: Sequence[Line]) -> None:
     if not ends:
         return
     height = axes.get_position().height * float(axes.get_figure(root=True).get_figheight())  # type: ignore[union-attr]
-    steps = LINE_HEIGHT / (72 * height) * np.arange(len(ends))
+    tall = np.array([end[3].name.count("\n") + 1 for end in ends])  # lines of each name
+    steps = LINE_HEIGHT / (72 * height) * (np.cumsum(tall) - (tall + tall[0]) / 2)
     apart = np.asarray(isotonic_regression(np.array([end[0] for end in ends]) - steps).x)
     placed = np.clip(apart, 0.01, max(0.01, 0.985 - float(steps[-1]))) + steps
     for (y, x, joined, line), level in zip(ends, placed, strict=True):

@@ -12,7 +12,10 @@ from engine.atomic import atomic_path
 from scaling_studies.report.style import in_page_colours, style_sheet
 
 MISSING = "–"
-PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+PREFIXES = tuple(
+    (10.0 ** (15 - 3 * place), prefix)
+    for place, prefix in enumerate(("P", "T", "G", "M", "k", "", "m", "µ", "n"))
+)
 
 
 def number(value: Any, digits: int | None = None, *, signed: bool = False) -> str:
@@ -44,7 +47,8 @@ def amount(value: float, unit: str) -> str:
     """A number with a prefix and its unit, to three digits: 1.23 MB."""
     if not np.isfinite(value):
         return MISSING
-    fitting = ((scale, prefix) for scale, prefix in PREFIXES if abs(value) >= scale)
+    # 999.9 k is 1 M to three digits
+    fitting = ((scale, prefix) for scale, prefix in PREFIXES if abs(value) >= 0.9995 * scale)
     scale, prefix = next(fitting, PREFIXES[-1] if value else (1.0, ""))
     return f"{value / scale:.3g} {prefix}{unit}"
 
