@@ -1,6 +1,6 @@
 """One seed's share of a data set: its split, its grid points, and the targets to learn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from models import Dataset, Split, load_digits, load_file, one_hot, split
 from qrt_tn import Quantizer
 from scaling_studies.experiments.ticket_config import TicketConfig
+
+_KEPT = 20  # sets the choice of training points apart from other draws of a seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +77,29 @@ def make_folds(dataset: Dataset, config: TicketConfig) -> list[Fold]:
     Raises:
         ValueError: too few points for the split, or features that the quantiser cannot take.
     """
-    return [_fold(dataset, config, seed) for seed in range(config.seeds)]
+    return [make_fold(dataset, config, seed) for seed in range(config.seeds)]
 
 
-def _fold(dataset: Dataset, config: TicketConfig, seed: int) -> Fold:
+def make_fold(dataset: Dataset, config: TicketConfig, seed: int, points: int | None = None) -> Fold:
+    """Split, quantise and standardise the data for one seed.
+
+    Args:
+        dataset: the data.
+        config: the settings; its own number of seeds does not matter here.
+        seed: of the split.
+        points: training points to keep, the first of a random order of them; None for all.
+
+    Raises:
+        ValueError: as `make_folds`, or more points than there are.
+    """
     parts = split(dataset, seed)
+    if points is not None:
+        if not 1 <= points <= len(parts.train):
+            raise ValueError(
+                f"points is {points}; give 1 to {len(parts.train)}, the training points there are"
+            )
+        order = np.random.default_rng([seed, _KEPT]).permutation(parts.train)
+        parts = replace(parts, train=np.sort(order[:points]))
     pixels = dataset.image_shape is not None
     kind = config.quantiser if config.quantiser != "auto" else "uniform" if pixels else "quantile"
     # pixels share one grey scale; other features each have their own

@@ -58,7 +58,7 @@ def choose(
             by_setting = {
                 setting: [row[place] for row in found.get((method, setting), [])] for setting in own
             }
-            settings[method][count] = max(own, key=lambda setting: _rank(by_setting[setting]))
+            settings[method][count] = max(own, key=lambda setting: rank(by_setting[setting]))
             tried += [
                 _row(method, setting, count, by_setting[setting]) for setting in own if by_setting[setting]
             ]
@@ -74,7 +74,8 @@ def _scores(sources: Sources, method: str, fold: Fold, setting: Setting, counts:
     ]
 
 
-def _rank(found: list[Scores]) -> tuple[float, float]:
+def rank(found: list[Scores]) -> tuple[float, float]:
+    """What the better of two settings has more of: mean validation accuracy over seeds, then less risk."""
     if not found:
         return 0.0, 0.0
     accuracies = [row["validation_accuracy"] or 0.0 for row in found]

@@ -38,10 +38,7 @@ class Sources:
         self.folds = folds
         self.config = config
         self._smoothed: dict[tuple[int, float], states.MPSState] = {}
-        self._exact = {
-            fold.seed: states.from_samples(fold.grid[fold.split.train], fold.state_targets, config.modulus)
-            for fold in folds
-        }
+        self._exact: dict[int, states.State] = {}
 
     def settings(self, method: str) -> list[Setting]:
         """The settings of a method for the validation points to choose from."""
@@ -66,9 +63,18 @@ class Sources:
             self.config.modulus,
             smoothing=width,
             tolerance=tolerance,
+            backend="auto" if self.config.backend in ("auto", "cuquantum") else self.config.backend,
         )
         assert isinstance(state, states.MPSState)
         return state
+
+    def exact(self, fold: Fold) -> states.State:
+        """The state of a fold's training points as they are, made when first asked for."""
+        if fold.seed not in self._exact:
+            self._exact[fold.seed] = states.from_samples(
+                fold.grid[fold.split.train], fold.state_targets, self.config.modulus
+            )
+        return self._exact[fold.seed]
 
     def smoothed(self, fold: Fold, width: float) -> states.MPSState:
         """A state that `build_states` made."""
@@ -86,10 +92,7 @@ class Sources:
 
     def transform(self, fold: Fold, setting: Setting) -> QuantumRidgeletTransform:
         """The transform of a fold's state: smoothed at the setting's width, or exact where it has none."""
-        if setting.smoothing is None:
-            state: states.State = self._exact[fold.seed]
-        else:
-            state = self.smoothed(fold, setting.smoothing)
+        state = self.exact(fold) if setting.smoothing is None else self.smoothed(fold, setting.smoothing)
         return QuantumRidgeletTransform(state, self.ridgelet(setting), self.config.backend)
 
     def ridgelet(self, setting: Setting) -> Ridgelet:

@@ -73,17 +73,21 @@ class ShallowSources:
         folds: the data of each seed.
         config: the settings.
         stage: advanced by one for each teacher, state and pool: `len(folds) * STEPS` in all.
+        methods: those that will be asked for; states, teachers and pools of others are not made.
     """
 
-    def __init__(self, folds: list[Fold], config: ShallowConfig, stage: Stage) -> None:
+    def __init__(
+        self, folds: list[Fold], config: ShallowConfig, stage: Stage, methods: tuple[str, ...] = METHODS
+    ) -> None:
         self.folds = folds
         self.config = config
-        self._labelled = self._taught(stage)
-        wanted = [(method, fold) for method in TRANSFORMS for fold in folds]
+        self._labelled = self._taught(stage) if "qrt-teacher" in methods else {}
+        wanted = [(method, fold) for method in TRANSFORMS if method in methods for fold in folds]
         built = side_by_side([partial(self._build, *one) for one in wanted], stage.advance)
         self._states = {(method, fold.seed): one for (method, fold), one in zip(wanted, built, strict=True)}
-        pools = side_by_side([partial(self._pool, fold) for fold in folds], stage.advance)
-        self._pools = {fold.seed: pool for fold, pool in zip(folds, pools, strict=True)}
+        pooled = folds if "leverage" in methods else []
+        pools = side_by_side([partial(self._pool, fold) for fold in pooled], stage.advance)
+        self._pools = {fold.seed: pool for fold, pool in zip(pooled, pools, strict=True)}
 
     def _taught(self, stage: Stage) -> dict[int, tuple[np.ndarray, np.ndarray, Cost]]:
         """By seed: the points that a teacher labels, its outputs there less their mean, and its cost.
@@ -149,10 +153,14 @@ class ShallowSources:
         distinct = len(np.unique(x, axis=0))
         return _Built(transform, spent + Cost(smoothing_flops(distinct, fold.outputs, state), seconds))
 
-    def draw(self, method: str, fold: Fold, count: int) -> Drawn:
+    def transform(self, method: str, fold: Fold) -> QuantumRidgeletTransform:
+        """The transform of one of `TRANSFORMS`."""
+        return self._states[method, fold.seed].transform
+
+    def draw(self, method: str, fold: Fold, count: int, stream: int = NODES) -> Drawn:
         """Draw nodes of one of `METHODS`; the cost includes what had to be built for them."""
         config, dim = self.config, fold.grid.shape[1]
-        rng = np.random.default_rng([fold.seed, NODES, METHODS.index(method), count])
+        rng = np.random.default_rng([fold.seed, stream, METHODS.index(method), count])
         if method == "leverage":
             nodes, cost = self._by_leverage(fold, count, rng)
             return Drawn(method, fold, nodes, cost)

@@ -1,0 +1,1 @@
+"""How much data the transform needs: a planted ridge that random points must show above their noise."""
