@@ -1,0 +1,186 @@
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from models.images import fold, load_images
+from models.lottery import CONTROLS, PRESETS, REWINDINGS, LotteryStudy, Run, preset
+from models.vision import architecture
+from scaling_studies.experiments.catalogue import Context, UnavailableError, experiment
+from scaling_studies.experiments.lottery import point
+from scaling_studies.experiments.lottery.point import chosen_preset, measure, smallest_share
+from scaling_studies.experiments.lottery.settings import EXPERIMENT, Lottery, Method
+from scaling_studies.experiments.lottery.settings import Preset as PresetName
+
+SEED, ROUNDS, SHARE = 1, 2, 0.8**2  # two of the preset's own rounds
+SHORT: dict[str, Any] = {"iterations": 40, "evaluate_every": 20, "points": 120, "validation": 40}
+Measure = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Measure:
+    def measured(
+        seed: int = SEED, folder: Path | None = None, say: Any = lambda _: None, **changes: Any
+    ) -> Any:
+        settings = Lottery.model_validate({**SHORT, "share": SHARE, "rounds": ROUNDS, **changes})
+        return dict(measure(settings, seed, Context(folder or tmp_path, say=say)))
+
+    return measured
+
+
+def studied(
+    rewinding: str = "weights", rewind: int = 0, controls: Sequence[str] = CONTROLS, **changes: Any
+) -> dict[tuple[str, int], Run]:
+    """The same networks from a whole study of two trials: those of the second, by method and level."""
+    settings = {name: value for name, value in SHORT.items() if name != "points"} | changes
+    chosen = preset("quick", levels=ROUNDS, trials=2, reinitialisations=1, rewind=rewind, **settings)
+    images = load_images("digits")
+
+    def build(seed: int) -> nnx.Module:
+        return architecture(
+            "lenet", (8, 8, 1), 10, rngs=nnx.Rngs(seed), kernel_init=nnx.initializers.glorot_normal()
+        )
+
+    study = LotteryStudy(
+        build,
+        chosen,
+        fold(images, 0, chosen.validation, SHORT["points"]),
+        controls=controls,
+        control_levels=[ROUNDS],
+        rewinding=rewinding,
+    )
+    return {(run.method, run.level): run for runs in study.rounds() for run in runs if run.trial == SEED}
+
+
+@pytest.fixture(scope="module")
+def whole_study() -> dict[tuple[str, int], Run]:
+    return studied()
+
+
+def agrees(found: dict[str, Any], run: Run, dense: Run) -> None:
+    assert found["remaining"] == run.remaining
+    assert found["accuracy"] == run.trained.at_early("test_accuracy")
+    assert found["validation_loss"] == run.trained.at_early("validation_loss")
+    assert found["early_iteration"] == run.trained.early_iteration
+    assert found["accuracy_dense"] == dense.trained.at_early("test_accuracy")
+    assert found["gain"] == found["accuracy"] - found["accuracy_dense"]
+    assert found["early_ratio"] == run.trained.early_iteration / dense.trained.early_iteration
+
+
+@pytest.mark.parametrize("method", typing.get_args(Method))
+def test_every_method_is_that_of_a_whole_study(
+    method: str, run: Measure, whole_study: dict[tuple[str, int], Run]
+) -> None:
+    """To the same bits: weights, order of points, masks and redraws are those of the study's trial."""
+    found = run(method=method)
+    agrees(found, whole_study[method, ROUNDS], whole_study["dense", 0])
+    trainings = 1 + ROUNDS if method in point.ROUND_BY_ROUND else 2
+    assert found["trainings"] == trainings
+    assert set(found) == set(EXPERIMENT.metrics)
+    assert (found["smallest_share"] is None) == (method not in ("imp", "oneshot"))
+
+
+@pytest.mark.parametrize("rewinding", REWINDINGS)
+def test_rewinding_is_that_of_a_whole_study(rewinding: str, run: Measure) -> None:
+    methods = ("sign-reinit", "oneshot")
+    whole = studied(rewinding, 20, controls=methods)
+    for method in ("imp", *methods):
+        found = run(method=method, rewinding=rewinding, rewind=20)
+        agrees(found, whole[method, ROUNDS], whole["dense", 0])
+
+
+def test_a_random_mask_under_the_global_scope_has_the_tickets_counts(
+    run: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everywhere(name: str, **changes: Any) -> Any:
+        if "rate" in changes:
+            changes["output_rate"] = changes["rate"]
+        return preset(name, scope="global", **changes)
+
+    monkeypatch.setattr(point, "preset", everywhere)
+    methods = ("random", "snip", "magnitude-init")
+    whole = studied(controls=methods, scope="global", output_rate=0.2)
+    # the rounds' rate is computed from the share, so the last bit of it may differ, and no count
+    agrees(run(method="random", folder=tmp_path / "random"), whole["random", ROUNDS], whole["dense", 0])
+    for method in ("snip", "magnitude-init"):
+        assert run(method=method, folder=tmp_path / method)["remaining"] == whole[method, ROUNDS].remaining
+
+
+@pytest.mark.parametrize("rounds", [1, 3, 7])
+def test_shares_do_not_depend_on_the_rounds(rounds: int) -> None:
+    found = chosen_preset(Lottery(share=0.1, rounds=rounds))
+    assert (1 - found.rate) ** rounds == pytest.approx(0.1)
+    # a layer of rate 0.1 keeps 0.9^l when one of rate 0.2 keeps 0.8^l
+    level = np.log(0.1) / np.log(0.8)
+    assert (1 - found.output_rate) ** rounds == pytest.approx(0.9**level)
+    assert (found.conv_rate, found.levels) == (0, rounds)
+    deep = chosen_preset(Lottery(preset="resnet20", share=0.1, rounds=rounds))
+    assert (deep.rate, deep.output_rate) == (0, 0)
+    assert (1 - deep.conv_rate) ** rounds == pytest.approx(0.1)
+
+
+def test_a_point_goes_on_where_it_was_killed(run: Measure, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(line: str) -> None:
+        if line.startswith("round 1 of 2"):
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(folder=tmp_path / "killed", say=kill)
+    kept = sorted(path.name for path in (tmp_path / "killed" / "trainings").glob("*.safetensors"))
+    assert kept == ["dense.safetensors", "imp-01.safetensors"]
+    times = {name: (tmp_path / "killed" / "trainings" / name).stat().st_mtime_ns for name in kept}
+    found, whole = run(folder=tmp_path / "killed"), run(folder=tmp_path / "whole")
+    assert times == {name: (tmp_path / "killed" / "trainings" / name).stat().st_mtime_ns for name in kept}
+    for name, metric in EXPERIMENT.metrics.items():
+        assert metric.measured or found[name] == whole[name]
+
+
+def test_seeds_differ_and_the_split_does_not(run: Measure, tmp_path: Path) -> None:
+    found = [run(seed, folder=tmp_path / str(seed), method="random") for seed in (0, 1)]
+    assert found[0]["validation_loss"] != found[1]["validation_loss"]
+    other = run(0, folder=tmp_path / "split", method="random", split=1)
+    assert other["validation_loss"] != found[0]["validation_loss"]
+
+
+def test_the_smallest_share_is_of_rounds_as_good_as_dense() -> None:
+    class Validated:
+        def __init__(self, value: float) -> None:
+            self.value = value
+
+        def at_early(self, curve: str) -> float:
+            assert curve == "validation_accuracy"
+            return self.value
+
+    dense: Any = Validated(0.9)
+    rounds: Any = [(0.5, Validated(0.9)), (0.2, Validated(0.91)), (0.1, Validated(0.89))]
+    assert smallest_share(dense, rounds) == 0.2
+    assert smallest_share(dense, rounds[2:]) == 1.0
+
+
+def test_settings_name_what_the_models_have() -> None:
+    assert typing.get_args(PresetName) == tuple(PRESETS)
+    assert typing.get_args(Method) == ("imp", *CONTROLS)
+    assert typing.get_args(Lottery.model_fields["rewinding"].annotation) == REWINDINGS
+    assert experiment("lottery") is EXPERIMENT
+
+
+def test_bad_points_are_refused_before_any_training(run: Measure, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"rewind": 10}, "rewind is 10; give a multiple of evaluate_every, 20"),
+        ({"rewind": 40}, "rewind is 40, but a run has 40 iterations"),
+        ({"share": 1e-6}, "would be pruned to nothing"),
+        ({"points": 5000}, "points is 5000; give a whole number from 1 to"),
+        ({"points": 10}, "batch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**changes)
+    with pytest.raises(UnavailableError, match="no data set and no file"):
+        run(data="nowhere")
+    assert not list(tmp_path.rglob("*.safetensors"))
