@@ -71,6 +71,10 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         "trials_together": TOGETHER,
         "iterations_per_second": iterations / float(np.median(seconds["ours"])),
         "iterations_per_second_plain": iterations / float(np.median(seconds["plain"])),
+        "samples": {
+            "iterations_per_second": [iterations / each for each in seconds["ours"]],
+            "iterations_per_second_plain": [iterations / each for each in seconds["plain"]],
+        },
         "plain_over_ours": ratios(seconds["plain"], seconds["ours"]),
         "together_over_one": ratios(seconds["together"], seconds["ours"]),
         "together_over_one_plain": ratios(seconds["together"], seconds["plain"]),
@@ -133,7 +137,7 @@ def _noise(shape: tuple[int, ...], points: int, evaluated: int) -> ImageFold:
 def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
     """The rows as a table for people."""
 
-    def middle(found: dict[str, float]) -> str:
+    def middle(found: dict[str, Any]) -> str:
         return f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f})"
 
     head = (

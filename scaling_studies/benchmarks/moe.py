@@ -93,9 +93,9 @@ def measure_forms(kind: str, experts: int, size: tuple[int, int, int], rounds: i
     seconds = _timed({"bare": bare, "gather": forward["gather"], "einsum": forward["einsum"]}, rounds)
     slopes = _timed({form: gradient[form] for form in ("gather", "einsum")}, rounds)
     ragged = _timed({form: forward[form] for form in ("einsum", "ragged")}, rounds)
-    milliseconds = {name: 1e3 * float(np.median(found)) for name, found in seconds.items()}
-    milliseconds |= {f"{name}, gradient": 1e3 * float(np.median(found)) for name, found in slopes.items()}
-    milliseconds["ragged"] = 1e3 * float(np.median(ragged["ragged"]))
+    every = {**seconds, **{f"{name}, gradient": found for name, found in slopes.items()}}
+    every["ragged"] = ragged["ragged"]
+    samples = {name: [1e3 * second for second in found] for name, found in every.items()}
     return {
         "measured": "forms",
         "router": kind,
@@ -103,7 +103,8 @@ def measure_forms(kind: str, experts: int, size: tuple[int, int, int], rounds: i
         "images": images,
         "tokens": tokens,
         "group": group,
-        "milliseconds": milliseconds,
+        "milliseconds": {name: float(np.median(found)) for name, found in samples.items()},
+        "samples": {"milliseconds": samples},
         "einsum_over_gather": ratios(seconds["einsum"], seconds["gather"]),
         "einsum_over_gather_gradient": ratios(slopes["einsum"], slopes["gather"]),
         "einsum_over_ragged": ratios(ragged["einsum"], ragged["ragged"]),
@@ -137,13 +138,14 @@ def measure_removal(kind: str, mode: str, rounds: int) -> list[dict[str, Any]]:
             "experts": most,
             "left": left,
             "milliseconds": 1e3 * float(np.median(seconds[f"{left}"])),
+            "samples": {"milliseconds": [1e3 * second for second in seconds[f"{left}"]]},
             "over_whole": ratios(seconds[f"{left}"], seconds[f"{most}"]),
         }
         for left in LEFT
     ]
 
 
-def _middle(found: dict[str, float]) -> str:
+def _middle(found: Mapping[str, Any]) -> str:
     return f"{found['median']:.2f} ({found['min']:.2f}-{found['max']:.2f})"
 
 

@@ -34,7 +34,8 @@ def record(path: Path | None, benchmark: str, rows: Sequence[Any], **facts: Any)
     Args:
         path: the file.
         benchmark: its name.
-        rows: the figures.
+        rows: the figures. What rounds gave is in `samples` of a row, under the names of the figures, so that
+            runs can be compared with intervals.
         facts: what all rows share.
     """
     if path is not None:

@@ -60,8 +60,8 @@ def measure(
         rounds: how often each is timed.
 
     Returns:
-        Seconds by name; `to_products` and `to_quimb`, medians, least and greatest of the ratios round by
-        round; the GPU's row where one answers.
+        Seconds by name, medians, and in `samples` those of every round; `to_products` and `to_quimb`,
+        medians, least and greatest of the ratios round by round; the GPU's row where one answers.
     """
     cores = random_state(dim, modulus, bond)
     calls = {"products": _products(np, cores, nodes), "products, shared": _shared_products(cores, nodes)}
@@ -81,6 +81,7 @@ def measure(
         "rounds": rounds,
         "quimb_shots": shots,
         "seconds": medians,
+        "samples": {"seconds": seconds},
         "to_products": {name: ratios(seconds[name], bar) for name in OURS},
         "load_average": os.getloadavg()[0],
     }
@@ -169,6 +170,7 @@ def _on_gpu(cores: mps.Cores, nodes: int, rounds: int, on_host: Callable[[], Any
     seconds = paired(calls, rounds, wait=wait)
     result: dict[str, Any] = {
         "seconds": {name: statistics.median(times) for name, times in seconds.items()},
+        "samples": {"seconds": seconds},
         "to_products": ratios(seconds["sweep"], seconds["products"]),
         "to_host": ratios(seconds["host"], seconds["sweep"]),
         "networkstate": "cuQuantum is not available",

@@ -80,7 +80,8 @@ def measure(case: Case, *, runs: int = 7) -> dict[str, Any]:
         product.append(_seconds(partial(np.matmul, left, right)))
         sampling.append(_seconds(partial(qrt.sample, nodes, run)))
     # the first of each warms up
-    medians = [statistics.median(seconds[1:]) for seconds in (product, sampling)]
+    product, sampling = product[1:], sampling[1:]
+    medians = [statistics.median(seconds) for seconds in (product, sampling)]
     return {
         **case._asdict(),
         "nodes": nodes,
@@ -89,6 +90,11 @@ def measure(case: Case, *, runs: int = 7) -> dict[str, Any]:
         "product_seconds": medians[0],
         "sampling_seconds": medians[1],
         "ratio": medians[1] / medians[0],
+        "samples": {
+            "product_seconds": product,
+            "sampling_seconds": sampling,
+            "ratio": [ours / bare for ours, bare in zip(sampling, product, strict=True)],
+        },
     }
 
 

@@ -59,8 +59,8 @@ def paired(
     return seconds
 
 
-def ratios(theirs: Sequence[float], ours: Sequence[float], scale: float = 1.0) -> dict[str, float]:
-    """Median, least and greatest of `theirs` over `ours`, round by round.
+def ratios(theirs: Sequence[float], ours: Sequence[float], scale: float = 1.0) -> dict[str, Any]:
+    """Median, least and greatest of `theirs` over `ours`, round by round; and those of all rounds.
 
     Args:
         theirs: seconds of each round.
@@ -68,7 +68,7 @@ def ratios(theirs: Sequence[float], ours: Sequence[float], scale: float = 1.0) -
         scale: multiplies every ratio, where theirs did only a part of the work.
     """
     found = [scale * their / our for their, our in zip(theirs, ours, strict=True)]
-    return {"median": statistics.median(found), "min": min(found), "max": max(found)}
+    return {"median": statistics.median(found), "min": min(found), "max": max(found), "rounds": found}
 
 
 def threads() -> dict[str, int]:

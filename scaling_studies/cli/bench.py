@@ -138,3 +138,30 @@ def bench_moe(
         raise ValueError(f"rounds is {rounds}; give at least 1")
     counts = [str(number) for number in numbers(experts, int, "experts")]
     moe.main([*([str(out)] if out else []), "--experts", *counts, "--rounds", str(rounds)])
+
+
+@bench.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(help="what a benchmark wrote: a JSON file, or its folder")],
+    b: Annotated[Path, typer.Argument(help="a later run of the same benchmark")],
+    threshold: Annotated[float, typer.Option(help="factor from which a difference counts")] = 1.05,
+    fail: Annotated[
+        bool, typer.Option("--fail", help="exit code 1 where something is slower beyond its interval")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the comparison")] = None,
+) -> None:
+    """Set two runs of one benchmark side by side: B over A with intervals, slower figures marked."""
+    from scaling_studies.benchmarks.compare import as_json, compare, read_run, sentences, sheets
+    from scaling_studies.benchmarks.sheets import as_rich
+    from scaling_studies.folders import write_json
+
+    found = compare(read_run(a), read_run(b), threshold=threshold)
+    console = Console()
+    for sheet in sheets(found):
+        console.print(as_rich(sheet))
+    for sentence in sentences(found):
+        console.print(sentence, markup=False, highlight=False)
+    if out is not None:
+        write_json(out, as_json(found))
+    if fail and found.slower:
+        raise typer.Exit(1)

@@ -51,18 +51,24 @@ def compare(extent: int, device: Device, *, rounds: int, count: int = 200) -> di
         "matmul": loop(np.matmul),
     }
     seconds = paired(calls, rounds)
-    per_step = {name: statistics.median(values) / len(pairs) for name, values in seconds.items()}
+    every = {name: [value / len(pairs) for value in values] for name, values in seconds.items()}
+    per_step = {name: statistics.median(values) for name, values in every.items()}
     work = work_of(plan, device)
     bound, share = work.bound(device, found.dtype, per_step["qrt-tn"] * len(pairs))
     return {
         "network": found.name,
         "steps": len(pairs),
         "seconds": per_step["qrt-tn"],
+        "samples": {"seconds": every["qrt-tn"]},
         "bound": bound,
         "share": share,
         "predicted_over_measured": work.predicted / per_step["qrt-tn"] / len(pairs),
         "over": {
-            name: {"seconds": per_step[name], "ratio": ratios(seconds["qrt-tn"], seconds[name])}
+            name: {
+                "seconds": per_step[name],
+                "samples": {"seconds": every[name]},
+                "ratio": ratios(seconds["qrt-tn"], seconds[name]),
+            }
             for name in ("tensordot", "matmul")
         },
     }

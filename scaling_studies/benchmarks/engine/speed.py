@@ -227,18 +227,31 @@ def timed(
 def summary(
     contenders: Sequence[Contender], seconds: Mapping[str, Sequence[float]], first: Contender
 ) -> list[dict[str, Any]]:
-    """Median seconds of the whole work of every other contender, and the ratio to the first one's."""
+    """Seconds of the whole work of all other contenders, and their ratios to the first one's; rounds too."""
     rows = []
     for contender in contenders:
         if contender is not first:
-            own = statistics.median(seconds[contender.name]) / contender.share
+            every = [each / contender.share for each in seconds[contender.name]]
             ratio = ratios(seconds[contender.name], seconds[first.name], first.share / contender.share)
-            rows.append({"method": contender.name, "seconds": own, "ratio": ratio, "timed": contender.share})
+            rows.append(
+                {
+                    "method": contender.name,
+                    "seconds": statistics.median(every),
+                    "samples": {"seconds": every},
+                    "ratio": ratio,
+                    "timed": contender.share,
+                }
+            )
     return rows
 
 
 def row_of(
-    name: str, dtype: str, constants: bool, work: Work | None, device: Device, ours_seconds: float
+    name: str,
+    dtype: str,
+    constants: bool,
+    work: Work | None,
+    device: Device,
+    rounds: Sequence[float],
 ) -> dict[str, Any]:
     """What a row of the table says of us.
 
@@ -248,8 +261,9 @@ def row_of(
         constants: whether most tensors are constants.
         work: what a call does; None where the plan alone does not say.
         device: the calibration.
-        ours_seconds: what a call takes.
+        rounds: seconds of a call, one figure a round.
     """
+    ours_seconds = statistics.median(rounds)
     bound, share = work.bound(device, dtype, ours_seconds) if work else (None, None)
     return {
         "network": f"{name}, constants" if constants else name,
@@ -258,6 +272,7 @@ def row_of(
         "flops": work and work.flops,
         "moved_bytes": work and work.moved,
         "seconds": ours_seconds,
+        "samples": {"seconds": list(rounds)},
         "bound": bound,
         "share": share,
         "predicted_over_measured": work and work.predicted / ours_seconds,
@@ -274,7 +289,7 @@ def _row(
     seconds: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     first = contenders[0]
-    row = row_of(name, dtype, constants, work, device, statistics.median(seconds[first.name]))
+    row = row_of(name, dtype, constants, work, device, seconds[first.name])
     return {**row, "method": first.name, "against": summary(contenders, seconds, first)}
 
 

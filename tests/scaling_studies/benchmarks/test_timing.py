@@ -27,7 +27,7 @@ def test_contenders_take_turns(monkeypatch):
 
 def test_ratios_are_paired():
     found = timing.ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0])
-    assert found == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert found == {"median": 2.0, "min": 1.0, "max": 3.0, "rounds": [2.0, 3.0, 1.0]}
     assert timing.ratios([1.0], [2.0], 8)["median"] == 4.0
 
 

@@ -73,7 +73,8 @@ def test_a_part_of_the_work_counts_for_all_of_it():
     part = Contender("part", lambda: np.ones(1), np.asarray, share=0.25)
     (row,) = speed.summary([first, part], {"first": [1.0, 2.0], "part": [2.0, 1.0]}, first)
     assert row["seconds"] == 6.0
-    assert row["ratio"] == {"median": 5.0, "min": 2.0, "max": 8.0}
+    assert row["ratio"] == {"median": 5.0, "min": 2.0, "max": 8.0, "rounds": [8.0, 2.0]}
+    assert row["samples"] == {"seconds": [8.0, 4.0]}
 
 
 def test_work_counts_steps_among_constants_once():

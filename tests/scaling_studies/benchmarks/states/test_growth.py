@@ -30,17 +30,17 @@ def test_every_kind_gives_a_row_per_dimension(kind: str) -> None:
 
 
 def test_the_states_are_of_the_kinds_they_say() -> None:
-    kinds = {kind: type(make(4)) for kind, make in growth.KINDS.items()}
+    kinds = {kind: type(make(4)()) for kind, make in growth.KINDS.items()}
     assert kinds == {
         "samples": states.SampleState,
         "MPS": states.MPSState,
         "ridge sum": states.RidgeSumState,
     }
-    assert all(make(4).dim == 4 for make in growth.KINDS.values())
+    assert all(make(4)().dim == 4 for make in growth.KINDS.values())
 
 
 def test_a_log_probability_that_is_not_finite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = SimpleNamespace(log_probability=np.array([-3.0, np.inf]))
     monkeypatch.setattr(growth.QuantumRidgeletTransform, "sample", lambda *_: bad)
-    with pytest.raises(RuntimeError, match="ridge sum at D = 3 gave a log-probability that is not finite"):
+    with pytest.raises(RuntimeError, match="ridge sum at D = 3: a log-probability that is not finite"):
         list(growth.measure("ridge sum", growth.KINDS["ridge sum"], (3,), 2, 1))
