@@ -9,7 +9,7 @@ from rich.console import Console
 from scaling_studies.cli.options import command, numbers, run_folder, words
 from scaling_studies.progress import StageTimer
 
-bench = typer.Typer(invoke_without_command=True)
+bench = typer.Typer(add_completion=False, invoke_without_command=True)
 
 
 @bench.callback()
@@ -165,3 +165,23 @@ def bench_compare(
         write_json(out, as_json(found))
     if fail and found.slower:
         raise typer.Exit(1)
+
+
+@bench.command("studies")
+def bench_studies(
+    kills: Annotated[int, typer.Option(help="how often a running study is killed")] = 100,
+    points: Annotated[int, typer.Option(help="finished points of a large store")] = 100_000,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Kill studies at random moments, let eight writers at a store, and time one of 100,000 points."""
+    from scaling_studies.benchmarks.sheets import as_rich
+    from scaling_studies.benchmarks.studies import run
+
+    if kills < 1:
+        raise ValueError(f"kills is {kills}; give at least 1")
+    if points < 200:
+        raise ValueError(f"points is {points}; give at least 200")
+    found = run.run(kills, points, out, StageTimer())
+    console = Console()
+    for sheet in run.sheets(found):
+        console.print(as_rich(sheet))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from scaling_studies.progress import StageTimer
 
-info_app = typer.Typer()
+info_app = typer.Typer(add_completion=False)
 
 
 @info_app.command("info")

@@ -8,7 +8,7 @@ import typer
 from scaling_studies.cli.options import command, numbers, words
 from scaling_studies.progress import StageTimer
 
-lottery_app = typer.Typer()
+lottery_app = typer.Typer(add_completion=False)
 
 
 @lottery_app.command("lottery")

@@ -10,7 +10,7 @@ from rich.console import Console
 from scaling_studies.cli.options import command, numbers, words
 from scaling_studies.progress import StageTimer
 
-moe = typer.Typer(invoke_without_command=True)
+moe = typer.Typer(add_completion=False, invoke_without_command=True)
 
 
 @moe.callback()

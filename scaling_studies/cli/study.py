@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from scaling_studies.cli import study_cluster
 from scaling_studies.config import Study, load_study
 from scaling_studies.config.study import shipped
 from scaling_studies.store import StudyStore
@@ -19,6 +20,7 @@ STOPPED = 75  # points are left, and another call goes on with them (EX_TEMPFAIL
 INTERRUPTED = 130
 
 study = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Run a study from a TOML file, here or under SLURM; resume it, look at it, draw it.",
 )
@@ -239,9 +241,4 @@ def export(
     print(f"written: {out}")
 
 
-try:  # TEMPORARY
-    from scaling_studies.cli import study_cluster
-
-    study_cluster.register(study)
-except ImportError:
-    pass
+study_cluster.register(study)

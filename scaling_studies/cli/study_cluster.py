@@ -118,7 +118,7 @@ def _follow(folder: Path, poll: float = 5.0) -> None:
     shown = ""
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            tasks = cluster.states(folder)
+            tasks = cluster.tasks_of(cluster.submissions(folder))
             done, failed = len(kept.done(study)), len(kept.failures(study))
             line = f"{done} of {len(study.points)} points done, {failed} failed; tasks: {tasks}"
             if line != shown:
@@ -127,7 +127,7 @@ def _follow(folder: Path, poll: float = 5.0) -> None:
                     live.update(Text(line), refresh=True)
                 else:
                     console.print(line, highlight=False, markup=False)
-            if tasks is None or (tasks.note is None and not tasks.live):
+            if tasks.note is None and not tasks.live:
                 break
             time.sleep(poll)
     left = len(study.points) - done - failed

@@ -9,7 +9,7 @@ from scaling_studies.cli.options import command, listed, numbers, run_folder, wo
 from scaling_studies.experiments.ticket_config import TicketConfig
 from scaling_studies.progress import StageTimer
 
-ticket_app = typer.Typer()
+ticket_app = typer.Typer(add_completion=False)
 
 
 @ticket_app.command("ticket")
