@@ -147,7 +147,8 @@ def _run(
         )
     print(_told(asked, folder, summary))
     if summary.stopped:
-        print(f"{summary.stopped}; go on with: qrt-tn study resume {folder}")
+        again = "retry --failed" if retry else "resume"
+        print(f"{summary.stopped}; go on with: qrt-tn study {again} {folder}")
     if report and group is None and not summary.stopped:
         print(f"report: {_report(asked, folder)}")
     if summary.stopped and summary.left:
@@ -210,7 +211,7 @@ def _report(asked: Study, folder: Path) -> Path:
         stage.advance()
     for point in damaged:
         path = kept.results.path(point)
-        timer.say(f"{path} is not whole; delete it, and the next run does that point again")
+        timer.say(f"{path} is not whole; the next run does that point again")
     with timer.stage("Report", 1) as stage:
         written = pages.write(asked, folder, records, failures, commands=_commands(asked, folder))
         stage.advance()

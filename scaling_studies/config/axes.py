@@ -7,6 +7,7 @@ from typing import Any
 from scaling_studies.config.messages import unknown
 
 MOST = 1_000_000  # values of one axis
+LEAST, GREATEST = 1e-150, 1e150
 _FORMS = ("range", "log_range")
 
 
@@ -51,35 +52,41 @@ def _between(name: str, given: Mapping[str, Any], whole: bool) -> list[Any]:
     first, last = ends
     if not first < last:
         raise ValueError(f"{name}.{forms[0]} is {ends!r}; the second number must be larger than the first")
-    values = (_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)
+    inside = (_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)
+    # to twelve digits, so that 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine
+    values = [first, *(float(f"{value:.12g}") for value in inside)]
+    if math.isclose(values[-1], last, rel_tol=1e-9):
+        values[-1] = last
     if whole:
         return list(dict.fromkeys(round(value) for value in values))
     return [float(value) for value in values]
 
 
 def _in_ratios(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
+    """All values but the first; the last is as good as `last`."""
     if "step" in given:
         raise ValueError(f"{name} has a step beside log_range; give count instead")
     if first <= 0:
         raise ValueError(f"{name}.log_range is {[first, last]!r}; both numbers must be above 0")
     count = _count(name, given)
-    inside = [first * (last / first) ** (k / (count - 1)) for k in range(1, count - 1)]
-    return [first, *inside, last]
+    logs = math.log(first), math.log(last)
+    return [math.exp(logs[0] + (logs[1] - logs[0]) * k / (count - 1)) for k in range(1, count)]
 
 
 def _in_steps(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
+    """All values but the first."""
     if ("step" in given) == ("count" in given):
         raise ValueError(f"{name} must have one of step and count beside range")
     if "count" in given:
         count = _count(name, given)
-        return [first, *(first + (last - first) * k / (count - 1) for k in range(1, count - 1)), last]
+        return [first + (last - first) * k / (count - 1) for k in range(1, count)]
     step = given["step"]
     if not _is_finite(step) or step <= 0:
         raise ValueError(f"{name}.step is {step!r}; give a number above 0")
     count = math.floor((last - first) / step * (1 + 1e-12)) + 1
     if count > MOST:
         raise ValueError(f"{name} has {count:,} values; at most {MOST:,} can be")
-    return [first + k * step for k in range(count)]
+    return [first + k * step for k in range(1, count)]
 
 
 def _count(name: str, given: Mapping[str, Any]) -> int:
@@ -90,4 +97,6 @@ def _count(name: str, given: Mapping[str, Any]) -> int:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number of ordinary size: sums and ratios of two such are finite too."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (value == 0 or LEAST < abs(value) < GREATEST)

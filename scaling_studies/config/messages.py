@@ -12,7 +12,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 class Table(BaseModel):
     """A table of a study file: typed, nothing unknown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def checked(kind: type[Checked], values: Mapping[str, Any], place: str) -> Checked:

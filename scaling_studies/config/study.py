@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
@@ -136,7 +137,10 @@ def parse_study(text: str, source: str, *, quick: bool = False) -> Study:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{source} is not TOML: {error}") from None
+        lines = text.split("\n")
+        end = f"at end of document, line {len(lines)}, column {len(lines[-1]) + 1}"
+        said = str(error).replace("at end of document", end)
+        raise ValueError(f"{source} is not TOML: {said}") from None
     try:
         return _study(table, text, quick, source)
     except ValueError as error:
@@ -146,11 +150,15 @@ def parse_study(text: str, source: str, *, quick: bool = False) -> Study:
 def _study(table: Mapping[str, Any], text: str, quick: bool, source: str) -> Study:
     file = checked(_File, table, "")
     kind = experiment(file.experiment)
-    # both variants are checked whichever runs, so that neither is found broken later
-    variants = {False: file, **({True: _quick(file)} if file.quick else {})}
-    if quick and True not in variants:
+    if quick and not file.quick:
         raise ValueError("there is no quick variant; add a table [quick], or leave --quick out")
-    made = {which: _points(variant, kind) for which, variant in variants.items()}
+    # both variants are checked whichever runs, so that neither is found broken later
+    made = {False: _points(file, kind)}
+    if file.quick:
+        try:
+            made[True] = _points(_quick(file), kind)
+        except ValueError as error:
+            raise ValueError(f"with [quick], {error}") from None
     figures = []
     for number, one in enumerate(file.figures):
         figure = checked(Figure, one, f"figures[{number}]")
@@ -175,7 +183,9 @@ def _quick(file: _File) -> _File:
     """The file with what its quick variant replaces, name by name."""
     instead = file.quick
     assert instead is not None
-    zipped = file.zipped if instead.zipped is None else instead.zipped
+    alone = {*instead.fixed, *instead.axes}
+    kept = [{k: v for k, v in group.items() if k not in alone} for group in file.zipped]
+    zipped = [group for group in kept if group] if instead.zipped is None else instead.zipped
     given = {*instead.fixed, *instead.axes, *(name for group in instead.zipped or [] for name in group)}
     axes = {name: values for name, values in file.axes.items() if name not in given or name in instead.axes}
     return file.model_copy(
@@ -243,7 +253,9 @@ def _axes(file: _File, kind: Experiment) -> Axes:
             if name in seen:
                 raise ValueError(f"{place}.{name} is given twice; give it once, in fixed, axes or zipped")
             seen.add(name)
-            columns.append(_column(f"{place}.{name}", given, fields[name].annotation is int, place == "axes"))
+            columns.append(
+                _column(f"{place}.{name}", given, _is_whole(fields[name].annotation), place == "axes")
+            )
         lengths = {name: len(column) for name, column in zip(group, columns, strict=True)}
         if len(set(lengths.values())) > 1:
             said = ", ".join(f"{name} has {length}" for name, length in lengths.items())
@@ -252,6 +264,11 @@ def _axes(file: _File, kind: Experiment) -> Axes:
             raise ValueError(f"{place} names no axes; give some, or leave it out")
         axes.append((tuple(group), list(zip(*columns, strict=True))))
     return axes
+
+
+def _is_whole(hint: Any) -> bool:
+    """Whether a parameter takes whole numbers only (or None)."""
+    return set(get_args(hint) or (hint,)) <= {int, NoneType}
 
 
 def _column(name: str, given: Any, whole: bool, alone: bool) -> list[Any]:
@@ -264,6 +281,8 @@ def _column(name: str, given: Any, whole: bool, alone: bool) -> list[Any]:
 
 
 def _seeds(given: int | list[int]) -> list[int]:
+    if isinstance(given, int) and given > MOST_POINTS:
+        raise ValueError(f"seeds is {given:,}; at most {MOST_POINTS:,} can be")
     seeds = list(range(given)) if isinstance(given, int) else given
     if not seeds:
         raise ValueError(f"seeds is {given!r}, so the study has no points; give at least one")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """Parameters of one point of an experiment: typed, checked, nothing unknown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class UnavailableError(Exception):

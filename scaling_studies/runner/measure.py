@@ -27,7 +27,7 @@ def measure(task: Task, comm: Any = None) -> None:
     try:
         kind = experiment(task.experiment)
         settings = kind.settings.model_validate(dict(task.parameters))
-        context = Context(task.kept, max(1, len(task.cores) // task.ranks), _gpus(task), comm, _say)
+        context = Context(task.kept, max(1, len(task.cores) // task.ranks), _gpus(), comm, _say)
         outcome = _sorted_out(kind, kind.load()(settings, task.seed, context), rank)
     except UnavailableError as error:
         outcome = {"kind": "unavailable", "reason": _line(error), "traceback": None}
@@ -112,8 +112,10 @@ def _device() -> dict[str, Any]:
     return found
 
 
-def _gpus(task: Task) -> int:
-    return len(task.gpus) // task.ranks
+def _gpus() -> int:
+    """GPUs of this rank, as `take_share` left them."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return len(shown.split(",")) if shown else 0
 
 
 def _peak_bytes() -> int:

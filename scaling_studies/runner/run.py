@@ -18,6 +18,7 @@ from scaling_studies.runner.stopping import Stop
 from scaling_studies.runner.task import Task, earlier_attempts
 from scaling_studies.runner.watching import Running, State, Unwatched, Watch
 from scaling_studies.store import StudyStore
+from scaling_studies.store.index import damaged_results
 from scaling_studies.store.records import room_needed
 from scaling_studies.store.runners import Registration, Runner, this_runner
 
@@ -85,6 +86,9 @@ def run_study(
     store = StudyStore.make(folder, study)
     runner = this_runner(study.digest)
     with Registration(store.runners, runner), Stop() as stop:
+        store.remember(
+            study
+        )  # before the look at others, so that of two that begin at once one sees the other
         store.check_beside(study, runner)
         store.keep(study)
         store.claims.release_dead(beside=runner)
@@ -136,9 +140,12 @@ class _Run:
             if not 0 <= group < len(needs):
                 raise ValueError(f"group is {group}; this study has groups 0 to {len(needs) - 1}")
             points = tuple(point for point in points if point.needs == needs[group])
-        done = self.store.done(self.study)
+        damaged = damaged_results(self.store)
+        if damaged:
+            self.watch.say(f"{len(damaged)} results are not whole; their points run again")
+        done = self.store.done(self.study) - damaged
         failed = self.store.failures(self.study)
-        again = failed if retry is True else failed & (retry or set())
+        again = set(failed) if retry is True else failed & (retry or set())
         self.retried = again
         own = self.own = {point.id for point in points}
         self.total, self.done, self.failed = len(points), len(done & own), len((failed - again) & own)
@@ -216,9 +223,10 @@ class _Run:
                 self.elsewhere.append(point)
                 return False
         # looked at once the claim is ours: another runner may have ended it just before
-        if point.id in store.results or (point.id in store.failed and point.id not in self.retried):
+        done = store.results.read(point.id) is not None
+        if done or (point.id in store.failed and point.id not in self.retried):
             store.claims.release(point.id, self.runner)
-            if point.id in store.results:
+            if done:
                 self.done += 1
             else:
                 self.failed += 1
@@ -283,6 +291,7 @@ class _Run:
                 self._let_go(begun)
             self.done += 1
             self.finished_now += 1
+            self.retried.discard(begun.point.id)
 
     def _fail(self, begun: _Begun, kind: str, reason: str, traceback: str | None = None) -> None:
         point, seconds = begun.point, begun.process.seconds
@@ -293,6 +302,7 @@ class _Run:
         finally:
             self._let_go(begun)
         self.failed += 1
+        self.retried.discard(point.id)
         if kind == "unavailable":
             self.unavailable_now += 1
         else:
@@ -360,7 +370,7 @@ class _Run:
 
     def summary(self) -> Summary:
         """What was done, and what is left in the store now, whoever did it."""
-        over = self.store.done(self.study) | self.store.failures(self.study)
+        over = (self.store.done(self.study) | self.store.failures(self.study)) - self.retried
         return Summary(
             finished=self.finished_now,
             failed=self.failed_now,

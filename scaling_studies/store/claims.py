@@ -1,18 +1,20 @@
 """Which runner is at work on which point: a symbolic link each, since making one is exclusive everywhere."""
 
-import contextlib
-import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from scaling_studies.store.runners import Runner, Runners
 
+NOBODY = ""
+BURIAL = 30.0  # seconds; it takes milliseconds
+
 
 class Claims:
     """The claims on the points of one store.
 
-    A claim points at its runner's token. One whose runner is dead is taken over. The worst that a race can
-    do is that a point runs twice, to the same result.
+    A claim points at its runner's token. One whose runner is dead is buried, by one runner at a time, and then
+    free for all.
 
     Args:
         folder: of the links; made if it is not there.
@@ -33,13 +35,12 @@ class Claims:
                 return True
             except FileExistsError:
                 owner = self._owner(path)
-                if owner is None:
-                    continue  # released meanwhile
                 if owner == runner.token:
                     return True
-                if self._lives(owner, runner):
-                    return False
-                self._bury(path, owner)
+                if owner is not None:  # else released meanwhile
+                    if self._lives(owner, runner):
+                        return False
+                    self._bury(path, owner)
 
     def release(self, point: str, runner: Runner) -> None:
         """Give a claim back, if it is still this runner's."""
@@ -64,40 +65,49 @@ class Claims:
 
     def release_dead(self, points: Iterable[str] | None = None, beside: Runner | None = None) -> int:
         """Free the points of dead runners, and forget those runners; returns how many points were freed."""
-        living = {runner.token for runner in self.runners.living(beside)}
         wanted = None if points is None else set(points)
         freed = 0
         for point, token in self.held().items():
-            if token not in living and (wanted is None or point in wanted):
-                self._bury(self.folder / point, token)
-                freed += 1
+            # a runner is registered before its first claim, so one that comes now is not taken for dead
+            if (wanted is None or point in wanted) and not self._lives(token, beside):
+                freed += self._bury(self.folder / point, token)
         if wanted is None:
             for runner in self.runners.all():
-                if runner.token not in living and not self.runners.alive(runner, beside):
+                if not self.runners.alive(runner, beside):
                     self.runners.path(runner.token).unlink(missing_ok=True)
         return freed
 
-    def _lives(self, token: str, beside: Runner) -> bool:
+    def _lives(self, token: str, beside: Runner | None) -> bool:
         runner = self.runners.read(token)
         return runner is not None and self.runners.alive(runner, beside)
 
     @staticmethod
     def _owner(path: Path) -> str | None:
+        """The token of a claim; None where there is none, nobody's where something else has its name."""
         try:
             return str(path.readlink())
-        except OSError:
-            return None
-
-    def _bury(self, path: Path, dead: str) -> None:
-        """Take a dead runner's claim away; one that somebody else has made meanwhile is put back."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            path.rename(aside)
         except FileNotFoundError:
-            return
-        owner = self._owner(aside)
-        if owner is not None and owner != dead:
-            # where a third one has it by now, the second and the third get the same result
-            with contextlib.suppress(FileExistsError):
-                path.symlink_to(owner)
-        aside.unlink(missing_ok=True)
+            return None
+        except OSError:  # a store copied without its links
+            return NOBODY
+
+    def _bury(self, path: Path, dead: str) -> bool:
+        """Take a dead runner's claim away; False where another runner has done so, or is about to.
+
+        Nobody else removes the claim of a dead runner, so between the look and the removal it stays what it is.
+        """
+        lock = path.with_name(f".{path.name}.burial")
+        try:
+            lock.symlink_to(dead)
+        except FileExistsError:
+            if self.runners.age(lock) > BURIAL:
+                lock.unlink(missing_ok=True)  # whoever wanted to bury it has died too
+            time.sleep(0.01)
+            return False
+        try:
+            if self._owner(path) != dead:
+                return False
+            path.unlink(missing_ok=True)
+            return True
+        finally:
+            lock.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from scaling_studies.store.study import StudyStore
 
 NAME = "index.parquet"
 FAILURES = ("error", "unavailable", "timeout", "killed", "metrics")  # the kinds of failures
+MANY = 1000  # records that are quicker to read all at once
 WORTH_KEEPING = 64  # new records from which on the index is written anew
 
 
@@ -76,6 +77,28 @@ def _sorted_out(
         except OSError:
             pass  # a store that may only be read, or a full disk: the next call reads the files again
     return found, damaged
+
+
+def damaged_results(store: StudyStore) -> set[str]:
+    """Ids of results that are not whole. Files that the index knows are taken to be; few others are read.
+
+    Where the index knows little, it is made.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stamps = store.results.stamps()
+    try:
+        table = pq.read_table(store.folder / NAME, columns=["id", "written", "size"])
+        known = zip(*(table[name].to_pylist() for name in ("id", "written", "size")), strict=True)
+        for point, written, size in known:
+            if stamps.get(point) == (written, size):
+                del stamps[point]
+    except (OSError, KeyError, pa.ArrowException):
+        pass  # none yet, or not whole
+    if len(stamps) >= MANY:
+        return set(read_results(store)[1])
+    return {point for point in stamps if store.results.read(point) is None and point in store.results}
 
 
 def read_failures(store: StudyStore, points: set[str]) -> list[dict[str, Any]]:

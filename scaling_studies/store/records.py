@@ -60,12 +60,7 @@ class Records:
         path = self.path(point)
         with room_needed(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
-                json.dump(record, file, allow_nan=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_names(path.parent)
+        write_whole(path, json.dumps(record, allow_nan=False))
 
     def read(self, point: str) -> dict[str, Any] | None:
         """A record; None where there is none, or a file that is not whole (after a loss of power, say)."""
@@ -105,6 +100,20 @@ class Records:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             yield inside, [name for name in names if name[0] != "." and name.endswith(SUFFIX)]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a line of text for good: its bytes are on the disk before its name is.
+
+    Raises:
+        DiskFullError: no room is left; what was there stays.
+    """
+    with room_needed(path.parent):
+        with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_names(path.parent)
 
 
 def parsed(content: bytes, point: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Who is at work on a store: one file a runner, touched while it lives."""
 
 import json
+import math
 import os
 import secrets
 import socket
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import atomic_path
+from scaling_studies.store.records import room_needed, write_whole
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 60.0  # seconds after which a runner on another machine counts as dead
@@ -101,22 +102,24 @@ class Runners:
         On its own machine its process tells, elsewhere the age of its file. `beside` is a runner that
         asks: one that SLURM has begun again knows that its predecessor is gone.
         """
-        if beside is not None and runner.job is not None and runner.job == beside.job:
-            return runner.restart >= beside.restart
+        if beside is not None and runner.job is not None:
+            again = runner.job == beside.job and runner.restart < beside.restart
+            if again:
+                return False
         if runner.space == _space():
             return _born(runner.pid) == runner.born
-        return self._age(runner) < SILENT
+        return self.age(self.path(runner.token)) < SILENT
 
     def doubtful(self, runner: Runner) -> bool:
         """Whether a runner on another machine has missed signs of life, but not yet enough to be dead."""
-        return runner.space != _space() and 3 * BEAT < self._age(runner) < SILENT
+        return runner.space != _space() and 3 * BEAT < self.age(self.path(runner.token)) < SILENT
 
-    def _age(self, runner: Runner) -> float:
-        """Seconds since its last sign of life."""
+    def age(self, path: Path) -> float:
+        """Seconds since a file, or a link, was touched; since ever where there is none."""
         try:
-            return self._now() - self.path(runner.token).stat().st_mtime
+            return self._now() - path.lstat().st_mtime
         except FileNotFoundError:
-            return SILENT
+            return math.inf
 
     def living(self, beside: Runner | None = None) -> list[Runner]:
         """Those at work."""
@@ -144,9 +147,9 @@ class Registration:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Registration":
-        self.runners.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.runners.path(self.runner.token)) as partial:
-            partial.write_text(json.dumps(asdict(self.runner)) + "\n", encoding="utf-8")
+        with room_needed(self.runners.folder):
+            self.runners.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.runners.path(self.runner.token), json.dumps(asdict(self.runner)))
         self._thread.start()
         return self
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from scaling_studies.config import Study, parse_study
-from scaling_studies.folders import write_json
 from scaling_studies.store.claims import Claims
-from scaling_studies.store.records import Records, room_needed
+from scaling_studies.store.records import DiskFullError, Records, room_needed, write_whole
 from scaling_studies.store.runners import Runner, Runners
 
 FORMAT = "qrt-tn.study-store"
@@ -62,8 +61,10 @@ class StudyStore:
                 folder.mkdir(parents=True, exist_ok=True)
                 head = {"format": FORMAT, "version": VERSION}
                 head |= {"study": study.name, "experiment": study.experiment.name}
-                write_json(folder / HEAD, head)
-        except PermissionError as error:
+                write_whole(folder / HEAD, json.dumps(head))
+        except DiskFullError:
+            raise
+        except OSError as error:
             raise ValueError(
                 f"cannot make the store {folder} ({error.strerror}); give another with --store"
             ) from error
@@ -83,14 +84,17 @@ class StudyStore:
 
     def keep(self, study: Study) -> None:
         """Make a study the store's current one; earlier ones stay in `history/`."""
+        self.remember(study)
+        if (self.current() or {}).get("digest") != study.digest:
+            write_whole(self.folder / "study.json", json.dumps(_facts(study)))
+
+    def remember(self, study: Study) -> None:
+        """Put a study into `history/`, where others see what is being run."""
+        history = self.folder / "history"
         with room_needed(self.folder):
-            history = self.folder / "history"
             history.mkdir(exist_ok=True)
-            facts = {"digest": study.digest, "quick": study.quick, "source": study.source, "text": study.text}
-            if not (history / f"{study.digest}.json").is_file():
-                write_json(history / f"{study.digest}.json", facts)
-            if (self.current() or {}).get("digest") != study.digest:
-                write_json(self.folder / "study.json", facts)
+        if _read_facts(history / f"{study.digest}.json") is None:
+            write_whole(history / f"{study.digest}.json", json.dumps(_facts(study)))
 
     def current(self) -> dict[str, Any] | None:
         """What `keep` was given last."""
@@ -156,6 +160,10 @@ class StudyStore:
     def log(self, point: str) -> Path:
         """Where what a point prints goes."""
         return self.folder / "logs" / point[:2] / f"{point}.log"
+
+
+def _facts(study: Study) -> dict[str, Any]:
+    return {"digest": study.digest, "quick": study.quick, "source": study.source, "text": study.text}
 
 
 def _read_head(folder: Path) -> dict[str, Any]:

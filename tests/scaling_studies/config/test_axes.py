@@ -1,0 +1,131 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scaling_studies.config.axes import axis_values
+
+TENTHS = st.integers(-50, 50)
+
+
+def test_a_list_is_taken_as_it_stands() -> None:
+    assert axis_values("axes.number", [3, 1, 2], whole=True) == [3, 1, 2]
+    assert axis_values("axes.label", ["b", "a"], whole=False) == ["b", "a"]
+
+
+@given(first=st.integers(-1000, 1000), count=st.integers(2, 50), step=st.integers(1, 40))
+def test_whole_steps_are_those_of_numpy_with_the_last_included(first: int, count: int, step: int) -> None:
+    last = first + (count - 1) * step
+    found = axis_values("axes.n", {"range": [first, last], "step": step}, whole=True)
+    assert found == np.arange(first, last + 1, step).tolist()
+    assert all(type(value) is int for value in found)
+
+
+@given(first=st.integers(-1000, 1000), width=st.integers(1, 500), step=st.integers(1, 40))
+def test_a_range_ends_at_the_last_step_that_fits(first: int, width: int, step: int) -> None:
+    found = axis_values("axes.n", {"range": [first, first + width], "step": step}, whole=True)
+    assert found == np.arange(first, first + width + 1, step).tolist()
+
+
+@given(first=TENTHS, count=st.integers(2, 40), step=st.integers(1, 30))
+def test_decimal_steps_are_counted_as_a_reader_counts_them(first: int, count: int, step: int) -> None:
+    ends = [first / 10, (first + (count - 1) * step) / 10]
+    found = axis_values("axes.x", {"range": ends, "step": step / 10}, whole=False)
+    np.testing.assert_allclose(found, np.linspace(*ends, count), rtol=1e-12, atol=1e-12)
+    assert all(type(value) is float for value in found)
+
+
+@settings(max_examples=300)
+@given(first=TENTHS, count=st.integers(2, 40), step=st.integers(1, 30))
+def test_both_ends_of_a_range_with_a_step_are_the_numbers_that_were_given(
+    first: int, count: int, step: int
+) -> None:
+    # ids follow from values: the list [0.1, 0.3] and the range 0.1 to 0.3 in steps of 0.2 are the same points
+    ends = [first / 10, (first + (count - 1) * step) / 10]
+    found = axis_values("axes.x", {"range": ends, "step": step / 10}, whole=False)
+    assert [found[0], found[-1]] == ends
+
+
+# numbers below 1e-150 are refused
+@given(
+    first=st.floats(-1e6, 1e6).map(lambda value: round(value, 9)),
+    width=st.floats(1e-3, 1e6),
+    count=st.integers(2, 60),
+    whole=st.booleans(),
+)
+def test_a_range_in_so_many_values_is_linspace(first: float, width: float, count: int, whole: bool) -> None:
+    found = axis_values("axes.x", {"range": [first, first + width], "count": count}, whole=whole)
+    expected = np.linspace(first, first + width, count)
+    if whole:
+        assert len(set(found)) == len(found)
+        assert all(type(value) is int for value in found)
+        assert {found[0], found[-1]} == {round(first), round(first + width)}
+        assert max(abs(expected[:, None] - np.array(found)).min(axis=1)) <= 0.5 + 1e-6
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+        assert [found[0], found[-1]] == [first, first + width]
+
+
+@given(first=st.floats(1e-6, 1e6), ratio=st.floats(1.01, 1e6), count=st.integers(2, 60))
+def test_a_log_range_is_geomspace_with_its_ends(first: float, ratio: float, count: int) -> None:
+    found = axis_values("axes.x", {"log_range": [first, first * ratio], "count": count}, whole=False)
+    np.testing.assert_allclose(found, np.geomspace(first, first * ratio, count), rtol=1e-9)
+    assert [found[0], found[-1]] == [first, first * ratio]
+
+
+def test_a_log_range_of_a_whole_parameter_is_rounded_and_each_value_kept_once() -> None:
+    found = axis_values("axes.n", {"log_range": [1, 16], "count": 9}, whole=True)
+    assert found == [1, 2, 3, 4, 6, 8, 11, 16]  # 1, 1.41, 2, 2.83, ... 16
+    assert all(type(value) is int for value in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "has no values"),
+        ([1, 2, 1], "has 1 twice"),
+        (7, "is 7; give a list"),
+        ("1..9", "is '1..9'; give a list"),
+        ({}, "must have one of range and log_range"),
+        ({"range": [1, 2], "log_range": [1, 2], "count": 3}, "must have one of range and log_range"),
+        ({"rang": [1, 2]}, "did you mean 'range'?"),
+        ({"range": [1, 2], "steps": 1}, "did you mean 'step'?"),
+        ({"range": [1]}, "range is [1]; give two numbers"),
+        ({"range": ["a", 2]}, "give two numbers"),
+        ({"range": [True, 2], "step": 1}, "give two numbers"),
+        ({"range": [1, math.nan], "step": 1}, "give two numbers"),
+        ({"range": [1, math.inf], "step": 1}, "give two numbers"),
+        ({"range": [2, 1], "step": 1}, "must be larger than the first"),
+        ({"range": [1, 1], "step": 1}, "must be larger than the first"),
+        ({"range": [1, 9]}, "one of step and count"),
+        ({"range": [1, 9], "step": 1, "count": 2}, "one of step and count"),
+        ({"range": [1, 9], "step": 0}, "step is 0; give a number above 0"),
+        ({"range": [1, 9], "step": -1}, "step is -1"),
+        ({"range": [1, 9], "step": math.nan}, "step is nan"),
+        ({"range": [1, 9], "count": 1}, "count is 1; give a whole number from 2"),
+        ({"range": [1, 9], "count": 2.5}, "count is 2.5"),
+        ({"range": [1, 9], "count": True}, "count is True"),
+        ({"range": [0, 1e9], "step": 0.5}, "at most 1,000,000"),
+        ({"log_range": [0, 9], "count": 3}, "both numbers must be above 0"),
+        ({"log_range": [1, 9], "step": 3}, "give count instead"),
+        ({"log_range": [1, 9]}, "count is None"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused_by_name(given: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"axes\.n") as refused:
+        axis_values("axes.n", given, whole=False)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given", [{"range": [1e-300, 1e308], "step": 1e-300}, {"range": [-1e308, 1e308], "count": 3}]
+)
+def test_ranges_beyond_the_numbers_of_a_machine_give_no_other_error(given: dict[str, Any]) -> None:
+    try:
+        found = axis_values("axes.x", given, whole=False)
+    except ValueError:
+        return
+    assert np.isfinite(found).all()

@@ -1,0 +1,221 @@
+"""Runners that are killed, or asked to stop, as processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scaling_studies.benchmarks.studies.kills import kill_often
+from scaling_studies.config import Study, load_study
+from scaling_studies.runner.process import launcher_missing
+from scaling_studies.runner.stopping import Stop
+from scaling_studies.store import StudyStore
+from scaling_studies.store.index import read_results
+
+TEXT = """name = "s"
+experiment = "rehearsal"
+[fixed]
+seconds = {seconds}
+steps = {steps}
+[axes]
+number = {numbers}
+[resources]
+memory = 0.1
+ranks = {ranks}
+"""
+
+
+@pytest.fixture(autouse=True)
+def outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+
+
+def write(folder: Path, points: int, seconds: float, steps: int = 1, ranks: int = 1) -> Path:
+    file = folder / "s.toml"
+    file.write_text(
+        TEXT.format(numbers=list(range(1, points + 1)), seconds=float(seconds), steps=steps, ranks=ranks),
+        encoding="utf-8",
+    )
+    return file
+
+
+def begin(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "scaling_studies.cli", "study", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def begin_run(file: Path, place: Path) -> subprocess.Popen[str]:
+    return begin("run", file, "--store", place, "--no-report", "--processes", 2)
+
+
+def wait_until(condition: Callable[[], object], runner: subprocess.Popen[str] | None = None) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        if runner is not None and runner.poll() is not None:
+            break
+        time.sleep(0.05)
+    if runner is not None:
+        runner.kill()
+        pytest.fail(f"it did not come to pass: {runner.communicate()}")
+    pytest.fail("it did not come to pass")
+
+
+def left_behind(place: Path) -> list[str]:
+    """Processes that hold a file of a store, or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            said = " ".join(process.cmdline())
+            files = [str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+        except (psutil.Error, OSError):
+            continue
+        if process.pid != os.getpid() and (str(place) in said or any(str(place) in name for name in files)):
+            found.append(said)
+    return found
+
+
+def steps_reached(place: Path) -> int:
+    """Of the point that is furthest."""
+    return max((int(path.read_text()) for path in place.glob("work/*/kept/step")), default=0)
+
+
+def claims(place: Path) -> list[Path]:
+    return list((place / "claims").glob("*"))
+
+
+def attempts(place: Path, study: Study) -> list[int]:
+    logs = (StudyStore(place).log(point.id).read_text(encoding="utf-8") for point in study.points)
+    return [log.count("=== attempt ") for log in logs]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, "asked to end"),
+        (signal.SIGUSR1, 75, "near its time limit"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+def test_a_signal_stops_a_run_and_frees_its_points(
+    tmp_path: Path, number: signal.Signals, code: int, said: str
+) -> None:
+    place = tmp_path / "store"
+    runner = begin_run(write(tmp_path, 4, 120, steps=1000), place)
+    wait_until(lambda: steps_reached(place) >= 1, runner)
+    os.kill(runner.pid, number)
+    out, err = runner.communicate(timeout=60)
+    assert runner.returncode == code, err
+    assert "Traceback" not in err
+    assert f"{said}; go on with: qrt-tn study resume {place}" in out
+    assert "4 left" in out
+    assert claims(place) == []
+    assert list((place / "runners").iterdir()) == []
+    assert StudyStore(place).failed.ids() == set()
+    wait_until(lambda: not left_behind(place))
+
+
+def test_a_killed_runner_takes_its_points_along_and_they_go_on_where_they_were(tmp_path: Path) -> None:
+    place, file = tmp_path / "store", write(tmp_path, 2, 3.0, steps=60)
+    runner = begin_run(file, place)
+    wait_until(lambda: steps_reached(place) >= 4, runner)
+    runner.kill()
+    runner.communicate()
+    wait_until(lambda: not left_behind(place))
+    reached = steps_reached(place)
+    assert 4 <= reached < 60
+    assert StudyStore(place).results.ids() == set()
+    assert len(claims(place)) > 0  # of the dead
+    second = begin_run(file, place)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0, err
+    assert "2 points finished" in out
+    found, damaged = read_results(StudyStore(place))
+    assert damaged == []
+    assert max(record["measured"]["resumed"] for record in found) == reached
+    assert [record["attempt"] for record in found] == attempts_of(found, place)
+    assert claims(place) == []
+
+
+def attempts_of(found: list[dict[str, object]], place: Path) -> list[int]:
+    logs = ((place / str(record["log"])).read_text(encoding="utf-8") for record in found)
+    return [log.count("=== attempt ") for log in logs]
+
+
+def test_a_killed_runner_takes_its_ranks_along(tmp_path: Path) -> None:
+    pytest.importorskip("mpi4py")
+    if launcher_missing():
+        pytest.skip(f"{launcher_missing()}")
+    place = tmp_path / "store"
+    runner = begin_run(write(tmp_path, 1, 600, steps=6000, ranks=2), place)
+    wait_until(lambda: steps_reached(place) >= 1, runner)
+    assert left_behind(place)
+    runner.kill()
+    runner.communicate()
+    wait_until(lambda: not left_behind(place))
+
+
+def test_ten_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    counts = kill_often(tmp_path, 10, points=40, seconds=0.15, latest=2.0)
+    assert counts["kills"] == 10
+    assert counts["at_work"] > 0
+    assert counts["finished"] >= 40
+    wrong = ("lost", "changed", "repeated", "unreadable", "orphans", "different")
+    assert {name: counts[name] for name in wrong} == dict.fromkeys(wrong, 0)
+
+
+def test_two_runners_at_once_share_the_points(tmp_path: Path) -> None:
+    place, file = tmp_path / "store", write(tmp_path, 24, 0.15)
+    runners = [begin_run(file, place) for _ in range(2)]
+    said = [runner.communicate(timeout=120) for runner in runners]
+    assert [runner.returncode for runner in runners] == [0, 0], said
+    study = load_study(file)
+    assert StudyStore(place).done(study) == study.by_id.keys()
+    assert attempts(place, study) == 24 * [1]
+    assert claims(place) == []
+
+
+def test_a_retry_that_is_stopped_says_so_and_how_to_go_on(tmp_path: Path) -> None:
+    place, file = tmp_path / "store", write(tmp_path, 1, 120, steps=1000)
+    study = load_study(file)
+    failure = {"id": study.points[0].id, "kind": "error", "reason": "RuntimeError: no", "attempt": 1}
+    store = StudyStore.make(place, study)
+    store.keep(study)
+    store.publish_failure(failure)
+    runner = begin("retry", "--failed", file, "--store", place, "--no-report")
+    wait_until(lambda: steps_reached(place) >= 1, runner)
+    runner.terminate()
+    out, err = runner.communicate(timeout=60)
+    assert runner.returncode == 75, out + err
+    # `resume` leaves failed points alone
+    assert "study retry --failed" in out
+    assert json.loads(store.failed.path(study.points[0].id).read_text())["reason"] == "RuntimeError: no"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_the_first_signal_is_remembered(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Stop() as stop:
+        assert stop.reason is None
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == number
+        assert stop.reason
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_interrupt_is_the_usual_one() -> None:
+    with Stop():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

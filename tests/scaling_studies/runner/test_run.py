@@ -1,0 +1,491 @@
+import errno
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling_studies.config import Study, parse_study
+from scaling_studies.experiments.catalogue import Context
+from scaling_studies.experiments.rehearsal.run import rehearse
+from scaling_studies.experiments.rehearsal.settings import Rehearsal
+from scaling_studies.runner import Room, Summary
+from scaling_studies.runner import run as room
+from scaling_studies.runner import run_study as run_here
+from scaling_studies.runner.watching import State
+from scaling_studies.store import DiskFullError, StudyStore
+from scaling_studies.store.index import read_results
+from scaling_studies.store.runners import SILENT, Runner, this_runner
+
+HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
+FIXED = "[fixed]\nseconds = 0.0\n"
+
+
+class Watch:
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.states: list[State] = []
+        self.lines: list[str] = []
+
+    def show(self, state: State) -> None:
+        self.states.append(state)
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    @property
+    def most(self) -> int:
+        return max(len(state.running) for state in self.states)
+
+
+@pytest.fixture(autouse=True)
+def outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    # so that the commit is not looked up in every run
+    monkeypatch.setattr("scaling_studies.provenance.commit", lambda: "abc+")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def study(text: str = "", *, fixed: str = FIXED, head: str = "") -> Study:
+    return parse_study(HEAD + head + fixed + text, "s.toml")
+
+
+def numbers(*values: int) -> str:
+    return f"[axes]\nnumber = {list(values)}\n"
+
+
+def run_study(asked: Study, place: Path, **options: Any) -> Summary:
+    """On two cores and enough memory, whatever this machine has."""
+    given = {"room": Room(cores=(0, 1), gpus=[], memory=2**36)}
+    return run_here(asked, place, **(given | options))
+
+
+def records(place: Path) -> dict[Any, dict[str, Any]]:
+    found, damaged = read_results(StudyStore(place))
+    assert damaged == []
+    return {record["parameters"]["number"]: record for record in found}
+
+
+def attempts(place: Path, asked: Study) -> list[int]:
+    """How often each point was begun, as its log tells."""
+    logs = (StudyStore(place).log(point.id) for point in asked.points)
+    return [log.read_text(encoding="utf-8").count("=== attempt ") if log.exists() else 0 for log in logs]
+
+
+def put(place: Path, token: str, age: float = 0.0, **facts: Any) -> Runner:
+    """Another runner of a store: of this process, and so alive, unless `facts` say otherwise."""
+    runner = replace(this_runner(20 * "0"), token=token, **facts)
+    path = StudyStore(place).runners.path(token)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(asdict(runner)), encoding="utf-8")
+    moment = time.time() - age
+    os.utime(path, (moment, moment))
+    return runner
+
+
+def test_every_point_is_done_once(place: Path) -> None:
+    asked = study(numbers(1, 2, 3), head="seeds = 2\n")
+    summary = run_study(asked, place)
+    assert (summary.finished, summary.failed, summary.left, summary.stopped) == (6, 0, 0, None)
+    store = StudyStore(place)
+    assert store.done(asked) == asked.by_id.keys()
+    assert attempts(place, asked) == 6 * [1]
+    again = run_study(asked, place)
+    assert (again.finished, again.left) == (0, 0)
+    assert attempts(place, asked) == 6 * [1]
+    # nothing is left but results
+    for folder in ("work", "claims", "runners"):
+        assert list((place / folder).iterdir()) == []
+
+
+def test_a_record_tells_all_of_its_point(place: Path) -> None:
+    asked = study(numbers(4), head="seeds = [9]\n")
+    run_study(asked, place)
+    (point,) = asked.points
+    record = StudyStore(place).results.read(point.id)
+    assert record is not None
+    expected = rehearse(Rehearsal(number=4, seconds=0.0), 9, Context(Path("/nonexistent")))
+    assert record["metrics"] == {name: expected[name] for name in ("value", "ranks")}
+    assert record["measured"].keys() == {"resumed", "gpus_seen", "seconds_passed"}
+    assert record["parameters"] == dict(point.parameters)
+    assert {
+        name: record[name] for name in ("format", "version", "id", "study", "experiment", "revision")
+    } == {
+        "format": "qrt-tn.point",
+        "version": 1,
+        "id": point.id,
+        "study": "s",
+        "experiment": "rehearsal",
+        "revision": 1,
+    }
+    assert (record["seed"], record["attempt"], record["ranks"], record["job"]) == (9, 1, 1, None)
+    assert record["started"] <= record["finished"]
+    assert record["wall_seconds"] > 0
+    assert record["peak_bytes"] >= record["baseline_bytes"] > 0
+    assert record["device"]["gpu"] is None
+    assert record["commit"] == "abc+"
+    assert {"python", "numpy"} <= record["versions"].keys()
+    assert record["host"] == os.uname().nodename
+    log = (place / record["log"]).read_text(encoding="utf-8")
+    assert log.startswith("=== attempt 1, ")
+    assert "number=4" in log
+
+
+def test_values_added_to_an_axis_run_alone(place: Path) -> None:
+    run_study(study(numbers(1, 2)), place)
+    before = {number: record["finished"] for number, record in records(place).items()}
+    wider = study('[axes]\nnumber = [3, 2, 1]\nlabel = [""]\n', head="seeds = 1\n")
+    assert run_study(wider, place).finished == 1
+    after = records(place)
+    assert after.keys() == {1, 2, 3}
+    assert {number: after[number]["finished"] for number in before} == before
+    assert run_study(study(numbers(2)), place).finished == 0
+    assert run_study(study(numbers(1, 2), head="seeds = 2\n"), place).finished == 2
+
+
+def test_results_are_the_same_bits_in_every_run(place: Path, tmp_path: Path) -> None:
+    asked = study(numbers(1, 2, 3))
+    run_study(asked, place)
+    run_study(asked, tmp_path / "other", room=Room(cores=(0,), gpus=[], memory=2**36))
+    one, other = records(place), records(tmp_path / "other")
+    assert {n: json.dumps(record["metrics"]) for n, record in one.items()} == {
+        n: json.dumps(record["metrics"]) for n, record in other.items()
+    }
+
+
+# failures
+
+
+def test_every_way_to_end_badly_is_told_with_its_kind(place: Path) -> None:
+    endings = ("well", "error", "exit", "kill", "nan", "unavailable")
+    asked = study(f"[axes]\nending = {list(endings)}\n")
+    watch = Watch()
+    summary = run_study(asked, place, watch=watch)
+    assert (summary.finished, summary.failed, summary.unavailable, summary.left) == (1, 4, 1, 0)
+    store = StudyStore(place)
+    found = {}
+    for point in asked.points:
+        failure = store.failed.read(point.id)
+        if failure is not None:
+            found[point.parameters["ending"]] = (failure["kind"], failure["reason"])
+            assert failure["format"] == "qrt-tn.failure"
+            assert (failure["attempt"], failure["parameters"]) == (1, dict(point.parameters))
+            assert ("RuntimeError" in str(failure["traceback"])) == (failure["kind"] == "error")
+            assert (place / failure["log"]).is_file()
+    assert found == {
+        "error": ("error", "RuntimeError: this point was asked to fail"),
+        "exit": ("killed", "the process ended with exit code 3 before it had a result"),
+        "kill": ("killed", "the process was ended by SIGKILL; out of memory, perhaps"),
+        "nan": ("metrics", "the metric value is nan"),
+        "unavailable": ("unavailable", "this point needs what no machine has; leave it out"),
+    }
+    assert any(
+        "failed (metrics): ending=nan, seed=0: the metric value is nan" in line for line in watch.lines
+    )
+    # they stay failed until somebody asks
+    assert run_study(asked, place).failed == 0
+    assert attempts(place, asked) == 6 * [1]
+    error = asked.points[1].id
+    assert run_study(asked, place, retry={error}).failed == 1
+    assert attempts(place, asked) == [1, 2, 1, 1, 1, 1]
+    again = run_study(asked, place, retry=True)
+    assert (again.finished, again.failed, again.unavailable) == (0, 4, 1)
+    assert attempts(place, asked) == [1, 3, 2, 2, 2, 2]
+    third = store.failed.read(error)
+    assert third is not None
+    assert third["attempt"] == 3
+
+
+def test_a_point_that_succeeds_when_it_is_tried_again_is_done(place: Path) -> None:
+    asked = study(numbers(1, 2))
+    point = asked.points[0].id
+    failure = {"id": point, "kind": "killed", "reason": "the node was lost", "attempt": 3}
+    StudyStore.make(place, asked).publish_failure(failure)
+    assert run_study(asked, place).finished == 1
+    assert StudyStore(place).failures(asked) == {point}
+    assert run_study(asked, place, retry=True).finished == 1
+    assert records(place)[1]["attempt"] == 4
+    assert StudyStore(place).failed.ids() == set()
+
+
+def test_a_point_that_takes_too_long_is_ended_and_told(place: Path) -> None:
+    asked = study("[axes]\nseconds = [60.0, 0.0]\n[resources]\nminutes = 0.01\n", fixed="")
+    summary = run_study(asked, place)
+    assert (summary.finished, summary.failed) == (1, 1)
+    failure = StudyStore(place).failed.read(asked.points[0].id)
+    assert failure is not None
+    assert (failure["kind"], failure["traceback"]) == ("timeout", None)
+    assert failure["reason"] == "it took more than 0.01 minutes; raise resources.minutes"
+    assert failure["wall_seconds"] >= 0.6
+
+
+def test_a_damaged_record_is_reported_and_its_point_runs_again(place: Path) -> None:
+    asked = study(numbers(1, 2, 3))
+    run_study(asked, place)
+    whole = records(place)
+    store, point = StudyStore(place), asked.points[1].id
+    path = store.results.path(point)
+    path.write_bytes(path.read_bytes()[:50])
+    assert read_results(store)[1] == [point]
+    assert run_study(asked, place).finished == 1
+    assert attempts(place, asked) == [1, 2, 1]
+    assert {n: record["metrics"] for n, record in records(place).items()} == {
+        n: record["metrics"] for n, record in whole.items()
+    }
+
+
+# what runs beside what
+
+
+def test_points_run_beside_each_other_as_memory_allows(place: Path) -> None:
+    asked = study(
+        "[axes]\nnumber = [1, 2, 3, 4]\n[resources]\nmemory = 1\n", fixed="[fixed]\nseconds = 0.3\n"
+    )
+    watch = Watch()
+    run_study(asked, place, room=Room(cores=(0, 1, 2, 3), gpus=[], memory=2 * 2**30), watch=watch)
+    assert watch.most == 2
+    assert len(records(place)) == 4
+    last = watch.states[-1]
+    assert (last.total, last.done, last.failed, last.left, last.finished_now) == (4, 4, 0, 0, 4)
+
+
+def test_exclusive_points_run_alone(place: Path) -> None:
+    asked = study(
+        numbers(1, 2) + "[resources]\nexclusive = true\nmemory = 0.1\n", fixed="[fixed]\nseconds = 0.1\n"
+    )
+    watch = Watch()
+    run_study(asked, place, watch=watch)
+    assert watch.most == 1
+    assert len(records(place)) == 2
+
+
+def test_every_point_sees_its_own_gpu_and_two_run_at_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    text = "[resources]\ngpus = 1\nmemory = 0.1\n"
+    asked = study(numbers(1, 2, 3, 4) + text, fixed="[fixed]\nseconds = 0.3\n")
+    watch = Watch()
+    run_here(asked, place, room=Room(cores=(0, 1, 2, 3), memory=2**36), watch=watch)
+    assert watch.most == 2
+    assert {record["measured"]["gpus_seen"] for record in records(place).values()} == {1}
+    wide = study(numbers(7) + "[resources]\ngpus = 2\n")
+    run_here(wide, place, room=Room(cores=(0,), memory=2**36))
+    assert records(place)[7]["measured"]["gpus_seen"] == 2
+    without = study(numbers(8))
+    run_here(without, place, room=Room(cores=(0,), memory=2**36))
+    assert records(place)[8]["measured"]["gpus_seen"] == 0
+
+
+def test_needs_that_no_point_can_have_here_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"no point that is left can run here: 2 need 3 GPUs"):
+        run_study(study(numbers(1, 2) + "[resources]\ngpus = 3\n"), place)
+    monkeypatch.setenv("QRT_TN_MPIEXEC", "no-such-launcher -n {ranks}")
+    with pytest.raises(ValueError, match=r"1 need 2 MPI ranks, and there is no no-such-launcher"):
+        run_study(study("[resources]\nranks = 2\n"), place)
+    assert list((place / "claims").iterdir() if (place / "claims").exists() else []) == []
+    assert list((place / "runners").iterdir()) == []
+
+
+def test_points_for_another_machine_are_left_and_told(place: Path) -> None:
+    asked = study(numbers(0, 1, 2) + '[resources]\ngpus = "number"\n')
+    watch = Watch()
+    summary = run_study(asked, place, watch=watch)
+    assert (summary.finished, summary.left, sum(summary.refused.values())) == (1, 2, 2)
+    assert any("1 points are left for another machine: they need 2 GPUs" in line for line in watch.lines)
+    with pytest.raises(ValueError, match="no point that is left can run here"):
+        run_study(asked, place)
+
+
+def test_a_group_is_the_points_of_one_need(place: Path) -> None:
+    asked = study(numbers(1, 2) + '[resources]\ncores = "number"\n')
+    assert run_study(asked, place, group=1).finished == 1
+    assert records(place).keys() == {2}
+    with pytest.raises(ValueError, match="group is 2; this study has groups 0 to 1"):
+        run_study(asked, place, group=2)
+    assert run_study(asked, place, group=0).finished == 1
+
+
+def test_two_ranks_give_the_value_of_one(place: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mpi4py")
+    if room.launcher_missing():
+        pytest.skip(f"{room.launcher_missing()}")
+    axes = numbers(6)
+    run_study(study(axes + "[resources]\nranks = 2\n", fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), place)
+    run_study(study(axes, fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), tmp_path / "alone")
+    together, alone = records(place)[6], records(tmp_path / "alone")[6]
+    assert (together["ranks"], together["metrics"]["ranks"], alone["metrics"]["ranks"]) == (2, 2, 1)
+    assert together["metrics"]["value"] == alone["metrics"]["value"]
+    assert together["id"] == alone["id"]
+
+
+# beside other runners
+
+
+def test_the_points_of_a_living_runner_are_left_to_it(place: Path) -> None:
+    asked = study(numbers(1, 2))
+    store = StudyStore.make(place, asked)
+    other = put(place, "other")
+    store.claims.take(asked.points[0].id, other)
+    summary = run_study(asked, place)
+    assert (summary.finished, summary.left, summary.elsewhere) == (1, 1, 1)
+    assert store.claims.held() == {asked.points[0].id: "other"}
+    put(place, "other", born="1")  # now it is dead
+    assert run_study(asked, place).finished == 1
+    assert store.claims.held() == {}
+
+
+def test_a_silent_runner_elsewhere_is_waited_for_until_it_counts_as_dead(place: Path) -> None:
+    asked = study(numbers(1))
+    store = StudyStore.make(place, asked)
+    far = put(place, "far", SILENT - 1.0, host="far", space="other boot/pid:[1]")
+    store.claims.take(asked.points[0].id, far)
+    put(place, "far", SILENT - 1.0, host="far", space="other boot/pid:[1]")
+    assert run_study(asked, place).finished == 1
+
+
+def test_what_another_runner_did_meanwhile_is_not_done_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(numbers(1, 2))
+    StudyStore.make(place, asked)
+    choose = room._Run.choose
+
+    def late(self: Any, *arguments: Any) -> None:
+        choose(self, *arguments)
+        for point, publish in zip(
+            asked.points, (self.store.publish, self.store.publish_failure), strict=True
+        ):
+            publish({"id": point.id, "parameters": dict(point.parameters), "kind": "error"})
+
+    monkeypatch.setattr(room._Run, "choose", late)
+    summary = run_study(asked, place)
+    assert (summary.finished, summary.failed, summary.left) == (0, 0, 0)
+    assert attempts(place, asked) == [0, 0]
+
+
+def test_a_study_changed_under_a_running_one_is_refused_unless_it_only_adds(place: Path) -> None:
+    asked = study(numbers(1, 2))
+    store = StudyStore.make(place, asked)
+    store.keep(asked)
+    put(place, "other", digest=asked.digest)
+    with pytest.raises(ValueError, match="is running another version of this study"):
+        run_study(study(numbers(2, 3)), place)
+    assert store.study().digest == asked.digest
+    assert store.results.ids() == set()
+    assert [runner.token for runner in store.runners.all()] == ["other"]
+    assert run_study(study(numbers(1, 2, 3)), place).finished == 3
+
+
+def test_an_edited_file_is_noticed_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "GLANCE_AT_FILE", 0.0)
+    asked = study(numbers(1, 2, 3), fixed="[fixed]\nseconds = 0.3\n")
+    file = tmp_path / "s.toml"
+    file.write_text(asked.text, encoding="utf-8")
+    quiet, watch = Watch(), Watch()
+    run_study(asked, tmp_path / "quiet", watch=quiet, file=file)
+    file.write_text(asked.text + "# more\n", encoding="utf-8")
+    run_study(asked, place, watch=watch, file=file)
+    assert [line for line in quiet.lines if "changed" in line] == []
+    (line,) = [line for line in watch.lines if "changed" in line]
+    assert "goes on with what it read" in line
+    assert len(records(place)) == 3
+
+
+# a full disk
+
+
+def test_a_disk_that_fills_up_stops_a_run_and_costs_nothing_finished(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(numbers(1, 2, 3, 4))
+    one = Room(cores=(0,), gpus=[], memory=2**36)
+    written = 0
+    sync = os.fsync
+
+    def full(file: int) -> None:
+        nonlocal written
+        written += Path(f"/proc/self/fd/{file}").readlink().match("results/*/*.json")
+        if written > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scaling_studies.store.records.os.fsync", full)
+        with pytest.raises(DiskFullError, match=r"is full \(No space left on device\)"):
+            run_study(asked, place, room=one)
+    before = {n: record["finished"] for n, record in records(place).items()}
+    assert len(before) == 2
+    assert StudyStore(place).failed.ids() == set()
+    assert list((place / "claims").iterdir()) == []
+    assert list((place / "runners").iterdir()) == []
+    assert run_study(asked, place).finished == 2
+    assert {n: records(place)[n]["finished"] for n in before} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of half a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or not shutil.which("mount"):
+        pytest.skip("only root may mount a small file system")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill_up(disk: Path) -> Path:
+    ballast = disk / "ballast"
+    with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def test_a_run_goes_on_once_a_full_disk_has_room(small_disk: Path) -> None:
+    place = small_disk / "store"
+    asked, wider = study(numbers(1, 2)), study(numbers(1, 2, 3, 4))
+    run_study(asked, place)
+    before = {n: record["finished"] for n, record in records(place).items()}
+    ballast = fill_up(small_disk)
+    with pytest.raises(DiskFullError, match=r"the disk of .* is full .*free some space"):
+        run_study(wider, place)
+    assert {n: record["finished"] for n, record in records(place).items()} == before
+    ballast.unlink()
+    assert run_study(wider, place).finished == 2
+    assert {n: records(place)[n]["finished"] for n in before} == before
+
+
+def test_a_point_that_finds_the_disk_full_is_not_a_failed_one(small_disk: Path) -> None:
+    place = small_disk / "store"
+    asked = study(fixed="[fixed]\nseconds = 1.5\nsteps = 30\n")
+    ballast: list[Path] = []
+
+    class Filler(Watch):
+        def show(self, state: State) -> None:
+            if not ballast and state.running and list(place.glob("work/*/kept/step")):
+                ballast.append(fill_up(small_disk))
+
+    with pytest.raises(DiskFullError, match="is full"):
+        run_study(asked, place, watch=Filler())
+    assert StudyStore(place).failed.ids() == set()
+    assert list((place / "claims").iterdir()) == []
+    ballast[0].unlink()
+    assert run_study(asked, place).finished == 1
