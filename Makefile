@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format set-up set-up-dev clean
+.PHONY: help run test lint slurm format set-up set-up-dev clean
 
 VENV := .venv
 export PYTHON
@@ -24,13 +24,17 @@ run: set-up
 	$(VENV)/bin/qrt-tn ticket $(ARGS)
 
 # Two workers, one thread each: the linear algebra of a test is too small to share between threads.
-test: lint
+test: lint slurm
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 lint: set-up-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# For the tests that run on a cluster of two nodes on this machine; where it cannot be had they are skipped.
+slurm: set-up-dev
+	@constraints/set-up-slurm $(VENV)/slurm
 
 format: set-up-dev
 	$(VENV)/bin/ruff check --fix .

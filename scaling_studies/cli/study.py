@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from scaling_studies.cli import study_cluster
+from scaling_studies.cli.study_target import Quick, StoreOption, Target, found
 from scaling_studies.config import Study, load_study
 from scaling_studies.config.study import shipped
 from scaling_studies.store import StudyStore
@@ -24,26 +25,6 @@ study = typer.Typer(
     no_args_is_help=True,
     help="Run a study from a TOML file, here or under SLURM; resume it, look at it, draw it.",
 )
-
-Target = Annotated[
-    str, typer.Argument(help="a TOML file, the name of a study that comes with the package, or a store")
-]
-Quick = Annotated[bool, typer.Option("--quick", help="the study's quick variant, for two cores")]
-StoreOption = Annotated[
-    Path | None, typer.Option("--store", help="folder of the results; left out: runs/<name of the study>")
-]
-
-
-def found(target: str, quick: bool, store: Path | None) -> tuple[Study, Path, Path | None]:
-    """A study, the folder of its store, and its file where there is one."""
-    folder = Path(target)
-    if folder.is_dir():
-        if store is not None or quick:
-            raise ValueError(f"{target} is a store, which knows its study; leave --store and --quick out")
-        return StudyStore(folder).study(), folder, None
-    asked = load_study(target, quick=quick)
-    file = Path(target)
-    return asked, store or Path("runs") / asked.name, file if file.is_file() else None
 
 
 @study.command("list")

@@ -1,12 +1,13 @@
 """The command line's way to a cluster: qrt-tn study submit, qrt-tn study cancel."""
 
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from scaling_studies.cli.options import command
+from scaling_studies.cli.study_status import follow_status
+from scaling_studies.cli.study_target import Quick, StoreOption, Target, found
 
 
 def register(app: typer.Typer) -> None:
@@ -16,11 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    file: Annotated[str, typer.Argument(help="a study file, or the name of a shipped study")],
-    quick: Annotated[bool, typer.Option("--quick", help="the quick variant")] = False,
-    store: Annotated[
-        Path | None, typer.Option(help="the study's store; left out: runs/<name of the study>")
-    ] = None,
+    target: Target,
+    quick: Quick = False,
+    store: StoreOption = None,
     partition: Annotated[str | None, typer.Option(help="of the cluster")] = None,
     gpus: Annotated[int | None, typer.Option(help="GPUs of each rank; left out: as points need")] = None,
     time_limit: Annotated[
@@ -54,9 +53,8 @@ def submit(
 ) -> None:
     """Send a study's pending points to SLURM, as an array for each kind of need; tasks requeue and resume."""
     from scaling_studies import cluster
-    from scaling_studies.config import load_study
 
-    study = load_study(file, quick=quick)
+    study, folder, _ = found(target, quick, store)
     request = cluster.Request(
         partition=partition,
         gpus=gpus,
@@ -73,7 +71,6 @@ def submit(
         setup=cluster.setup_lines(tuple(module or ()), env_file, tuple(setup or ())),
         via=via,  # type: ignore[arg-type]  # checked there
     )
-    folder = store or Path("runs") / study.name
     if dry_run:
         for array, script in cluster.preview(study, folder, request):
             if warning := array.warning():
@@ -85,51 +82,18 @@ def submit(
         typer.echo(f"job {sent.job}: {sent.tasks} tasks for {sent.points} points (group {sent.group})")
     typer.echo(f"scripts and logs: {made.folder}")
     if follow:
-        _follow(folder)
+        follow_status(study, folder, Console())
 
 
-def cancel(
-    store: Annotated[Path, typer.Argument(help="the study's store")],
-) -> None:
-    """Cancel all that was submitted for a store, and wait until it has ended; nothing finished is lost."""
+def cancel(target: Target, quick: Quick = False, store: StoreOption = None) -> None:
+    """Cancel all that was submitted for a study, and wait until it has ended; nothing finished is lost."""
     from scaling_studies import cluster
 
-    done = cluster.cancel(store, say=_note)
+    _, folder, _ = found(target, quick, store)
+    done = cluster.cancel(folder, say=_note)
     jobs = f" of job {', '.join(done.jobs)}" if done.jobs else ""
     typer.echo(f"cancelled {done.tasks} tasks{jobs}; {done.freed} points in flight are pending again")
 
 
 def _note(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _follow(folder: Path, poll: float = 5.0) -> None:
-    """Show how tasks and points fare until no task is left; Ctrl-C leaves the tasks alone."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from scaling_studies import cluster
-    from scaling_studies.store import StudyStore
-
-    kept = StudyStore(folder)
-    study = kept.study()
-    console = Console()
-    shown = ""
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        while True:
-            tasks = cluster.tasks_of(cluster.submissions(folder))
-            done, failed = len(kept.done(study)), len(kept.failures(study))
-            line = f"{done} of {len(study.points)} points done, {failed} failed; tasks: {tasks}"
-            if line != shown:
-                shown = line
-                if console.is_terminal:
-                    live.update(Text(line), refresh=True)
-                else:
-                    console.print(line, highlight=False, markup=False)
-            if tasks.note is None and not tasks.live:
-                break
-            time.sleep(poll)
-    left = len(study.points) - done - failed
-    if left:
-        console.print(f"no task is left, and {left} points are: submit the study again", highlight=False)

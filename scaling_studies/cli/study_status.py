@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,20 @@ def print_status(status: Status, console: Console) -> None:
 
 
 def follow_status(study: Study, folder: Path, console: Console) -> None:
-    """Print it again and again until nothing is at work."""
-    with Live(console=console, auto_refresh=False) as live:
+    """Show it until nothing is at work: in place in a terminal, else whenever it has changed.
+
+    Ctrl-C leaves what is at work alone.
+    """
+    shown: Text | None = None
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
         while True:
             status = look(study, folder)
-            live.update(_text(status), refresh=True)
+            text = _text(status)
+            if live is not None:
+                live.update(text, refresh=True)
+            elif text != shown:
+                console.print(text, soft_wrap=True)
+            shown = text
             if not status.at_work:
                 return
             time.sleep(EVERY)
@@ -121,7 +131,8 @@ def _text(status: Status) -> Text:
     if status.other:
         lines.append(f"  {status.other:,} more are done that the study does not ask for any more")
     if status.waiting and not status.at_work:
-        lines.append(f"  go on: qrt-tn study resume {status.folder}")
+        also = ", or qrt-tn study submit" if status.tasks else ""
+        lines.append(f"  nothing is at work; go on: qrt-tn study resume{also} {status.folder}")
     if status.failed:
         lines.append(f"  try again: qrt-tn study retry --failed {status.folder}")
     if status.done:

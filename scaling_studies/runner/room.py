@@ -28,9 +28,12 @@ class Room:
         nodes: int | None = None,
     ) -> None:
         found = sorted(os.sched_getaffinity(0)) if cores is None else list(cores)
+        # not every cluster binds a job to the cores that it was given
+        given = os.environ.get("SLURM_CPUS_ON_NODE", "")
+        most_cores = int(given) if cores is None and given.isdigit() else len(found)
         # two runners on one machine had better not begin with the same core
         turn = os.getpid() % len(found) if cores is None else 0
-        self.cores = found[turn:] + found[:turn]
+        self.cores = (found[turn:] + found[:turn])[:most_cores]
         self._gpus = None if gpus is None else list(gpus)
         self.memory = free_memory() if memory is None else memory
         self.most = most

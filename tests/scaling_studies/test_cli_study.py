@@ -243,7 +243,7 @@ def test_an_interrupt_before_anything_runs_ends_in_a_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scaling_studies.cli.study.load_study", interrupt)
+    monkeypatch.setattr("scaling_studies.cli.study_target.load_study", interrupt)
     code, out, err = call("run", write())
     assert (code, out) == (130, "")
     assert err == "qrt-tn: interrupted; nothing was left half-written\n"
