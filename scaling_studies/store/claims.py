@@ -13,8 +13,8 @@ BURIAL = 30.0  # seconds; it takes milliseconds
 class Claims:
     """The claims on the points of one store.
 
-    A claim points at its runner's token. One whose runner is dead is buried, by one runner at a time, and then
-    free for all.
+    A claim points at its runner's token. One whose runner is dead is buried, by one runner at a time, and
+    then free for all.
 
     Args:
         folder: of the links; made if it is not there.
@@ -94,7 +94,7 @@ class Claims:
     def _bury(self, path: Path, dead: str) -> bool:
         """Take a dead runner's claim away; False where another runner has done so, or is about to.
 
-        Nobody else removes the claim of a dead runner, so between the look and the removal it stays what it is.
+        Nobody else removes the claim of a dead runner, so after the look it stays what it is.
         """
         lock = path.with_name(f".{path.name}.burial")
         try:
