@@ -1,0 +1,1 @@
+"""One contraction: its time, memory and accuracy, by network, backend, precision and ranks."""
