@@ -131,6 +131,10 @@ def _live(task: Task, lifeline: Connection) -> None:
     from scaling_studies.runner.measure import measure
 
     measure(task)
+    # the outcome is written: threads that an experiment left behind are not waited for
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _end_with_runner(lifeline: Connection) -> None:

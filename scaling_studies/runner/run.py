@@ -24,6 +24,7 @@ from scaling_studies.store.runners import Registration, Runner, this_runner
 
 GLANCE = 0.25  # seconds between two looks at what runs
 GLANCE_AT_FILE = 20.0
+OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")  # what a process tells
 OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")
 
 
@@ -86,9 +87,8 @@ def run_study(
     store = StudyStore.make(folder, study)
     runner = this_runner(study.digest)
     with Registration(store.runners, runner), Stop() as stop:
-        store.remember(
-            study
-        )  # before the look at others, so that of two that begin at once one sees the other
+        # before the look at others: of two that begin at the same moment, one at least sees the other
+        store.remember(study)
         store.check_beside(study, runner)
         store.keep(study)
         store.claims.release_dead(beside=runner)
@@ -187,10 +187,8 @@ class _Run:
                     self._collect(begun)
                 elif begun.process.seconds > 60 * begun.point.needs.minutes:
                     begun.process.end()
-                    minutes = f"{begun.point.needs.minutes:g}"
-                    self._fail(
-                        begun, "timeout", f"it took more than {minutes} minutes; raise resources.minutes"
-                    )
+                    limit = f"{begun.point.needs.minutes:g} minutes"
+                    self._fail(begun, "timeout", f"it took more than {limit}; raise resources.minutes")
             if time.monotonic() - looked > GLANCE_AT_FILE:
                 looked = time.monotonic()
                 if changed():
@@ -226,6 +224,7 @@ class _Run:
         done = store.results.read(point.id) is not None
         if done or (point.id in store.failed and point.id not in self.retried):
             store.claims.release(point.id, self.runner)
+            self.retried.discard(point.id)
             if done:
                 self.done += 1
             else:
@@ -281,10 +280,7 @@ class _Run:
                     {"format": "qrt-tn.point"}
                     | self._record(begun, seconds)
                     | {"ranks": begun.point.needs.ranks, "started": begun.started}
-                    | {
-                        name: outcome[name]
-                        for name in ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")
-                    }
+                    | {name: outcome[name] for name in OUTCOME}
                     | (self.origin or {})
                 )
             finally:
