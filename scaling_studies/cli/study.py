@@ -1,9 +1,11 @@
 """The command line's studies: qrt-tn study."""
 
 import json
+import shlex
 import signal
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -54,12 +56,35 @@ def run(
     group: Annotated[
         int | None, typer.Option(help="only points of these needs: the number of a submitted group")
     ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="GPUs for each point that needs none; left out: none")
+    ] = None,
+    failed_before: Annotated[
+        str | None, typer.Option(help="also what failed before this ISO time, once")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
     report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
 ) -> None:
     """Run what is not done of a study; killed or stopped, the same command goes on."""
+    if gpus is not None and gpus < 0:
+        raise ValueError(f"gpus is {gpus}; give 0 or more")
+    if failed_before is not None:
+        try:
+            aware = datetime.fromisoformat(failed_before).tzinfo is not None
+        except ValueError:
+            aware = False
+        if not aware:
+            raise ValueError(
+                f"failed-before is {failed_before!r}; give an ISO time, as 2026-01-31T12:00:00+00:00"
+            )
     asked, folder, file = found(target, quick, store)
-    _run(asked, folder, file, processes, group, plain, report, retry=False)
+    options = {
+        "group": group,
+        "gpus": gpus,
+        "retry": failed_before is not None,
+        "retry_before": failed_before,
+    }
+    _run(asked, folder, file, processes, plain, report, **options)
 
 
 @study.command("resume")
@@ -73,7 +98,7 @@ def resume(
 ) -> None:
     """Go on with a study that was begun, as its store has it."""
     _, folder, _ = found(target, quick, store)
-    _run(StudyStore(folder).study(), folder, None, processes, None, plain, report, retry=False)
+    _run(StudyStore(folder).study(), folder, None, processes, plain, report)
 
 
 @study.command("retry")
@@ -102,7 +127,7 @@ def retry(
             raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(FAILURES)}")
         kept = StudyStore(folder)
         chosen = {one["id"] for one in read_failures(kept, kept.failures(asked)) if one["kind"] == kind}
-    _run(asked, folder, file, processes, None, plain, report, retry=chosen)
+    _run(asked, folder, file, processes, plain, report, retry=chosen)
 
 
 def _run(
@@ -110,10 +135,9 @@ def _run(
     folder: Path,
     file: Path | None,
     processes: int | None,
-    group: int | None,
     plain: bool,
     report: bool,
-    retry: bool | set[str],
+    **options: Any,
 ) -> None:
     """Run, show it, and end with the exit code that says how it went."""
     from scaling_studies.cli.study_display import watching
@@ -121,26 +145,30 @@ def _run(
 
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}; give at least 1")
+    # a submission's own copy of the study
+    frozen = file is not None and (folder / "slurm").resolve() in file.resolve().parents
     console = Console(stderr=True)
     with watching(asked, console, plain=plain) as watch:
-        summary = run_study(
-            asked, folder, group=group, retry=retry, room=Room(most=processes), watch=watch, file=file
-        )
+        room = Room(most=processes)
+        summary = run_study(asked, folder, room=room, watch=watch, file=file, frozen=frozen, **options)
     print(_told(asked, folder, summary))
     if summary.stopped:
-        again = "retry --failed" if retry else "resume"
-        print(f"{summary.stopped}; go on with: qrt-tn study {again} {folder}")
+        again = "retry --failed" if options.get("retry") else "resume"
+        print(f"{summary.stopped}; go on with: qrt-tn study {again} {shlex.quote(str(folder))}")
+    group = options.get("group")
     if report and group is None and not summary.stopped:
         print(f"report: {_report(asked, folder)}")
     if summary.stopped and summary.left:
         raise typer.Exit(INTERRUPTED if summary.signal == signal.SIGINT else STOPPED)
-    if summary.failed:
+    # one of many tasks answers for what it did itself
+    if summary.failed or (summary.failed_before and group is None):
         raise typer.Exit(1)
 
 
 def _told(asked: Study, folder: Path, summary: "Summary") -> str:
     counts = {
-        f"failed (see qrt-tn study status {folder})": summary.failed,
+        f"failed (see qrt-tn study status {shlex.quote(str(folder))})": summary.failed,
+        f"failed before (qrt-tn study retry --failed {shlex.quote(str(folder))})": summary.failed_before,
         "cannot run on this machine": summary.unavailable,
         "at work in other runners": summary.elsewhere,
         "left": summary.left - summary.elsewhere,
@@ -193,8 +221,16 @@ def _report(asked: Study, folder: Path) -> Path:
     for point in damaged:
         path = kept.results.path(point)
         timer.say(f"{path} is not whole; the next run does that point again")
+    if records and not any(record["id"] in asked.by_id for record in records):
+        raise ValueError(
+            f"none of the {len(records):,} results in {folder} are points of {asked.source} as it is; run "
+            f"it first, or draw what was run: qrt-tn study report {shlex.quote(str(folder))}"
+        )
     with timer.stage("Report", 1) as stage:
-        written = pages.write(asked, folder, records, failures, commands=_commands(asked, folder))
+        try:
+            written = pages.write(asked, folder, records, failures, commands=_commands(asked, folder))
+        except PermissionError as error:
+            raise ValueError(f"cannot write the report into {folder} ({error.strerror})") from error
         stage.advance()
     return written
 
@@ -202,7 +238,12 @@ def _report(asked: Study, folder: Path) -> Path:
 def _commands(asked: Study, folder: Path) -> list[str]:
     """What repeats a study and its report, from the store alone."""
     quick = " --quick" if asked.quick else ""
-    return [f"qrt-tn study run {asked.source}{quick} --store {folder}", f"qrt-tn study report {folder}"]
+    place = shlex.quote(str(folder))
+    return [
+        f"qrt-tn study run {shlex.quote(asked.source)}{quick} --store {place}",
+        f"qrt-tn study retry --failed {place}",
+        f"qrt-tn study report {place}",
+    ]
 
 
 @study.command("export")

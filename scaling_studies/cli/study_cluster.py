@@ -21,7 +21,7 @@ def submit(
     quick: Quick = False,
     store: StoreOption = None,
     partition: Annotated[str | None, typer.Option(help="of the cluster")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs of each rank; left out: as points need")] = None,
+    gpus: Annotated[int | None, typer.Option(help="of each rank; points that need none get them too")] = None,
     time_limit: Annotated[
         str | None,
         typer.Option("--time", help="of a task at most, as SLURM takes it: minutes, 2:00:00, 1-12"),
@@ -35,7 +35,9 @@ def submit(
         int | None, typer.Option(help="of each array; left out: one a point, at most 64")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="tasks at work at once")] = None,
-    requeues: Annotated[int, typer.Option(help="how often a task goes on after its time limit")] = 20,
+    requeues: Annotated[
+        int, typer.Option(help="restarts of a task, for whatever reason, after which it gives up")
+    ] = 20,
     grace: Annotated[
         int, typer.Option(help="seconds before the limit at which a task is told to stop")
     ] = 120,
@@ -44,6 +46,7 @@ def submit(
     setup: Annotated[
         list[str] | None, typer.Option(help="a line of shell to run first; again for more")
     ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="also points that failed, each once")] = False,
     via: Annotated[str, typer.Option(help="sbatch, or submitit (the extra 'slurm')")] = "sbatch",
     again: Annotated[bool, typer.Option("--again", help="even if tasks are queued or at work")] = False,
     dry_run: Annotated[
@@ -72,12 +75,12 @@ def submit(
         via=via,  # type: ignore[arg-type]  # checked there
     )
     if dry_run:
-        for array, script in cluster.preview(study, folder, request):
+        for array, script in cluster.preview(study, folder, request, failed=failed):
             if warning := array.warning():
                 typer.echo(f"note: {warning}", err=True)
             typer.echo(script)
         return
-    made = cluster.submit(study, folder, request, command=command(), again=again, say=_note)
+    made = cluster.submit(study, folder, request, command=command(), again=again, failed=failed, say=_note)
     for sent in made.sent:
         typer.echo(f"job {sent.job}: {sent.tasks} tasks for {sent.points} points (group {sent.group})")
     typer.echo(f"scripts and logs: {made.folder}")
@@ -92,7 +95,12 @@ def cancel(target: Target, quick: Quick = False, store: StoreOption = None) -> N
     _, folder, _ = found(target, quick, store)
     done = cluster.cancel(folder, say=_note)
     jobs = f" of job {', '.join(done.jobs)}" if done.jobs else ""
-    typer.echo(f"cancelled {done.tasks} tasks{jobs}; {done.freed} points in flight are pending again")
+    typer.echo(
+        f"cancelled {done.tasks} tasks{jobs}; {done.freed} points in flight are pending again; "
+        f"{done.left} points are left to run in all"
+    )
+    for runner in done.living:
+        _note(f"{runner} is still at work: stop it there")
 
 
 def _note(text: str) -> None:

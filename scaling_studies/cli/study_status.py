@@ -1,5 +1,6 @@
 """How far a study is, from its store alone: for a login node, while runners are at work elsewhere."""
 
+import shlex
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -37,6 +38,8 @@ class Status:
         other: finished points of earlier versions of the study.
         reasons: why points failed, with counts, the most frequent first; of at most a thousand.
         tasks: those of SLURM by state, where something was submitted and squeue answers.
+        submitted: the command that submitted it last, or "".
+        why: of tasks that wait, SLURM's reasons with counts; or why SLURM could not be asked.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Status:
     other: int
     reasons: list[tuple[str, int]] = field(default_factory=list)
     tasks: dict[str, int] = field(default_factory=dict)
+    submitted: str = ""
+    why: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -67,6 +72,8 @@ def look(study: Study, folder: Path) -> Status:
         ValueError: there is none.
     """
     store = StudyStore(folder)
+    submitted = cluster.submissions(folder)
+    tasks = cluster.tasks_of(submitted)
     every = store.results.ids()
     own = study.by_id.keys()
     done = every & own
@@ -87,7 +94,9 @@ def look(study: Study, folder: Path) -> Status:
         waiting=len(study.points) - len(done) - len(failed) - len(running.keys() - failed),
         other=len(every) - len(done),
         reasons=reasons.most_common(),
-        tasks=cluster.states(folder),
+        tasks=tasks.counts,
+        submitted=submitted[-1].command if submitted else "",
+        why=tasks.note or ", ".join(f"{reason} ({n})" for reason, n in tasks.reasons.items()),
     )
 
 
@@ -118,23 +127,28 @@ def follow_status(study: Study, folder: Path, console: Console) -> None:
 
 def _text(status: Status) -> Text:
     running = sum(status.running.values())
+    place = shlex.quote(status.folder)
     lines = [
         f"{status.name}: {status.total:,} points, {status.done:,} done, {running:,} running, "
         f"{status.failed:,} failed, {status.waiting:,} waiting; in {status.folder}"
     ]
     lines += [f"  running: {count:,} in {runner}" for runner, count in sorted(status.running.items())]
     if status.tasks:
-        lines.append("  SLURM tasks: " + ", ".join(f"{n:,} {state}" for state, n in status.tasks.items()))
+        counts = ", ".join(f"{n:,} {state}" for state, n in status.tasks.items())
+        lines.append(f"  SLURM tasks: {counts}" + (f"; waiting for: {status.why}" if status.why else ""))
+    elif status.why:
+        lines.append(f"  SLURM: {status.why}")
     lines += [f"  failed: {count:,} of {reason}" for reason, count in status.reasons[:SHOWN]]
     if len(status.reasons) > SHOWN:
         lines.append(f"  failed: and {len(status.reasons) - SHOWN:,} other reasons (qrt-tn study report)")
     if status.other:
         lines.append(f"  {status.other:,} more are done that the study does not ask for any more")
     if status.waiting and not status.at_work:
-        also = ", or qrt-tn study submit" if status.tasks else ""
-        lines.append(f"  nothing is at work; go on: qrt-tn study resume{also} {status.folder}")
+        lines.append(f"  nothing is at work; go on: qrt-tn study resume {place}")
+        if status.submitted:
+            lines.append(f"  or as before: {status.submitted}")
     if status.failed:
-        lines.append(f"  try again: qrt-tn study retry --failed {status.folder}")
+        lines.append(f"  try again: qrt-tn study retry --failed {place}")
     if status.done:
-        lines.append(f"  draw it: qrt-tn study report {status.folder}")
+        lines.append(f"  draw it: qrt-tn study report {place}")
     return Text("\n".join(lines))

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from scaling_studies.config import Study, load_study
+from scaling_studies.config.study import shipped
 from scaling_studies.store import StudyStore
+from scaling_studies.store.study import HEAD
 
 Target = Annotated[
     str, typer.Argument(help="a TOML file, the name of a study that comes with the package, or a store")
@@ -24,7 +26,11 @@ def found(target: str, quick: bool, store: Path | None) -> tuple[Study, Path, Pa
         ValueError: there is no such study, or options that a store leaves no room for.
     """
     folder = Path(target)
-    if folder.is_dir():
+    if not folder.exists() and folder.name == target and target not in shipped():
+        # a study that was run from a file of this name, say
+        folder = Path("runs") / (f"{target}-quick" if quick else target)
+        quick = quick and not (folder / HEAD).is_file()
+    if (folder / HEAD).is_file() or (folder.is_dir() and target not in shipped()):
         if store is not None or quick:
             raise ValueError(f"{target} is a store, which knows its study; leave --store and --quick out")
         return StudyStore(folder).study(), folder, None

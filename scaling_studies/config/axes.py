@@ -55,7 +55,9 @@ def _between(name: str, given: Mapping[str, Any], whole: bool) -> list[Any]:
     inside = (_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)
     # to twelve digits, so that 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine
     values = [first, *(float(f"{value:.12g}") for value in inside)]
-    if math.isclose(values[-1], last, rel_tol=1e-9):
+    largest = max(abs(first), abs(last))
+    values = [0.0 if abs(value) < 1e-12 * largest else value for value in values]
+    if math.isclose(values[-1], last, rel_tol=1e-9, abs_tol=1e-12 * largest):
         values[-1] = last
     if whole:
         return list(dict.fromkeys(round(value) for value in values))

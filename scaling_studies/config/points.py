@@ -51,7 +51,8 @@ class Point:
         id: a hash of experiment, revision, all parameters and the seed.
         parameters: all of them, defaults too, as JSON can hold them.
         seed: of everything random.
-        needs: no part of the id: results do not depend on it.
+        needs: no part of the id. Results agree to rounding whatever is given; they are the same bits where
+            the number of cores is the same.
     """
 
     id: str

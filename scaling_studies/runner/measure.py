@@ -3,10 +3,12 @@
 import os
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from engine.agreement import abort
 from scaling_studies import provenance
 from scaling_studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
 from scaling_studies.runner.task import FULL_DISK, Task
@@ -22,12 +24,12 @@ def measure(task: Task, comm: Any = None) -> None:
         SystemExit: the disk is full, with the code `FULL_DISK`.
     """
     rank = 0 if comm is None else comm.Get_rank()
-    before = _peak_bytes()
+    before, began = _peak_bytes(), time.perf_counter()
     outcome: dict[str, Any] = {}
     try:
         kind = experiment(task.experiment)
         settings = kind.settings.model_validate(dict(task.parameters))
-        context = Context(task.kept, max(1, len(task.cores) // task.ranks), _gpus(), comm, _say)
+        context = Context(task.kept, len(os.sched_getaffinity(0)), _gpus(), comm, _say)
         outcome = _sorted_out(kind, kind.load()(settings, task.seed, context), rank)
     except UnavailableError as error:
         outcome = {"kind": "unavailable", "reason": _line(error), "traceback": None}
@@ -39,29 +41,25 @@ def measure(task: Task, comm: Any = None) -> None:
         outcome = _failure("error", _line(error))
     except Exception as error:
         outcome = _failure("error", _line(error))
+    outcome |= {"seconds": time.perf_counter() - began, "device": _device()}
+    peaks = [_peak_bytes()]
     if comm is not None:
-        outcome = _together(outcome, comm)
+        if "kind" in outcome:
+            # the others may be waiting for this rank for ever: it tells, and ends them
+            _leave_outcome(task, outcome | {"reason": f"rank {rank}: {outcome['reason']}"}, peaks, before)
+            abort(comm)
+        peaks = comm.gather(peaks[0])
     if rank == 0:
-        peaks = [_peak_bytes()] if comm is None else outcome.pop("peaks")
-        outcome |= {"peak_bytes": sum(peaks), "baseline_bytes": before * len(peaks), "device": _device()}
-        try:
-            task.leave(outcome)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            _leave(FULL_DISK)
+        _leave_outcome(task, outcome, peaks, before)
 
 
-def _together(outcome: dict[str, Any], comm: Any) -> dict[str, Any]:
-    """Rank 0's outcome, or the first failure of any rank; with the peaks of all."""
-    every = comm.gather((outcome, _peak_bytes()))
-    if every is None:
-        return outcome
-    failed = [(rank, one) for rank, (one, _) in enumerate(every) if "kind" in one]
-    if failed:
-        rank, outcome = failed[0]
-        outcome = outcome | {"reason": f"rank {rank}: {outcome['reason']}"}
-    return outcome | {"peaks": [peak for _, peak in every]}
+def _leave_outcome(task: Task, outcome: dict[str, Any], peaks: list[int], before: int) -> None:
+    try:
+        task.leave(outcome | {"peak_bytes": sum(peaks), "baseline_bytes": before * len(peaks)})
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _leave(FULL_DISK)
 
 
 def _sorted_out(kind: Experiment, found: Mapping[str, Any], rank: int) -> dict[str, Any]:

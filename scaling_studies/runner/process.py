@@ -90,6 +90,11 @@ class Process:
             return
         pid = self._process.pid
         if not self.ended and pid is not None:
+            import psutil
+
+            started = []  # also what has left the session
+            with contextlib.suppress(psutil.Error):
+                started = psutil.Process(pid).children(recursive=True)
             for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, number)
@@ -98,6 +103,9 @@ class Process:
                 self._process.join(patience)
                 if self.ended:
                     break
+            for one in started:
+                with contextlib.suppress(psutil.Error):
+                    one.kill()
         self.close()
 
     def close(self) -> None:
@@ -182,6 +190,18 @@ def launcher(ranks: int) -> tuple[str, ...]:
         return tuple(part.replace("{ranks}", str(ranks)) for part in shlex.split(given))
     beside = Path(sys.executable).with_name("mpiexec")
     return (str(beside) if beside.exists() else shutil.which("mpiexec") or "mpiexec", "-n", str(ranks))
+
+
+def lost_node() -> bool:
+    """Whether a node of this SLURM job of several does not answer any more."""
+    nodes = os.environ.get("SLURM_JOB_NUM_NODES", "1")
+    if nodes == "1" or not shutil.which("srun"):
+        return False
+    ask = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "true"]
+    try:
+        return subprocess.run(ask, capture_output=True, timeout=30, check=False).returncode != 0
+    except (OSError, subprocess.TimeoutExpired):
+        return True
 
 
 def launcher_missing() -> str | None:

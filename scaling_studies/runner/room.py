@@ -55,6 +55,10 @@ class Room:
         """Why points of such needs can never run here; None where they can."""
         wanted = needs.gpus * needs.ranks
         nodes = self.nodes if needs.ranks > 1 else 1
+        cores = needs.cores * needs.ranks
+        if needs.exclusive and needs.ranks > 1 and cores > nodes * len(self.cores):
+            # ranks that share cores would be drawn as scaling
+            return f"{cores} cores for {needs.ranks} ranks, and here are {nodes * len(self.cores)}"
         if wanted and wanted > nodes * len(self.gpus):
             where = f"{nodes} nodes show {len(self.gpus)} each" if nodes > 1 else f"here are {len(self.gpus)}"
             return f"{wanted} GPU{'s' * (wanted > 1)}, and {where}"
@@ -91,7 +95,8 @@ class Room:
         """Free a share."""
         self._running -= 1
         self._alone = False
-        self._free_cores += share.cores
+        # in the first order: two runners on one machine began with different cores
+        self._free_cores = [core for core in self.cores if core in {*self._free_cores, *share.cores}]
         if share.gpus:
             assert self._free_gpus is not None
             self._free_gpus += share.gpus
@@ -133,6 +138,8 @@ def free_memory() -> int:
             bounds.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
         except (OSError, ValueError):
             continue  # "max", or no such group
-    if os.environ.get("SLURM_MEM_PER_NODE", "").isdigit():
-        bounds.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20)
+    for name, count in (("SLURM_MEM_PER_NODE", "1"), ("SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE")):
+        mebibytes, each = os.environ.get(name, ""), os.environ.get(count, count)
+        if mebibytes.isdigit() and each.isdigit() and int(mebibytes):
+            bounds.append(int(mebibytes) * int(each) * 2**20)
     return max(min(bounds), 2**28)

@@ -1,9 +1,9 @@
 """Runs all points of a study that are not done: starts them as they fit, and keeps what comes out."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -12,20 +12,20 @@ from typing import Any
 from scaling_studies import provenance
 from scaling_studies.config import Point, Study
 from scaling_studies.config.points import Needs
-from scaling_studies.runner.process import Process, launcher, launcher_missing, preload
+from scaling_studies.runner.process import Process, launcher, launcher_missing, lost_node, preload
 from scaling_studies.runner.room import Room, Share
 from scaling_studies.runner.stopping import Stop
 from scaling_studies.runner.task import Task, earlier_attempts
 from scaling_studies.runner.watching import Running, State, Unwatched, Watch
 from scaling_studies.store import StudyStore
-from scaling_studies.store.index import damaged_results
+from scaling_studies.store.index import damaged_results, read_failures
 from scaling_studies.store.records import room_needed
 from scaling_studies.store.runners import Registration, Runner, this_runner
 
 GLANCE = 0.25  # seconds between two looks at what runs
 GLANCE_AT_FILE = 20.0
+TRIES = 3  # of a point whose process is killed, before that counts as its failure
 OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")  # what a process tells
-OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Summary:
         unavailable: points that could not run for what this machine lacks.
         left: points that are neither done nor failed now.
         elsewhere: of these, at work in other runners.
+        failed_before: points that had failed before it and were not tried again.
         refused: of these, points that this machine cannot run, with the reason for each.
         stopped: why it stopped early, or None.
         signal: the signal that asked it to.
@@ -49,6 +50,7 @@ class Summary:
     unavailable: int
     left: int
     elsewhere: int
+    failed_before: int
     refused: dict[str, int]
     stopped: str | None
     signal: int | None
@@ -61,9 +63,12 @@ def run_study(
     *,
     group: int | None = None,
     retry: bool | set[str] = False,
+    retry_before: str | None = None,
+    gpus: int | None = None,
     room: Room | None = None,
     watch: Watch | None = None,
     file: Path | None = None,
+    frozen: bool = False,
 ) -> Summary:
     """Run what is not done of a study.
 
@@ -75,9 +80,13 @@ def run_study(
         folder: its store; made if it is not there.
         group: only points of these needs, by their place in `study.needs()`.
         retry: also run points that failed before; a set names them.
+        retry_before: of these, only what failed before this moment, an ISO time; left out, before now. So any
+            number of runners try each failed point again once.
+        gpus: what points get that need no GPU; left out, none.
         room: what points may use; left out, all that this process may.
         watch: is told how far it is.
         file: the study's file, to say so when it changes meanwhile.
+        frozen: this is the copy of a study that was submitted, and need not be the store's current one.
 
     Raises:
         ValueError: the store is another study's or a newer program's; another version of the study is being
@@ -89,11 +98,13 @@ def run_study(
     with Registration(store.runners, runner), Stop() as stop:
         # before the look at others: of two that begin at the same moment, one at least sees the other
         store.remember(study)
-        store.check_beside(study, runner)
-        store.keep(study)
+        if not frozen:
+            store.check_beside(study, runner)
+            store.keep(study)
         store.claims.release_dead(beside=runner)
         run = _Run(study, store, runner, room or Room(), watch or Unwatched(), stop)
-        run.choose(group, retry)
+        run.gpus = gpus
+        run.choose(group, retry, retry_before or _now())
         try:
             run.go(_changes(file, study))
         finally:
@@ -130,10 +141,15 @@ class _Run:
         self.refused: dict[str, int] = {}
         self.own: set[str] = set()
         self.retried: set[str] = set()
+        self.retry_before = ""
+        self.tries: dict[str, int] = {}
+        self.failed_before = 0
+        self.gpus: int | None = None
         self.origin: dict[str, Any] | None = None
 
-    def choose(self, group: int | None, retry: bool | set[str]) -> None:
+    def choose(self, group: int | None, retry: bool | set[str], retry_before: str) -> None:
         """Find out which points to run."""
+        self.retry_before = retry_before
         points = self.study.points
         if group is not None:
             needs = self.study.needs()
@@ -145,16 +161,21 @@ class _Run:
             self.watch.say(f"{len(damaged)} results are not whole; their points run again")
         done = self.store.done(self.study) - damaged
         failed = self.store.failures(self.study)
-        again = set(failed) if retry is True else failed & (retry or set())
-        self.retried = again
         own = self.own = {point.id for point in points}
+        again = own & (failed if retry is True else failed & (retry or set()))
+        again = {one["id"] for one in read_failures(self.store, again) if _failed_before(one, retry_before)}
+        self.retried = set(again)
+        if not again:
+            kinds = Counter(one["kind"] for one in read_failures(self.store, failed & own))
+            self.failed_before = kinds.total() - kinds["unavailable"]
         self.total, self.done, self.failed = len(points), len(done & own), len((failed - again) & own)
+        self.store.tidy(done)
         reasons: dict[Needs, str | None] = {}
         for point in points:
             if point.id in done or (point.id in failed and point.id not in again):
                 continue
             if point.needs not in reasons:
-                reasons[point.needs] = self._refusal(point.needs)
+                reasons[point.needs] = self._refusal(self._needs(point))
             reason = reasons[point.needs]
             if reason is None:
                 self.queue.append(point)
@@ -165,6 +186,11 @@ class _Run:
             raise ValueError(f"no point that is left can run here: {said}")
         for reason, count in self.refused.items():
             self.watch.say(f"{count} points are left for another machine: they need {reason}")
+
+    def _needs(self, point: Point) -> Needs:
+        """What a point needs, with the GPUs that the user wants it to have."""
+        needs = point.needs
+        return needs if needs.gpus or not self.gpus else replace(needs, gpus=self.gpus)
 
     def _refusal(self, needs: Needs) -> str | None:
         missing = launcher_missing() if needs.ranks > 1 else None
@@ -200,7 +226,7 @@ class _Run:
     def _start_what_fits(self) -> None:
         while self.queue and not self.stop.reason:
             point = self.queue[0]
-            share = self.room.take(point.needs)
+            share = self.room.take(self._needs(point))
             if share is None:
                 return
             self.queue.popleft()
@@ -222,7 +248,9 @@ class _Run:
                 return False
         # looked at once the claim is ours: another runner may have ended it just before
         done = store.results.read(point.id) is not None
-        if done or (point.id in store.failed and point.id not in self.retried):
+        earlier = store.failed.read(point.id)
+        retried = point.id in self.retried
+        if done or (earlier and not (retried and _failed_before(earlier, self.retry_before))):
             store.claims.release(point.id, self.runner)
             self.retried.discard(point.id)
             if done:
@@ -231,7 +259,6 @@ class _Run:
                 self.failed += 1
             return False
         work, log = store.work(point.id), store.log(point.id)
-        earlier = store.failed.read(point.id)
         attempt = 1 + max(earlier_attempts(work), int((earlier or {}).get("attempt", 0)))
         started = _now()
         with room_needed(store.folder):
@@ -257,6 +284,12 @@ class _Run:
 
     def _collect(self, begun: _Begun) -> None:
         """Keep what a point that has ended left behind."""
+        if not self.store.claims.owns(begun.point.id, self.runner):
+            # this runner was silent for so long that it was taken for dead: another one has the point now
+            begun.process.close()
+            self._let_go(begun)
+            self.elsewhere.append(begun.point)
+            return
         outcome = begun.process.task.outcome()
         if begun.process.disk_full:
             begun.process.close()
@@ -264,21 +297,15 @@ class _Run:
             with room_needed(self.store.folder):
                 raise OSError(28, "No space left on device")
         if outcome is None:
-            time.sleep(GLANCE)  # what ends a whole job reaches its processes in any order
-            if self.stop.reason:
-                begun.process.close()
-                self._let_go(begun)
-            else:
-                self._fail(begun, "killed", begun.process.ending())
+            self._collect_killed(begun)
         elif "kind" in outcome:
             self._fail(begun, outcome["kind"], outcome["reason"], outcome.get("traceback"))
         else:
-            seconds = begun.process.seconds
             begun.process.close()
             try:
                 self.store.publish(
                     {"format": "qrt-tn.point"}
-                    | self._record(begun, seconds)
+                    | self._record(begun, outcome["seconds"])
                     | {"ranks": begun.point.needs.ranks, "started": begun.started}
                     | {name: outcome[name] for name in OUTCOME}
                     | (self.origin or {})
@@ -288,6 +315,24 @@ class _Run:
             self.done += 1
             self.finished_now += 1
             self.retried.discard(begun.point.id)
+
+    def _collect_killed(self, begun: _Begun) -> None:
+        """A point whose process vanished: its own fault, or that of whatever ended more than it."""
+        time.sleep(GLANCE)  # what ends a whole job reaches its processes in any order
+        point, ending = begun.point, begun.process.ending()
+        tries = self.tries[point.id] = self.tries.get(point.id, 0) + 1
+        if not self.stop.reason and point.needs.ranks > 1 and lost_node():
+            self.stop.ask("a node of this job is lost")
+        if self.stop.reason:
+            begun.process.close()
+            self._let_go(begun)
+        elif tries < TRIES:
+            begun.process.close()
+            self._let_go(begun)
+            self.queue.appendleft(point)
+            self.watch.say(f"{ending}; it is tried again (attempt {tries + 1} of {TRIES})")
+        else:
+            self._fail(begun, "killed", f"{ending}, {TRIES} times")
 
     def _fail(self, begun: _Begun, kind: str, reason: str, traceback: str | None = None) -> None:
         point, seconds = begun.point, begun.process.seconds
@@ -373,6 +418,7 @@ class _Run:
             unavailable=self.unavailable_now,
             left=len(self.own - over),
             elsewhere=len({point.id for point in self.elsewhere} - over),
+            failed_before=self.failed_before,
             refused=self.refused,
             stopped=self.stop.reason,
             signal=self.stop.number,
@@ -395,6 +441,12 @@ def _changes(file: Path | None, study: Study) -> Callable[[], bool]:
         return told
 
     return changed
+
+
+def _failed_before(failure: dict[str, Any], moment: str) -> bool:
+    """Whether a failure is older than a moment, both ISO times."""
+    finished = failure.get("finished")
+    return finished is None or datetime.fromisoformat(finished) < datetime.fromisoformat(moment)
 
 
 def _now() -> str:

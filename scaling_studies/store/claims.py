@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scaling_studies.store.runners import Runner, Runners
 
-NOBODY = ""
+NOBODY = "nobody"
 BURIAL = 30.0  # seconds; it takes milliseconds
 
 
@@ -41,6 +41,10 @@ class Claims:
                     if self._lives(owner, runner):
                         return False
                     self._bury(path, owner)
+
+    def owns(self, point: str, runner: Runner) -> bool:
+        """Whether a point is still this runner's."""
+        return self._owner(self.folder / point) == runner.token
 
     def release(self, point: str, runner: Runner) -> None:
         """Give a claim back, if it is still this runner's."""

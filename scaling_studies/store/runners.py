@@ -1,5 +1,6 @@
 """Who is at work on a store: one file a runner, touched while it lives."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.store.records import room_needed, write_whole
+from scaling_studies.store.records import DiskFullError, room_needed, write_whole
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 60.0  # seconds after which a runner on another machine counts as dead
@@ -147,9 +148,14 @@ class Registration:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Registration":
-        with room_needed(self.runners.folder):
-            self.runners.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.runners.path(self.runner.token), json.dumps(asdict(self.runner)))
+        try:
+            with room_needed(self.runners.folder):
+                self.runners.folder.mkdir(parents=True, exist_ok=True)
+            self._register()
+        except DiskFullError:
+            raise
+        except OSError as error:
+            raise ValueError(f"cannot write into {self.runners.folder.parent} ({error.strerror})") from error
         self._thread.start()
         return self
 
@@ -158,11 +164,17 @@ class Registration:
         self._thread.join()
         self.runners.path(self.runner.token).unlink(missing_ok=True)
 
+    def _register(self) -> None:
+        write_whole(self.runners.path(self.runner.token), json.dumps(asdict(self.runner)))
+
     def _beat(self) -> None:
         path = self.runners.path(self.runner.token)
         while not self._done.wait(BEAT):
             try:
                 os.utime(path)
+            except FileNotFoundError:  # taken for dead after a long silence
+                with contextlib.suppress(OSError):
+                    self._register()
             except OSError:
                 continue  # a file system that is away comes back, or the next write says so
 

@@ -153,6 +153,12 @@ class StudyStore:
         """Keep why a point failed."""
         self.failed.write(record["id"], record)
 
+    def tidy(self, done: set[str]) -> None:
+        """Remove what finished points kept while they were not, where a kill came in between."""
+        folder = self.folder / "work"
+        for name in {path.name for path in folder.iterdir()} & done if folder.is_dir() else ():
+            shutil.rmtree(folder / name, ignore_errors=True)
+
     def work(self, point: str) -> Path:
         """The folder of an unfinished point."""
         return self.folder / "work" / point

@@ -78,7 +78,7 @@ def failures(study: Study, failed: Failed) -> str:
     if not reasons:
         return ""
     count = failed.count(unavailable=False)
-    again = "After a mend, <code>qrt-tn study retry --failed</code> runs them again."
+    again = "After a mend they can be run again, by a command at the end of this page."
     text = f"<p>{_points(count)} failed. {again}</p>"
     return section("failed", "What failed, and why", text, *_listed(study, reasons))
 

@@ -1,5 +1,6 @@
 import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,12 @@ def test_an_experiment_gets_its_settings_seed_and_context(
     settings, seed, context = given
     assert settings == Rehearsal(seconds=0.0, number=5)
     assert seed == 3
-    assert (context.folder, context.cores, context.gpus, context.comm) == (task.kept, 1, 0, None)
+    assert (context.folder, context.cores, context.gpus, context.comm) == (
+        task.kept,
+        len(os.sched_getaffinity(0)),
+        0,
+        None,
+    )
 
 
 def test_numbers_of_numpy_are_numbers(monkeypatch: pytest.MonkeyPatch, task: Task) -> None:
