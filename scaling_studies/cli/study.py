@@ -29,6 +29,13 @@ study = typer.Typer(
 )
 
 
+Processes = Annotated[
+    int | None, typer.Option(help="points beside each other at most; left out: as many as fit")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="lines instead of a live display")]
+Report = Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")]
+
+
 @study.command("list")
 def list_studies() -> None:
     """List the studies that come with the package."""
@@ -50,9 +57,7 @@ def run(
     target: Target,
     quick: Quick = False,
     store: StoreOption = None,
-    processes: Annotated[
-        int | None, typer.Option(help="points beside each other at most; left out: as many as fit")
-    ] = None,
+    processes: Processes = None,
     group: Annotated[
         int | None, typer.Option(help="only points of these needs: the number of a submitted group")
     ] = None,
@@ -62,8 +67,8 @@ def run(
     failed_before: Annotated[
         str | None, typer.Option(help="also what failed before this ISO time, once")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+    plain: Plain = False,
+    report: Report = True,
 ) -> None:
     """Run what is not done of a study; killed or stopped, the same command goes on."""
     if gpus is not None and gpus < 0:
@@ -92,9 +97,9 @@ def resume(
     target: Target,
     quick: Quick = False,
     store: StoreOption = None,
-    processes: Annotated[int | None, typer.Option(help="points beside each other at most")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+    processes: Processes = None,
+    plain: Plain = False,
+    report: Report = True,
 ) -> None:
     """Go on with a study that was begun, as its store has it."""
     _, folder, _ = found(target, quick, store)
@@ -111,9 +116,9 @@ def retry(
     ] = None,
     quick: Quick = False,
     store: StoreOption = None,
-    processes: Annotated[int | None, typer.Option(help="points beside each other at most")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="lines instead of a live display")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="draw the report at the end")] = True,
+    processes: Processes = None,
+    plain: Plain = False,
+    report: Report = True,
 ) -> None:
     """Run points again that failed."""
     if not failed:
