@@ -27,6 +27,7 @@ class Array:
         gpus: of each rank.
         memory: "--mem=..." or "--mem-per-cpu=...".
         minutes: of each task.
+        useful: minutes of each task until it may be told to stop.
     """
 
     group: int
@@ -38,13 +39,21 @@ class Array:
     gpus: int
     memory: str
     minutes: int
+    useful: float
+
+    @property
+    def granted(self) -> int | None:
+        """GPUs that each point is given although it needs none; None where there are none of these."""
+        return self.gpus if self.gpus and not self.needs.gpus else None
 
     def warning(self) -> str | None:
         """What a user should know before it is sent, if anything."""
-        if self.needs.minutes > self.minutes:
+        if self.needs.minutes > self.useful:
+            useful = max(math.floor(self.useful), 0)
             return (
-                f"a point of group {self.group} may take {self.needs.minutes:g} minutes, a task "
-                f"{self.minutes}: a point that keeps no steps begins anew in each task; give a longer --time"
+                f"a point of group {self.group} may take {self.needs.minutes:g} minutes, a task of "
+                f"{self.minutes} may be told to stop after {useful}: a point that keeps no steps begins anew "
+                "in each task; give a longer --time"
             )
         return None
 
@@ -89,9 +98,8 @@ def _array(number: int, needs: Needs, points: int, request: Request, largest: in
     tasks = request.tasks or min(wanted, MOST_TASKS, largest)
     tasks = min(tasks, points)
     rounds = math.ceil(points / (tasks * at_once))
-    grace = math.ceil(request.grace / 60)
-    # SLURM may send the signal up to a minute early
-    minutes = max(min(math.ceil(needs.minutes * rounds) + grace + 1, request.time or DAY), 1)
+    early = request.grace / 60 + 1  # SLURM may send the signal up to a minute early
+    minutes = max(min(math.ceil(needs.minutes * rounds) + math.ceil(early), request.time or DAY), 1)
     cpus = request.cpus or needs.cores * at_once
     return Array(
         group=number,
@@ -103,6 +111,7 @@ def _array(number: int, needs: Needs, points: int, request: Request, largest: in
         gpus=needs.gpus if request.gpus is None else request.gpus,
         memory=_memory(needs, request, at_once, cpus),
         minutes=minutes,
+        useful=minutes - early,
     )
 
 
@@ -113,8 +122,10 @@ def _at_once(needs: Needs, request: Request) -> int:
     room = []
     if request.cpus is not None:
         room.append(request.cpus // needs.cores)
-    if request.gpus is not None and needs.gpus:
-        room.append(request.gpus // needs.gpus)
+    if needs.gpus:
+        room.append((needs.gpus if request.gpus is None else request.gpus) // needs.gpus)
+    elif request.gpus:
+        room.append(1)  # a point that needs none is given all of them
     return max(1, min(room, default=1))
 
 

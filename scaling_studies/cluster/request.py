@@ -15,7 +15,8 @@ class Request:
 
     Attributes:
         partition: where the tasks run.
-        gpus: of each rank (a point without MPI is one rank), in place of what its points need.
+        gpus: of each rank (a point without MPI is one rank), in place of what its points need; points that
+            need none are given all of them, one point at a time.
         time: minutes of one task at most.
         account: that pays.
         qos: quality of service.
@@ -24,9 +25,10 @@ class Request:
         cpus: cores of each rank, in place of what its points need.
         tasks: of each array.
         limit: tasks of an array that run at once.
-        requeues: how often a task goes back into the queue at its time limit.
+        requeues: restarts of a task, for whatever reason (SLURM_RESTART_COUNT: time limit, preemption, lost
+            node), after which it gives up at its time limit; by submitit, of time limits alone.
         grace: seconds before the time limit at which a task is told to stop.
-        setup: lines of shell that run first: modules, environment.
+        setup: lines of shell that run first: modules, environment; where one fails, no point runs.
         via: "sbatch" writes plain scripts, "submitit" leaves the scripts to that package.
 
     Raises:

@@ -1,6 +1,7 @@
 """The batch script of one array: plain sbatch, to be read by people; it needs nothing but the package."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from scaling_studies.cluster.arrays import Array
@@ -14,7 +15,7 @@ SIGNALS = r"""say() { printf '%s qrt-tn: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" 
 # Bash runs a trap only between commands: hence a runner in the background, and `wait`, which a signal ends.
 told='' runner=''
 forward() {
-    told=$1
+    if [ "$told" != TERM ]; then told=$1; fi
     heard=yes
     if [ -n "$runner" ]; then kill -s "$1" "$runner" 2>/dev/null; fi
 }
@@ -35,19 +36,24 @@ start() {
         if [ -z "$heard" ]; then break; fi
     done
     # ended by the signal itself: it came before the runner listened
-    case $code in 138 | 143) code=75 ;; esac
+    if [ -n "$told" ]; then case $code in 138 | 143) code=75 ;; esac; fi
 }
 
-# Back into the queue at the time limit only: SLURM itself requeues what it preempts or loses with a node.
+# Back into the queue where points are left: near the time limit, or as the runner stopped by itself since a
+# node of its job is lost. Not after TERM: SLURM itself requeues what it preempts or loses.
 finish() {
-    if [ "$code" -eq 75 ] && [ "$told" = USR1 ]; then
+    if [ "$code" -eq 75 ] && [ "$told" != TERM ]; then
+        why='the time is nearly up'
+        if [ -z "$told" ]; then why='the runner stopped by itself'; fi
         job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+        # SLURM counts a restart of the task for whatever reason: these, preemptions and lost nodes
         if [ "${SLURM_RESTART_COUNT:-0}" -ge "$requeues" ]; then
-            say "the time is up after $requeues requeues; points are left: submit the study again"
-        elif scontrol requeue "${job:-$SLURM_JOB_ID}"; then
-            say "the time is nearly up: back in the queue, after ${SLURM_RESTART_COUNT:-0} requeues so far"
+            say "$why, and after $requeues restarts, for whatever reason, this task gives up:" \
+                "points are left, submit the study again"
         else
-            say "the time is nearly up and scontrol requeue failed; submit the study again"
+            # said before, as SLURM ends this script while it takes it back
+            say "$why: back in the queue, after ${SLURM_RESTART_COUNT:-0} restarts so far"
+            scontrol requeue "${job:-$SLURM_JOB_ID}" || say "scontrol requeue failed; submit the study again"
         fi
     fi
     exit "$code"
@@ -64,6 +70,7 @@ def batch_script(
     quick: bool,
     python: str,
     cwd: Path,
+    failed_before: str | None = None,
 ) -> str:
     """The script of an array.
 
@@ -76,6 +83,7 @@ def batch_script(
         quick: whether its quick variant runs.
         python: the interpreter that has the package.
         cwd: where the study runs, so that relative paths in it mean the same as at home.
+        failed_before: ISO time; points that failed before it run again.
     """
     needs = array.needs
     asked = {
@@ -99,8 +107,19 @@ def batch_script(
     # relative to where sbatch is called, so that no path has to be quoted for sbatch
     lines += ["#SBATCH --output=log-%A_%a.txt", "#SBATCH --open-mode=append", "#SBATCH --requeue"]
     lines.append(f"#SBATCH --signal=B:USR1@{request.grace}")
-    command = run_command(python, folder / "study.toml", store, array.group, quick)
-    setup = "\n".join(request.setup) or "# (nothing: --module, --env-file and --setup of qrt-tn study submit)"
+    command = run_command(
+        python,
+        folder / "study.toml",
+        store,
+        array.group,
+        quick,
+        gpus=array.granted,
+        failed_before=failed_before,
+    )
+    setup = (
+        "\n".join(guarded(request.setup))
+        or "# (nothing: --module, --env-file and --setup of qrt-tn study submit)"
+    )
     each = f"{needs.ranks} rank(s) of {needs.cores} core(s) and {needs.gpus} GPU(s), {needs.memory:g} GiB"
     return f"""#!/bin/bash
 # Group {array.group} of the study {study}: {array.points} points are left.
@@ -126,7 +145,48 @@ finish
 """
 
 
-def run_command(python: str, study: Path, store: Path, group: int, quick: bool) -> list[str]:
-    """The command of one task: the same runner as on a machine without SLURM."""
+def guarded(setup: Sequence[str]) -> list[str]:
+    """Lines of setup, of which the first that fails ends the task before any point runs.
+
+    A trap and not `set -e`, which would end the task inside of `module`, of an environment's own script, or
+    of anything else that may fail on its way.
+    """
+    if not setup:
+        return []
+    # in a file that a line reads (.), only the outcome of the whole counts
+    trap = (
+        """trap 'failed=$?; if [ "${#BASH_SOURCE[@]}" -le 1 ]; then """
+        """echo "qrt-tn: a line of the setup failed with code $failed (see above), so no point runs" >&2; """
+        """exit 2; fi' ERR"""
+    )
+    return [trap, *setup, "trap - ERR", "set +e"]
+
+
+def run_command(
+    python: str,
+    study: Path,
+    store: Path,
+    group: int,
+    quick: bool,
+    *,
+    gpus: int | None = None,
+    failed_before: str | None = None,
+) -> list[str]:
+    """The command of one task: the same runner as on a machine without SLURM.
+
+    Args:
+        python: the interpreter.
+        study: its file.
+        store: folder.
+        group: number of the needs whose points run.
+        quick: the study's quick variant.
+        gpus: what each point is given that needs no GPU; None leaves it without.
+        failed_before: ISO time; points that failed before it run again, each once.
+    """
     command = [python, "-m", "scaling_studies.cli", "study", "run", str(study), "--store", str(store)]
-    return [*command, "--group", str(group), "--plain", *(["--quick"] if quick else [])]
+    command += ["--group", str(group), "--plain", *(["--quick"] if quick else [])]
+    if gpus is not None:
+        command += ["--gpus", str(gpus)]
+    if failed_before is not None:
+        command += ["--failed-before", failed_before]
+    return command

@@ -21,33 +21,37 @@ from scaling_studies.store import StudyStore
 DEFAULT_ARRAY = 1001  # SLURM's own limit, where a dry run finds no cluster to ask
 
 
-def pending(study: Study, store: StudyStore) -> list[str]:
-    """Ids of the points that are neither done nor failed, in the study's order."""
-    over = store.done(study) | store.failures(study)
+def pending(study: Study, store: StudyStore, *, failed: bool = False) -> list[str]:
+    """Ids of the points that are neither done nor failed, in the study's order; with `failed`, those too."""
+    over = store.done(study)
+    if not failed:
+        over |= store.failures(study)
     return [point.id for point in study.points if point.id not in over]
 
 
-def preview(study: Study, store: Path, request: Request) -> list[tuple[Array, str]]:
+def preview(study: Study, store: Path, request: Request, *, failed: bool = False) -> list[tuple[Array, str]]:
     """The arrays and the scripts that `submit` would send; nothing is written.
 
     Args:
         study: the study.
         store: folder of its store, which need not exist.
         request: the options.
+        failed: as for `submit`.
 
     Raises:
         ValueError: as `submit`; no points are left.
     """
+    _check_place(store)
     try:
         largest = largest_array()
     except ValueError:
         largest = DEFAULT_ARRAY
-    left = [point.id for point in study.points]
-    if (store / "store.json").is_file():
-        left = pending(study, StudyStore(store))
+    kept = StudyStore(store) if (store / "store.json").is_file() else None
     folder = store.resolve() / "slurm" / "DATE-TIME"
+    before = _now() if failed else None
     return [
-        (array, _script(array, request, study, folder)) for array in _arrays(study, left, request, largest)
+        (array, _script(array, request, study, folder, before))
+        for array in _arrays(study, kept, request, largest, failed)
     ]
 
 
@@ -58,6 +62,7 @@ def submit(
     *,
     command: str,
     again: bool = False,
+    failed: bool = False,
     say: Callable[[str], None] = print,
 ) -> Submission:
     """Send the points of a study that are left.
@@ -71,12 +76,15 @@ def submit(
         request: the options.
         command: the command line, for the record.
         again: send although tasks of this study are queued or at work; they would share the points.
+        failed: also send the points that have failed by now, each once.
         say: takes lines for the user.
 
     Raises:
-        ValueError: no points are left, tasks of this study are queued or at work already, SLURM is not here
-            or refuses (arrays that it took before are cancelled again), or options that cannot be.
+        ValueError: no points are left, tasks of this study are queued or at work already or squeue does not
+            tell, SLURM is not here or refuses (arrays that it took before are cancelled again), or options
+            or a folder that cannot be.
     """
+    _check_place(store)
     if request.via == "submitit":
         from scaling_studies.cluster.through_submitit import check_installed
 
@@ -84,10 +92,9 @@ def submit(
     largest = largest_array()
     kept = StudyStore.make(store, study)
     kept.check_beside(study)
-    left = pending(study, kept)
-    planned = _arrays(study, left, request, largest)
+    planned = _arrays(study, kept, request, largest, failed)
     if not again:
-        _refuse_twice(store)
+        _refuse_twice(store, study)
     kept.keep(study)
     folder = new_folder(store)
     made = Submission(
@@ -98,14 +105,14 @@ def submit(
         via=request.via,
         command=command,
         options=asdict(request),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=_now(),
     )
     try:
         _write(folder / "study.toml", study.text)
         for array in planned:
             if warning := array.warning():
                 say(warning)
-            made = made.with_job(_send(array, request, study, folder))
+            made = made.with_job(_send(array, request, study, folder, made.date if failed else None))
             made.write()
         made = Submission(**{**vars(made), "complete": True})
         made.write()
@@ -114,33 +121,61 @@ def submit(
     return made
 
 
-def _arrays(study: Study, left: list[str], request: Request, largest: int) -> tuple[Array, ...]:
-    if not left:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_place(store: Path) -> None:
+    """Raise where SLURM would take the place of its output for a pattern."""
+    if "%" in str(store.resolve()):
         raise ValueError(
-            f"no points of {study.name} are left to run; add values to an axis, or call "
-            "`qrt-tn study retry --failed` where some failed"
+            f"{store.resolve()} holds a %, which SLURM replaces in paths of what tasks print; give another "
+            "folder with --store"
         )
-    return arrays(study, left, request, largest)
 
 
-def _refuse_twice(store: Path) -> None:
-    """Raise where tasks of this store are queued or at work: they take the pending points already."""
-    tasks = tasks_of(submissions(store))
+def _arrays(
+    study: Study, kept: StudyStore | None, request: Request, largest: int, failed: bool
+) -> tuple[Array, ...]:
+    """The arrays of what is left; all of the study where there is no store yet."""
+    if kept is None:
+        return arrays(study, [point.id for point in study.points], request, largest)
+    left = pending(study, kept, failed=failed)
+    if left:
+        return arrays(study, left, request, largest)
+    if count := len(kept.failures(study)):
+        raise ValueError(f"no points are left to run but {count} failed: submit them again with --failed")
+    raise ValueError(f"no points of {study.name} are left to run, as all are done; add values to an axis")
+
+
+def _refuse_twice(store: Path, study: Study) -> None:
+    """Raise where tasks of this store are queued or at work, or may be."""
+    known = submissions(store)
+    tasks = tasks_of(known)
+    if tasks.note is not None:
+        raise ValueError(
+            f"cannot tell whether tasks of this study are in SLURM already: {tasks.note}; try again later, "
+            "or send it all the same with --again"
+        )
     if tasks.live:
+        live = [one for one in known if set(one.jobs) & set(tasks.jobs)]
+        said = "those tasks know only the points of the study as it was"
+        if any(one.digest == study.digest for one in live):
+            said = "those tasks take all pending points"
         raise ValueError(
-            f"this study has tasks in SLURM already ({tasks}; jobs {', '.join(tasks.jobs)}), which take all "
-            "pending points; wait, cancel them with `qrt-tn study cancel`, or send more with --again"
+            f"this study has tasks in SLURM already ({tasks}; jobs {', '.join(tasks.jobs)}); {said}; wait, "
+            "cancel them with `qrt-tn study cancel`, or send more with --again"
         )
 
 
-def _send(array: Array, request: Request, study: Study, folder: Path) -> Sent:
+def _send(array: Array, request: Request, study: Study, folder: Path, before: str | None) -> Sent:
     if request.via == "submitit":
         from scaling_studies.cluster.through_submitit import send
 
-        job = send(array, request, study, folder, Path.cwd())
+        job = send(array, request, study, folder, Path.cwd(), before)
     else:
         script = folder / f"group-{array.group}.sbatch"
-        _write(script, _script(array, request, study, folder))
+        _write(script, _script(array, request, study, folder, before))
         # --parsable prints the id, on federated clusters with the cluster's name behind it
         job = call(["sbatch", "--parsable", script.name], cwd=folder).split(";")[0].strip()
     if not job.isdigit():
@@ -148,7 +183,7 @@ def _send(array: Array, request: Request, study: Study, folder: Path) -> Sent:
     return Sent(job, array.group, array.tasks, array.points)
 
 
-def _script(array: Array, request: Request, study: Study, folder: Path) -> str:
+def _script(array: Array, request: Request, study: Study, folder: Path, before: str | None) -> str:
     return batch_script(
         array,
         request,
@@ -158,6 +193,7 @@ def _script(array: Array, request: Request, study: Study, folder: Path) -> str:
         quick=study.quick,
         python=sys.executable,
         cwd=Path.cwd(),
+        failed_before=before,
     )
 
 

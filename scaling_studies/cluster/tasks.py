@@ -24,7 +24,8 @@ class Tasks:
         requeued: waiting again, after a time limit, a preemption or a lost node.
         running: at work, or just ending.
         completed: ended with code 0.
-        failed: ended otherwise: points failed, time-outs that were not requeued, lost nodes, cancelled.
+        cancelled: by somebody.
+        failed: ended otherwise: points failed, time-outs that were not requeued, lost nodes.
         ended: known to be over, but nobody knows how, as the cluster keeps no accounts.
         jobs: ids of arrays that have tasks pending or running.
         reasons: why tasks wait, with counts, as SLURM says it.
@@ -35,6 +36,7 @@ class Tasks:
     requeued: int = 0
     running: int = 0
     completed: int = 0
+    cancelled: int = 0
     failed: int = 0
     ended: int = 0
     jobs: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class Tasks:
     @property
     def counts(self) -> dict[str, int]:
         """The counts by name, without zeros."""
-        names = ("running", "pending", "requeued", "completed", "failed", "ended")
+        names = ("running", "pending", "requeued", "completed", "cancelled", "failed", "ended")
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
     def __str__(self) -> str:
@@ -115,7 +117,7 @@ def tasks_of(known: Iterable[Submission], *, patience: float = PATIENCE) -> Task
             if (job, task) not in seen and forgotten > 0:
                 kind = _kind(state)
                 # squeue would list what is alive: the account is late
-                counts[kind if kind in ("completed", "failed") else "ended"] += 1
+                counts[kind if kind in ("completed", "cancelled", "failed") else "ended"] += 1
                 forgotten -= 1
     counts["ended"] += max(0, forgotten)
     return Tasks(
@@ -123,6 +125,7 @@ def tasks_of(known: Iterable[Submission], *, patience: float = PATIENCE) -> Task
         running=counts["running"],
         requeued=counts["requeued"],
         completed=counts["completed"],
+        cancelled=counts["cancelled"],
         failed=counts["failed"],
         ended=counts["ended"],
         jobs=tuple(sorted(live)),
@@ -137,7 +140,7 @@ def _kind(state: str) -> str:
         return "pending"
     if word in _RUNNING:
         return "running"
-    return "completed" if word == "COMPLETED" else "failed"
+    return {"COMPLETED": "completed", "CANCELLED": "cancelled"}.get(word, "failed")
 
 
 def _accounts(sizes: Mapping[str, int], patience: float) -> dict[tuple[str, str], str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from scaling_studies.cluster.arrays import Array
 from scaling_studies.cluster.request import Request
-from scaling_studies.cluster.script import run_command
+from scaling_studies.cluster.script import guarded, run_command
 from scaling_studies.config import Study
 
 STOPPED = 75  # the runner's code when it was told to stop and points are left
@@ -86,8 +86,10 @@ def check_installed() -> None:
         )
 
 
-def send(array: Array, request: Request, study: Study, folder: Path, cwd: Path) -> str:
-    """Submit one array; the id of its job.
+def send(
+    array: Array, request: Request, study: Study, folder: Path, cwd: Path, failed_before: str | None = None
+) -> str:
+    """Submit one array; the id of its job. Arguments as of `batch_script`.
 
     Raises:
         ValueError: submitit is missing, or SLURM refuses.
@@ -98,10 +100,6 @@ def send(array: Array, request: Request, study: Study, folder: Path, cwd: Path) 
     if array.needs.ranks > 1:
         raise ValueError(
             "points of several ranks cannot go by submitit, which starts each task by srun; use sbatch"
-        )
-    if "%" in str(folder):
-        raise ValueError(
-            f"{folder} holds a %, which submitit's paths cannot; give another folder with --store"
         )
     option, _, amount = array.memory.partition("=")
     more: dict[str, Any] = {"requeue": True, option.removeprefix("--"): amount}
@@ -119,14 +117,20 @@ def send(array: Array, request: Request, study: Study, folder: Path, cwd: Path) 
         "exclusive": array.needs.exclusive or None,
         "signal_delay_s": request.grace,
         "array_parallelism": request.limit or array.tasks,
-        "setup": list(request.setup) or None,
+        "setup": guarded(request.setup) or None,
         "additional_parameters": more,
     }
     try:
         executor = submitit.SlurmExecutor(folder / f"group-{array.group}", max_num_timeout=request.requeues)
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         command = run_command(
-            sys.executable, folder / "study.toml", folder.parent.parent, array.group, study.quick
+            sys.executable,
+            folder / "study.toml",
+            folder.parent.parent,
+            array.group,
+            study.quick,
+            gpus=array.granted,
+            failed_before=failed_before,
         )
         tasks = [Task(command, str(cwd)) for _ in range(array.tasks)]
         # one task alone would not be an array

@@ -47,7 +47,7 @@ def test_tasks_share_points(study_file):
     assert found.minutes == 60
     assert found.warning() is None
     (found,) = planned(study, Request(tasks=2, time=20))
-    assert "may take 30 minutes, a task 20" in found.warning()
+    assert "may take 30 minutes, a task of 20 may be told to stop after 17:" in found.warning()
     assert planned(study, Request(tasks=500))[0].tasks == 200
 
 
@@ -61,6 +61,35 @@ def test_a_larger_task_runs_several_points_at_once(study_file):
     alone = load_study(study_file(numbers=range(32), exclusive=True))
     (found,) = planned(alone, Request(cpus=8))
     assert (found.at_once, found.cpus) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("time", "grace", "short"), [(33, 120, False), (32, 120, True), (41, 600, False), (40, 600, True)]
+)
+def test_a_task_is_useful_until_it_is_told_to_stop(study_file, time, grace, short):
+    # the signal comes `grace` seconds before the end, and SLURM may send it a minute earlier
+    study = load_study(study_file(numbers=[1], minutes=30))
+    (found,) = planned(study, Request(time=time, grace=grace))
+    assert found.minutes == time
+    assert (found.warning() is not None) == short
+
+
+def test_points_that_need_gpus_share_only_those_that_are_there(study_file):
+    study = load_study(study_file(numbers=range(8), gpus=1))
+    (found,) = planned(study, Request(cpus=8))
+    assert (found.at_once, found.cpus, found.gpus, found.tasks, found.granted) == (1, 8, 1, 8, None)
+    (found,) = planned(study, Request(cpus=8, gpus=3))
+    assert (found.at_once, found.gpus, found.granted) == (3, 3, None)
+
+
+def test_points_that_need_no_gpu_are_given_all_of_a_task(study_file):
+    study = load_study(study_file(numbers=range(8), cores=2, memory=2))
+    (found,) = planned(study, Request(gpus=2, cpus=8))
+    assert (found.at_once, found.cpus, found.gpus, found.tasks, found.granted) == (1, 8, 2, 8, 2)
+    assert found.memory == "--mem=2560M"
+    for none in (Request(cpus=8), Request(cpus=8, gpus=0)):
+        (found,) = planned(study, none)
+        assert (found.at_once, found.gpus, found.granted) == (4, 0, None)
 
 
 @pytest.mark.parametrize(

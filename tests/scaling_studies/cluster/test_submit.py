@@ -2,15 +2,21 @@
 
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from scaling_studies.cluster import Request, cancel, pending, preview, states, submissions, submit, tasks_of
+from scaling_studies.cluster.script import guarded
 from scaling_studies.config import load_study
 from scaling_studies.store import StudyStore
+from scaling_studies.store.runners import this_runner
 
 
 def line(job, task, state, restarts=0, reason="None"):
@@ -50,8 +56,51 @@ def test_only_what_is_pending(slurm, study_file, tmp_path):
     made = submit(study, store.folder, Request(), command="")
     assert [(sent.tasks, sent.points) for sent in made.sent] == [(1, 1)]
     store.publish({"id": third})
-    with pytest.raises(ValueError, match="no points of tried are left to run"):
+    said = "no points are left to run but 1 failed: submit them again with --failed"
+    with pytest.raises(ValueError, match=said):
         submit(study, store.folder, Request(), command="")
+    with pytest.raises(ValueError, match=said):
+        preview(study, store.folder, Request())
+    store.publish({"id": second})
+    for failed in (False, True):
+        with pytest.raises(ValueError, match="no points of tried are left to run, as all are done"):
+            submit(study, store.folder, Request(), command="", failed=failed)
+
+
+def test_failed_points_go_again_if_asked(slurm, study_file, tmp_path):
+    study = load_study(study_file(numbers=(1, 2, 3)))
+    store = StudyStore.make(tmp_path / "s", study)
+    first, second, third = (point.id for point in study.points)
+    store.publish({"id": first})
+    store.publish_failure({"id": second})
+    assert pending(study, store, failed=True) == [second, third]
+    ((array, script),) = preview(study, store.folder, Request(), failed=True)
+    assert array.points == 2
+    assert " --failed-before " in script
+    before = datetime.now(UTC).replace(microsecond=0)
+    made = submit(study, store.folder, Request(), command="", failed=True)
+    assert [(sent.tasks, sent.points) for sent in made.sent] == [(2, 2)]
+    script = (made.folder / "group-0.sbatch").read_text()
+    (told,) = re.findall(r"^start .* --failed-before (\S+)$", script, re.MULTILINE)
+    assert told == made.date
+    assert before <= datetime.fromisoformat(told) <= datetime.now(UTC)
+    # without it, what failed stays as it is
+    made = submit(study, store.folder, Request(), command="")
+    assert [sent.points for sent in made.sent] == [1]
+    assert "--failed-before" not in (made.folder / "group-0.sbatch").read_text()
+
+
+@pytest.mark.parametrize("via", ["sbatch", "submitit"])
+def test_a_place_that_slurm_takes_for_a_pattern(slurm, study_file, tmp_path, monkeypatch, via):
+    monkeypatch.setattr("scaling_studies.cluster.through_submitit.check_installed", lambda: None)
+    study = load_study(study_file())
+    store = tmp_path / "100%j" / "s"
+    with pytest.raises(ValueError, match="100%j/s holds a %, which SLURM replaces"):
+        submit(study, store, Request(via=via), command="")
+    with pytest.raises(ValueError, match="100%j/s holds a %, which SLURM replaces"):
+        preview(study, store, Request(via=via))
+    assert not store.parent.exists()
+    assert slurm.calls("sbatch") == []
 
 
 def test_the_largest_array_of_the_cluster(slurm, study_file, tmp_path):
@@ -104,6 +153,28 @@ def test_not_twice_unless_asked(slurm, study_file, tmp_path):
     assert submit(study, tmp_path / "s", Request(), command="").jobs == ("103",)
 
 
+def test_tasks_of_another_version_of_the_study(slurm, study_file, tmp_path):
+    submit(load_study(study_file(numbers=(1, 2))), tmp_path / "s", Request(), command="")
+    slurm.tell(squeue=[[0, line(101, 0, "RUNNING")]])
+    with pytest.raises(ValueError, match=r"jobs 101\); those tasks take all pending points; wait"):
+        submit(load_study(study_file(numbers=(1, 2))), tmp_path / "s", Request(), command="")
+    grown = load_study(study_file(numbers=(1, 2, 3)))
+    with pytest.raises(ValueError, match="those tasks know only the points of the study as it was; wait"):
+        submit(grown, tmp_path / "s", Request(), command="")
+
+
+def test_not_blindly_unless_asked(slurm, study_file, tmp_path):
+    study = load_study(study_file())
+    submit(study, tmp_path / "s", Request(), command="")
+    slurm.tell(squeue=[[1, "Socket timed out"]])
+    with pytest.raises(
+        ValueError, match=r"cannot tell whether .*: squeue failed: Socket timed out; .*--again"
+    ):
+        submit(study, tmp_path / "s", Request(), command="")
+    assert len(slurm.calls("sbatch")) == 1
+    assert submit(study, tmp_path / "s", Request(), command="", again=True).jobs == ("102",)
+
+
 def test_preview_writes_nothing_and_needs_no_cluster(no_slurm, study_file, tmp_path):
     ((array, script),) = preview(load_study(study_file()), tmp_path / "s", Request())
     assert array.tasks == 3
@@ -115,6 +186,23 @@ def test_without_slurm(no_slurm, study_file, tmp_path):
     with pytest.raises(ValueError, match="scontrol is not installed here; call this on a login node"):
         submit(load_study(study_file()), tmp_path / "s", Request(), command="")
     assert not (tmp_path / "s").exists()
+
+
+def test_submitit_is_told_the_same(slurm, study_file, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is not installed; pip install 'qrt-tn[slurm]'")
+    slurm.tell(sbatch=[[0, "Submitted batch job 101\n"]], srun=[[0, ""]])
+    study = load_study(study_file(numbers=(1, 2)))
+    request = Request(via="submitit", gpus=2, setup=("module load cuda",))
+    made = submit(study, tmp_path / "s", request, command="", failed=True)
+    assert made.jobs == ("101",)
+    folder = made.folder / "group-0"
+    script, *_ = folder.glob("*.sh")  # a copy for each of its tasks
+    assert "\n".join(guarded(request.setup)) in script.read_text()
+    assert "#SBATCH --gpus-per-task=2\n" in script.read_text()
+    for path in folder.glob("*_submitted.pkl"):
+        command = pickle.loads(path.read_bytes()).function.command
+        assert command[-4:] == ["--gpus", "2", "--failed-before", made.date]
+    assert len(list(folder.glob("*_submitted.pkl"))) == 2
 
 
 def test_without_submitit(slurm, study_file, tmp_path, monkeypatch):
@@ -146,7 +234,9 @@ def test_states(slurm, study_file, tmp_path):
     accounts = "101_3|FAILED\n101_6|COMPLETED\n101_7|CANCELLED by 0\n"
     slurm.tell(sacct=[[0, accounts]])
     del found["ended"]
-    assert states(store) == found | {"completed": 2, "failed": 2}
+    assert states(store) == found | {"completed": 2, "cancelled": 1}
+    slurm.tell(squeue=[[0, "".join([line(101, task, "CANCELLED") for task in range(8)])]])
+    assert states(store) == {"cancelled": 8}
 
 
 def test_states_without_answers(slurm, study_file, tmp_path, monkeypatch):
@@ -185,12 +275,31 @@ def test_cancel_waits_and_frees(slurm, study_file, tmp_path):
     slurm.tell(squeue=[*[running] * (before + 1), [0, line(101, 0, "COMPLETING")], [0, ""]])
     said = []
     done = cancel(store, say=said.append)
-    assert (done.jobs, done.tasks, done.freed) == (("101",), 2, 1)
+    assert (done.jobs, done.tasks, done.freed, done.left, done.living) == (("101",), 2, 1, 8, ())
     assert slurm.calls("scancel") == [["101"]]
     assert len(said) == 2
     assert not list((store / "claims").iterdir())
     assert cancel(store).tasks == 0
     assert len(slurm.calls("scancel")) == 1
+
+
+def test_cancel_names_who_is_still_at_work(slurm, study_file, tmp_path, monkeypatch):
+    store = sent(slurm, study_file, tmp_path)
+    kept = StudyStore(store)
+    kept.publish({"id": kept.study().points[0].id})
+    kept.publish_failure({"id": kept.study().points[1].id})
+    here = this_runner("")
+    # a task that was killed on another machine looks alive for a while, but SLURM says that it is over
+    gone = replace(here, token="gone", host="n1", space="another", job="101_0")
+    by_hand = replace(gone, token="by-hand", pid=77, job="99")
+    (store / "runners").mkdir(exist_ok=True)
+    for one in (here, gone, by_hand):
+        kept.runners.path(one.token).write_text(json.dumps(asdict(one)))
+    done = cancel(store)
+    assert done.left == 6
+    assert set(done.living) == {str(here), "process 77 on n1, SLURM job 99"}
+    done = call("cancel", store, cwd=tmp_path)
+    assert f"process {os.getpid()} on {here.host} is still at work: stop it there\n" in done.stderr
 
 
 def test_cancel_gives_up(slurm, study_file, tmp_path):
@@ -225,12 +334,20 @@ def test_command_line(slurm, study_file, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "module load cuda" in done.stdout
     assert slurm.calls("sbatch") == []
+    done = call("submit", file, "--dry-run", "--failed", "--gpus", 2, cwd=tmp_path)
+    assert " --gpus 2 --failed-before 2" in done.stdout
+    done = call("submit", file, "--dry-run", "--store", "a%j", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "a%j holds a %, which SLURM replaces" in done.stderr
     done = call("submit", file, "--follow", cwd=tmp_path)
     assert "job 101: 3 tasks for 3 points (group 0)" in done.stdout
-    assert "nothing is at work; go on: qrt-tn study resume, or qrt-tn study submit" in done.stdout
+    assert "nothing is at work; go on: qrt-tn study resume runs/tried" in done.stdout
     assert len(submissions(tmp_path / "runs" / "tried")) == 1
     done = call("cancel", Path("runs") / "tried", cwd=tmp_path)
-    assert done.stdout == "cancelled 0 tasks; 0 points in flight are pending again\n"
+    assert (
+        done.stdout
+        == "cancelled 0 tasks; 0 points in flight are pending again; 3 points are left to run in all\n"
+    )
     done = call("submit", file, "--time", "soon", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("qrt-tn: time is 'soon'; give minutes")

@@ -162,11 +162,11 @@ class Cluster:
         daemon = self.daemons.pop(f"slurmd-{node}")
         daemon.kill()
         daemon.wait()
-        for pid in self.processes(f"SLURMD_NODENAME={node}"):
+        # slurmstepd, which has no environment of a job, before the job: else it tells that the job has ended
+        for pid in self.steps(node):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # slurmstepd itself has no environment of a job
-        for pid in self.steps(node):
+        for pid in self.processes(f"SLURMD_NODENAME={node}"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -59,6 +59,25 @@ def test_points_of_a_lost_node_go_to_the_other(study, cluster):
     )
 
 
+def test_a_task_of_several_nodes_comes_back_when_it_loses_one(study, cluster):
+    one = study(seconds=30, steps=30, cores=2, ranks=2)
+    one.submit()
+    cluster.until(lambda: one.steps() and min(one.steps()) > 1, 60, "no steps yet")
+    assert cluster.call("squeue", "-h", "-r", "-j", one.jobs()[0], "-o", "%B %D").split() == ["n1", "2"]
+    cluster.lose_node("n2")
+    try:
+        cluster.until(lambda: "RUNNING" not in " ".join(cluster.live()), 60, "the task has not ended")
+    finally:
+        cluster.start_node("n2")
+    one.wait(150)
+    assert one.failures() == []
+    (record,) = one.records()
+    assert record["attempt"] == 2
+    assert record["measured"]["resumed"] > 1
+    assert record["metrics"]["ranks"] == 2
+    assert "the runner stopped by itself: back in the queue" in one.printed()
+
+
 def test_scancel_leaves_nothing_half_written(study, cluster):
     one = study(numbers=6, seconds=4, steps=40)
     one.submit("--tasks", 2, "--cpus", 1)
