@@ -1,9 +1,8 @@
 """Runs all points of a study that are not done: starts them as they fit, and keeps what comes out."""
 
 import time
-from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 
 from scaling_studies import provenance
 from scaling_studies.config import Point, Study
-from scaling_studies.config.points import Needs
-from scaling_studies.runner.process import Process, launcher, launcher_missing, lost_node, preload
+from scaling_studies.runner.choice import Choice, choose
+from scaling_studies.runner.process import Process, launcher, lost_node, preload
 from scaling_studies.runner.room import Room, Share
 from scaling_studies.runner.stopping import Stop
 from scaling_studies.runner.task import Task, earlier_attempts
 from scaling_studies.runner.watching import Running, State, Unwatched, Watch
 from scaling_studies.store import StudyStore
-from scaling_studies.store.index import damaged_results, read_failures
 from scaling_studies.store.records import room_needed
 from scaling_studies.store.runners import Registration, Runner, this_runner
 
@@ -102,9 +100,17 @@ def run_study(
             store.check_beside(study, runner)
             store.keep(study)
         store.claims.release_dead(beside=runner)
-        run = _Run(study, store, runner, room or Room(), watch or Unwatched(), stop)
-        run.gpus = gpus
-        run.choose(group, retry, retry_before or _now())
+        room = room or Room()
+        choice = choose(
+            study,
+            store,
+            room,
+            group=group,
+            retry=retry,
+            retry_before=retry_before or _now(),
+            gpus=gpus,
+        )
+        run = _Run(study, store, runner, room, watch or Unwatched(), stop, choice)
         try:
             run.go(_changes(file, study))
         finally:
@@ -124,7 +130,14 @@ class _Run:
     """One run under way."""
 
     def __init__(
-        self, study: Study, store: StudyStore, runner: Runner, room: Room, watch: Watch, stop: Stop
+        self,
+        study: Study,
+        store: StudyStore,
+        runner: Runner,
+        room: Room,
+        watch: Watch,
+        stop: Stop,
+        choice: Choice,
     ) -> None:
         self.study = study
         self.store = store
@@ -132,69 +145,18 @@ class _Run:
         self.room = room
         self.watch = watch
         self.stop = stop
-        self.began = time.monotonic()
-        self.queue: deque[Point] = deque()
+        self.choice = choice
+        self.queue, self.done, self.failed = choice.queue, choice.done, choice.failed
         self.elsewhere: list[Point] = []
         self.running: list[_Begun] = []
-        self.total = self.done = self.failed = 0
         self.finished_now = self.failed_now = self.unavailable_now = 0
-        self.refused: dict[str, int] = {}
-        self.own: set[str] = set()
-        self.retried: set[str] = set()
-        self.retry_before = ""
         self.tries: dict[str, int] = {}
-        self.failed_before = 0
-        self.gpus: int | None = None
         self.origin: dict[str, Any] | None = None
-
-    def choose(self, group: int | None, retry: bool | set[str], retry_before: str) -> None:
-        """Find out which points to run."""
-        self.retry_before = retry_before
-        points = self.study.points
-        if group is not None:
-            needs = self.study.needs()
-            if not 0 <= group < len(needs):
-                raise ValueError(f"group is {group}; this study has groups 0 to {len(needs) - 1}")
-            points = tuple(point for point in points if point.needs == needs[group])
-        damaged = damaged_results(self.store)
-        if damaged:
-            self.watch.say(f"{len(damaged)} results are not whole; their points run again")
-        done = self.store.done(self.study) - damaged
-        failed = self.store.failures(self.study)
-        own = self.own = {point.id for point in points}
-        again = own & (failed if retry is True else failed & (retry or set()))
-        again = {one["id"] for one in read_failures(self.store, again) if _failed_before(one, retry_before)}
-        self.retried = set(again)
-        if not again:
-            kinds = Counter(one["kind"] for one in read_failures(self.store, failed & own))
-            self.failed_before = kinds.total() - kinds["unavailable"]
-        self.total, self.done, self.failed = len(points), len(done & own), len((failed - again) & own)
-        self.store.tidy(done)
-        reasons: dict[Needs, str | None] = {}
-        for point in points:
-            if point.id in done or (point.id in failed and point.id not in again):
-                continue
-            if point.needs not in reasons:
-                reasons[point.needs] = self._refusal(self._needs(point))
-            reason = reasons[point.needs]
-            if reason is None:
-                self.queue.append(point)
-            else:
-                self.refused[reason] = self.refused.get(reason, 0) + 1
-        if self.refused and not self.queue:
-            said = "; ".join(f"{count} need {reason}" for reason, count in self.refused.items())
-            raise ValueError(f"no point that is left can run here: {said}")
-        for reason, count in self.refused.items():
-            self.watch.say(f"{count} points are left for another machine: they need {reason}")
-
-    def _needs(self, point: Point) -> Needs:
-        """What a point needs, with the GPUs that the user wants it to have."""
-        needs = point.needs
-        return needs if needs.gpus or not self.gpus else replace(needs, gpus=self.gpus)
-
-    def _refusal(self, needs: Needs) -> str | None:
-        missing = launcher_missing() if needs.ranks > 1 else None
-        return f"{needs.ranks} MPI ranks, and {missing}" if missing else self.room.refusal(needs)
+        self.began = time.monotonic()
+        if choice.damaged:
+            watch.say(f"{choice.damaged} results are not whole; their points run again")
+        for reason, count in choice.refused.items():
+            watch.say(f"{count} points are left for another machine: they need {reason}")
 
     def go(self, changed: Callable[[], bool]) -> None:
         """Run until nothing is left to do here, or a signal comes."""
@@ -226,7 +188,7 @@ class _Run:
     def _start_what_fits(self) -> None:
         while self.queue and not self.stop.reason:
             point = self.queue[0]
-            share = self.room.take(self._needs(point))
+            share = self.room.take(self.choice.needs(point))
             if share is None:
                 return
             self.queue.popleft()
@@ -249,10 +211,9 @@ class _Run:
         # looked at once the claim is ours: another runner may have ended it just before
         done = store.results.read(point.id) is not None
         earlier = store.failed.read(point.id)
-        retried = point.id in self.retried
-        if done or (earlier and not (retried and _failed_before(earlier, self.retry_before))):
+        if done or (earlier and not self.choice.tries_again(earlier)):
             store.claims.release(point.id, self.runner)
-            self.retried.discard(point.id)
+            self.choice.retried.discard(point.id)
             if done:
                 self.done += 1
             else:
@@ -314,7 +275,7 @@ class _Run:
                 self._let_go(begun)
             self.done += 1
             self.finished_now += 1
-            self.retried.discard(begun.point.id)
+            self.choice.retried.discard(begun.point.id)
 
     def _collect_killed(self, begun: _Begun) -> None:
         """A point whose process vanished: its own fault, or that of whatever ended more than it."""
@@ -343,7 +304,7 @@ class _Run:
         finally:
             self._let_go(begun)
         self.failed += 1
-        self.retried.discard(point.id)
+        self.choice.retried.discard(point.id)
         if kind == "unavailable":
             self.unavailable_now += 1
         else:
@@ -393,7 +354,7 @@ class _Run:
         running = [Running(one.point, one.process.seconds, one.process.memory) for one in self.running]
         self.watch.show(
             State(
-                total=self.total,
+                total=len(self.choice.own),
                 done=self.done,
                 failed=self.failed,
                 elsewhere=len(self.elsewhere),
@@ -411,15 +372,15 @@ class _Run:
 
     def summary(self) -> Summary:
         """What was done, and what is left in the store now, whoever did it."""
-        over = (self.store.done(self.study) | self.store.failures(self.study)) - self.retried
+        over = (self.store.done(self.study) | self.store.failures(self.study)) - self.choice.retried
         return Summary(
             finished=self.finished_now,
             failed=self.failed_now,
             unavailable=self.unavailable_now,
-            left=len(self.own - over),
+            left=len(self.choice.own - over),
             elsewhere=len({point.id for point in self.elsewhere} - over),
-            failed_before=self.failed_before,
-            refused=self.refused,
+            failed_before=self.choice.unmended,
+            refused=self.choice.refused,
             stopped=self.stop.reason,
             signal=self.stop.number,
             seconds=time.monotonic() - self.began,
@@ -441,12 +402,6 @@ def _changes(file: Path | None, study: Study) -> Callable[[], bool]:
         return told
 
     return changed
-
-
-def _failed_before(failure: dict[str, Any], moment: str) -> bool:
-    """Whether a failure is older than a moment, both ISO times."""
-    finished = failure.get("finished")
-    return finished is None or datetime.fromisoformat(finished) < datetime.fromisoformat(moment)
 
 
 def _now() -> str:

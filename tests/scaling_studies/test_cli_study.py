@@ -357,3 +357,27 @@ def test_the_time_left_follows_from_what_this_run_did() -> None:
     assert (fresh.left, fresh.seconds_left) == (5, None)
     later = State(total=10, done=7, failed=1, elsewhere=0, running=[], finished_now=2, seconds=10.0)
     assert (later.left, later.seconds_left) == (2, 10.0)
+
+
+def test_a_study_is_found_by_its_name_where_it_was_run(call: Call) -> None:
+    write()
+    assert call("run", "s.toml", "--no-report")[0] == 0
+    assert call("status", "s")[0] == 0
+
+
+def test_a_folder_named_like_a_shipped_study_does_not_hide_it(call: Call) -> None:
+    Path("rehearsal").mkdir()
+    code, out, _ = call("run", "rehearsal", "--quick", "--no-report")
+    assert (code, "rehearsal-quick: 10 points finished" in out) == (0, True)
+
+
+def test_a_file_that_asks_for_other_points_does_not_replace_a_report(call: Call) -> None:
+    file = write()
+    assert call("run", file)[0] == 0
+    before = Path("runs/s/report.html").read_text(encoding="utf-8")
+    changed = Path(file).read_text(encoding="utf-8").replace("[axes]", "[axes]\nlabel = ['other']")
+    Path(file).write_text(changed, encoding="utf-8")
+    code, _, err = call("report", file)
+    assert code == 2
+    assert "are points of s.toml as it is" in err
+    assert Path("runs/s/report.html").read_text(encoding="utf-8") == before

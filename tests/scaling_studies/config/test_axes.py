@@ -129,3 +129,7 @@ def test_ranges_beyond_the_numbers_of_a_machine_give_no_other_error(given: dict[
     except ValueError:
         return
     assert np.isfinite(found).all()
+
+
+def test_a_range_through_zero_has_zero() -> None:
+    assert axis_values("axes.x", {"range": [-0.3, 0.3], "step": 0.1}, whole=False)[3] == 0.0

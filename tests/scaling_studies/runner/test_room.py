@@ -143,3 +143,26 @@ def test_cores_and_memory_are_those_of_this_process(monkeypatch: pytest.MonkeyPa
     assert 2**28 <= free_memory() <= total
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "300")
     assert free_memory() <= 300 * 2**20
+
+
+def test_cores_come_in_the_first_order_again() -> None:
+    # two runners on one machine begin with different cores; a claim that was lost must not change that
+    free = room(cores=(2, 3, 0, 1))
+    lost = free.take(Needs())
+    assert lost is not None
+    free.give_back(lost)
+    again = free.take(Needs())
+    assert again is not None
+    assert lost.cores == again.cores == (2,)
+
+
+def test_ranks_that_are_timed_are_not_squeezed_onto_fewer_cores() -> None:
+    assert room().refusal(Needs(ranks=8)) is None
+    assert room().refusal(Needs(ranks=8, exclusive=True)) == "8 cores for 8 ranks, and here are 4"
+    assert room(nodes=2).refusal(Needs(ranks=8, exclusive=True)) is None
+
+
+def test_memory_that_slurm_gives_by_the_core_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "300")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
+    assert free_memory() == 600 * 2**20

@@ -1,98 +1,23 @@
-import errno
 import json
 import os
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scaling_studies.config import Study, parse_study
+from scaling_studies.config import Study
 from scaling_studies.experiments.catalogue import Context
 from scaling_studies.experiments.rehearsal.run import rehearse
 from scaling_studies.experiments.rehearsal.settings import Rehearsal
-from scaling_studies.runner import Room, Summary
-from scaling_studies.runner import run as room
+from scaling_studies.runner import Room
+from scaling_studies.runner import run as run_room
 from scaling_studies.runner import run_study as run_here
-from scaling_studies.runner.watching import State
-from scaling_studies.store import DiskFullError, StudyStore
+from scaling_studies.runner.process import launcher_missing
+from scaling_studies.store import StudyStore
 from scaling_studies.store.index import read_results
-from scaling_studies.store.runners import SILENT, Runner, this_runner
-
-HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
-FIXED = "[fixed]\nseconds = 0.0\n"
-
-
-class Watch:
-    """Keeps what a run tells."""
-
-    def __init__(self) -> None:
-        self.states: list[State] = []
-        self.lines: list[str] = []
-
-    def show(self, state: State) -> None:
-        self.states.append(state)
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    @property
-    def most(self) -> int:
-        return max(len(state.running) for state in self.states)
-
-
-@pytest.fixture(autouse=True)
-def outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        monkeypatch.delenv(name)
-    # so that the commit is not looked up in every run
-    monkeypatch.setattr("scaling_studies.provenance.commit", lambda: "abc+")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-def study(text: str = "", *, fixed: str = FIXED, head: str = "") -> Study:
-    return parse_study(HEAD + head + fixed + text, "s.toml")
-
-
-def numbers(*values: int) -> str:
-    return f"[axes]\nnumber = {list(values)}\n"
-
-
-def run_study(asked: Study, place: Path, **options: Any) -> Summary:
-    """On two cores and enough memory, whatever this machine has."""
-    given = {"room": Room(cores=(0, 1), gpus=[], memory=2**36)}
-    return run_here(asked, place, **(given | options))
-
-
-def records(place: Path) -> dict[Any, dict[str, Any]]:
-    found, damaged = read_results(StudyStore(place))
-    assert damaged == []
-    return {record["parameters"]["number"]: record for record in found}
-
-
-def attempts(place: Path, asked: Study) -> list[int]:
-    """How often each point was begun, as its log tells."""
-    logs = (StudyStore(place).log(point.id) for point in asked.points)
-    return [log.read_text(encoding="utf-8").count("=== attempt ") if log.exists() else 0 for log in logs]
-
-
-def put(place: Path, token: str, age: float = 0.0, **facts: Any) -> Runner:
-    """Another runner of a store: of this process, and so alive, unless `facts` say otherwise."""
-    runner = replace(this_runner(20 * "0"), token=token, **facts)
-    path = StudyStore(place).runners.path(token)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(asdict(runner)), encoding="utf-8")
-    moment = time.time() - age
-    os.utime(path, (moment, moment))
-    return runner
+from scaling_studies.store.runners import SILENT
+from tests.scaling_studies.runner.runs import Watch, attempts, numbers, put, records, run_study, study
 
 
 def test_every_point_is_done_once(place: Path) -> None:
@@ -323,8 +248,8 @@ def test_a_group_is_the_points_of_one_need(place: Path) -> None:
 
 def test_two_ranks_give_the_value_of_one(place: Path, tmp_path: Path) -> None:
     pytest.importorskip("mpi4py")
-    if room.launcher_missing():
-        pytest.skip(f"{room.launcher_missing()}")
+    if launcher_missing():
+        pytest.skip(f"{launcher_missing()}")
     axes = numbers(6)
     run_study(study(axes + "[resources]\nranks = 2\n", fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), place)
     run_study(study(axes, fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), tmp_path / "alone")
@@ -364,16 +289,15 @@ def test_what_another_runner_did_meanwhile_is_not_done_again(
 ) -> None:
     asked = study(numbers(1, 2))
     StudyStore.make(place, asked)
-    choose = room._Run.choose
+    choose = run_room.choose
 
-    def late(self: Any, *arguments: Any) -> None:
-        choose(self, *arguments)
-        for point, publish in zip(
-            asked.points, (self.store.publish, self.store.publish_failure), strict=True
-        ):
+    def late(study: Study, store: StudyStore, *arguments: Any, **options: Any) -> Any:
+        chosen = choose(study, store, *arguments, **options)
+        for point, publish in zip(asked.points, (store.publish, store.publish_failure), strict=True):
             publish({"id": point.id, "parameters": dict(point.parameters), "kind": "error"})
+        return chosen
 
-    monkeypatch.setattr(room._Run, "choose", late)
+    monkeypatch.setattr(run_room, "choose", late)
     summary = run_study(asked, place)
     assert (summary.finished, summary.failed, summary.left) == (0, 0, 0)
     assert attempts(place, asked) == [0, 0]
@@ -393,7 +317,7 @@ def test_a_study_changed_under_a_running_one_is_refused_unless_it_only_adds(plac
 
 
 def test_an_edited_file_is_noticed_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "GLANCE_AT_FILE", 0.0)
+    monkeypatch.setattr(run_room, "GLANCE_AT_FILE", 0.0)
     asked = study(numbers(1, 2, 3), fixed="[fixed]\nseconds = 0.3\n")
     file = tmp_path / "s.toml"
     file.write_text(asked.text, encoding="utf-8")
@@ -407,88 +331,51 @@ def test_an_edited_file_is_noticed_once(place: Path, tmp_path: Path, monkeypatch
     assert len(records(place)) == 3
 
 
-# a full disk
+def test_a_point_is_timed_by_its_own_clock(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a runner that looks only now and then
+    monkeypatch.setattr(run_room, "wait", lambda sentinels, timeout: time.sleep(4.0))
+    run_study(study(numbers(1), fixed="[fixed]\nseconds = 0.1\n"), place)
+    assert 0.1 <= records(place)[1]["wall_seconds"] < 3.5
 
 
-def test_a_disk_that_fills_up_stops_a_run_and_costs_nothing_finished(
+def test_a_result_whose_claim_went_to_another_runner_is_left_to_it(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = study(numbers(1, 2, 3, 4))
-    one = Room(cores=(0,), gpus=[], memory=2**36)
-    written = 0
-    sync = os.fsync
+    asked = study(numbers(1))
+    point = asked.points[0].id
 
-    def full(file: int) -> None:
-        nonlocal written
-        written += Path(f"/proc/self/fd/{file}").readlink().match("results/*/*.json")
-        if written > 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sync(file)
+    def steal(self: Any, begun: Any) -> None:
+        path = self.store.claims.folder / point
+        if path.is_symlink() and str(path.readlink()) != "other":
+            path.unlink()
+            self.store.claims.take(point, put(place, "other"))
+        collect(self, begun)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("scaling_studies.store.records.os.fsync", full)
-        with pytest.raises(DiskFullError, match=r"is full \(No space left on device\)"):
-            run_study(asked, place, room=one)
-    before = {n: record["finished"] for n, record in records(place).items()}
-    assert len(before) == 2
-    assert StudyStore(place).failed.ids() == set()
-    assert list((place / "claims").iterdir()) == []
-    assert list((place / "runners").iterdir()) == []
-    assert run_study(asked, place).finished == 2
-    assert {n: records(place)[n]["finished"] for n in before} == before
+    collect = run_room._Run._collect
+    monkeypatch.setattr(run_room._Run, "_collect", steal)
+    summary = run_study(asked, place)
+    assert (summary.finished, summary.elsewhere) == (0, 1)
+    assert StudyStore(place).claims.held() == {point: "other"}
+    assert StudyStore(place).work(point).is_dir()  # the other one is at work there
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of half a megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("only root may mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+def test_a_rank_that_fails_ends_its_point_at_once(place: Path) -> None:
+    if launcher_missing():
+        pytest.skip(f"{launcher_missing()}")
+    text = '[resources]\nranks = 2\nminutes = 2\n[axes]\nending = ["error"]\n'
+    assert run_study(study(text), place).failed == 1
+    store = StudyStore(place)
+    (failure,) = (store.failed.read(point) for point in store.failed.ids())
+    assert failure is not None
+    assert failure["kind"] == "error"
+    assert "this point was asked to fail" in failure["reason"]
+    assert failure["reason"].startswith("rank ")
 
 
-def fill_up(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    return ballast
-
-
-def test_a_run_goes_on_once_a_full_disk_has_room(small_disk: Path) -> None:
-    place = small_disk / "store"
-    asked, wider = study(numbers(1, 2)), study(numbers(1, 2, 3, 4))
+def test_work_that_a_kill_left_behind_a_finished_point_is_tidied(place: Path) -> None:
+    asked = study(numbers(1, 2))
     run_study(asked, place)
-    before = {n: record["finished"] for n, record in records(place).items()}
-    ballast = fill_up(small_disk)
-    with pytest.raises(DiskFullError, match=r"the disk of .* is full .*free some space"):
-        run_study(wider, place)
-    assert {n: record["finished"] for n, record in records(place).items()} == before
-    ballast.unlink()
-    assert run_study(wider, place).finished == 2
-    assert {n: records(place)[n]["finished"] for n in before} == before
-
-
-def test_a_point_that_finds_the_disk_full_is_not_a_failed_one(small_disk: Path) -> None:
-    place = small_disk / "store"
-    asked = study(fixed="[fixed]\nseconds = 1.5\nsteps = 30\n")
-    ballast: list[Path] = []
-
-    class Filler(Watch):
-        def show(self, state: State) -> None:
-            if not ballast and state.running and list(place.glob("work/*/kept/step")):
-                ballast.append(fill_up(small_disk))
-
-    with pytest.raises(DiskFullError, match="is full"):
-        run_study(asked, place, watch=Filler())
-    assert StudyStore(place).failed.ids() == set()
-    assert list((place / "claims").iterdir()) == []
-    ballast[0].unlink()
-    assert run_study(asked, place).finished == 1
+    left = StudyStore(place).work(asked.points[0].id)
+    left.mkdir(parents=True)
+    run_study(asked, place)
+    assert not left.exists()

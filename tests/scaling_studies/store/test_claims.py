@@ -250,3 +250,11 @@ def test_eight_processes_share_points_without_overlap(
     got, lost = zip(*(json.loads((tmp_path / f"{part}.json").read_text()) for part in range(8)), strict=True)
     assert sorted(point for one in got for point in one) == points
     assert all(one == [] for one in lost)
+
+
+def test_what_is_no_link_is_taken_for_a_dead_claim(claims: Claims, mine: Runner) -> None:
+    # a store that was copied without its links
+    claims.folder.mkdir(exist_ok=True)
+    (claims.folder / POINT).touch()
+    assert claims.take(POINT, mine)
+    assert claims.owns(POINT, mine)

@@ -180,3 +180,16 @@ def test_the_job_is_told_as_slurm_names_it(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     assert (this_runner(DIGEST).job, this_runner(DIGEST).restart) == ("70_3", 2)
     assert "SLURM job 70_3" in str(this_runner(DIGEST))
+
+
+def test_a_runner_that_was_taken_for_dead_registers_again(
+    runners: Runners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "BEAT", 0.01)
+    mine = this_runner(DIGEST)
+    with Registration(runners, mine):
+        runners.path(mine.token).unlink()
+        until = time.monotonic() + 20
+        while runners.read(mine.token) is None and time.monotonic() < until:
+            time.sleep(0.01)
+        assert runners.read(mine.token) == mine

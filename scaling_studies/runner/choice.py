@@ -1,0 +1,124 @@
+"""Which points of a study a run is to do."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from scaling_studies.config import Point, Study
+from scaling_studies.config.points import Needs
+from scaling_studies.runner.process import launcher_missing
+from scaling_studies.runner.room import Room
+from scaling_studies.store import StudyStore
+from scaling_studies.store.index import damaged_results, read_failures
+
+
+@dataclass(eq=False)
+class Choice:
+    """What a run begins with.
+
+    Attributes:
+        own: ids of the study's points, or of the group's.
+        queue: the points to run, in the study's order.
+        done: how many are finished already.
+        failed: how many failed before and stay so.
+        retried: ids of points that failed before, to be run again.
+        retry_before: when they must have failed for that, an ISO time.
+        unmended: of those that stay failed, how many did not just lack something here; none where others
+            are tried again.
+        damaged: results that are not whole; their points run again.
+        refused: points that this machine cannot run, by what they would need.
+        gpus: what points get that need none, or None.
+    """
+
+    own: set[str]
+    queue: deque[Point]
+    done: int
+    failed: int
+    retried: set[str]
+    retry_before: str
+    unmended: int
+    damaged: int
+    refused: dict[str, int]
+    gpus: int | None
+
+    def needs(self, point: Point) -> Needs:
+        """What a point needs, with the GPUs that the user wants it to have."""
+        return _with_gpus(point.needs, self.gpus)
+
+    def tries_again(self, failure: dict[str, Any]) -> bool:
+        """Whether a point that has failed is to be run: not where another runner has tried it meanwhile."""
+        return failure["id"] in self.retried and _failed_before(failure, self.retry_before)
+
+
+def choose(
+    study: Study,
+    store: StudyStore,
+    room: Room,
+    *,
+    group: int | None,
+    retry: bool | set[str],
+    retry_before: str,
+    gpus: int | None,
+) -> Choice:
+    """Find out which points to run; see `run_study` for the arguments.
+
+    Raises:
+        ValueError: there is no such group, or points are left and none can run here.
+    """
+    points = study.points
+    if group is not None:
+        needs = study.needs()
+        if not 0 <= group < len(needs):
+            raise ValueError(f"group is {group}; this study has groups 0 to {len(needs) - 1}")
+        points = tuple(point for point in points if point.needs == needs[group])
+    own = {point.id for point in points}
+    damaged = damaged_results(store)
+    done = store.done(study) - damaged
+    store.tidy(done)
+    failed = store.failures(study) & own
+    again = failed if retry is True else failed & (retry or set())
+    again = {one["id"] for one in read_failures(store, again) if _failed_before(one, retry_before)}
+    kinds = Counter() if again else Counter(one["kind"] for one in read_failures(store, failed))
+    choice = Choice(
+        own=own,
+        queue=deque(),
+        done=len(done & own),
+        failed=len(failed - again),
+        retried=again,
+        retry_before=retry_before,
+        unmended=kinds.total() - kinds["unavailable"],
+        damaged=len(damaged),
+        refused={},
+        gpus=gpus,
+    )
+    reasons: dict[Needs, str | None] = {}
+    for point in points:
+        if point.id in done or point.id in failed - again:
+            continue
+        if point.needs not in reasons:
+            reasons[point.needs] = _refusal(choice.needs(point), room)
+        reason = reasons[point.needs]
+        if reason is None:
+            choice.queue.append(point)
+        else:
+            choice.refused[reason] = choice.refused.get(reason, 0) + 1
+    if choice.refused and not choice.queue:
+        said = "; ".join(f"{count} need {reason}" for reason, count in choice.refused.items())
+        raise ValueError(f"no point that is left can run here: {said}")
+    return choice
+
+
+def _refusal(needs: Needs, room: Room) -> str | None:
+    missing = launcher_missing() if needs.ranks > 1 else None
+    return f"{needs.ranks} MPI ranks, and {missing}" if missing else room.refusal(needs)
+
+
+def _with_gpus(needs: Needs, gpus: int | None) -> Needs:
+    return needs if needs.gpus or not gpus else replace(needs, gpus=gpus)
+
+
+def _failed_before(failure: dict[str, Any], moment: str) -> bool:
+    """Whether a failure is older than a moment, both ISO times."""
+    finished = failure.get("finished")
+    return finished is None or datetime.fromisoformat(finished) < datetime.fromisoformat(moment)
