@@ -139,10 +139,10 @@ def _live(task: Task, lifeline: Connection) -> None:
     from scaling_studies.runner.measure import measure
 
     measure(task)
-    # the outcome is written: threads that an experiment left behind are not waited for
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    # the outcome is written: threads that an experiment left behind are not waited for long
+    leave = threading.Timer(PATIENCE, os._exit, (0,))
+    leave.daemon = True
+    leave.start()
 
 
 def _end_with_runner(lifeline: Connection) -> None:

@@ -55,5 +55,6 @@ def test_studies_are_looked_at_and_run_without_the_heavy_libraries(
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
+    # its one point has failed before, which a run tells by its exit code
+    assert found.returncode == (1 if "--no-report" in arguments else 0), found.stderr
     assert json.loads(found.stderr.splitlines()[-1]) == ["imported"]
