@@ -52,27 +52,22 @@ def _between(name: str, given: Mapping[str, Any], whole: bool) -> list[Any]:
     first, last = ends
     if not first < last:
         raise ValueError(f"{name}.{forms[0]} is {ends!r}; the second number must be larger than the first")
-    inside = (_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)
-    # to twelve digits, so that 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine
-    values = [first, *(float(f"{value:.12g}") for value in inside)]
-    largest = max(abs(first), abs(last))
-    values = [0.0 if abs(value) < 1e-12 * largest else value for value in values]
-    if math.isclose(values[-1], last, rel_tol=1e-9, abs_tol=1e-12 * largest):
-        values[-1] = last
+    values = [first, *(_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)]
     if whole:
         return list(dict.fromkeys(round(value) for value in values))
     return [float(value) for value in values]
 
 
 def _in_ratios(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
-    """All values but the first; the last is as good as `last`."""
+    """All values but the first."""
     if "step" in given:
         raise ValueError(f"{name} has a step beside log_range; give count instead")
     if first <= 0:
         raise ValueError(f"{name}.log_range is {[first, last]!r}; both numbers must be above 0")
     count = _count(name, given)
     logs = math.log(first), math.log(last)
-    return [math.exp(logs[0] + (logs[1] - logs[0]) * k / (count - 1)) for k in range(1, count)]
+    inside = (math.exp(logs[0] + (logs[1] - logs[0]) * k / (count - 1)) for k in range(1, count - 1))
+    return [*map(_plain, inside), last]
 
 
 def _in_steps(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
@@ -81,14 +76,26 @@ def _in_steps(name: str, given: Mapping[str, Any], first: float, last: float) ->
         raise ValueError(f"{name} must have one of step and count beside range")
     if "count" in given:
         count = _count(name, given)
-        return [first + (last - first) * k / (count - 1) for k in range(1, count)]
+        step = (last - first) / (count - 1)
+        return [*(_plain(first + k * step, step) for k in range(1, count - 1)), last]
     step = given["step"]
     if not _is_finite(step) or step <= 0:
         raise ValueError(f"{name}.step is {step!r}; give a number above 0")
     count = math.floor((last - first) / step * (1 + 1e-12)) + 1
     if count > MOST:
         raise ValueError(f"{name} has {count:,} values; at most {MOST:,} can be")
-    return [first + k * step for k in range(1, count)]
+    values = [_plain(first + k * step, step) for k in range(1, count)]
+    if values and abs(values[-1] - last) < 1e-9 * step:
+        values[-1] = last
+    return values
+
+
+def _plain(value: float, step: float = 0.0) -> float:
+    """A value to twelve digits: 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine.
+
+    What is left of a step when a range passes zero is zero.
+    """
+    return 0.0 if abs(value) < 1e-9 * step else float(f"{value:.12g}")
 
 
 def _count(name: str, given: Mapping[str, Any]) -> int:

@@ -133,3 +133,9 @@ def test_ranges_beyond_the_numbers_of_a_machine_give_no_other_error(given: dict[
 
 def test_a_range_through_zero_has_zero() -> None:
     assert axis_values("axes.x", {"range": [-0.3, 0.3], "step": 0.1}, whole=False)[3] == 0.0
+
+
+def test_small_values_of_wide_ranges_stay_what_they_are() -> None:
+    found = axis_values("axes.x", {"log_range": [1e-10, 1e3], "count": 14}, whole=False)
+    np.testing.assert_allclose(found, 10.0 ** np.arange(-10, 4), rtol=1e-11)
+    assert axis_values("axes.x", {"range": [6e-9, 6000.0], "count": 2}, whole=False) == [6e-9, 6000.0]
