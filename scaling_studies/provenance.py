@@ -37,12 +37,16 @@ def versions() -> dict[str, str]:
 
 def machine(backend: str) -> dict[str, Any]:
     """Processor, cores this process may use, memory, and the backend that ran."""
+    return {**host(), "backend": backend}
+
+
+def host() -> dict[str, Any]:
+    """Processor, cores this process may use, and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory, 1),
-        "backend": backend,
     }
 
 

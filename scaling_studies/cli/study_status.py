@@ -74,13 +74,9 @@ def look(study: Study, folder: Path) -> Status:
     store = StudyStore(folder)
     submitted = cluster.submissions(folder)
     tasks = cluster.tasks_of(submitted)
-    every = store.results.ids()
-    own = study.by_id.keys()
-    done = every & own
-    failed = (store.failed.ids() & own) - every
-    running = {
-        point: one for point, one in store.claims.running().items() if point in own and point not in done
-    }
+    done, failed, other = store.standing(study)
+    at_work = store.claims.running()
+    running = {point: at_work[point] for point in (at_work.keys() & study.by_id.keys()) - done}
     reasons = Counter(
         f"{one['kind']}: {one['reason']}" for one in read_failures(store, set(sorted(failed)[:READ]))
     )
@@ -92,7 +88,7 @@ def look(study: Study, folder: Path) -> Status:
         failed=len(failed),
         running=dict(Counter(str(one) for one in running.values())),
         waiting=len(study.points) - len(done) - len(failed) - len(running.keys() - failed),
-        other=len(every) - len(done),
+        other=other,
         reasons=reasons.most_common(),
         tasks=tasks.counts,
         submitted=submitted[-1].command if submitted else "",

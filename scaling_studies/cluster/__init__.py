@@ -4,7 +4,7 @@ from scaling_studies.cluster.cancel import Cancelled, cancel
 from scaling_studies.cluster.request import Request, minutes, setup_lines
 from scaling_studies.cluster.submission import Submission, submissions
 from scaling_studies.cluster.submit import pending, preview, submit
-from scaling_studies.cluster.tasks import Tasks, states, tasks_of
+from scaling_studies.cluster.tasks import Tasks, tasks_of
 
 __all__ = [
     "Cancelled",
@@ -16,7 +16,6 @@ __all__ = [
     "pending",
     "preview",
     "setup_lines",
-    "states",
     "submissions",
     "submit",
     "tasks_of",

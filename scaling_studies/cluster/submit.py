@@ -23,9 +23,8 @@ DEFAULT_ARRAY = 1001  # SLURM's own limit, where a dry run finds no cluster to a
 
 def pending(study: Study, store: StudyStore, *, failed: bool = False) -> list[str]:
     """Ids of the points that are neither done nor failed, in the study's order; with `failed`, those too."""
-    over = store.done(study)
-    if not failed:
-        over |= store.failures(study)
+    standing = store.standing(study)
+    over = standing.done if failed else standing.done | standing.failed
     return [point.id for point in study.points if point.id not in over]
 
 

@@ -5,10 +5,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from scaling_studies.cluster.commands import call
-from scaling_studies.cluster.submission import Submission, submissions
+from scaling_studies.cluster.submission import Submission
 
 PATIENCE = 15.0  # seconds; a status line is not worth more
 _PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"}
@@ -60,22 +59,17 @@ class Tasks:
         return ", ".join(f"{count} {name}" for name, count in self.counts.items()) or "none"
 
 
-def states(store: Path, *, patience: float = PATIENCE) -> dict[str, int]:
-    """How many tasks of a store's submissions are in which state: `Tasks.counts` of them all.
+def tasks_of(known: Iterable[Submission], *, patience: float = PATIENCE) -> Tasks:
+    """The tasks of some submissions.
 
     Args:
-        store: the folder of the store.
+        known: the submissions.
         patience: seconds that each of SLURM's commands may take.
 
     Returns:
-        Counts by state; empty where nothing was ever submitted, or where squeue is missing or does not
-        answer: the store alone still tells which points are done.
+        Their counts; with a note where squeue is missing or does not answer: the store alone still tells
+        which points are done.
     """
-    return tasks_of(submissions(store), patience=patience).counts
-
-
-def tasks_of(known: Iterable[Submission], *, patience: float = PATIENCE) -> Tasks:
-    """The tasks of some submissions; as `states`."""
     sizes = {sent.job: sent.tasks for one in known for sent in one.sent}
     if not sizes:
         return Tasks()

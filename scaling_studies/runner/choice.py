@@ -74,9 +74,9 @@ def choose(
         points = tuple(point for point in points if point.needs == needs[group])
     own = {point.id for point in points}
     damaged = damaged_results(store)
-    done = store.done(study) - damaged
+    standing = store.standing(study)
+    done, failed = standing.done - damaged, standing.failed & own
     store.tidy(done)
-    failed = store.failures(study) & own
     again = failed if retry is True else failed & (retry or set())
     again = {one["id"] for one in read_failures(store, again) if _failed_before(one, retry_before)}
     kinds = Counter() if again else Counter(one["kind"] for one in read_failures(store, failed))

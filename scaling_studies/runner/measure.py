@@ -18,10 +18,8 @@ from scaling_studies.store.records import FULL
 def measure(task: Task, comm: Any = None) -> None:
     """Run a task to its end and leave its outcome; all ranks of `comm` call it.
 
-    The outcome is {"metrics", "measured", "peak_bytes", ...} or {"kind", "reason", "traceback"}.
-
-    Raises:
-        SystemExit: the disk is full, with the code `FULL_DISK`.
+    The outcome is {"metrics", "measured", "peak_bytes", ...} or {"kind", "reason", "traceback"}. Where the
+    disk is full there is none, and the process ends at once with the code `FULL_DISK`.
     """
     rank = 0 if comm is None else comm.Get_rank()
     before, began = _peak_bytes(), time.perf_counter()
@@ -95,9 +93,7 @@ def _line(error: BaseException) -> str:
 
 def _device() -> dict[str, Any]:
     """What it ran on; the GPU's name only where the point has started it already."""
-    found = provenance.machine("")
-    del found["backend"]
-    found["gpu"] = None
+    found = {**provenance.host(), "gpu": None}
     if "cupy" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES"):
         from engine.backends import gpus
 

@@ -17,7 +17,7 @@ from scaling_studies.runner.stopping import Stop
 from scaling_studies.runner.task import Task, earlier_attempts
 from scaling_studies.runner.watching import Running, State, Unwatched, Watch
 from scaling_studies.store import StudyStore
-from scaling_studies.store.records import room_needed
+from scaling_studies.store.records import disk_full, room_needed
 from scaling_studies.store.runners import Registration, Runner, this_runner
 
 GLANCE = 0.25  # seconds between two looks at what runs
@@ -255,8 +255,7 @@ class _Run:
         if begun.process.disk_full:
             begun.process.close()
             self._let_go(begun)
-            with room_needed(self.store.folder):
-                raise OSError(28, "No space left on device")
+            raise disk_full(self.store.folder)
         if outcome is None:
             self._collect_killed(begun)
         elif "kind" in outcome:
@@ -372,7 +371,8 @@ class _Run:
 
     def summary(self) -> Summary:
         """What was done, and what is left in the store now, whoever did it."""
-        over = (self.store.done(self.study) | self.store.failures(self.study)) - self.choice.retried
+        standing = self.store.standing(self.study)
+        over = (standing.done | standing.failed) - self.choice.retried
         return Summary(
             finished=self.finished_now,
             failed=self.failed_now,

@@ -19,21 +19,8 @@ def read_results(store: StudyStore) -> tuple[list[dict[str, Any]], list[str]]:
     Files that are as the index knows them are not opened. The index is a cache: any may be lost, out of date,
     or written by two at once.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     stamps = store.results.stamps()
-    kept: dict[str, bytes] = {}
-    try:
-        table = pq.read_table(store.folder / NAME)
-        columns = (table[name].to_pylist() for name in ("id", "written", "size", "record"))
-        kept = {
-            point: record
-            for point, written, size, record in zip(*columns, strict=True)
-            if stamps.get(point) == (written, size)
-        }
-    except (OSError, KeyError, pa.ArrowException):
-        pass  # none yet, or not whole
+    kept: dict[str, bytes] = dict(_indexed(store, stamps, "record"))
     known = len(kept)
     collecting = gc.isenabled()
     gc.disable()  # looking through all these records for garbage takes longer than reading them
@@ -79,23 +66,28 @@ def _sorted_out(
     return found, damaged
 
 
+def _indexed(store: StudyStore, stamps: dict[str, Stamp], *columns: str) -> list[tuple[Any, ...]]:
+    """Ids in the index whose files are still as it knows them, each with what these columns hold."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = ["id", "written", "size", *columns]
+    try:
+        table = pq.read_table(store.folder / NAME, columns=wanted)
+        rows = zip(*(table[name].to_pylist() for name in wanted), strict=True)
+    except (OSError, KeyError, pa.ArrowException):
+        return []  # none yet, or not whole
+    return [(point, *held) for point, written, size, *held in rows if stamps.get(point) == (written, size)]
+
+
 def damaged_results(store: StudyStore) -> set[str]:
     """Ids of results that are not whole. Files that the index knows are taken to be; few others are read.
 
     Where the index knows little, it is made.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     stamps = store.results.stamps()
-    try:
-        table = pq.read_table(store.folder / NAME, columns=["id", "written", "size"])
-        known = zip(*(table[name].to_pylist() for name in ("id", "written", "size")), strict=True)
-        for point, written, size in known:
-            if stamps.get(point) == (written, size):
-                del stamps[point]
-    except (OSError, KeyError, pa.ArrowException):
-        pass  # none yet, or not whole
+    for (point,) in _indexed(store, stamps):
+        del stamps[point]
     if len(stamps) >= MANY:
         return set(read_results(store)[1])
     return {point for point in stamps if store.results.read(point) is None and point in store.results}

@@ -27,11 +27,16 @@ def room_needed(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise DiskFullError(
-            error.errno,
-            f"the disk of {folder} is full ({error.strerror}); finished points are kept: free some space and "
-            "give the same command again",
-        ) from error
+        raise disk_full(folder, error.errno) from error
+
+
+def disk_full(folder: Path, number: int = errno.ENOSPC) -> DiskFullError:
+    """The error for a disk, or a quota, that is full."""
+    return DiskFullError(
+        number,
+        f"the disk of {folder} is full ({os.strerror(number)}); finished points are kept: free some space "
+        "and give the same command again",
+    )
 
 
 class Records:

@@ -103,10 +103,8 @@ class Runners:
         On its own machine its process tells, elsewhere the age of its file. `beside` is a runner that
         asks: one that SLURM has begun again knows that its predecessor is gone.
         """
-        if beside is not None and runner.job is not None:
-            again = runner.job == beside.job and runner.restart < beside.restart
-            if again:
-                return False
+        if beside and runner.job and runner.job == beside.job and runner.restart < beside.restart:
+            return False
         if runner.space == _space():
             return _born(runner.pid) == runner.born
         return self.age(self.path(runner.token)) < SILENT

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scaling_studies.config import Study, parse_study
 from scaling_studies.store.claims import Claims
@@ -13,6 +13,20 @@ from scaling_studies.store.runners import Runner, Runners
 FORMAT = "qrt-tn.study-store"
 VERSION = 1
 HEAD = "store.json"
+
+
+class Standing(NamedTuple):
+    """What became of a study's points.
+
+    Attributes:
+        done: ids of those that are finished.
+        failed: ids of those that failed and are not finished.
+        other: how many finished points the store has that the study does not ask for.
+    """
+
+    done: set[str]
+    failed: set[str]
+    other: int
 
 
 class StudyStore:
@@ -134,13 +148,19 @@ class StudyStore:
 
     # points
 
+    def standing(self, study: Study) -> Standing:
+        """What became of the study's points so far."""
+        results, own = self.results.ids(), study.by_id.keys()
+        done = results & own
+        return Standing(done, (self.failed.ids() & own) - results, len(results) - len(done))
+
     def done(self, study: Study) -> set[str]:
         """Ids of the study's finished points."""
-        return self.results.ids() & study.by_id.keys()
+        return self.standing(study).done
 
     def failures(self, study: Study) -> set[str]:
         """Ids of the study's points that failed and are not finished."""
-        return (self.failed.ids() & study.by_id.keys()) - self.results.ids()
+        return self.standing(study).failed
 
     def publish(self, record: dict[str, Any]) -> None:
         """Keep a finished point's record; from then on it is done."""

@@ -155,19 +155,18 @@ def _orphans(place: Path) -> int:
     """Processes of points that live on five seconds after their runner."""
     import psutil
 
-    mark = str((place / "work").resolve())
+    logs = place.resolve() / "logs"
     for _ in range(50):
-        left = [one for one in psutil.process_iter(["cwd"]) if _works_in(one, mark)]
+        left = [pid for pid in psutil.pids() if _writes_into(pid, logs)]
         if not left:
             return 0
         time.sleep(0.1)
     return len(left)
 
 
-def _works_in(process: Any, mark: str) -> bool:
-    """Whether a process writes a log of this store."""
-    logs = mark.removesuffix("/work") + "/logs/"
+def _writes_into(pid: int, logs: Path) -> bool:
+    """Whether a process prints into a log of this store."""
     try:
-        return Path(f"/proc/{process.pid}/fd/1").readlink().as_posix().startswith(logs)
+        return logs in Path(f"/proc/{pid}/fd/1").readlink().parents
     except OSError:
         return False

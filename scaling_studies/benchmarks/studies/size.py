@@ -51,7 +51,7 @@ def fill(folder: Path, points: int, done: Callable[[int], None] = lambda count: 
     store = StudyStore.make(place, study)
     store.keep(study)
     origin = {"versions": provenance.versions(), "commit": provenance.commit()}
-    device = {**provenance.machine(""), "gpu": None}
+    device = {**provenance.host(), "gpu": None}
     for count, point in enumerate(study.points):
         seconds = 0.01 * point.parameters["number"] * (1 + 0.1 * (count % 7))
         record = {

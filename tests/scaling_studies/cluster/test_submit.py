@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.cluster import Request, cancel, pending, preview, states, submissions, submit, tasks_of
+from scaling_studies.cluster import Request, cancel, pending, preview, submissions, submit, tasks_of
 from scaling_studies.cluster.script import guarded
 from scaling_studies.config import load_study
 from scaling_studies.store import StudyStore
@@ -219,6 +219,10 @@ def sent(slurm, study_file, tmp_path):
     store = tmp_path / "s"
     submit(load_study(study_file(numbers=range(8))), store, Request(), command="")
     return store
+
+
+def states(store):
+    return tasks_of(submissions(store)).counts
 
 
 def test_states(slurm, study_file, tmp_path):
