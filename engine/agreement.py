@@ -12,11 +12,12 @@ ranks that compute, and Ctrl-C gets through.
 A communicator is mpi4py's, or anything with the same methods; nothing here imports mpi4py.
 """
 
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -246,7 +247,6 @@ def together(comm: Any, body: Callable[[Exchange], Any], *, share: bool = False)
         # the ranks cannot agree any more, and must not wait for each other
         traceback.print_exception(error)
         abort(comm)
-        raise
     if verdict.failure is None:
         return result
     if own is not None and not isinstance(own, Exception):
@@ -256,11 +256,13 @@ def together(comm: Any, body: Callable[[Exchange], Any], *, share: bool = False)
     raise _told(verdict.failure, exchange) from own
 
 
-def abort(comm: Any, code: int = 1) -> None:
-    """End all ranks of the job now."""
+def abort(comm: Any, code: int = 1) -> NoReturn:
+    """End all ranks of the job now, this one at once."""
     sys.stdout.flush()
     sys.stderr.flush()
     comm.Abort(code)
+    # MPICH only asks the launcher to end the ranks, and returns; until it does, this one would go on
+    os._exit(code)
 
 
 def _described(rank: int, name: str, error: BaseException) -> Failure:

@@ -29,6 +29,10 @@ def many():
     return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "many.py")))
 
 
+class Ended(BaseException):
+    """The whole job was ended."""
+
+
 class Threads:
     """A communicator whose ranks are threads of this process."""
 
@@ -53,6 +57,7 @@ class Threads:
 
     def Abort(self, code):
         self.aborted.append(code)
+        raise Ended
 
     def box(self, source, dest, tag):
         return self.boxes[self.context, source, dest, tag]

@@ -164,6 +164,7 @@ def test_ranks_hear_of_a_failure_and_go_on(count):
         ("uncaught", 2, "failed at slices 1 to 2 of 100; all ranks stop: KeyError: 'nobody catches this'"),
         ("alone", 2, "KeyError: 'before the others could know'"),
         ("leaves", 2, "this rank leaves"),
+        ("aborts", 2, ""),
         ("interrupt", 2, ""),  # the launcher may end before it has passed on what the rank said
     ],
 )

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from engine.agreement import abort
 from engine.distribute import ending_together, reduce_slices, spread_items, world
 from engine.exponents import add
 
@@ -26,6 +27,9 @@ def main(ending):
                 raise KeyError("nobody catches this")
         return np.ones(()), np.array(0)
 
+    if ending == "aborts":
+        abort(comm)
+        print("the end was not reached", flush=True)
     if ending == "alone" and rank == 1:
         raise KeyError("before the others could know")
     if ending == "leaves" and rank == 1:
