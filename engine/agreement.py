@@ -27,6 +27,7 @@ from engine.exponents import Part, on_host
 _CHUNK = 2**26  # bytes in a message; MPI counts end at 2**31
 _LOOKS = 200  # that often a rank looks for a message before it begins to sleep
 _SLEEP = 1e-3  # seconds between two looks then
+_ENDING = 10.0  # seconds that a launcher has for ending the ranks
 _CONTROL, _STREAM = 1, 2  # tags: reports and orders; parts
 
 T = TypeVar("T")
@@ -257,12 +258,16 @@ def together(comm: Any, body: Callable[[Exchange], Any], *, share: bool = False)
 
 
 def abort(comm: Any, code: int = 1) -> NoReturn:
-    """End all ranks of the job now, this one at once."""
+    """End all ranks of the job now; this one does not go on."""
     sys.stdout.flush()
     sys.stderr.flush()
     comm.Abort(code)
-    # MPICH only asks the launcher to end the ranks, and returns; until it does, this one would go on
-    os._exit(code)
+    # MPICH only asks the launcher to end the ranks, and returns: this one must not go on meanwhile. It waits
+    # to be ended, since a launcher may drop the last words of a rank that leaves by itself.
+    try:
+        time.sleep(_ENDING)
+    finally:
+        os._exit(code)
 
 
 def _described(rank: int, name: str, error: BaseException) -> Failure:
