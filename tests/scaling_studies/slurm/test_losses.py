@@ -10,21 +10,22 @@ import pytest
 def test_a_real_time_limit_requeues_and_the_point_goes_on(study, way):
     if way == "submitit":
         pytest.importorskip("submitit", reason="submitit is not installed; pip install 'qrt-tn[slurm]'")
-    one = study(seconds=40, steps=40)
-    one.submit("--time", "1", "--grace", 30, "--via", way)
+    # SLURM looks every half minute, and tells up to that much too early: 20 to 50 s after the start
+    one = study(seconds=60, steps=60)
+    one.submit("--time", "1", "--grace", 10, "--via", way)
     one.wait(180)
     assert one.failures() == []
     (record,) = one.records()
-    assert 0 < record["measured"]["resumed"] < 40
-    assert record["attempt"] >= 2  # SLURM's signal may come early, and so more than once
+    assert 0 < record["measured"]["resumed"] < 60
+    assert record["attempt"] >= 2
     if way == "sbatch":
         assert "back in the queue" in one.printed()
         assert "start 2" in one.printed()
 
 
 def test_requeues_are_limited_and_the_rest_may_be_submitted_again(study):
-    one = study(seconds=40, steps=40)
-    one.submit("--time", "1", "--grace", 30, "--requeues", 0)
+    one = study(seconds=60, steps=60)
+    one.submit("--time", "1", "--grace", 10, "--requeues", 0)
     one.wait(120)
     assert "submit the study again" in one.printed()
     assert one.records() == one.failures() == one.claims() == []
