@@ -223,10 +223,9 @@ def _report(asked: Study, folder: Path) -> Path:
         records, damaged = read_results(kept)
         failures = read_failures(kept, kept.failures(asked))
         stage.advance()
-    for point in damaged:
-        path = kept.results.path(point)
-        timer.say(f"{path} is not whole; the next run does that point again")
-    if records and not any(record["id"] in asked.by_id for record in records):
+    for line in _not_whole(kept, damaged):
+        timer.say(line)
+    if records and not failures and not any(record["id"] in asked.by_id for record in records):
         raise ValueError(
             f"none of the {len(records):,} results in {folder} are points of {asked.source} as it is; run "
             f"it first, or draw what was run: qrt-tn study report {shlex.quote(str(folder))}"
@@ -238,6 +237,11 @@ def _report(asked: Study, folder: Path) -> Path:
             raise ValueError(f"cannot write the report into {folder} ({error.strerror})") from error
         stage.advance()
     return written
+
+
+def _not_whole(kept: StudyStore, damaged: list[str]) -> list[str]:
+    again = "is not whole; the next run does that point again"
+    return [f"{kept.results.path(point)} {again}" for point in damaged]
 
 
 def _commands(asked: Study, folder: Path) -> list[str]:
@@ -264,7 +268,9 @@ def export(
 
     asked, folder, _ = found(target, quick, store)
     kept = StudyStore(folder)
-    records, _ = read_results(kept)
+    records, damaged = read_results(kept)
+    for line in _not_whole(kept, damaged):
+        typer.echo(line, err=True)
     write_export(out, asked, records, read_failures(kept, kept.failures(asked)))
     print(f"written: {out}")
 

@@ -93,8 +93,10 @@ def _in_steps(name: str, given: Mapping[str, Any], first: float, last: float) ->
 def _plain(value: float, step: float = 0.0) -> float:
     """A value to twelve digits: 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine.
 
-    What is left of a step when a range passes zero is zero.
+    What is left of a step when a range passes zero is zero; whole numbers among steps stay.
     """
+    if step and float(value).is_integer():
+        return float(value)
     return 0.0 if abs(value) < 1e-9 * step else float(f"{value:.12g}")
 
 

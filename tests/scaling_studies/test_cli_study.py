@@ -381,3 +381,23 @@ def test_a_file_that_asks_for_other_points_does_not_replace_a_report(call: Call)
     assert code == 2
     assert "are points of s.toml as it is" in err
     assert Path("runs/s/report.html").read_text(encoding="utf-8") == before
+
+
+def test_an_export_names_results_that_are_not_whole(call: Call) -> None:
+    file = write()
+    call("run", file, "--no-report")
+    kept = StudyStore(Path("runs/s"))
+    path = kept.results.path(load_study(file).points[0].id)
+    path.write_text("", encoding="utf-8")
+    code, _, err = call("export", file, "s.csv")
+    assert (code, len(Path("s.csv").read_text(encoding="utf-8").splitlines())) == (0, 2)
+    assert f"{path} is not whole; the next run does that point again" in err
+
+
+def test_a_study_whose_points_all_fail_is_reported_beside_older_results(call: Call) -> None:
+    call("run", write(), "--no-report")
+    file = write(TEXT.replace("[axes]\n", '[axes]\nending = ["error"]\n'))
+    code, _, err = call("run", file)
+    assert code == 1
+    assert "none of the" not in err
+    assert "this point was asked to fail" in Path("runs/s/report.html").read_text(encoding="utf-8")

@@ -139,3 +139,9 @@ def test_small_values_of_wide_ranges_stay_what_they_are() -> None:
     found = axis_values("axes.x", {"log_range": [1e-10, 1e3], "count": 14}, whole=False)
     np.testing.assert_allclose(found, 10.0 ** np.arange(-10, 4), rtol=1e-11)
     assert axis_values("axes.x", {"range": [6e-9, 6000.0], "count": 2}, whole=False) == [6e-9, 6000.0]
+
+
+def test_long_whole_numbers_keep_all_digits() -> None:
+    first = 10**12 + 1
+    found = axis_values("axes.n", {"range": [first, first + 4], "step": 1}, whole=True)
+    assert found == [first + k for k in range(5)]
