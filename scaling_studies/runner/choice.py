@@ -77,9 +77,11 @@ def choose(
     standing = store.standing(study)
     done, failed = standing.done - damaged, standing.failed & own
     store.tidy(done)
-    again = failed if retry is True else failed & (retry or set())
-    again = {one["id"] for one in read_failures(store, again) if _failed_before(one, retry_before)}
-    kinds = Counter() if again else Counter(one["kind"] for one in read_failures(store, failed))
+    known = read_failures(store, failed)
+    asked = failed if retry is True else failed & (retry or set())
+    again = {one["id"] for one in known if one["id"] in asked and _failed_before(one, retry_before)}
+    kinds = Counter() if again else Counter(one["kind"] for one in known)
+    again |= failed - {one["id"] for one in known}  # nobody can tell any more how these failed
     choice = Choice(
         own=own,
         queue=deque(),

@@ -379,3 +379,16 @@ def test_work_that_a_kill_left_behind_a_finished_point_is_tidied(place: Path) ->
     left.mkdir(parents=True)
     run_study(asked, place)
     assert not left.exists()
+
+
+def test_a_failure_that_is_not_whole_is_tried_again(place: Path) -> None:
+    asked = study('[axes]\nending = ["error"]\n')
+    assert run_study(asked, place).failed == 1
+    store = StudyStore(place)
+    (point,) = store.failed.ids()
+    store.failed.path(point).write_bytes(b"")
+    assert run_study(asked, place).failed == 1
+    found = store.failed.read(point)
+    assert found is not None
+    assert found["kind"] == "error"
+    assert run_study(asked, place, retry=True).failed == 1
