@@ -121,7 +121,7 @@ def submit(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _check_place(store: Path) -> None:

@@ -211,5 +211,5 @@ def launcher_missing() -> str | None:
         return None
     return (
         f"there is no {program} to start MPI ranks with; pip install 'qrt-tn[mpi]', load the cluster's MPI, "
-        "or set QRT_TN_MPIEXEC, such as 'srun --mpi=pmi2 -n {ranks}'"
+        "or set QRT_TN_MPIEXEC, such as 'srun --mpi=pmi2 --kill-on-bad-exit=1 -n {ranks}'"
     )

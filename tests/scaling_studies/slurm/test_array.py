@@ -1,7 +1,6 @@
 """An array of tasks shares the points of a study; by plain scripts."""
 
 import subprocess
-import time
 
 import pytest
 
@@ -47,7 +46,6 @@ def test_failed_points_are_submitted_again_if_asked(study):
     assert [failure["attempt"] for failure in one.failures()] == [1, 1]
     with pytest.raises(subprocess.SubprocessError, match="2 failed: submit them again with --failed"):
         one.submit()
-    time.sleep(1)  # times are told in whole seconds
     assert "2 tasks for 2 points" in one.submit("--failed")
     one.wait(60)
     # each once, although two tasks share them
