@@ -170,7 +170,10 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
         if "numba" in sys.modules:
             import numba
 
-            numba.set_num_threads(min(len(cores), numba.get_num_threads()))
+            begun = numba.get_num_threads()
+            # read again whenever numba compiles, which refuses a change once its threads have begun
+            os.environ["NUMBA_NUM_THREADS"] = str(begun)
+            numba.set_num_threads(min(len(cores), begun))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
 
 
