@@ -36,7 +36,7 @@ def write_idx(folder, spelling="{}-{}-idx{}-ubyte", squeezed=False, height=28, w
         for kind, array in (("images", x), ("labels", y)):
             content = packed(array)
             name = spelling.format(part, kind, array.ndim) + (".gz" if squeezed else "")
-            (folder / name).write_bytes(gzip.compress(content) if squeezed else content)
+            (folder / name).write_bytes(gzip.compress(content, mtime=0) if squeezed else content)
         parts += [x, y]
     return parts
 

@@ -11,7 +11,7 @@ from scaling_studies.benchmarks import smoothed_images
 
 def write(path, array):
     header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(header + array.tobytes()))
+    path.write_bytes(gzip.compress(header + array.tobytes(), mtime=0))
 
 
 @pytest.fixture
