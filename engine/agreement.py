@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
-from engine.backends import array_module, namespace
-from engine.exponents import Part, on_host
+from qrt_tn.engine.backends import array_module, namespace
+from qrt_tn.engine.exponents import Part, on_host
 
 _CHUNK = 2**26  # bytes in a message; MPI counts end at 2**31
 _LOOKS = 200  # that often a rank looks for a message before it begins to sleep

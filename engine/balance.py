@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.exponents import real_bytes
-from engine.tree import Index, Term
+from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.tree import Index, Term
 
 ALIGNMENT = 256  # bytes; operands start at multiples, as allocations of their own would
 NOTHING = -(2**40)  # far below any sum of real exponents, and int64 holds the sum of millions

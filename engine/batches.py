@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import device_memory, resolve
-from engine.cost import repeated_flops
-from engine.distribute import choose_device, spread_items
-from engine.exponents import Part, on_host, scaled
-from engine.expression import Expression
-from engine.limit import within
-from engine.loading import Batch, Loader
-from engine.paths import find_path
-from engine.progress import Progress, shown, silent
-from engine.recipe import Recipe
-from engine.resume import Checkpoint, identity
-from engine.scaled import Scaled
-from engine.structure import common_dtype
+from qrt_tn.engine.backends import device_memory, resolve
+from qrt_tn.engine.cost import repeated_flops
+from qrt_tn.engine.distribute import choose_device, spread_items
+from qrt_tn.engine.exponents import Part, on_host, scaled
+from qrt_tn.engine.expression import Expression
+from qrt_tn.engine.limit import within
+from qrt_tn.engine.loading import Batch, Loader
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.progress import Progress, shown, silent
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.resume import Checkpoint, identity
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.structure import common_dtype
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
 # operations of a whole run; below, a better path saves less than its search takes

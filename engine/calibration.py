@@ -1,6 +1,6 @@
 """The clock behind a roofline: what a backend's products and copies take on this machine.
 
-`engine.roofline.calibrate` keeps what `measure` finds.
+`qrt_tn.engine.roofline.calibrate` keeps what `measure` finds.
 """
 
 import importlib.metadata
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from engine.backends import device_memory, resolve
+from qrt_tn.engine.backends import device_memory, resolve
 
 Table = tuple[tuple[float, float], ...]
 Progress = Callable[[int, int, str], None]
@@ -55,7 +55,7 @@ class Bench:
 
 
 def measure(bench: Bench, dtypes: Sequence[str], progress: Progress) -> dict[str, Any]:
-    """The figures of `engine.roofline.Device` that a clock gives.
+    """The figures of `qrt_tn.engine.roofline.Device` that a clock gives.
 
     Args:
         bench: the operations.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.program import Program, Step
-from engine.roofline import Device
+from qrt_tn.engine.program import Program, Step
+from qrt_tn.engine.roofline import Device
 
 _GRIDS = 6  # arrays of exponents held at once, each counted as one of the network's numbers
 

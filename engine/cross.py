@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.maxvol import spanning_rows
-from engine.mps import Cores, compress, right_canonical, right_vectors
-from engine.progress import Progress, shown
+from qrt_tn.engine.maxvol import spanning_rows
+from qrt_tn.engine.mps import Cores, compress, right_canonical, right_vectors
+from qrt_tn.engine.progress import Progress, shown
 
 Function = Callable[[np.ndarray], Any]
 

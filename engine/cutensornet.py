@@ -3,7 +3,7 @@
 Operands live in device buffers made once; a call copies new values into them, launches, and gives a fresh
 result. Everything is stream-ordered on CuPy's current stream; calls of one expression belong on one stream.
 
-**Scale.** cuTensorNet has no exponents. Two means stand in for them (`engine.segments` has the proof):
+**Scale.** cuTensorNet has no exponents. Two means stand in for them (`qrt_tn.engine.segments` has the proof):
 
 - Balance. Every operand is multiplied by a power of two, one for each batch element that it holds, so that
   its Frobenius norm lies in [1/2, 1). No entry of any intermediate then exceeds 1: nothing overflows,
@@ -32,15 +32,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.balance import NOTHING, Batch, Stack
-from engine.distribute import cutensornet_distributed
-from engine.execute import assignments, at
-from engine.exponents import Part, add
-from engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
-from engine.segments import Segment
-from engine.structure import numbered
-from engine.tensornet import Library, Net
-from engine.tree import Index, Term
+from qrt_tn.engine.balance import NOTHING, Batch, Stack
+from qrt_tn.engine.distribute import cutensornet_distributed
+from qrt_tn.engine.execute import assignments, at
+from qrt_tn.engine.exponents import Part, add
+from qrt_tn.engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
+from qrt_tn.engine.segments import Segment
+from qrt_tn.engine.structure import numbered
+from qrt_tn.engine.tensornet import Library, Net
+from qrt_tn.engine.tree import Index, Term
 
 
 class CuTensorNetExpression:

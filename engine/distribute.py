@@ -1,7 +1,7 @@
 """Slices and batches over MPI ranks: the one room that knows mpi4py.
 
 `reduce_slices`, `spread_items` and `choose_device` are collective: all ranks of `comm` call them, with the
-same counts. `comm=None` is one process without MPI. How ranks talk and fail: `engine.agreement`.
+same counts. `comm=None` is one process without MPI. How ranks talk and fail: `qrt_tn.engine.agreement`.
 """
 
 import functools
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.agreement import Exchange, abort, together
-from engine.backends import Backend, array_module, namespace
-from engine.exponents import Part, on_host
+from qrt_tn.engine.agreement import Exchange, abort, together
+from qrt_tn.engine.backends import Backend, array_module, namespace
+from qrt_tn.engine.exponents import Part, on_host
 
 GROUPS = 64  # another number gives other last bits: what is added in order are the groups' sums
 _MEND = "pip install 'qrt-tn[mpi]', or load the cluster's MPI and pip install mpi4py"

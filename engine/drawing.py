@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module
+from qrt_tn.engine.backends import array_module
 
 
 def draw(weights: Any, uniforms: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module
-from engine.cost import program_slices
-from engine.exponents import SAFE, SLACK, Part, add, peaks, powers
-from engine.program import Leaf, Measure, Program, Step
+from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.cost import program_slices
+from qrt_tn.engine.exponents import SAFE, SLACK, Part, add, peaks, powers
+from qrt_tn.engine.program import Leaf, Measure, Program, Step
 
 _LOW, _HIGH = 2.0**-SLACK, 2.0**SLACK
 _LOW_SQUARE, _HIGH_SQUARE = _LOW**2, _HIGH**2

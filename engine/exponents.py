@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module, to_host
-from engine.scaled import Scaled
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.scaled import Scaled
 
-# How far scales may drift, in bits, before they are brought back; `engine.program` proves the bounds.
+# How far scales may drift, in bits, before they are brought back; `qrt_tn.engine.program` proves the bounds.
 SLACK = 5
 MULTIPLIED = {4: 4, 8: 17}  # factors between two measurements, by bytes of the real type
 GROWTH = {4: 40.0, 8: 300.0}  # bits that sums may add in between

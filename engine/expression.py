@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import namespace, resolve
-from engine.distribute import choose_device, reduce_slices
-from engine.execute import PairwiseExpression
-from engine.exponents import Part, add, real_bytes, scaled
-from engine.program import compile_program
-from engine.progress import shown, silent
-from engine.recipe import Recipe
-from engine.scaled import Scaled
-from engine.structure import common_dtype, dtype_name
+from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.engine.distribute import choose_device, reduce_slices
+from qrt_tn.engine.execute import PairwiseExpression
+from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
+from qrt_tn.engine.program import compile_program
+from qrt_tn.engine.progress import shown, silent
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.structure import common_dtype, dtype_name
 
 
 class Expression:
-    """A plan ready for many calls; `engine.Plan.expression` makes it.
+    """A plan ready for many calls; `qrt_tn.engine.Plan.expression` makes it.
 
     Args:
         plan: what to contract.
@@ -66,7 +66,7 @@ class Expression:
         plan = self.plan
         choose_device(self._comm)
         if self.backend == "cuquantum":
-            from engine.cutensornet import CuTensorNetExpression
+            from qrt_tn.engine.cutensornet import CuTensorNetExpression
 
             return CuTensorNetExpression(
                 plan.terms,
@@ -88,7 +88,7 @@ class Expression:
             program = compile_program(*terms, precision)
         careful = partial(compile_program, *terms, precision, careful=True)
         if self.backend == "jax":
-            from engine.xla import JaxExpression
+            from qrt_tn.engine.xla import JaxExpression
 
             return JaxExpression(program, self.dtype, constants, careful)
         return PairwiseExpression(program, namespace(self.backend), self.dtype, constants, careful)
@@ -171,7 +171,7 @@ class Expression:
 
     def _check_diagonal(self, operands: Mapping[int, Any]) -> None:
         """The plan took these tensors for diagonal; others would give a wrong result."""
-        from engine.simplify import is_diagonal
+        from qrt_tn.engine.simplify import is_diagonal
 
         for number, first, second in self.plan.claims:
             if number not in operands:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.structure import Index, Term
-from engine.tree import Pair
+from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.tree import Pair
 
 DOT, MATMUL, MULTIPLY = range(3)
 

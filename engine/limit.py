@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.cost import cost_of
-from engine.exponents import real_bytes
-from engine.program import compile_program
-from engine.recipe import Recipe
-from engine.slicing import slice_to_limit
+from qrt_tn.engine.cost import cost_of
+from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.program import compile_program
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.slicing import slice_to_limit
 
 R = TypeVar("R", bound=Recipe)
 

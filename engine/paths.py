@@ -10,10 +10,10 @@ from typing import Any
 import cotengra as ctg
 import opt_einsum as oe
 
-from engine.refine import reordered
-from engine.search import EFFORTS, search, with_opt_einsum
-from engine.simplify import simplify
-from engine.tree import contraction_tree, linear_path
+from qrt_tn.engine.refine import reordered
+from qrt_tn.engine.search import EFFORTS, search, with_opt_einsum
+from qrt_tn.engine.simplify import simplify
+from qrt_tn.engine.tree import contraction_tree, linear_path
 
 Index = Hashable
 Path = list[tuple[int, ...]]

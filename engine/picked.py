@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import device_memory, namespace, resolve, to_host
-from engine.batches import ELEMENT, batch_bytes
-from engine.cost import repeated_flops
-from engine.exponents import on_host, scaled
-from engine.expression import Expression
-from engine.limit import within
-from engine.planning import plan
-from engine.progress import shown
-from engine.recipe import Recipe
-from engine.scaled import Scaled
-from engine.structure import Index, Term, common_dtype, read_structure
-from engine.tree import Path
+from qrt_tn.engine.backends import device_memory, namespace, resolve, to_host
+from qrt_tn.engine.batches import ELEMENT, batch_bytes
+from qrt_tn.engine.cost import repeated_flops
+from qrt_tn.engine.exponents import on_host, scaled
+from qrt_tn.engine.expression import Expression
+from qrt_tn.engine.limit import within
+from qrt_tn.engine.planning import plan
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
+from qrt_tn.engine.tree import Path
 
 _USUAL = 64  # elements for which a path is looked for: what all share then costs little
 # operations for each element and tensor; below, a better path saves less than its search takes
@@ -40,8 +40,8 @@ class Picked:
         picked: the indices that elements fix; each on at least one tensor.
         path: a linear path to take, unless an element costs so much by it that another is looked for; left
             out, one always is.
-        backend: as `engine.plan.Plan.execute`.
-        memory_limit: bytes for one batch; left out, as `engine.batches.execute_many`.
+        backend: as `qrt_tn.engine.plan.Plan.execute`.
+        memory_limit: bytes for one batch; left out, as `qrt_tn.engine.batches.execute_many`.
 
     Raises:
         ValueError: a malformed network, a picked index that is in the output or on no tensor, arrays that do

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from engine import cache
-from engine.atomic import atomic_path
-from engine.batches import execute_many
-from engine.cost import predicted_seconds
-from engine.expression import Expression
-from engine.recipe import Recipe
-from engine.roofline import Device
-from engine.roofline import device as find_device
-from engine.scaled import Scaled
-from engine.structure import common_dtype
+from qrt_tn.engine import cache
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.batches import execute_many
+from qrt_tn.engine.cost import predicted_seconds
+from qrt_tn.engine.expression import Expression
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.roofline import Device
+from qrt_tn.engine.roofline import device as find_device
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.structure import common_dtype
 
 FORMAT = "qrt-tn.plan"
 VERSION = 1
@@ -117,7 +117,7 @@ class Plan(Recipe):
 
         Args:
             device: a calibrated device, its name, its file, or a backend for this machine's own, which is
-                calibrated if it was not yet. See `engine.device`.
+                calibrated if it was not yet. See `qrt_tn.engine.device`.
         """
         return predicted_seconds(self.program, self.dtype, find_device(device))
 

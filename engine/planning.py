@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from engine import cache
-from engine.arguments import Seed, generator
-from engine.limit import within
-from engine.paths import find_path
-from engine.plan import Plan
-from engine.scaled import Scaled
-from engine.simplify import find_diagonals
-from engine.structure import Index, dtype_name, exponent_of, network_dtype, read_structure
+from qrt_tn.engine import cache
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.limit import within
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.plan import Plan
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.simplify import find_diagonals
+from qrt_tn.engine.structure import Index, dtype_name, exponent_of, network_dtype, read_structure
 
 WORTH_KEEPING = 24  # tensors; a smaller network is searched as fast as a file is read
 

@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from engine.exponents import GROWTH, MULTIPLIED
-from engine.layout import MULTIPLY, View, lay_out
-from engine.structure import Index, Term
-from engine.tree import Pair, Path, contraction_tree
+from qrt_tn.engine.exponents import GROWTH, MULTIPLIED
+from qrt_tn.engine.layout import MULTIPLY, View, lay_out
+from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.tree import Pair, Path, contraction_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Step(NamedTuple):
     """One product; `target` is the SSA number of its result.
 
     Attributes:
-        kind: `engine.layout.DOT`, `MATMUL` or `MULTIPLY`.
+        kind: `qrt_tn.engine.layout.DOT`, `MATMUL` or `MULTIPLY`.
         left: the first operand's number.
         right: the second's.
         target: the result's.

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.cost import Cost, cost_of, program_slices
-from engine.exponents import real_bytes
-from engine.paths import check_path
-from engine.program import Program, compile_program
-from engine.structure import DTYPES, Index, Term, batch_indices, read_structure
+from qrt_tn.engine.cost import Cost, cost_of, program_slices
+from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.paths import check_path
+from qrt_tn.engine.program import Program, compile_program
+from qrt_tn.engine.structure import DTYPES, Index, Term, batch_indices, read_structure
 
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    """The data of a plan; `engine.plan.Plan` adds what people do with it.
+    """The data of a plan; `qrt_tn.engine.plan.Plan` adds what people do with it.
 
     Its attributes are described there.
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import cotengrust
 
-from engine.simplify import Index, Simplified
-from engine.tree import Pair, contraction_tree, linear_path
+from qrt_tn.engine.simplify import Index, Simplified
+from qrt_tn.engine.tree import Pair, contraction_tree, linear_path
 
 Pairs = list[tuple[int, int]]
 

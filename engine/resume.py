@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.atomic import atomic_path, load_tensors, save_tensors
-from engine.backends import to_host
-from engine.exponents import Part
-from engine.loading import Batch
+from qrt_tn.engine.atomic import atomic_path, load_tensors, save_tensors
+from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.exponents import Part
+from qrt_tn.engine.loading import Batch
 
 KIND = "qrt-tn.batch"
 MANIFEST = "batches.json"

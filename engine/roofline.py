@@ -3,7 +3,7 @@
 S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance model", CACM 52(4),
 2009: a step takes the longer of its arithmetic and its memory traffic. Here it also pays for copies that
 change a tensor's layout, and a fixed overhead. All rates are measured, none is looked up, and they are kept
-in the cache (`engine.cache`) under the device's name.
+in the cache (`qrt_tn.engine.cache`) under the device's name.
 
 Flops are counted as `Plan.flops` and opt_einsum count them: a multiplication and an addition are two, be
 they real or complex. A complex product therefore reaches about a quarter of the rate of a real one.
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import cache
-from engine.backends import NAMES
-from engine.calibration import Bench, Progress, Table, host_name, measure, operations, processor
-from engine.structure import DTYPES
+from qrt_tn.engine import cache
+from qrt_tn.engine.backends import NAMES
+from qrt_tn.engine.calibration import Bench, Progress, Table, host_name, measure, operations, processor
+from qrt_tn.engine.structure import DTYPES
 
 __all__ = ["DTYPES", "Device", "calibrate", "device", "devices", "host_name", "processor"]
 

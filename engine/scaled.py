@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module, to_host
+from qrt_tn.engine.backends import array_module, to_host
 
 
 @dataclass(frozen=True, eq=False)

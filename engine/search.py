@@ -18,10 +18,10 @@ import cotengra as ctg
 import cotengrust
 import opt_einsum as oe
 
-from engine.progress import shown
-from engine.refine import TEMPERATURES, Pairs, anneal, cost, reconfigure
-from engine.simplify import NEIGHBOURS, Simplified, simplify
-from engine.tree import contraction_tree
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.refine import TEMPERATURES, Pairs, anneal, cost, reconfigure
+from qrt_tn.engine.simplify import NEIGHBOURS, Simplified, simplify
+from qrt_tn.engine.tree import contraction_tree
 
 Index = Hashable
 

@@ -1,6 +1,6 @@
 """A sliced contraction in segments: which tensors there are, how often each is computed, what they take.
 
-All of it is known on the host, before anything is allocated; `engine.cutensornet` carries it out.
+All of it is known on the host, before anything is allocated; `qrt_tn.engine.cutensornet` carries it out.
 """
 
 import math
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.balance import padded
-from engine.segments import Segment, first_cuts, floor, halving_cut, segments, shrinkage
-from engine.tree import Index, Path, Term, contraction_tree
+from qrt_tn.engine.balance import padded
+from qrt_tn.engine.segments import Segment, first_cuts, floor, halving_cut, segments, shrinkage
+from qrt_tn.engine.tree import Index, Path, Term, contraction_tree
 
 CONSTANT, VARIABLE, SLICED = range(3)  # how often a tensor is computed: once, per call, per slice
 

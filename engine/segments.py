@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.tree import Index, Term, Tree, linear_path
+from qrt_tn.engine.tree import Index, Term, Tree, linear_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Segment:
     Attributes:
         operands: numbers of the tensors it takes: the network's own, and results of other segments.
         steps: numbers of the tensors it makes, in order; the last is its result. Numbers are those of
-            `engine.tree.Tree`.
+            `qrt_tn.engine.tree.Tree`.
     """
 
     operands: tuple[int, ...]

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from engine.backends import array_module
+from qrt_tn.engine.backends import array_module
 
 Index = Hashable
 Term = tuple[Index, ...]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 
 import numpy as np
 
-from engine.refine import Pairs, anneal, reconfigure, reordered, step_flops
-from engine.simplify import simplify
-from engine.tree import Tree, contraction_tree, linear_path
+from qrt_tn.engine.refine import Pairs, anneal, reconfigure, reordered, step_flops
+from qrt_tn.engine.simplify import simplify
+from qrt_tn.engine.tree import Tree, contraction_tree, linear_path
 
 Index = Hashable
 Term = tuple[Index, ...]

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from engine.structure import dtype_name, numbered
-from engine.tree import Index, Term
+from qrt_tn.engine.structure import dtype_name, numbered
+from qrt_tn.engine.tree import Index, Term
 
 COMPUTE = {"single": ("32F", "TF32", "3XTF32"), "double": ("64F",)}
 AUTOTUNE_BEFORE = 2  # the run that autotuning comes before: it pays only for repeated use

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from engine.backends import array_module
+from qrt_tn.engine.backends import array_module
 
 _SHARED = 2**21  # real multiply-adds of a step from which on threads are worth their meeting
 Map = Callable[..., Iterator[Any]]

@@ -63,7 +63,7 @@ def contraction_tree(inputs: Sequence[Term], output: Term, path: Path) -> Tree:
     """Read a linear path over these tensors as a tree of pairs.
 
     Steps on one tensor do nothing; steps on three or more become pairs from the left. The path must contract
-    all tensors to one (`engine.paths.check_path`).
+    all tensors to one (`qrt_tn.engine.paths.check_path`).
 
     Args:
         inputs: the indices of every tensor; an index may occur in any number of them, or twice in one.

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.execute import PairwiseExpression, SliceSum, State, prepared, run_steps
-from engine.exponents import Part
-from engine.program import Leaf, Program, Step
+from qrt_tn.engine.execute import PairwiseExpression, SliceSum, State, prepared, run_steps
+from qrt_tn.engine.exponents import Part
+from qrt_tn.engine.program import Leaf, Program, Step
 
 CHUNK = 48  # steps compiled together
 
@@ -28,7 +28,7 @@ class _Chunk:
 
 
 class JaxExpression(PairwiseExpression):
-    """One program under JAX; see `engine.execute.PairwiseExpression`."""
+    """One program under JAX; see `qrt_tn.engine.execute.PairwiseExpression`."""
 
     def __init__(
         self,

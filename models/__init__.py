@@ -1,12 +1,12 @@
 """Networks of hidden nodes, their training, and the data they learn from."""
 
-from models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
-from models.dense import CosineNetwork, DenseNetwork
-from models.idx import read_idx
-from models.readout import fit_output_weights, select_ridge
-from models.ridge import RidgeNetwork, importance_weights
-from models.teachers import teacher
-from models.training import TrainingHistory, accuracy, risk, train, train_many
+from qrt_tn.models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
+from qrt_tn.models.dense import CosineNetwork, DenseNetwork
+from qrt_tn.models.idx import read_idx
+from qrt_tn.models.readout import fit_output_weights, select_ridge
+from qrt_tn.models.ridge import RidgeNetwork, importance_weights
+from qrt_tn.models.teachers import teacher
+from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
 
 __all__ = [
     "CosineNetwork",
@@ -29,3 +29,6 @@ __all__ = [
     "train",
     "train_many",
 ]
+
+if __name__ != "qrt_tn.models":  # a checkout as the working folder; a second copy of every class would follow
+    raise ImportError("the folder models/ is the package qrt_tn.models; import it by that name")

@@ -13,8 +13,8 @@ import pyarrow.parquet
 import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
-from engine.arguments import Seed, generator
-from models.npz import read_npz
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.models.npz import read_npz
 
 # More distinct whole numbers than this are a quantity to predict, not labels.
 MOST_CLASSES = 100

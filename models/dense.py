@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from engine.arguments import check_whole
-from models.shallow import ShallowNetwork, mean_size, normal_weights
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.shallow import ShallowNetwork, mean_size, normal_weights
 
 
 class DenseNetwork(ShallowNetwork):

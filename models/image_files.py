@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.progress import shown
-from models.idx import read_idx
-from models.npz import read_npz
+from qrt_tn.engine.progress import shown
+from qrt_tn.models.idx import read_idx
+from qrt_tn.models.npz import read_npz
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from models.datasets import TEST_SHARE, Dataset, load_digits, split
-from models.image_files import Labelled, read_images, stack_images
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.models.datasets import TEST_SHARE, Dataset, load_digits, split
+from qrt_tn.models.image_files import Labelled, read_images, stack_images
 
 FOLDER_VARIABLE = "QRT_TN_DATA"
 # Where Debian's package dataset-fashion-mnist puts its files.
@@ -170,7 +170,7 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
     Args:
         source: a name of IMAGE_SETS, or the path of an npz file or of a folder.
         seed: an int or a Generator; used only where a test set is split off. The digits of one int seed
-            have the test points that models.datasets.split gives them.
+            have the test points that qrt_tn.models.datasets.split gives them.
 
     Raises:
         ValueError: a named set that is nowhere to be had, files that cannot be read, or bad content.

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.shallow import Constant, ShallowNetwork, mean_size
 from qrt_tn.field import centred
+from qrt_tn.models.shallow import Constant, ShallowNetwork, mean_size
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
 if TYPE_CHECKING:
-    from engine import Scaled
+    from qrt_tn.engine import Scaled
 
 # float32 holds every integer up to here exactly.
 EXACT = 2**24

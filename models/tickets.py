@@ -9,10 +9,10 @@ import numpy as np
 import scipy.linalg
 from flax import nnx
 
-from engine.arguments import Seed, check_whole, generator
-from models.dense import DenseNetwork
-from models.lottery.masks import Masks, apply_masks, check_masks, layers
-from models.shallow import Constant
+from qrt_tn.engine.arguments import Seed, check_whole, generator
+from qrt_tn.models.dense import DenseNetwork
+from qrt_tn.models.lottery.masks import Masks, apply_masks, check_masks, layers
+from qrt_tn.models.shallow import Constant
 from qrt_tn.nodes import RidgeNodes
 
 # A singular value below this share of the largest is rounding noise and spans nothing.
@@ -139,7 +139,7 @@ class SparseNetwork(DenseNetwork):
     Args:
         params: hidden_kernel (D, N), hidden_bias (N,), kernel (N, C) and bias (C,): to rewind, the initial
             ones of the over-wide network.
-        masks: which of them are kept, as `models.lottery.masks.full_masks` makes them.
+        masks: which of them are kept, as `qrt_tn.models.lottery.masks.full_masks` makes them.
 
     Attributes:
         hidden_mask: shape (D, N), 1 where a weight is kept.

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from engine.arguments import check_whole, generator
-from models.shallow import ShallowNetwork
+from qrt_tn.engine.arguments import check_whole, generator
+from qrt_tn.models.shallow import ShallowNetwork
 
 LOSSES = ("mse", "cross_entropy")
 PARAMETERS: dict[str, Any] = {

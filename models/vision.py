@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from models.convolution import conv_layer
+from qrt_tn.models.convolution import conv_layer
 
 ARCHITECTURES = ("lenet", "conv2", "conv4", "conv6", "resnet20", "vgg19")
 Initializer = Callable[..., jax.Array]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from engine.arguments import Seed, generator
-from engine.drawing import draw_running
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.drawing import draw_running
 from qrt_tn.field import check_grid, check_prime, inverses
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet

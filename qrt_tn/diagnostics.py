@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from engine.arguments import Seed
 from qrt_tn.baselines import filter_log_weights
+from qrt_tn.engine.arguments import Seed
 from qrt_tn.states.base import check_count
 from qrt_tn.transform import QuantumRidgeletTransform
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import as_array
+from qrt_tn.engine.arguments import as_array
 
 
 def check_prime(modulus: Any) -> int:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.backends import array_module
+from qrt_tn.engine.backends import array_module
 from qrt_tn.field import centred
 
 _CACHED = 2**17  # sums reduced at once, so that they stay in a core's cache

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import KBinsDiscretizer
 
-from engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.atomic import load_tensors, save_tensors
 from qrt_tn.field import check_prime
 
 FORMAT = "qrt-tn.quantizer"

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from engine.backends import device_memory
-from engine.drawing import draw_running
-from engine.plan import bytes_text
-from engine.progress import Progress, shown
-from engine.resume import claim, of_another_run
-from engine.scaled import Scaled
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.backends import device_memory
+from qrt_tn.engine.drawing import draw_running
+from qrt_tn.engine.plan import bytes_text
+from qrt_tn.engine.progress import Progress, shown
+from qrt_tn.engine.resume import claim, of_another_run
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State

@@ -8,12 +8,12 @@ import numpy as np
 import quimb.tensor as qtn
 from scipy.special import logsumexp
 
-from engine import contract
-from engine.arguments import Seed
-from engine.backends import resolve
-from engine.progress import Progress
-from engine.scaled import Scaled
 from qrt_tn.circuit import OUTPUT, circuit, fused_network, weight_index
+from qrt_tn.engine import contract
+from qrt_tn.engine.arguments import Seed
+from qrt_tn.engine.backends import resolve
+from qrt_tn.engine.progress import Progress
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.atomic import atomic_path
-from engine.resume import claim, identity
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.resume import claim, identity
 
 
 def check_new(target: Path) -> None:

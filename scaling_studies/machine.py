@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import engine
-from engine import cache, roofline
-from engine.backends import Backend, gpus
-from engine.distribute import ranks
-from engine.roofline import Device
-from scaling_studies import provenance
-from scaling_studies.progress import Stage, StageTimer
+from qrt_tn import engine
+from qrt_tn.engine import cache, roofline
+from qrt_tn.engine.backends import Backend, gpus
+from qrt_tn.engine.distribute import ranks
+from qrt_tn.engine.roofline import Device
+from qrt_tn.studies import provenance
+from qrt_tn.studies.progress import Stage, StageTimer
 
 LIBRARIES = (
     "python",

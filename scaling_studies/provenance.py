@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from engine.roofline import processor
+from qrt_tn.engine.roofline import processor
 
 PACKAGES = (
     "qrt-tn",

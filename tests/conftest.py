@@ -147,7 +147,7 @@ def _wrap_module(module):
 @pytest.fixture
 def device(monkeypatch):
     """The stand-in module, installed as cupy for one test."""
-    room = importlib.import_module("engine.backends")
+    room = importlib.import_module("qrt_tn.engine.backends")
     module = _wrap_module(np)
     module.ndarray = DeviceArray
     monkeypatch.setitem(sys.modules, "cupy", module)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.expression import Expression
-from engine.paths import find_path
-from engine.recipe import Recipe
-from engine.structure import Index, Term
+from qrt_tn.engine.expression import Expression
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.structure import Index, Term
 
 MANY = 10  # tensors; beyond, the best path is not searched for
 _ELEMENT = 0  # the number of the index that numbers the elements
@@ -16,7 +16,7 @@ class Contractions:
     """What makes expressions, on one backend and for one dtype.
 
     Args:
-        backend: as `engine.plan.Plan.execute`.
+        backend: as `qrt_tn.engine.plan.Plan.execute`.
         dtype: the name of the arrays' dtype.
     """
 

@@ -7,9 +7,9 @@ Belief propagation on a contraction tree (Pearl, Probabilistic Reasoning in Inte
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from engine.conditionals.alike import Contractions
-from engine.structure import Index, Term
-from engine.tree import Tree
+from qrt_tn.engine.conditionals.alike import Contractions
+from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.tree import Tree
 
 
 def beliefs(

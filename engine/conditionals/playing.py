@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import to_host
-from engine.drawing import draw
+from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.drawing import draw
 
 
 @dataclass(frozen=True, eq=False)

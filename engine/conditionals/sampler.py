@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.backends import array_module, device_memory, namespace, to_host
-from engine.batches import batch_bytes
-from engine.conditionals.alike import Contractions
-from engine.conditionals.beliefs import beliefs
-from engine.conditionals.playing import Bound, Contracting, Drawing, Picking, play, probabilities
-from engine.conditionals.rooted import hung_by_an_end
-from engine.conditionals.script import Contract, Draw, Pick, write_script
-from engine.cost import repeated_flops
-from engine.paths import find_path
-from engine.plan import bytes_text
-from engine.progress import shown
-from engine.recipe import Recipe
-from engine.structure import Index, Term, common_dtype, read_structure
-from engine.tree import Path, contraction_tree, linear_path
+from qrt_tn.engine.backends import array_module, device_memory, namespace, to_host
+from qrt_tn.engine.batches import batch_bytes
+from qrt_tn.engine.conditionals.alike import Contractions
+from qrt_tn.engine.conditionals.beliefs import beliefs
+from qrt_tn.engine.conditionals.playing import Bound, Contracting, Drawing, Picking, play, probabilities
+from qrt_tn.engine.conditionals.rooted import hung_by_an_end
+from qrt_tn.engine.conditionals.script import Contract, Draw, Pick, write_script
+from qrt_tn.engine.cost import repeated_flops
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.plan import bytes_text
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
+from qrt_tn.engine.tree import Path, contraction_tree, linear_path
 
 
 class Needs(NamedTuple):
@@ -50,7 +50,7 @@ class Sampler:
         sizes: the extent of every index.
         arrays: one for each tensor, NumPy's or CuPy's; draws run where they live.
         variables: the indices to draw.
-        path: a linear path; left out, `engine.paths.find_path` looks for one.
+        path: a linear path; left out, `qrt_tn.engine.paths.find_path` looks for one.
         memory_limit: bytes for messages and for a batch; left out, what is free.
 
     Attributes:

@@ -19,8 +19,8 @@ from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from engine.structure import Index, Term
-from engine.tree import Tree
+from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.tree import Tree
 
 
 class Factor(NamedTuple):

@@ -4,8 +4,8 @@ Stock samplers underflow at a few hundred sites; here every row of a batch is re
 keeps a log-scale of its own. Everything works on NumPy and CuPy arrays alike.
 """
 
-from engine.mps.arithmetic import add, filtered, inner, scaled
-from engine.mps.canonical import (
+from qrt_tn.engine.mps.arithmetic import add, filtered, inner, scaled
+from qrt_tn.engine.mps.canonical import (
     Cores,
     canonical,
     check_cores,
@@ -15,9 +15,9 @@ from engine.mps.canonical import (
     schmidt_values,
     truncation,
 )
-from engine.mps.evaluation import right_vectors, right_vectors_of
-from engine.mps.marginals import log_marginals, site_probabilities
-from engine.mps.sampling import METHODS, best_method, sample
+from qrt_tn.engine.mps.evaluation import right_vectors, right_vectors_of
+from qrt_tn.engine.mps.marginals import log_marginals, site_probabilities
+from qrt_tn.engine.mps.sampling import METHODS, best_method, sample
 
 __all__ = [
     "METHODS",

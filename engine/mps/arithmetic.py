@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.backends import array_module
-from engine.mps.canonical import Cores
-from engine.scaled import Scaled
+from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.mps.canonical import Cores
+from qrt_tn.engine.scaled import Scaled
 
 
 def add(left: Cores, right: Cores) -> Cores:

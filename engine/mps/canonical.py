@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module, to_host
-from engine.progress import shown
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.progress import shown
 
 Cores = list[Any]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module
-from engine.mps.canonical import Cores
-from engine.scaled import Scaled
+from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.mps.canonical import Cores
+from qrt_tn.engine.scaled import Scaled
 
 _GATHERED = 2**18  # elements of the matrices that a batch picks at a site; beyond, equal picks are grouped
 _GATHERED_ON_DEVICE = 2**25  # where a launch for each value costs more than memory does

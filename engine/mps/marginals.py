@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.backends import array_module, to_host
-from engine.mps.canonical import Cores
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.mps.canonical import Cores
 
 _BLOCK = 2**22  # elements of the widest array of one block of rows (64 MiB in complex128)
 

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from engine.backends import array_module, to_host
-from engine.mps.canonical import Cores
-from engine.mps.search import Tables, search, tables
-from engine.progress import shown
-from engine.threads import threads_for, workers
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.mps.canonical import Cores
+from qrt_tn.engine.mps.search import Tables, search, tables
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.threads import threads_for, workers
 
 Method = Literal["sweep", "search"]
 METHODS: tuple[Method, ...] = ("sweep", "search")

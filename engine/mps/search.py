@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled
+from qrt_tn.engine.compiled import compiled
 
 _NOISE = 64  # a branch's weight below so many roundings is not trusted
 

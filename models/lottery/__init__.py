@@ -1,6 +1,6 @@
 """Lottery tickets: masks, pruning, rewinding, controls, training many trials, and what pruning saves."""
 
-from models.lottery.compaction import (
+from qrt_tn.models.lottery.compaction import (
     Compacted,
     DenseStack,
     SparseStack,
@@ -10,17 +10,25 @@ from models.lottery.compaction import (
     sparse_forward,
     sparse_stack,
 )
-from models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
-from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
-from models.lottery.masked import masked
-from models.lottery.masks import apply_masks, check_masks, counts, full_masks, is_within, layers, remaining
-from models.lottery.presets import PRESETS, Preset, Recipe, preset
-from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
-from models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
-from models.lottery.steps import Program
-from models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
-from models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
-from models.lottery.trials import train_trials
+from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
+from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.masked import masked
+from qrt_tn.models.lottery.masks import (
+    apply_masks,
+    check_masks,
+    counts,
+    full_masks,
+    is_within,
+    layers,
+    remaining,
+)
+from qrt_tn.models.lottery.presets import PRESETS, Preset, Recipe, preset
+from qrt_tn.models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from qrt_tn.models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
+from qrt_tn.models.lottery.steps import Program
+from qrt_tn.models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
+from qrt_tn.models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
+from qrt_tn.models.lottery.trials import train_trials
 
 __all__ = [
     "CONTROLS",

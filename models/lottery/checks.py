@@ -8,13 +8,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from engine.resume import identity
-from models.images import ImageFold
-from models.lottery.batches import BatchOrder
-from models.lottery.masks import check_masks, full_masks
-from models.lottery.steps import Program
-from models.lottery.store import plain
-from models.lottery.trial import Trial, Weights, put_together
+from qrt_tn.engine.resume import identity
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.masks import check_masks, full_masks
+from qrt_tn.models.lottery.steps import Program
+from qrt_tn.models.lottery.store import plain
+from qrt_tn.models.lottery.trial import Trial, Weights, put_together
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a file, on any system
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.lottery.masks import Masks, Params, is_kernel, layers
+from qrt_tn.models.lottery.masks import Masks, Params, is_kernel, layers
 
 SPARSE_KINDS = ("bcoo", "bcsr")
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.arguments import Seed, generator
-from models.lottery.masks import Masks, Params, check_masks
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.models.lottery.masks import Masks, Params, check_masks
 
 
 def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.arguments import Seed, check_whole, generator
-from models.lottery.masks import (
+from qrt_tn.engine.arguments import Seed, check_whole, generator
+from qrt_tn.models.lottery.masks import (
     Masks,
     Params,
     apply_masks,
@@ -18,7 +18,7 @@ from models.lottery.masks import (
     layers,
     with_layers,
 )
-from models.lottery.pruning import prune_by_scores
+from qrt_tn.models.lottery.pruning import prune_by_scores
 
 
 def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:

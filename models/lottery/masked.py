@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.lottery.masks import Masks, apply_masks
+from qrt_tn.models.lottery.masks import Masks, apply_masks
 
 
 class MaskedState(NamedTuple):

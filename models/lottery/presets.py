@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from engine.arguments import check_whole, is_real
-from models.lottery.pruning import SCOPES
-from models.vision import ARCHITECTURES
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.lottery.pruning import SCOPES
+from qrt_tn.models.vision import ARCHITECTURES
 
 OPTIMIZERS = ("adam", "sgd")
 INITIALIZERS = tuple(
@@ -128,7 +128,7 @@ class Preset:
     """What one study trains and prunes, and how often.
 
     Attributes:
-        architecture: one of models.vision.ARCHITECTURES.
+        architecture: one of qrt_tn.models.vision.ARCHITECTURES.
         data: the name or path of the images.
         initializer: draws the kernels, one of INITIALIZERS (those of jax.nn.initializers).
         recipe: how each network is trained.

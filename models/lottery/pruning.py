@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.lottery.masks import Masks, Params, layer_values, layers, with_layers
+from qrt_tn.models.lottery.masks import Masks, Params, layer_values, layers, with_layers
 
 SCOPES = ("layer", "global")
 Rates = Mapping[str, float]

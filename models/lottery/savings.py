@@ -15,9 +15,9 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save as safetensors_bytes
 
-from engine.arguments import check_whole
-from engine.atomic import load_tensors, save_tensors
-from models.lottery.compaction import (
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.models.lottery.compaction import (
     DenseStack,
     apply_stack_masks,
     compact,
@@ -29,7 +29,7 @@ from models.lottery.compaction import (
     sparse_stack,
     stack_masks,
 )
-from models.lottery.masks import Masks, Params, check_masks, is_kernel, layers
+from qrt_tn.models.lottery.masks import Masks, Params, check_masks, is_kernel, layers
 
 TICKET_FORMAT = "qrt-tn.lottery-ticket"
 # NumPy's own types, which every version of safetensors reads and writes

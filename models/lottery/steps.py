@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from models.lottery.masked import masked
-from models.lottery.masks import Masks, Params, apply_masks
-from models.lottery.presets import Recipe
+from qrt_tn.models.lottery.masked import masked
+from qrt_tn.models.lottery.masks import Masks, Params, apply_masks
+from qrt_tn.models.lottery.presets import Recipe
 
 # What an evaluation measures, in this order; the training loss is the mean over the steps before it.
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from engine.atomic import load_tensors, save_tensors
-from models.lottery.masks import Masks, layers, with_layers
+from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.models.lottery.masks import Masks, layers, with_layers
 
 KIND = "qrt-tn.lottery-trial"
 MASKS_KIND = "qrt-tn.lottery-masks"

@@ -11,18 +11,18 @@ import numpy as np
 import optax
 from flax import nnx
 
-from engine.resume import identity
-from models.images import ImageFold
-from models.lottery.batches import BatchOrder
-from models.lottery.checks import check_fold
-from models.lottery.controls import keep_signs
-from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
-from models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
-from models.lottery.presets import Preset
-from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
-from models.lottery.store import kept_masks, plain
-from models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
-from models.lottery.trials import Progress, train_trials
+from qrt_tn.engine.resume import identity
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.checks import check_fold
+from qrt_tn.models.lottery.controls import keep_signs
+from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
+from qrt_tn.models.lottery.presets import Preset
+from qrt_tn.models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from qrt_tn.models.lottery.store import kept_masks, plain
+from qrt_tn.models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
+from qrt_tn.models.lottery.trials import Progress, train_trials
 
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from models.lottery.masks import Masks, Params
-from models.lottery.presets import Recipe
-from models.lottery.steps import Program
+from qrt_tn.models.lottery.masks import Masks, Params
+from qrt_tn.models.lottery.presets import Recipe
+from qrt_tn.models.lottery.steps import Program
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.images import ImageFold
-from models.lottery.batches import BatchOrder
-from models.lottery.checks import check_trials, identities, with_masks
-from models.lottery.steps import (
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.checks import check_trials, identities, with_masks
+from qrt_tn.models.lottery.steps import (
     CURVES,
     Data,
     Program,
@@ -29,8 +29,8 @@ from models.lottery.steps import (
     evaluation_batches,
     initial,
 )
-from models.lottery.store import TrialStore
-from models.lottery.trial import Trained, Trial, Weights
+from qrt_tn.models.lottery.store import TrialStore
+from qrt_tn.models.lottery.trial import Trained, Trial, Weights
 
 Progress = Callable[[int, int], None]
 

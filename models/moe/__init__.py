@@ -1,8 +1,8 @@
 """Mixtures of experts: layers, routers, vision transformers, and the pruning of their experts."""
 
-from models.moe.calibration import calibrate
-from models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
-from models.moe.checkpoints.native import (
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.native import (
     load_moe,
     load_moe_orbax,
     load_moe_tree,
@@ -10,20 +10,20 @@ from models.moe.checkpoints.native import (
     save_moe_orbax,
     save_moe_tree,
 )
-from models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
-from models.moe.criteria import CRITERIA, Criterion, criterion, score
-from models.moe.experts import ExpertWeights
-from models.moe.layers import Experts, MoeLayer
-from models.moe.layout import ExpertLayout
-from models.moe.merging import merge
-from models.moe.pruning import Pruned, merge_experts, prune_experts
-from models.moe.removal import MODES, remove
-from models.moe.routers import Router, Routing
-from models.moe.selection import Selection, select
-from models.moe.statistics import LayerStatistics
-from models.moe.training import MoeRecipe, accuracy, predict, train_moe
-from models.moe.trees import from_tree, infer_config, to_tree
-from models.moe.vit import VisionMoe
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
+from qrt_tn.models.moe.criteria import CRITERIA, Criterion, criterion, score
+from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.layers import Experts, MoeLayer
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import Pruned, merge_experts, prune_experts
+from qrt_tn.models.moe.removal import MODES, remove
+from qrt_tn.models.moe.routers import Router, Routing
+from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.training import MoeRecipe, accuracy, predict, train_moe
+from qrt_tn.models.moe.trees import from_tree, infer_config, to_tree
+from qrt_tn.models.moe.vit import VisionMoe
 
 __all__ = [
     "CRITERIA",

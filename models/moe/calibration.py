@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from engine.arguments import check_whole
-from models.moe.statistics import SAMPLE_TOKENS, LayerStatistics, summarise
-from models.moe.training import check_points
-from models.moe.vit import VisionMoe
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.statistics import SAMPLE_TOKENS, LayerStatistics, summarise
+from qrt_tn.models.moe.training import check_points
+from qrt_tn.models.moe.vit import VisionMoe
 
 
 def calibrate(

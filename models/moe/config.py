@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
-from engine.arguments import check_whole, is_real
-from models.moe.layout import ExpertLayout
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.moe.layout import ExpertLayout
 
 ROUTERS = ("token-choice", "expert-choice")
 SOFTMAX = ("before", "after")

@@ -1,8 +1,8 @@
 """What a network with experts costs, counted from its configuration: parameters, bytes and operations."""
 
-from models.moe.config import VisionMoeConfig
-from models.moe.dispatch import live_columns
-from models.moe.routers import capacity
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.dispatch import live_columns
+from qrt_tn.models.moe.routers import capacity
 
 BYTES = 4  # of a float32
 

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from models.moe.experts import ExpertWeights
-from models.moe.reconstruction import reconstruction
-from models.moe.statistics import LayerStatistics
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.reconstruction import reconstruction
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 EVIDENCE = ("pretrained", "statistics")
 

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.routers import Routing
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.routers import Routing
 
 # Tokens of each expert, shape (experts, N, h), to their outputs, likewise.
 Experts = Callable[[jax.Array, "tuple[int, ...] | None"], jax.Array]
@@ -29,7 +29,7 @@ def choose_form(form: str, *, limited: bool, platform: str | None = None) -> str
     """The form that "auto" stands for; any other stands for itself.
 
     Args:
-        form: one of models.moe.config.DISPATCHES.
+        form: one of qrt_tn.models.moe.config.DISPATCHES.
         limited: whether columns have fewer slots than a group has tokens.
         platform: "cpu", "gpu" or "tpu"; left out, JAX's default.
     """

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import check_whole
-from models.moe.layout import ExpertLayout
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.layout import ExpertLayout
 
 Tree = Mapping[str, Any]  # nested dicts of arrays
 Layouts = Mapping[int, ExpertLayout]  # by number of the block; layers that are not named are whole

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.moe.config import DISPATCHES, RouterConfig
-from models.moe.dispatch import by_einsum, by_gather, by_ragged, choose_form, combine, expert_outputs
-from models.moe.layout import ExpertLayout
-from models.moe.routers import Router
+from qrt_tn.models.moe.config import DISPATCHES, RouterConfig
+from qrt_tn.models.moe.dispatch import by_einsum, by_gather, by_ragged, choose_form, combine, expert_outputs
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.routers import Router
 
 
 class Mlp(nnx.Module):
@@ -44,7 +44,7 @@ class Mlp(nnx.Module):
 
 
 class Experts(nnx.Module):
-    """Several MLPs, each as models.moe.layers.Mlp.
+    """Several MLPs, each as qrt_tn.models.moe.layers.Mlp.
 
     Args:
         hidden: extent h of a token.
@@ -124,13 +124,13 @@ class MoeLayer(nnx.Module):
         router: kind of choice, capacity, noise and losses.
         layout: the experts there are, and the router columns that lead to them.
         group: tokens that are routed together, None for the T of each image.
-        dispatch: one of models.moe.config.DISPATCHES.
+        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
         same: whether all experts begin with equal weights.
         rngs: its `params` stream draws the weights.
 
     Attributes:
-        router: models.moe.routers.Router.
-        experts: models.moe.layers.Experts.
+        router: qrt_tn.models.moe.routers.Router.
+        experts: qrt_tn.models.moe.layers.Experts.
 
     Raises:
         ValueError: an unknown form of dispatch.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.arguments import check_whole
+from qrt_tn.engine.arguments import check_whole
 
 NO_EXPERT = -1
 

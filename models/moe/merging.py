@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from engine.arguments import check_whole
-from models.moe.experts import (
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.experts import (
     ExpertWeights,
     Layouts,
     Tree,
@@ -29,8 +29,8 @@ from models.moe.experts import (
     replaced,
     router_kernel,
 )
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 
 def merge(

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import Seed
-from models.moe.calibration import calibrate
-from models.moe.config import VisionMoeConfig
-from models.moe.criteria import Criterion, find_criterion
-from models.moe.layout import ExpertLayout
-from models.moe.merging import merge
-from models.moe.removal import remove
-from models.moe.selection import Selection, select
-from models.moe.statistics import LayerStatistics
-from models.moe.trees import from_tree, to_tree
-from models.moe.vit import VisionMoe, expert_layers
+from qrt_tn.engine.arguments import Seed
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.criteria import Criterion, find_criterion
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.vit import VisionMoe, expert_layers
 
 Calibration = np.ndarray | Iterable[np.ndarray] | Mapping[int, LayerStatistics]
 
@@ -52,7 +52,7 @@ def prune_experts(
 
     Args:
         network: fine-tuned; it stays as it is.
-        criterion: a name of models.moe.CRITERIA, or a criterion of one's own.
+        criterion: a name of qrt_tn.models.moe.CRITERIA, or a criterion of one's own.
         prune: how many experts go: of each layer, or of all together in the scope "global".
         scope: "layer" or "global".
         budget_bytes: instead of `prune`: experts go until all parameters take no more bytes.
@@ -65,11 +65,13 @@ def prune_experts(
         seed: of a criterion that draws random numbers.
 
     Raises:
-        ValueError: as of models.moe.select and models.moe.remove.
+        ValueError: as of qrt_tn.models.moe.select and qrt_tn.models.moe.remove.
     """
     chosen = find_criterion(criterion)
     if not isinstance(network, VisionMoe):
-        raise ValueError(f"network is a {type(network).__name__}; give a VisionMoe, or use models.moe.select")
+        raise ValueError(
+            f"network is a {type(network).__name__}; give a VisionMoe, or use qrt_tn.models.moe.select"
+        )
     tree, config = to_tree(network), network.config
     statistics = None
     if "statistics" in chosen.needs and calibration is not None:
@@ -97,7 +99,7 @@ def prune_experts(
 def merge_experts(
     network: VisionMoe, left: int, calibration: Calibration, *, layers: Sequence[int] | None = None
 ) -> VisionMoe:
-    """A network whose experts are merged into fewer, after MC-SMoE (see models.moe.merging).
+    """A network whose experts are merged into fewer, after MC-SMoE (see qrt_tn.models.moe.merging).
 
     Args:
         network: it stays as it is.
@@ -106,7 +108,7 @@ def merge_experts(
         layers: blocks to merge in; all that have experts if None.
 
     Raises:
-        ValueError: as of models.moe.merge.
+        ValueError: as of qrt_tn.models.moe.merge.
     """
     statistics = _statistics(network, calibration)
     layouts = network.config.every_layout

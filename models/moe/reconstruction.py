@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import check_whole
-from models.moe.experts import ExpertWeights
-from models.moe.statistics import LayerStatistics
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 MOST_SUBSETS = 200_000
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import check_whole
-from models.moe.experts import (
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.experts import (
     Layouts,
     Tree,
     copied,
@@ -30,7 +30,7 @@ from models.moe.experts import (
     router,
     router_kernel,
 )
-from models.moe.layout import NO_EXPERT, ExpertLayout, kept_first
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout, kept_first
 
 MODES = ("keep-router", "drop-router", "renormalize")
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.scipy.stats import norm
 
-from models.moe.config import RouterConfig
-from models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.config import RouterConfig
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
 
 
 class Routing(NamedTuple):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.arguments import Seed, check_whole, generator
-from models.moe.criteria import Criterion, check_evidence, find_criterion, score
-from models.moe.experts import (
+from qrt_tn.engine.arguments import Seed, check_whole, generator
+from qrt_tn.models.moe.criteria import Criterion, check_evidence, find_criterion, score
+from qrt_tn.models.moe.experts import (
     ExpertWeights,
     Layouts,
     Tree,
@@ -20,7 +20,7 @@ from models.moe.experts import (
     parameter_bytes,
     router,
 )
-from models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 SCOPES = ("layer", "global")
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.arguments import check_whole
-from models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
 
 SAMPLE_TOKENS = 512
 

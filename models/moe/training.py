@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from engine.arguments import Seed, check_whole, generator, is_real
-from models.moe.config import VisionMoeConfig
-from models.moe.vit import VisionMoe
+from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.vit import VisionMoe
 
 OPTIMIZERS = ("adam", "sgd")
 _STEPS_AT_ONCE = 50  # steps of one compiled call, between two signs of progress

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.moe.config import RouterConfig, VisionMoeConfig
-from models.moe.experts import leaves
-from models.moe.layers import Experts, Mlp, MoeLayer
-from models.moe.layout import ExpertLayout
-from models.moe.vit import VisionMoe
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.experts import leaves
+from qrt_tn.models.moe.layers import Experts, Mlp, MoeLayer
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.vit import VisionMoe
 
 Tree = dict[str, Any]
 _BLOCK = re.compile(r"Encoder/encoderblock_(\d+)/")
@@ -33,7 +33,7 @@ def from_tree(tree: Mapping[str, Any], config: VisionMoeConfig, *, dispatch: str
     Args:
         tree: nested dicts of arrays, with the names of vmoe.
         config: its shape; `infer_config` reads most of it from a tree.
-        dispatch: one of models.moe.config.DISPATCHES.
+        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
 
     Raises:
         ValueError: a leaf that is missing, of another shape, or too many.
@@ -132,7 +132,7 @@ def infer_config(
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> Tree:
-    """Nested dicts from leaves by path, the inverse of models.moe.experts.leaves."""
+    """Nested dicts from leaves by path, the inverse of qrt_tn.models.moe.experts.leaves."""
     tree: Tree = {}
     for path, leaf in arrays.items():
         *folders, name = path.split("/")

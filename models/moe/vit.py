@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.moe.config import VisionMoeConfig
-from models.moe.layers import Mlp, MoeLayer, Observation
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.layers import Mlp, MoeLayer, Observation
 
 EPSILON = 1e-6  # of the layer norms, as in flax.linen
 
@@ -18,14 +18,14 @@ class EncoderBlock(nnx.Module):
     Args:
         config: of the transformer.
         block: which block this is.
-        dispatch: one of models.moe.config.DISPATCHES.
+        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
         rngs: its `params` stream draws the weights.
 
     Attributes:
         norm_attention: before the attention.
         attention: of several heads.
         norm_mlp: before the MLP.
-        mlp: models.moe.layers.Mlp, or MoeLayer in the blocks of config.moe_layers.
+        mlp: qrt_tn.models.moe.layers.Mlp, or MoeLayer in the blocks of config.moe_layers.
     """
 
     def __init__(self, config: VisionMoeConfig, block: int, *, dispatch: str, rngs: nnx.Rngs) -> None:
@@ -64,7 +64,7 @@ class VisionMoe(nnx.Module):
 
     Args:
         config: its shape.
-        dispatch: how tokens are brought to experts, one of models.moe.config.DISPATCHES.
+        dispatch: how tokens are brought to experts, one of qrt_tn.models.moe.config.DISPATCHES.
         rngs: its `params` stream draws the weights.
 
     Attributes:

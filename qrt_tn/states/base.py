@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.arguments import Seed, as_array, generator
-from engine.drawing import draw
-from engine.scaled import Scaled
+from qrt_tn.engine.arguments import Seed, as_array, generator
+from qrt_tn.engine.drawing import draw
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses
 from qrt_tn.ridgelet import Ridgelet
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.arguments import as_array
-from engine.drawing import draw_running
-from engine.scaled import Scaled
+from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.drawing import draw_running
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, site_index
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-import engine
-from engine.backends import device_memory, resolve
-from engine.exponents import real_bytes
-from engine.plan import bytes_text
-from engine.roofline import Device
+from qrt_tn import engine
+from qrt_tn.engine.backends import device_memory, resolve
+from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.plan import bytes_text
+from qrt_tn.engine.roofline import Device
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
 from qrt_tn.states.chunks import drawing_bytes, node_bytes

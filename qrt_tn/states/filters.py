@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import as_array
-from engine.drawing import draw_running
+from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.drawing import draw_running
 from qrt_tn.field import centred
 
 

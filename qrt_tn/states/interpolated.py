@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from engine.cross import Interpolation, interpolate
-from engine.progress import Progress
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.cross import Interpolation, interpolate
+from qrt_tn.engine.progress import Progress
 from qrt_tn.field import check_grid, check_prime, fourier_matrix
 from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState

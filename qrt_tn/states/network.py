@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.backends import array_module, namespace, resolve, to_host
-from engine.conditionals import Sampler, hung_by, restricted
-from engine.picked import Picked
-from engine.planning import plan
-from engine.scaled import Scaled
-from engine.structure import common_dtype, exponent_of, read_structure
-from engine.tree import linear_path
+from qrt_tn.engine.backends import array_module, namespace, resolve, to_host
+from qrt_tn.engine.conditionals import Sampler, hung_by, restricted
+from qrt_tn.engine.picked import Picked
+from qrt_tn.engine.planning import plan
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.structure import common_dtype, exponent_of, read_structure
+from qrt_tn.engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier_matrix
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
 
@@ -28,7 +28,7 @@ class NetworkState(State):
 
     The Fourier matrix is applied to the tensor that holds a site's index; where several hold it, it becomes a
     tensor of its own. Amplitudes then pick values of u (`engine.picked`); samples are drawn from the network
-    <f^|f^>, in which both halves share every u_i (`engine.conditionals`).
+    <f^|f^>, in which both halves share every u_i (`qrt_tn.engine.conditionals`).
 
     Args:
         terms: the indices of every tensor.

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import as_array
-from engine.backends import namespace
+from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import check_count

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.arguments import as_array
-from engine.drawing import draw, draw_running
-from engine.scaled import Scaled
+from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.drawing import draw, draw_running
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index

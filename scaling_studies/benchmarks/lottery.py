@@ -1,6 +1,6 @@
 """Time of training lottery trials: against a plain Flax loop, and of many trials together against one.
 
-    python -m scaling_studies.benchmarks.lottery [results.json] [--architectures lenet conv2] [--rounds R]
+    python -m qrt_tn.studies.benchmarks.lottery [results.json] [--architectures lenet conv2] [--rounds R]
 
 Images are noise of the size of MNIST's (lenet) or CIFAR-10's: the time does not depend on what they show.
 A plain loop is what one writes by hand: nnx.Optimizer, one nnx.jit step a batch, batches indexed in NumPy.
@@ -18,14 +18,14 @@ import optax
 from flax import nnx
 from rich.console import Console
 
-from models.images import ImageFold
-from models.lottery import Trial, preset, take_apart, train_trials
-from models.lottery.steps import Program
-from models.lottery.trial import Weights
-from models.vision import architecture
-from scaling_studies.benchmarks.record import record
-from scaling_studies.benchmarks.sheets import Sheet, as_rich
-from scaling_studies.benchmarks.timing import paired, ratios
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import Trial, preset, take_apart, train_trials
+from qrt_tn.models.lottery.steps import Program
+from qrt_tn.models.lottery.trial import Weights
+from qrt_tn.models.vision import architecture
+from qrt_tn.studies.benchmarks.record import record
+from qrt_tn.studies.benchmarks.sheets import Sheet, as_rich
+from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 ITERATIONS = {"lenet": 1000}  # of one timed call
 OTHERS = 20

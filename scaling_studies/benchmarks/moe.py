@@ -1,6 +1,6 @@
 """Time of layers of experts: the forms of dispatch, and what removing experts saves.
 
-    python -m scaling_studies.benchmarks.moe [results.json] [--experts 8 32] [--rounds R]
+    python -m qrt_tn.studies.benchmarks.moe [results.json] [--experts 8 32] [--rounds R]
 
 Tokens are noise, and every expert gets its share. The einsum form is that of google-research/vmoe; "bare" are
 the matrix products of the experts alone, on tokens that lie in their places already.
@@ -18,11 +18,11 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from models.moe import ExpertLayout, MoeLayer, RouterConfig
-from models.moe.config import ROUTERS
-from scaling_studies.benchmarks.record import record
-from scaling_studies.benchmarks.sheets import Sheet, as_rich
-from scaling_studies.benchmarks.timing import paired, ratios
+from qrt_tn.models.moe import ExpertLayout, MoeLayer, RouterConfig
+from qrt_tn.models.moe.config import ROUTERS
+from qrt_tn.studies.benchmarks.record import record
+from qrt_tn.studies.benchmarks.sheets import Sheet, as_rich
+from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 FORMS = ("gather", "einsum", "ragged")
 # images, tokens of each, tokens that are routed together: a small transformer's images by themselves, eight

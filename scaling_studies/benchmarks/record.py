@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import backends
-from scaling_studies import provenance
-from scaling_studies.benchmarks.timing import threads
-from scaling_studies.folders import write_json
+from qrt_tn.engine import backends
+from qrt_tn.studies import provenance
+from qrt_tn.studies.benchmarks.timing import threads
+from qrt_tn.studies.folders import write_json
 
 
 def origin() -> dict[str, Any]:

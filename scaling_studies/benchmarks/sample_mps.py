@@ -1,6 +1,6 @@
 """Times sampling from a matrix product state against the bare matrix products of its branches, and quimb.
 
-    python -m scaling_studies.benchmarks.sample_mps [result.json]
+    python -m qrt_tn.studies.benchmarks.sample_mps [result.json]
 
 The bar is D products (N x chi) @ (chi x P chi) in complex64: what the branches of all values take. They run
 twice, on BLAS's own threads and with the rows shared by as many threads of ours, since on a busy machine
@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine import backends, mps
-from engine.threads import threads_for, workers
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from scaling_studies.benchmarks.record import record
-from scaling_studies.benchmarks.timing import paired, ratios
+from qrt_tn.engine import backends, mps
+from qrt_tn.engine.threads import threads_for, workers
+from qrt_tn.studies.benchmarks.record import record
+from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 METHODS: dict[str, Any] = {"sweep": "sweep", "search": "search", "chosen": None}
 NODES = "nodes"  # the transform's: samples, their profiles with every harmonic, and thresholds b

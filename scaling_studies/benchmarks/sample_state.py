@@ -1,6 +1,6 @@
 """Times exact sampling from the unsmoothed state of M points against the bare matrix product it rests on.
 
-    python -m scaling_studies.benchmarks.sample_state [result.json]
+    python -m qrt_tn.studies.benchmarks.sample_state [result.json]
 
 The product is N x D by D x M in float32, the shape and type that the sampler multiplies. Both run in turn in
 one process; the medians and their ratio are printed and written as JSON. The standard case is 512 nodes from
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from scaling_studies.benchmarks.record import record
+from qrt_tn.studies.benchmarks.record import record
 
 NODES = 1024
 

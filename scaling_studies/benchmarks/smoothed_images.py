@@ -1,6 +1,6 @@
 """Times the compression of smoothed images, classes one-hot, and tells bond, error and what tickets score.
 
-    python -m scaling_studies.benchmarks.smoothed_images FOLDER [result.json]
+    python -m qrt_tn.studies.benchmarks.smoothed_images FOLDER [result.json]
 
 FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, and t10k-... for the test, in the
 format of MNIST; Debian's package dataset-fashion-mnist puts Fashion-MNIST into
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from models import RidgeNetwork, one_hot, read_idx
 from qrt_tn import (
     Quantizer,
     QuantumRidgeletTransform,
@@ -28,7 +27,8 @@ from qrt_tn import (
     filter_nodes,
     states,
 )
-from scaling_studies.benchmarks.record import record
+from qrt_tn.models import RidgeNetwork, one_hot, read_idx
+from qrt_tn.studies.benchmarks.record import record
 
 MODULUS = 127
 LEVELS = 17

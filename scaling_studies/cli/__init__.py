@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
-        found = get_command(getattr(importlib.import_module(f"scaling_studies.cli.{module}"), name))
+        found = get_command(getattr(importlib.import_module(f"qrt_tn.studies.cli.{module}"), name))
         found.name = cmd_name
         return found
 
@@ -55,7 +55,7 @@ def top(
 ) -> None:
     """Show the help where no command is named."""
     if version:
-        from scaling_studies import provenance
+        from qrt_tn.studies import provenance
 
         print(provenance.versions()["qrt-tn"])
     elif context.invoked_subcommand is None:
@@ -64,7 +64,7 @@ def top(
 
 def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, an interrupt in 130."""
-    from scaling_studies.store import DiskFullError
+    from qrt_tn.studies.store import DiskFullError
 
     try:
         code = app(standalone_mode=False) or 0

@@ -1,5 +1,5 @@
-"""The command line as a module: python -m scaling_studies.cli."""
+"""The command line as a module: python -m qrt_tn.studies.cli."""
 
-from scaling_studies.cli import main
+from qrt_tn.studies.cli import main
 
 main()

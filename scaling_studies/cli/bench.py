@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from scaling_studies.cli.options import command, numbers, run_folder, words
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.cli.options import command, numbers, run_folder, words
+from qrt_tn.studies.progress import StageTimer
 
 bench = typer.Typer(add_completion=False, invoke_without_command=True)
 
@@ -30,8 +30,8 @@ def bench_engine(
     ] = None,
 ) -> None:
     """Compare with cotengra, opt_einsum, quimb and cuTensorNet; writes a table, a plot and JSON."""
-    from scaling_studies.benchmarks.engine import report, run
-    from scaling_studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.benchmarks.engine import report, run
+    from qrt_tn.studies.benchmarks.sheets import as_rich
 
     folder = out or run_folder("bench-engine")
     result = run.run(folder, run.full() if full else run.quick(), command(), StageTimer())
@@ -49,8 +49,8 @@ def bench_states(
     ] = None,
 ) -> None:
     """Time and memory of drawing nodes from D = 100 to 10,000; writes a table, a plot and JSON."""
-    from scaling_studies.benchmarks.sheets import as_rich
-    from scaling_studies.benchmarks.states import report, run
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.benchmarks.states import report, run
 
     if nodes < 1:
         raise ValueError(f"nodes is {nodes}; give at least 1")
@@ -68,7 +68,7 @@ def bench_sample_state(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Time sampling from the state of the data against the bare matrix product that it rests on."""
-    from scaling_studies.benchmarks import sample_state
+    from qrt_tn.studies.benchmarks import sample_state
 
     if runs < 1:
         raise ValueError(f"runs is {runs}; give at least 1")
@@ -81,7 +81,7 @@ def bench_sample_mps(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Time the samplers of matrix product states against the bare matrix products, and quimb's."""
-    from scaling_studies.benchmarks import sample_mps
+    from qrt_tn.studies.benchmarks import sample_mps
 
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; give at least 1")
@@ -97,7 +97,7 @@ def bench_smoothed_images(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Time compressing smoothed images, and tell the bond, its error and what tickets score."""
-    from scaling_studies.benchmarks import smoothed_images
+    from qrt_tn.studies.benchmarks import smoothed_images
 
     counts = [str(number) for number in numbers(points, int, "points")]
     arguments = [str(folder), *([str(out)] if out else [])]
@@ -113,8 +113,8 @@ def bench_lottery(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Time training lottery trials against a plain Flax loop, and eight together against one."""
-    from models.vision import ARCHITECTURES
-    from scaling_studies.benchmarks import lottery
+    from qrt_tn.models.vision import ARCHITECTURES
+    from qrt_tn.studies.benchmarks import lottery
 
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; give at least 1")
@@ -132,7 +132,7 @@ def bench_moe(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Time layers of experts: the forms of dispatch against bare products, and what pruning saves."""
-    from scaling_studies.benchmarks import moe
+    from qrt_tn.studies.benchmarks import moe
 
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; give at least 1")
@@ -151,9 +151,9 @@ def bench_compare(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the comparison")] = None,
 ) -> None:
     """Set two runs of one benchmark side by side: B over A with intervals, slower figures marked."""
-    from scaling_studies.benchmarks.compare import as_json, compare, read_run, sentences, sheets
-    from scaling_studies.benchmarks.sheets import as_rich
-    from scaling_studies.folders import write_json
+    from qrt_tn.studies.benchmarks.compare import as_json, compare, read_run, sentences, sheets
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.folders import write_json
 
     found = compare(read_run(a), read_run(b), threshold=threshold)
     console = Console()
@@ -174,8 +174,8 @@ def bench_studies(
     out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
 ) -> None:
     """Kill studies at random moments, let eight writers at a store, and time one of 100,000 points."""
-    from scaling_studies.benchmarks.sheets import as_rich
-    from scaling_studies.benchmarks.studies import run
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.benchmarks.studies import run
 
     if kills < 1:
         raise ValueError(f"kills is {kills}; give at least 1")

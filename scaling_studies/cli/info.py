@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.progress import StageTimer
 
 info_app = typer.Typer(add_completion=False)
 
@@ -15,6 +15,6 @@ def info(
     measure: Annotated[bool, typer.Option("--measure", help="measure the rates anew")] = False,
 ) -> None:
     """Show backends, devices, versions and measured rates; for what is missing, why and what to do."""
-    from scaling_studies.machine import show_machine
+    from qrt_tn.studies.machine import show_machine
 
     show_machine(Console(), measure=measure, timer=StageTimer())

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from scaling_studies.cli.options import command, numbers, words
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.cli.options import command, numbers, words
+from qrt_tn.studies.progress import StageTimer
 
 lottery_app = typer.Typer(add_completion=False)
 
@@ -41,10 +41,10 @@ def lottery(
     ] = None,
 ) -> None:
     """Find lottery tickets by iterative magnitude pruning, with every control; writes tables and a report."""
-    from models.lottery import CONTROLS
-    from models.lottery import preset as settings
-    from scaling_studies.experiments.lottery.config import LotteryConfig, overrides
-    from scaling_studies.experiments.lottery.run import run_lottery
+    from qrt_tn.models.lottery import CONTROLS
+    from qrt_tn.models.lottery import preset as settings
+    from qrt_tn.studies.experiments.lottery.config import LotteryConfig, overrides
+    from qrt_tn.studies.experiments.lottery.run import run_lottery
 
     changed = overrides(change or [])
     if data is not None:

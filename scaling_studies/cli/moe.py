@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scaling_studies.cli.options import command, numbers, words
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.cli.options import command, numbers, words
+from qrt_tn.studies.progress import StageTimer
 
 moe = typer.Typer(add_completion=False, invoke_without_command=True)
 
@@ -46,9 +46,9 @@ def study(
     ] = None,
 ) -> None:
     """Pre-train, fine-tune and prune networks by every criterion; writes tables, figures and a report."""
-    from scaling_studies.experiments.moe.config import overrides
-    from scaling_studies.experiments.moe.config import preset as settings
-    from scaling_studies.experiments.moe.run import run_study
+    from qrt_tn.studies.experiments.moe.config import overrides
+    from qrt_tn.studies.experiments.moe.config import preset as settings
+    from qrt_tn.studies.experiments.moe.run import run_study
 
     changed = overrides(change or [])
     given: dict[str, Any] = {"pretrain": pretrain, "finetune": finetune, "seeds": seeds}
@@ -103,10 +103,10 @@ def prune_command(
     seed: Annotated[int, typer.Option(help="of a criterion that draws random numbers")] = 0,
 ) -> None:
     """Prune the experts of a checkpoint; writes a smaller one with all that is known of how."""
-    from scaling_studies.benchmarks.sheets import as_rich
-    from scaling_studies.experiments.moe.checkpoint import prune_checkpoint
-    from scaling_studies.experiments.moe.request import PruneRequest, parse_bytes
-    from scaling_studies.experiments.moe.sheets import pruned_sheet
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.experiments.moe.checkpoint import prune_checkpoint
+    from qrt_tn.studies.experiments.moe.request import PruneRequest, parse_bytes
+    from qrt_tn.studies.experiments.moe.sheets import pruned_sheet
 
     request = PruneRequest(
         finetuned=finetuned,
@@ -142,9 +142,9 @@ def inspect_command(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Tell what a checkpoint holds: layers, experts, routers, parameters and bytes by part."""
-    from scaling_studies.benchmarks.sheets import as_rich
-    from scaling_studies.experiments.moe.inspection import inspect
-    from scaling_studies.experiments.moe.sheets import inspection_sheets
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+    from qrt_tn.studies.experiments.moe.inspection import inspect
+    from qrt_tn.studies.experiments.moe.sheets import inspection_sheets
 
     found = inspect(checkpoint, norms=norms)
     if as_json:

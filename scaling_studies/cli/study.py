@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from scaling_studies.cli import study_cluster
-from scaling_studies.cli.study_target import Quick, StoreOption, Target, found
-from scaling_studies.config import Study, load_study
-from scaling_studies.config.study import shipped
-from scaling_studies.store import StudyStore
+from qrt_tn.studies.cli import study_cluster
+from qrt_tn.studies.cli.study_target import Quick, StoreOption, Target, found
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.config.study import shipped
+from qrt_tn.studies.store import StudyStore
 
 if TYPE_CHECKING:
-    from scaling_studies.runner import Summary
+    from qrt_tn.studies.runner import Summary
 
 STOPPED = 75  # points are left, and another call goes on with them (EX_TEMPFAIL)
 INTERRUPTED = 130
@@ -126,7 +126,7 @@ def retry(
     asked, folder, file = found(target, quick, store)
     chosen: bool | set[str] = True
     if kind is not None:
-        from scaling_studies.store.index import FAILURES, read_failures
+        from qrt_tn.studies.store.index import FAILURES, read_failures
 
         if kind not in FAILURES:
             raise ValueError(f"unknown kind {kind!r}; choose from {', '.join(FAILURES)}")
@@ -145,8 +145,8 @@ def _run(
     **options: Any,
 ) -> None:
     """Run, show it, and end with the exit code that says how it went."""
-    from scaling_studies.cli.study_display import watching
-    from scaling_studies.runner import Room, run_study
+    from qrt_tn.studies.cli.study_display import watching
+    from qrt_tn.studies.runner import Room, run_study
 
     if processes is not None and processes < 1:
         raise ValueError(f"processes is {processes}; give at least 1")
@@ -194,7 +194,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Tell how far a study is, what runs, and what failed and why."""
-    from scaling_studies.cli.study_status import follow_status, look, print_status
+    from qrt_tn.studies.cli.study_status import follow_status, look, print_status
 
     asked, folder, _ = found(target, quick, store)
     if follow:
@@ -213,9 +213,9 @@ def report(target: Target, quick: Quick = False, store: StoreOption = None) -> N
 
 
 def _report(asked: Study, folder: Path) -> Path:
-    from scaling_studies.progress import StageTimer
-    from scaling_studies.report import study as pages
-    from scaling_studies.store.index import read_failures, read_results
+    from qrt_tn.studies.progress import StageTimer
+    from qrt_tn.studies.report import study as pages
+    from qrt_tn.studies.store.index import read_failures, read_results
 
     kept = StudyStore(folder)
     timer = StageTimer()
@@ -263,8 +263,8 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write one row a point: parameters, metrics, times and where it ran."""
-    from scaling_studies.store.export import write_export
-    from scaling_studies.store.index import read_failures, read_results
+    from qrt_tn.studies.store.export import write_export
+    from qrt_tn.studies.store.index import read_failures, read_results
 
     asked, folder, _ = found(target, quick, store)
     kept = StudyStore(folder)

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from scaling_studies.cli.options import command
-from scaling_studies.cli.study_status import follow_status
-from scaling_studies.cli.study_target import Quick, StoreOption, Target, found
+from qrt_tn.studies.cli.options import command
+from qrt_tn.studies.cli.study_status import follow_status
+from qrt_tn.studies.cli.study_target import Quick, StoreOption, Target, found
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +55,7 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", help="stay and show progress")] = False,
 ) -> None:
     """Send a study's pending points to SLURM, as an array for each kind of need; tasks requeue and resume."""
-    from scaling_studies import cluster
+    from qrt_tn.studies import cluster
 
     study, folder, _ = found(target, quick, store)
     request = cluster.Request(
@@ -90,7 +90,7 @@ def submit(
 
 def cancel(target: Target, quick: Quick = False, store: StoreOption = None) -> None:
     """Cancel all that was submitted for a study, and wait until it has ended; nothing finished is lost."""
-    from scaling_studies import cluster
+    from qrt_tn.studies import cluster
 
     _, folder, _ = found(target, quick, store)
     done = cluster.cancel(folder, say=_note)

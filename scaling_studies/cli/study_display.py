@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from scaling_studies.config import Study
-from scaling_studies.runner.watching import State, Watch
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.runner.watching import State, Watch
 
 LINE_EVERY = 10.0  # seconds between two lines where there is no terminal
 REFRESH = 0.5

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from scaling_studies import cluster
-from scaling_studies.config import Study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_failures
+from qrt_tn.studies import cluster
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_failures
 
 READ = 1000  # failures that are read for their reasons
 SHOWN = 10

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from scaling_studies.config import Study, load_study
-from scaling_studies.config.study import shipped
-from scaling_studies.store import StudyStore
-from scaling_studies.store.study import HEAD
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.config.study import shipped
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.study import HEAD
 
 Target = Annotated[
     str, typer.Argument(help="a TOML file, the name of a study that comes with the package, or a store")

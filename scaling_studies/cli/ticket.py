@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from scaling_studies.cli.options import command, listed, numbers, run_folder, words
-from scaling_studies.experiments.ticket_config import TicketConfig
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.cli.options import command, listed, numbers, run_folder, words
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.progress import StageTimer
 
 ticket_app = typer.Typer(add_completion=False)
 
@@ -71,7 +71,7 @@ def ticket(
         backend=backend,
         out=folder,
     )
-    from scaling_studies.experiments.ticket import run_ticket
+    from qrt_tn.studies.experiments.ticket import run_ticket
 
     written = run_ticket(config, command(), StageTimer())
     print(f"report: {written}")

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scaling_studies.cluster.request import Request
-from scaling_studies.config import Study
-from scaling_studies.config.points import Needs
+from qrt_tn.studies.cluster.request import Request
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.config.points import Needs
 
 MOST_TASKS = 64  # of an array where the user names no number; tasks share the points
 DAY = 24 * 60  # minutes of a task at most where the user names no time; what is left then is requeued

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling_studies.cluster.commands import call
-from scaling_studies.cluster.submission import submissions
-from scaling_studies.cluster.submit import pending
-from scaling_studies.cluster.tasks import tasks_of
-from scaling_studies.store import StudyStore
+from qrt_tn.studies.cluster.commands import call
+from qrt_tn.studies.cluster.submission import submissions
+from qrt_tn.studies.cluster.submit import pending
+from qrt_tn.studies.cluster.tasks import tasks_of
+from qrt_tn.studies.store import StudyStore
 
 PATIENCE = 120.0  # seconds until the tasks must be gone; SLURM kills what is left after its KillWait, 30 s
 _POLL = 1.0  # seconds

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaling_studies.cluster.arrays import Array
-from scaling_studies.cluster.request import Request
+from qrt_tn.studies.cluster.arrays import Array
+from qrt_tn.studies.cluster.request import Request
 
 # The scripts in scaling_studies/slurm/ hold the same lines; a test compares them.
 SIGNALS = r"""say() { printf '%s qrt-tn: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
@@ -183,7 +183,7 @@ def run_command(
         gpus: what each point is given that needs no GPU; None leaves it without.
         failed_before: ISO time; points that failed before it run again, each once.
     """
-    command = [python, "-m", "scaling_studies.cli", "study", "run", str(study), "--store", str(store)]
+    command = [python, "-m", "qrt_tn.studies.cli", "study", "run", str(study), "--store", str(store)]
     command += ["--group", str(group), "--plain", *(["--quick"] if quick else [])]
     if gpus is not None:
         command += ["--gpus", str(gpus)]

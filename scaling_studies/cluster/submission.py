@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.folders import write_json
+from qrt_tn.studies.folders import write_json
 
 FORMAT = "qrt-tn.submission"
 VERSION = 1

@@ -8,15 +8,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.atomic import atomic_path
-from scaling_studies.cluster.arrays import Array, arrays
-from scaling_studies.cluster.commands import call, largest_array
-from scaling_studies.cluster.request import Request
-from scaling_studies.cluster.script import batch_script
-from scaling_studies.cluster.submission import Sent, Submission, new_folder, submissions
-from scaling_studies.cluster.tasks import tasks_of
-from scaling_studies.config import Study
-from scaling_studies.store import StudyStore
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.cluster.arrays import Array, arrays
+from qrt_tn.studies.cluster.commands import call, largest_array
+from qrt_tn.studies.cluster.request import Request
+from qrt_tn.studies.cluster.script import batch_script
+from qrt_tn.studies.cluster.submission import Sent, Submission, new_folder, submissions
+from qrt_tn.studies.cluster.tasks import tasks_of
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.store import StudyStore
 
 DEFAULT_ARRAY = 1001  # SLURM's own limit, where a dry run finds no cluster to ask
 
@@ -85,7 +85,7 @@ def submit(
     """
     _check_place(store)
     if request.via == "submitit":
-        from scaling_studies.cluster.through_submitit import check_installed
+        from qrt_tn.studies.cluster.through_submitit import check_installed
 
         check_installed()
     largest = largest_array()
@@ -169,7 +169,7 @@ def _refuse_twice(store: Path, study: Study) -> None:
 
 def _send(array: Array, request: Request, study: Study, folder: Path, before: str | None) -> Sent:
     if request.via == "submitit":
-        from scaling_studies.cluster.through_submitit import send
+        from qrt_tn.studies.cluster.through_submitit import send
 
         job = send(array, request, study, folder, Path.cwd(), before)
     else:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scaling_studies.cluster.commands import call
-from scaling_studies.cluster.submission import Submission
+from qrt_tn.studies.cluster.commands import call
+from qrt_tn.studies.cluster.submission import Submission
 
 PATIENCE = 15.0  # seconds; a status line is not worth more
 _PENDING = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "CONFIGURING"}

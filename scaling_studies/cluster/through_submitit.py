@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.cluster.arrays import Array
-from scaling_studies.cluster.request import Request
-from scaling_studies.cluster.script import guarded, run_command
-from scaling_studies.config import Study
+from qrt_tn.studies.cluster.arrays import Array
+from qrt_tn.studies.cluster.request import Request
+from qrt_tn.studies.cluster.script import guarded, run_command
+from qrt_tn.studies.config import Study
 
 STOPPED = 75  # the runner's code when it was told to stop and points are left
 

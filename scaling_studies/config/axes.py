@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scaling_studies.config.messages import unknown
+from qrt_tn.studies.config.messages import unknown
 
 MOST = 1_000_000  # values of one axis
 LEAST, GREATEST = 1e-150, 1e150

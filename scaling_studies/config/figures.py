@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from scaling_studies.config.messages import Table, unknown
-from scaling_studies.experiments.catalogue import Experiment
+from qrt_tn.studies.config.messages import Table, unknown
+from qrt_tn.studies.experiments.catalogue import Experiment
 
 RECORDED = ("wall_seconds", "peak_bytes", "seed")  # of every point, whatever the experiment
 

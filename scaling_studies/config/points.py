@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from scaling_studies.config.messages import Table
+from qrt_tn.studies.config.messages import Table
 
 
 class Resources(Table):

@@ -12,11 +12,11 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
-from scaling_studies.config.axes import axis_values
-from scaling_studies.config.figures import Figure
-from scaling_studies.config.messages import Table, checked, unknown
-from scaling_studies.config.points import Needs, Point, Resources, point_id
-from scaling_studies.experiments.catalogue import Experiment, experiment
+from qrt_tn.studies.config.axes import axis_values
+from qrt_tn.studies.config.figures import Figure
+from qrt_tn.studies.config.messages import Table, checked, unknown
+from qrt_tn.studies.config.points import Needs, Point, Resources, point_id
+from qrt_tn.studies.experiments.catalogue import Experiment, experiment
 
 SHIPPED = Path(__file__).resolve().parent.parent / "studies"
 MOST_POINTS = 1_000_000

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from scaling_studies.experiments.fitting import mean_scores, scores_by_draw
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.sources import Setting, Sources, inputs
-from scaling_studies.parallel import side_by_side
+from qrt_tn.studies.experiments.fitting import mean_scores, scores_by_draw
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.sources import Setting, Sources, inputs
+from qrt_tn.studies.parallel import side_by_side
 
 DRAWS = 8  # draws of nodes averaged for each seed, so that the band is the seeds' and not one draw's
 COUNTS = (64, 256)

@@ -92,13 +92,13 @@ class Context:
 
 # Each module holds EXPERIMENT. Named here by module, so that only the one that a study names is imported.
 _MODULES = {
-    "rehearsal": "scaling_studies.experiments.rehearsal.settings",
-    "states": "scaling_studies.experiments.growth.settings",
-    "contraction": "scaling_studies.experiments.contraction.settings",
-    "risk": "scaling_studies.experiments.risk.settings",
-    "planted": "scaling_studies.experiments.planted.settings",
-    "lottery": "scaling_studies.experiments.lottery.settings",
-    "moe": "scaling_studies.experiments.moe.settings",
+    "rehearsal": "qrt_tn.studies.experiments.rehearsal.settings",
+    "states": "qrt_tn.studies.experiments.growth.settings",
+    "contraction": "qrt_tn.studies.experiments.contraction.settings",
+    "risk": "qrt_tn.studies.experiments.risk.settings",
+    "planted": "qrt_tn.studies.experiments.planted.settings",
+    "lottery": "qrt_tn.studies.experiments.lottery.settings",
+    "moe": "qrt_tn.studies.experiments.moe.settings",
 }
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from models import select_ridge
-from scaling_studies.experiments.folds import Fold
+from qrt_tn.models import select_ridge
+from qrt_tn.studies.experiments.folds import Fold
 
 Scores = dict[str, float | None]
 BUDGET = 512  # nodes that the draws of one small network share: 8 draws of up to 64 nodes, 2 of 256

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models import Dataset, Split, load_digits, load_file, one_hot, split
 from qrt_tn import Quantizer
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.models import Dataset, Split, load_digits, load_file, one_hot, split
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 _KEPT = 20  # sets the choice of training points apart from other draws of a seed
 

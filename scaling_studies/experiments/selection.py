@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from scaling_studies.experiments.fitting import Scores, draws_at, mean_scores, scores_by_draw
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.sources import Setting, Sources, inputs
-from scaling_studies.parallel import side_by_side
+from qrt_tn.studies.experiments.fitting import Scores, draws_at, mean_scores, scores_by_draw
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.sources import Setting, Sources, inputs
+from qrt_tn.studies.parallel import side_by_side
 
 COUNTS = (16, 64, 256, 512)  # the counts at which settings are compared
 STREAM = 1  # nodes drawn to choose are not the nodes that are reported

@@ -5,8 +5,8 @@ import numpy as np
 from qrt_tn import Ridgelet, states
 from qrt_tn.field import centred
 from qrt_tn.states.filters import filter_amplitudes
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.sources import Setting, Sources
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.sources import Setting, Sources
 
 SHOWN = 6
 SAMPLES = 1024

@@ -9,12 +9,12 @@ from flax import nnx
 from sklearn.kernel_approximation import RBFSampler
 from sklearn.metrics import pairwise_distances
 
-from models import CosineNetwork, DenseNetwork, RidgeNetwork
-from models.shallow import ShallowNetwork
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, filter_nodes, states, uniform_nodes
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.ticket_config import TicketConfig
-from scaling_studies.parallel import side_by_side
+from qrt_tn.models import CosineNetwork, DenseNetwork, RidgeNetwork
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.parallel import side_by_side
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # tried for random features, in units of the median heuristic
 

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from engine.atomic import save_tensors
-from engine.backends import resolve
-from engine.scaled import Scaled
-from models import Dataset, RidgeNetwork, train_many
-from models.shallow import ShallowNetwork
 from qrt_tn import RidgeNodes, diagnose
-from scaling_studies import folders, provenance, report
-from scaling_studies.experiments import broad
-from scaling_studies.experiments.fitting import Scores, draws_at, fit, mean_scores, scores_by_draw
-from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
-from scaling_studies.experiments.selection import Choice, choose
-from scaling_studies.experiments.showcase import showcase
-from scaling_studies.experiments.sources import Setting, Sources, inputs
-from scaling_studies.experiments.ticket_config import TicketConfig
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
-from scaling_studies.report.state_panels import leading_schmidt_values
+from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.backends import resolve
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.models import Dataset, RidgeNetwork, train_many
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.studies import folders, provenance, report
+from qrt_tn.studies.experiments import broad
+from qrt_tn.studies.experiments.fitting import Scores, draws_at, fit, mean_scores, scores_by_draw
+from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
+from qrt_tn.studies.experiments.selection import Choice, choose
+from qrt_tn.studies.experiments.showcase import showcase
+from qrt_tn.studies.experiments.sources import Setting, Sources, inputs
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
+from qrt_tn.studies.report.state_panels import leading_schmidt_values
 
 STREAM = 2
 DIAGNOSED = 7

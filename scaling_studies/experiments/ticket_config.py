@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.backends import namespace
 from qrt_tn import Quantizer, Ridgelet
+from qrt_tn.engine.backends import namespace
 from qrt_tn.states.filters import checked_widths
 from qrt_tn.states.smoothing import checked_tolerance
-from scaling_studies.folders import check_new
+from qrt_tn.studies.folders import check_new
 
 METHODS = ("qrt-smoothed", "qrt-unsmoothed", "filter", "uniform", "random-features", "dense")
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-from scaling_studies.report.style import METHODS, MethodStyle, method_style, plain
+from qrt_tn.studies.report.style import METHODS, MethodStyle, method_style, plain
 
 SHARE_TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # in percent
 LINE_HEIGHT = 11.8  # points that a name takes

@@ -7,8 +7,8 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from engine.atomic import atomic_path
-from scaling_studies.report.style import FIGURE_SETTINGS
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.report.style import FIGURE_SETTINGS
 
 # Names come from files; a dollar sign in one is no formula.
 SETTINGS = FIGURE_SETTINGS | {"text.parse_math": False}

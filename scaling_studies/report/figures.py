@@ -5,10 +5,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scaling_studies.report import node_panels, score_panels, state_panels
-from scaling_studies.report.drawing import draw_panels
-from scaling_studies.report.folder import TicketFolder, load
-from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS
+from qrt_tn.studies.report import node_panels, score_panels, state_panels
+from qrt_tn.studies.report.drawing import draw_panels
+from qrt_tn.studies.report.folder import TicketFolder, load
+from qrt_tn.studies.report.style import BROAD_METHODS, MAIN_METHODS
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:

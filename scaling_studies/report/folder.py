@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from engine.atomic import load_tensors
-from scaling_studies.report.manifest import read_manifest
+from qrt_tn.engine.atomic import load_tensors
+from qrt_tn.studies.report.manifest import read_manifest
 
 TEXT_COLUMNS = ("method", "training")
 NUMBER_COLUMNS = (

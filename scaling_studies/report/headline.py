@@ -4,9 +4,9 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.html import MISSING, facts, join, number, section, span, table
-from scaling_studies.report.style import method_style, training_name
+from qrt_tn.studies.report.folder import TicketFolder
+from qrt_tn.studies.report.html import MISSING, facts, join, number, section, span, table
+from qrt_tn.studies.report.style import method_style, training_name
 
 TICKET = "qrt-smoothed"
 RIVALS = ("filter", "random-features", "dense")

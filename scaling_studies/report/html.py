@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.atomic import atomic_path
-from scaling_studies.report.style import in_page_colours, style_sheet
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.report.style import in_page_colours, style_sheet
 
 MISSING = "–"
 PREFIXES = tuple(

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from qrt_tn.field import centred
-from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.style import (
+from qrt_tn.studies.report.folder import TicketFolder
+from qrt_tn.studies.report.style import (
     INK,
     METHODS,
     MUTED,

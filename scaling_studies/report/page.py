@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scaling_studies.report import figures, tables
-from scaling_studies.report.folder import TicketFolder, load
-from scaling_studies.report.headline import header, headline, headline_counts
-from scaling_studies.report.html import (
+from qrt_tn.studies.report import figures, tables
+from qrt_tn.studies.report.folder import TicketFolder, load
+from qrt_tn.studies.report.headline import header, headline, headline_counts
+from qrt_tn.studies.report.html import (
     details,
     figure,
     join,
@@ -18,7 +18,7 @@ from scaling_studies.report.html import (
     side_by_side,
     write_page,
 )
-from scaling_studies.report.style import BROAD_METHODS, MAIN_METHODS, method_style, training_name
+from qrt_tn.studies.report.style import BROAD_METHODS, MAIN_METHODS, method_style, training_name
 
 DEQUANTISED = '<a href="https://arxiv.org/abs/2605.13979">arXiv:2605.13979</a>'
 

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-from scaling_studies.report.folder import Band, TicketFolder
-from scaling_studies.report.style import INK, MUTED, method_style, panel, plain, training_name
+from qrt_tn.studies.report.folder import Band, TicketFolder
+from qrt_tn.studies.report.style import INK, MUTED, method_style, panel, plain, training_name
 
 ACCURACY_TICKS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 

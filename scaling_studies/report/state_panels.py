@@ -11,10 +11,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from engine.atomic import atomic_path
+from qrt_tn.engine.atomic import atomic_path
 from qrt_tn.states import MPSState
-from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.style import FIGURE_SETTINGS, METHODS, decades, legend, panel, plain
+from qrt_tn.studies.report.folder import TicketFolder
+from qrt_tn.studies.report.style import FIGURE_SETTINGS, METHODS, decades, legend, panel, plain
 
 BLUE = METHODS["qrt-smoothed"].colour
 OTHER_WIDTHS = (METHODS["qrt-importance"].colour, METHODS["uniform"].colour)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.report.folder import TicketFolder
-from scaling_studies.report.html import MISSING, facts, number, span, table
-from scaling_studies.report.style import METHODS, method_style
+from qrt_tn.studies.report.folder import TicketFolder
+from qrt_tn.studies.report.html import MISSING, facts, number, span, table
+from qrt_tn.studies.report.style import METHODS, method_style
 
 
 def states(entries: Sequence[dict[str, Any]]) -> str:

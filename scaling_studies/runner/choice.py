@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from scaling_studies.config import Point, Study
-from scaling_studies.config.points import Needs
-from scaling_studies.runner.process import launcher_missing
-from scaling_studies.runner.room import Room
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import damaged_results, read_failures
+from qrt_tn.studies.config import Point, Study
+from qrt_tn.studies.config.points import Needs
+from qrt_tn.studies.runner.process import launcher_missing
+from qrt_tn.studies.runner.room import Room
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import damaged_results, read_failures
 
 
 @dataclass(eq=False)

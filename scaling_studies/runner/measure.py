@@ -8,11 +8,11 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from engine.agreement import abort
-from scaling_studies import provenance
-from scaling_studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
-from scaling_studies.runner.task import FULL_DISK, Task
-from scaling_studies.store.records import FULL
+from qrt_tn.engine.agreement import abort
+from qrt_tn.studies import provenance
+from qrt_tn.studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
+from qrt_tn.studies.runner.task import FULL_DISK, Task
+from qrt_tn.studies.store.records import FULL
 
 
 def measure(task: Task, comm: Any = None) -> None:
@@ -95,7 +95,7 @@ def _device() -> dict[str, Any]:
     """What it ran on; the GPU's name only where the point has started it already."""
     found = {**provenance.host(), "gpu": None}
     if "cupy" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        from engine.backends import gpus
+        from qrt_tn.engine.backends import gpus
 
         found["gpu"] = ", ".join(dict.fromkeys(name for name, _ in gpus())) or None
     elif "jax" in sys.modules and os.environ.get("CUDA_VISIBLE_DEVICES"):

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from scaling_studies.runner.task import FULL_DISK, Task
+from qrt_tn.studies.runner.task import FULL_DISK, Task
 
 PATIENCE = 3.0  # seconds between asking a process to end and ending it
 # forked from a server that has imported what points need, and has started nothing that a fork would break
@@ -23,7 +23,7 @@ _context = get_context("forkserver")
 
 def preload(module: str) -> None:
     """Have the server import a module, from its start on; once it runs, this changes nothing."""
-    _context.set_forkserver_preload([module, "scaling_studies.runner.measure"])
+    _context.set_forkserver_preload([module, "qrt_tn.studies.runner.measure"])
 
 
 class Process:
@@ -136,7 +136,7 @@ def _live(task: Task, lifeline: Connection) -> None:
     take_share(task.cores, task.gpus)
     if task.ranks > 1:
         sys.exit(_run_ranks(task))
-    from scaling_studies.runner.measure import measure
+    from qrt_tn.studies.runner.measure import measure
 
     measure(task)
     # the outcome is written: threads that an experiment left behind are not waited for long
@@ -179,7 +179,7 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
 
 def _run_ranks(task: Task) -> int:
     """Start a program of this point's MPI ranks and wait for it; returns its exit code."""
-    command = [*task.launcher, sys.executable, "-m", "scaling_studies.runner.ranks"]
+    command = [*task.launcher, sys.executable, "-m", "qrt_tn.studies.runner.ranks"]
     found = subprocess.run([*command, f"{task.folder}/task.json"], stdin=subprocess.DEVNULL, check=False)
     return 0 if task.outcome() is not None else found.returncode
 

@@ -1,12 +1,12 @@
-"""One MPI rank of a point: python -m scaling_studies.runner.ranks task.json, under mpiexec or srun."""
+"""One MPI rank of a point: python -m qrt_tn.studies.runner.ranks task.json, under mpiexec or srun."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from engine.distribute import ending_together, world
-from scaling_studies.runner.process import take_share
-from scaling_studies.runner.task import Task
+from qrt_tn.engine.distribute import ending_together, world
+from qrt_tn.studies.runner.process import take_share
+from qrt_tn.studies.runner.task import Task
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
         if comm.Get_size() != task.ranks:
             sys.exit(f"{task.ranks} ranks were asked for, {comm.Get_size()} came: check the MPI launcher")
         take_share(*_share(task, comm))
-        from scaling_studies.runner.measure import measure
+        from qrt_tn.studies.runner.measure import measure
 
         measure(task, comm)
 

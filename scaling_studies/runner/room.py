@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaling_studies.config.points import Needs
+from qrt_tn.studies.config.points import Needs
 
 
 class Room:

@@ -8,17 +8,17 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from scaling_studies import provenance
-from scaling_studies.config import Point, Study
-from scaling_studies.runner.choice import Choice, choose
-from scaling_studies.runner.process import Process, launcher, lost_node, preload
-from scaling_studies.runner.room import Room, Share
-from scaling_studies.runner.stopping import Stop
-from scaling_studies.runner.task import Task, earlier_attempts
-from scaling_studies.runner.watching import Running, State, Unwatched, Watch
-from scaling_studies.store import StudyStore
-from scaling_studies.store.records import disk_full, room_needed
-from scaling_studies.store.runners import Registration, Runner, this_runner
+from qrt_tn.studies import provenance
+from qrt_tn.studies.config import Point, Study
+from qrt_tn.studies.runner.choice import Choice, choose
+from qrt_tn.studies.runner.process import Process, launcher, lost_node, preload
+from qrt_tn.studies.runner.room import Room, Share
+from qrt_tn.studies.runner.stopping import Stop
+from qrt_tn.studies.runner.task import Task, earlier_attempts
+from qrt_tn.studies.runner.watching import Running, State, Unwatched, Watch
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.records import disk_full, room_needed
+from qrt_tn.studies.store.runners import Registration, Runner, this_runner
 
 GLANCE = 0.25  # seconds between two looks at what runs
 GLANCE_AT_FILE = 20.0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from scaling_studies.config import Point
+from qrt_tn.studies.config import Point
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from scaling_studies.store.runners import Runner, Runners
+from qrt_tn.studies.store.runners import Runner, Runners
 
 NOBODY = "nobody"
 BURIAL = 30.0  # seconds; it takes milliseconds

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import atomic_path
-from scaling_studies.config import Study
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.config import Study
 
 SUFFIXES = (".parquet", ".csv")
 Record = Mapping[str, Any]

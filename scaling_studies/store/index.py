@@ -3,9 +3,9 @@
 import gc
 from typing import Any
 
-from engine.atomic import atomic_path
-from scaling_studies.store.records import Stamp, parsed
-from scaling_studies.store.study import StudyStore
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.store.records import Stamp, parsed
+from qrt_tn.studies.store.study import StudyStore
 
 NAME = "index.parquet"
 FAILURES = ("error", "unavailable", "timeout", "killed", "metrics")  # the kinds of failures

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.store.records import DiskFullError, room_needed, write_whole
+from qrt_tn.studies.store.records import DiskFullError, room_needed, write_whole
 
 BEAT = 5.0  # seconds between two signs of life
 SILENT = 60.0  # seconds after which a runner on another machine counts as dead

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scaling_studies.config import Study, parse_study
-from scaling_studies.store.claims import Claims
-from scaling_studies.store.records import DiskFullError, Records, room_needed, write_whole
-from scaling_studies.store.runners import Runner, Runners
+from qrt_tn.studies.config import Study, parse_study
+from qrt_tn.studies.store.claims import Claims
+from qrt_tn.studies.store.records import DiskFullError, Records, room_needed, write_whole
+from qrt_tn.studies.store.runners import Runner, Runners
 
 FORMAT = "qrt-tn.study-store"
 VERSION = 1

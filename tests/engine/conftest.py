@@ -328,7 +328,7 @@ def networks():
 @contextmanager
 def opened(*arguments, **options):
     """An expression, closed at the end."""
-    from engine.cutensornet import CuTensorNetExpression
+    from qrt_tn.engine.cutensornet import CuTensorNetExpression
 
     expression = CuTensorNetExpression(*arguments, **options)
     with closing(expression):

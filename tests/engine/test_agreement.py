@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine.distribute import (
+from qrt_tn.engine.distribute import (
     GROUPS,
     ending_together,
     reduce_slices,

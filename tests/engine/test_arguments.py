@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.arguments import as_array, check_whole, generator, is_real
+from qrt_tn.engine.arguments import as_array, check_whole, generator, is_real
 
 
 def test_an_int_and_its_generator_draw_alike():

@@ -8,9 +8,9 @@ import types
 import numpy as np
 import pytest
 
-from engine.backends import Backend, array_module, backends, namespace, resolve, to_host
+from qrt_tn.engine.backends import Backend, array_module, backends, namespace, resolve, to_host
 
-room = importlib.import_module("engine.backends")  # engine.backends itself is the function
+room = importlib.import_module("qrt_tn.engine.backends")  # engine.backends itself is the function
 
 
 def test_what_this_machine_has():
@@ -50,7 +50,7 @@ def test_jax_is_imported_only_when_asked_for():
     """Its import takes a second."""
     code = (
         "import sys, numpy as np, engine\n"
-        "from engine.backends import namespace, resolve\n"
+        "from qrt_tn.engine.backends import namespace, resolve\n"
         "namespace('numpy'), resolve('numpy'), resolve('auto')\n"
         "made = engine.plan(([('i',), ('i',)], (), {'i': 2}))\n"
         "made.execute([np.ones(2), np.ones(2)], 'numpy')\n"

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from engine.balance import NOTHING, Batch, Stack, padded
+from qrt_tn.engine.balance import NOTHING, Batch, Stack, padded
 
 
 def batch_of(device, monkeypatch, dtype, indices):

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-import engine
-from engine import batches, execute
-from engine.exponents import real_bytes
+from qrt_tn import engine
+from qrt_tn.engine import batches, execute
+from qrt_tn.engine.exponents import real_bytes
 
 
 def chain(rng, sites=6, extent=3, bond=4, count=37, dtype=np.complex128):
@@ -249,7 +249,7 @@ def test_a_killed_run_leaves_whole_files_only(tmp_path):
         textwrap.dedent("""
             import os, signal, sys
             import numpy as np
-            import engine
+            from qrt_tn import engine
             rng = np.random.default_rng(0)
             plan = engine.plan(([("i", "j"), ("j",)], ("i",), {"i": 3, "j": 4}))
             arrays = [rng.normal(size=(3, 4)), rng.normal(size=(60, 4))]

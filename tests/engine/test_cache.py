@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from engine import cache
+from qrt_tn.engine import cache
 
 KEY = "ab" * 32
 
@@ -124,7 +124,7 @@ def test_a_read_only_folder_is_still_read(monkeypatch, folder):
     def refuse(*_args, **_settings):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("engine.atomic.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("qrt_tn.engine.atomic.tempfile.mkstemp", refuse)
     monkeypatch.setattr(cache.os, "utime", refuse)
     assert not cache.write("plan", KEY, {"a": 2})
     assert cache.read("plan", KEY) == {"a": 1}
@@ -186,7 +186,7 @@ def test_what_dead_writers_left_goes_away(folder):
 MANY = """
 import sys, time
 import numpy as np
-from engine import cache
+from qrt_tn.engine import cache
 cache.LIMIT = 6  # dropping goes on all the while
 rng = np.random.default_rng(int(sys.argv[1]))
 keys = [cache.digest(str(number)) for number in range(8)]
@@ -226,7 +226,7 @@ def test_many_writers_and_readers_at_once(folder):
 KILLED = """
 import os, signal, time
 import numpy as np
-from engine import cache
+from qrt_tn.engine import cache
 rng = np.random.default_rng(0)
 key = cache.digest("killed")
 cache.write("plan", key, {"numbers": [], "sum": 0})
@@ -262,7 +262,7 @@ def test_a_writer_killed_at_any_moment_breaks_nothing(folder):
 HALF = """
 import os, signal
 from pathlib import Path
-from engine import cache
+from qrt_tn.engine import cache
 
 def half(path, text, **_):
     with open(path, "w") as file:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from engine import backends, roofline
+from qrt_tn.engine import backends, roofline
 
-room = importlib.import_module("engine.calibration")
+room = importlib.import_module("qrt_tn.engine.calibration")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from engine import compiled as room
+from qrt_tn.engine import compiled as room
 
 
 def total(values):

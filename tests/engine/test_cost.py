@@ -4,9 +4,9 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-import engine
-from engine import Plan
-from engine.cost import cost_of, predicted_seconds, program_slices, repeated_flops
+from qrt_tn import engine
+from qrt_tn.engine import Plan
+from qrt_tn.engine.cost import cost_of, predicted_seconds, program_slices, repeated_flops
 
 
 def equation(inputs, output, sizes):

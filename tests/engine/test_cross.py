@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from engine import cross, mps
-from engine.cross import interpolate
+from qrt_tn.engine import cross, mps
+from qrt_tn.engine.cross import interpolate
 
 
 def run(function, extents, **options):

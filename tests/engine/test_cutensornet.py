@@ -8,8 +8,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from engine.cutensornet import CuTensorNetExpression
-from engine.paths import find_path
+from qrt_tn.engine.cutensornet import CuTensorNetExpression
+from qrt_tn.engine.paths import find_path
 from tests.engine.conftest import (
     chain,
     draw,
@@ -307,7 +307,7 @@ def test_networks_share_what_cuts_leave_of_the_limit(cutensornet):
 
 
 def test_wrong_input(device, cutensornet):
-    """Shapes and numbers of arrays are `engine.Plan`'s and `engine.Expression`'s to check."""
+    """Shapes and numbers of arrays are `qrt_tn.engine.Plan`'s and `qrt_tn.engine.Expression`'s to check."""
     arrays, expression = small()
     with closing(expression):
         for bad in (np.nan, np.inf, 1e60):

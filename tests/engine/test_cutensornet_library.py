@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from engine.cutensornet import CuTensorNetExpression
-from engine.paths import find_path
-from engine.tree import contraction_tree
+from qrt_tn.engine.cutensornet import CuTensorNetExpression
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.tree import contraction_tree
 from tests.engine.conftest import (
     chain,
     draw,

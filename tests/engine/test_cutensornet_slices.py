@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from engine.balance import Stack
-from engine.execute import PairwiseExpression
-from engine.exponents import add
-from engine.paths import find_path
-from engine.program import compile_program
-from engine.structure import batch_indices
+from qrt_tn.engine.balance import Stack
+from qrt_tn.engine.execute import PairwiseExpression
+from qrt_tn.engine.exponents import add
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.program import compile_program
+from qrt_tn.engine.structure import batch_indices
 from tests.engine.conftest import (
     chain,
     draw,

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import distribute
-from engine.distribute import (
+from qrt_tn.engine import distribute
+from qrt_tn.engine.distribute import (
     GROUPS,
     choose_device,
     cutensornet_distributed,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from engine.drawing import draw, draw_running
+from qrt_tn.engine.drawing import draw, draw_running
 
 
 def test_draw():

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from engine import Plan
-from engine.backends import array_module, to_host
-from engine.exponents import on_host
+from qrt_tn.engine import Plan
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.exponents import on_host
 
 PRECISION = {"float32": 2e-5, "complex64": 2e-5, "float64": 1e-12, "complex128": 1e-12}
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from engine.exponents import add, on_host, peaks, powers, real_bytes, scaled
+from qrt_tn.engine.exponents import add, on_host, peaks, powers, real_bytes, scaled
 
 
 def exact(mantissa, exponent):

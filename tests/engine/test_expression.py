@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import quimb.tensor as qtn
 
-import engine
-from engine import Plan
+from qrt_tn import engine
+from qrt_tn.engine import Plan
 
 MATRICES = Plan((("i", "j"), ("j", "k")), ("i", "k"), {"i": 2, "j": 3, "k": 5}, ((0, 1),), (), "float64")
 A, B = np.random.default_rng(0).normal(size=(2, 3)), np.random.default_rng(1).normal(size=(3, 5))

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from engine.layout import DOT, MATMUL, MULTIPLY, lay_out
-from engine.tree import Pair
+from qrt_tn.engine.layout import DOT, MATMUL, MULTIPLY, lay_out
+from qrt_tn.engine.tree import Pair
 
 PRODUCTS = {DOT: np.dot, MATMUL: np.matmul, MULTIPLY: np.multiply}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.maxvol import maxvol, spanning_rows
+from qrt_tn.engine.maxvol import maxvol, spanning_rows
 
 
 def orthonormal(rng, rows, columns, complex_values):

@@ -11,13 +11,13 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-import engine
-from engine.paths import COTENGRA, OPT_EINSUM, check_path, find_path
-from engine.refine import cost as tree_cost
-from engine.refine import reordered, step_flops
-from engine.search import EXACT, LARGE
-from engine.simplify import simplify
-from engine.tree import contraction_tree
+from qrt_tn import engine
+from qrt_tn.engine.paths import COTENGRA, OPT_EINSUM, check_path, find_path
+from qrt_tn.engine.refine import cost as tree_cost
+from qrt_tn.engine.refine import reordered, step_flops
+from qrt_tn.engine.search import EXACT, LARGE
+from qrt_tn.engine.simplify import simplify
+from qrt_tn.engine.tree import contraction_tree
 
 RING = [("a", "b"), ("b", "c"), ("c", "d"), ("d", "e"), ("e", "a")]
 SIZES = {"a": 2, "b": 9, "c": 3, "d": 8, "e": 4}
@@ -343,7 +343,7 @@ def test_a_path_of_your_own_is_kept_as_it_is():
 def test_the_same_seed_gives_the_same_path_in_every_process():
     """Strings hash differently in each process; no finder may let that decide."""
     code = (
-        "from engine.paths import find_path\n"
+        "from qrt_tn.engine.paths import find_path\n"
         "inputs = [('v', f'a{i}', f'a{(i + 1) % 16}', f'b{i}') for i in range(16)]\n"
         "inputs += [(f'b{i}', f'b{(i + 7) % 16}') for i in range(16)]\n"
         "sizes = {i: 2 for t in inputs for i in t}\n"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.picked import Picked
+from qrt_tn.engine.picked import Picked
 
 TERMS = ["ua", "vab", "wbch", "xch", "cd", "hw"]
 SIZES = {"u": 3, "v": 4, "w": 5, "x": 2, "a": 2, "b": 3, "c": 2, "d": 3, "h": 2}
@@ -48,7 +48,7 @@ def test_batches_of_a_size_that_fits():
 
 
 def test_batches_without_a_limit_stay_small(monkeypatch):
-    monkeypatch.setattr("engine.batches.HOST_BYTES", 20_000)
+    monkeypatch.setattr("qrt_tn.engine.batches.HOST_BYTES", 20_000)
     terms, arrays = network(np.random.default_rng(0))
     assert 1 < Picked(terms, ("d",), SIZES, arrays, "uvwx").fitted(103)[0] < 60
 

@@ -7,11 +7,11 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-import engine
-from engine import Plan
-from engine.plan import bytes_text
+from qrt_tn import engine
+from qrt_tn.engine import Plan
+from qrt_tn.engine.plan import bytes_text
 
-room = importlib.import_module("engine.plan")  # engine.plan itself is the function
+room = importlib.import_module("qrt_tn.engine.plan")  # engine.plan itself is the function
 
 PRODUCT = Plan((("i", "j"), ("j", "k")), ("i", "k"), {"i": 2, "j": 3, "k": 5}, ((0, 1),))
 

@@ -8,10 +8,10 @@ import opt_einsum as oe
 import pytest
 import quimb.tensor as qtn
 
-import engine
-from engine import cache
+from qrt_tn import engine
+from qrt_tn.engine import cache
 
-room = importlib.import_module("engine.planning")
+room = importlib.import_module("qrt_tn.engine.planning")
 
 
 def ring(sites=24, extent=4, prefix=""):
@@ -167,7 +167,8 @@ def test_a_damaged_entry_is_passed_over(folder, monkeypatch):
 def test_plans_do_not_depend_on_the_order_of_hashes():
     """Python seeds the hashes of strings anew in every process; plans must not notice."""
     code = (
-        "import engine, numpy as np\n"
+        "import numpy as np\n"
+        "from qrt_tn import engine\n"
         "inputs = [(f'a{i}', f'a{(i + 1) % 12}', f'b{i}', f'b{(i + 5) % 12}') for i in range(12)]\n"
         "sizes = {index: 3 + n % 3 for n, index in enumerate(dict.fromkeys(sum(inputs, ())))}\n"
         "limit = engine.plan((inputs, (), sizes)).peak_bytes * 4 // 5\n"

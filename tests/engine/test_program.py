@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from engine.exponents import MULTIPLIED
-from engine.layout import DOT, MATMUL, MULTIPLY
-from engine.program import compile_program
-from engine.structure import batch_indices
-from engine.tree import contraction_tree
+from qrt_tn.engine.exponents import MULTIPLIED
+from qrt_tn.engine.layout import DOT, MATMUL, MULTIPLY
+from qrt_tn.engine.program import compile_program
+from qrt_tn.engine.structure import batch_indices
+from qrt_tn.engine.tree import contraction_tree
 
 
 @pytest.mark.parametrize("real_bytes", [4, 8])

@@ -5,10 +5,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
-import engine.refine as room
-from engine.refine import anneal, cost, reconfigure, reordered, step_flops
-from engine.simplify import simplify
-from engine.tree import contraction_tree, linear_path
+import qrt_tn.engine.refine as room
+from qrt_tn.engine.refine import anneal, cost, reconfigure, reordered, step_flops
+from qrt_tn.engine.simplify import simplify
+from qrt_tn.engine.tree import contraction_tree, linear_path
 
 
 def random_network(rng, tensors=20, hyper=3, kept=2):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from engine import cache
+from qrt_tn.engine import cache
 
-room = importlib.import_module("engine.roofline")
+room = importlib.import_module("qrt_tn.engine.roofline")
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,9 @@ def test_threads_tell_calibrations_apart(monkeypatch, measured):
 
     names = []
     for threads in (1, 8):
-        monkeypatch.setattr("engine.calibration.threadpool_info", lambda threads=threads: pools(threads))
+        monkeypatch.setattr(
+            "qrt_tn.engine.calibration.threadpool_info", lambda threads=threads: pools(threads)
+        )
         names.append(room.calibrate("numpy").name)
     assert names[0].endswith(": numpy, 1 thread")
     assert names[1].endswith(": numpy, 8 threads")

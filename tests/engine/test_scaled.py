@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine import Scaled
+from qrt_tn.engine import Scaled
 
 
 def random_scaled(rng, shape, *, complex_values=True, spread=3.0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.balance import padded
-from engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
+from qrt_tn.engine.balance import padded
+from qrt_tn.engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
 
 
 def segmented(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.segments import (
+from qrt_tn.engine.segments import (
     Segment,
     first_cuts,
     floor,
@@ -13,7 +13,7 @@ from engine.segments import (
     segments,
     shrinkage,
 )
-from engine.tree import contraction_tree
+from qrt_tn.engine.tree import contraction_tree
 
 TINY = float(np.finfo(np.float16).tiny)
 

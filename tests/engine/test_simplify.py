@@ -6,7 +6,7 @@ import quimb.tensor as qtn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.simplify import find_diagonals, is_diagonal, simplify
+from qrt_tn.engine.simplify import find_diagonals, is_diagonal, simplify
 
 ABSORB = ["none", "subset", "rank"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-from engine.paths import find_path
-from engine.refine import step_flops
-from engine.slicing import slice_to_limit
-from engine.tree import contraction_tree, linear_path
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.refine import step_flops
+from qrt_tn.engine.slicing import slice_to_limit
+from qrt_tn.engine.tree import contraction_tree, linear_path
 
 ITEM = 16
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.tensornet import Library, compute_name, interleaved
+from qrt_tn.engine.tensornet import Library, compute_name, interleaved
 
 
 def test_indices_become_integers_in_the_order_of_the_axes():

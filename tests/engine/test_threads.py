@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from engine.threads import threads_for, workers
+from qrt_tn.engine.threads import threads_for, workers
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -2,7 +2,7 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-from engine.tree import contraction_tree, linear_path
+from qrt_tn.engine.tree import contraction_tree, linear_path
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from engine import Plan
-from engine.xla import CHUNK
+from qrt_tn.engine import Plan
+from qrt_tn.engine.xla import CHUNK
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from models import images as rooms
+from qrt_tn.models import images as rooms
 
 RNG = np.random.default_rng(0)
 

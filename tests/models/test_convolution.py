@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from models.convolution import DIMENSIONS, conv_layer, convolve
+from qrt_tn.models.convolution import DIMENSIONS, conv_layer, convolve
 
 
 @pytest.fixture(autouse=True)

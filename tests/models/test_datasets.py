@@ -6,7 +6,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from models.datasets import Dataset, load_digits, load_file, one_hot, split
+from qrt_tn.models.datasets import Dataset, load_digits, load_file, one_hot, split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 from sklearn.kernel_approximation import RBFSampler
 
-from models.dense import CosineNetwork, DenseNetwork
+from qrt_tn.models.dense import CosineNetwork, DenseNetwork
 
 
 def test_dense_outputs_are_those_of_numpy():

@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from models import read_idx
+from qrt_tn.models import read_idx
 
 
 def packed(array):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images import load_images
+from qrt_tn.models.images import load_images
 from tests.models.conftest import assert_holds, packed, pixels, write_cifar, write_idx
 
 RNG = np.random.default_rng(0)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import images as rooms
-from models.datasets import load_digits
-from models.datasets import split as split_points
-from models.images import DEBIAN_FASHION_MNIST, IMAGE_SETS, Images, fold, load_images
+from qrt_tn.models import images as rooms
+from qrt_tn.models.datasets import load_digits
+from qrt_tn.models.datasets import split as split_points
+from qrt_tn.models.images import DEBIAN_FASHION_MNIST, IMAGE_SETS, Images, fold, load_images
 from tests.models.conftest import RNG, assert_holds, pixels, write_cifar, write_idx
 
 pytestmark = pytest.mark.usefixtures("nothing_at_hand")

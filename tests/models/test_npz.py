@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.npz import read_npz
+from qrt_tn.models.npz import read_npz
 
 
 def test_chosen_arrays_are_read_and_all_names_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
-from models.readout import fit_output_weights, select_ridge
+from qrt_tn.models.readout import fit_output_weights, select_ridge
 
 
 def problem(points, nodes, outputs, seed):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from engine.atomic import save_tensors
-from models.readout import fit_output_weights
-from models.ridge import RidgeNetwork, importance_weights
+from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.models.readout import fit_output_weights
+from qrt_tn.models.ridge import RidgeNetwork, importance_weights
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 

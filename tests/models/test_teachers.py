@@ -6,8 +6,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.svm import LinearSVC
 
-from models import DenseNetwork, RidgeNetwork, teacher, teachers, train
 from qrt_tn import Quantizer, QuantumRidgeletTransform, Ridgelet, RidgeNodes, states
+from qrt_tn.models import DenseNetwork, RidgeNetwork, teacher, teachers, train
 
 
 def grid(modulus, dim):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models import DenseNetwork, train
-from models.lottery.masks import apply_masks, full_masks
-from models.tickets import (
+from qrt_tn import Ridgelet, RidgeNodes, filter_nodes, uniform_nodes
+from qrt_tn.models import DenseNetwork, train
+from qrt_tn.models.lottery.masks import apply_masks, full_masks
+from qrt_tn.models.tickets import (
     SparseNetwork,
     direction_overlap,
     leverage_nodes,
@@ -16,7 +17,6 @@ from models.tickets import (
     strongest_nodes,
     subspace_overlap,
 )
-from qrt_tn import Ridgelet, RidgeNodes, filter_nodes, uniform_nodes
 
 
 @pytest.mark.parametrize(("points", "pool"), [(9, 40), (30, 12), (7, 1)])

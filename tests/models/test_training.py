@@ -5,10 +5,10 @@ import pytest
 from flax import nnx
 from scipy.special import log_softmax
 
-from models import training
-from models.dense import CosineNetwork, DenseNetwork
-from models.ridge import RidgeNetwork
-from models.training import accuracy, risk, train, train_many
+from qrt_tn.models import training
+from qrt_tn.models.dense import CosineNetwork, DenseNetwork
+from qrt_tn.models.ridge import RidgeNetwork
+from qrt_tn.models.training import accuracy, risk, train, train_many
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 

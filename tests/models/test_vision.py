@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from numpy.lib.stride_tricks import sliding_window_view
 
-from models.vision import ARCHITECTURES, VGG19, ConvNet, NormalizedConv, architecture, max_pool
+from qrt_tn.models.vision import ARCHITECTURES, VGG19, ConvNet, NormalizedConv, architecture, max_pool
 
 CIFAR = (32, 32, 3)
 

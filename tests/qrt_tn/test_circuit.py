@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-import engine
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, circuit, states
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, circuit, engine, states
 
 
 def state_of(modulus, dim, bond=2, seed=0):

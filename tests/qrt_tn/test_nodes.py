@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from engine.atomic import save_tensors
 from qrt_tn import RidgeNodes
+from qrt_tn.engine.atomic import save_tensors
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import KBinsDiscretizer
 
-from engine.atomic import save_tensors
+from qrt_tn.engine.atomic import save_tensors
 from qrt_tn.quantize import FORMAT, Quantizer
 
 

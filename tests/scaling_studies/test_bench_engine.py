@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engine import Device
-from scaling_studies import cli
-from scaling_studies.benchmarks.engine import finder, networks, run
-from scaling_studies.progress import StageTimer
+from qrt_tn.engine import Device
+from qrt_tn.studies import cli
+from qrt_tn.studies.benchmarks.engine import finder, networks, run
+from qrt_tn.studies.progress import StageTimer
 
 TABLES = dict.fromkeys(("float32", "float64", "complex64", "complex128"), ((1.0, 1e8), (64.0, 1e10)))
 COPIES = ((1e8, 1e10),)
@@ -25,10 +25,10 @@ def tiny() -> run.Sizes:
 @pytest.fixture(autouse=True)
 def quick_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("QRT_TN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("engine.calibrate", lambda backend: DEVICE)
+    monkeypatch.setattr("qrt_tn.engine.calibrate", lambda backend: DEVICE)
     monkeypatch.setattr(finder, "is_installed", lambda: False)
     monkeypatch.setattr(run, "quick", tiny)
-    monkeypatch.setattr("scaling_studies.benchmarks.engine.quality.warm_up", lambda: None)
+    monkeypatch.setattr("qrt_tn.studies.benchmarks.engine.quality.warm_up", lambda: None)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -73,7 +73,7 @@ def test_the_folder_holds_every_figure(
 
 def test_results_that_disagree_leave_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
-        "scaling_studies.benchmarks.engine.speed.TOLERANCE", {"complex128": -1.0, "float64": -1.0}
+        "qrt_tn.studies.benchmarks.engine.speed.TOLERANCE", {"complex128": -1.0, "float64": -1.0}
     )
     timer = StageTimer(Console(file=io.StringIO()))
     with pytest.raises(RuntimeError, match="cotengra and qrt-tn disagree"):
@@ -144,15 +144,15 @@ def test_benchmarks_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_the_other_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("scaling_studies.benchmarks.sample_state.SIZES", [(12, 3, 1)])
-    monkeypatch.setattr("scaling_studies.benchmarks.sample_state.NODES", 8)
+    monkeypatch.setattr("qrt_tn.studies.benchmarks.sample_state.SIZES", [(12, 3, 1)])
+    monkeypatch.setattr("qrt_tn.studies.benchmarks.sample_state.NODES", 8)
     out = tmp_path / "state.json"
     assert call(monkeypatch, "sample-state", "--runs", "1", "--out", str(out)) == 0
     assert json.loads(out.read_text())["benchmark"] == "sample_state"
 
 
 def test_matrix_product_states_are_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("scaling_studies.benchmarks.sample_mps.SIZES", [(4, 3, 2, 8)])
+    monkeypatch.setattr("qrt_tn.studies.benchmarks.sample_mps.SIZES", [(4, 3, 2, 8)])
     out = tmp_path / "mps.json"
     assert call(monkeypatch, "sample-mps", "--rounds", "1", "--out", str(out)) == 0
     assert json.loads(out.read_text())["benchmark"] == "sample_mps"

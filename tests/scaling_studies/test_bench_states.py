@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scaling_studies import cli
-from scaling_studies.benchmarks.states import growth, run
+from qrt_tn.studies import cli
+from qrt_tn.studies.benchmarks.states import growth, run
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Backend
-from scaling_studies import cli
+from qrt_tn.engine import Backend
+from qrt_tn.studies import cli
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -22,7 +22,7 @@ def test_an_interrupt_says_so_and_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scaling_studies.experiments.sources.Sources.build_states", interrupt)
+    monkeypatch.setattr("qrt_tn.studies.experiments.sources.Sources.build_states", interrupt)
     assert call(monkeypatch, "ticket") == 130
     assert "interrupted" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == []
@@ -41,7 +41,7 @@ def test_info_names_every_backend(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("QRT_TN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("engine.roofline.calibrate", fail_to_measure)
+    monkeypatch.setattr("qrt_tn.engine.roofline.calibrate", fail_to_measure)
     assert call(monkeypatch, "info") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("numpy", "cupy", "cuquantum", "mpi", "python", "GiB"))
@@ -59,7 +59,7 @@ def test_info_tells_the_extra_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = Backend("cupy", False, None, "none", "it is not installed", "pip install 'qrt-tn[cuda13]'")
-    monkeypatch.setattr("engine.backends", lambda: {"cupy": missing})
+    monkeypatch.setattr("qrt_tn.engine.backends", lambda: {"cupy": missing})
     monkeypatch.setenv("QRT_TN_CACHE", "off")
     assert call(monkeypatch, "info") == 0
     # in one piece, however narrow the terminal

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.config import load_study
-from scaling_studies.store import StudyStore
+from qrt_tn.studies.config import load_study
+from qrt_tn.studies.store import StudyStore
 
 HEAVY = ("jax", "jaxlib", "flax", "quimb", "numba", "cupy", "matplotlib", "sklearn", "mpi4py")
 
 PROGRAM = """
 import json, sys
 heavy = json.loads(sys.argv.pop(1))
-from scaling_studies import cli
+from qrt_tn.studies import cli
 try:
     cli.main()
 finally:

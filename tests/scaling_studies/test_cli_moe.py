@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkpoint
-from scaling_studies import cli
-from scaling_studies.experiments.moe.config import MoeStudyConfig
+from qrt_tn.models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkpoint
+from qrt_tn.studies import cli
+from qrt_tn.studies.experiments.moe.config import MoeStudyConfig
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -116,7 +116,7 @@ def test_options_become_settings(
         seen.append((config, command))
         return tmp_path / "report.html"
 
-    monkeypatch.setattr("scaling_studies.experiments.moe.run.run_study", run_study)
+    monkeypatch.setattr("qrt_tn.studies.experiments.moe.run.run_study", run_study)
     arguments = ["--preset", "small", "--pretrain", "digits:0-4", "--seeds", "2", "--criteria", "reap, merge"]
     arguments += [
         "--prune",
@@ -145,6 +145,6 @@ def test_options_become_settings(
 
 def test_the_package_runs_as_a_module() -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "scaling_studies.cli", "moe"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "qrt_tn.studies.cli", "moe"], capture_output=True, text=True, check=True
     )
     assert all(name in found.stdout for name in ("study", "prune", "inspect"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies import cli
-from scaling_studies.cli import study_display
-from scaling_studies.config import load_study
-from scaling_studies.runner.watching import Running, State
-from scaling_studies.store import StudyStore
-from scaling_studies.store.runners import Registration, this_runner
+from qrt_tn.studies import cli
+from qrt_tn.studies.cli import study_display
+from qrt_tn.studies.config import load_study
+from qrt_tn.studies.runner.watching import Running, State
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.runners import Registration, this_runner
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 TEXT = HEAD + "[fixed]\nseconds = 0.0\n[axes]\nnumber = [1, 2]\n[resources]\nmemory = 0.1\n"
@@ -23,7 +23,7 @@ FAILING = TEXT.replace("[axes]\n", '[axes]\nending = ["well", "error", "unavaila
 @pytest.fixture(autouse=True)
 def in_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("scaling_studies.provenance.commit", lambda: None)
+    monkeypatch.setattr("qrt_tn.studies.provenance.commit", lambda: None)
     # as wide as messages need it
     monkeypatch.setenv("COLUMNS", "200")
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
@@ -244,7 +244,7 @@ def test_an_interrupt_before_anything_runs_ends_in_a_line(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scaling_studies.cli.study_target.load_study", interrupt)
+    monkeypatch.setattr("qrt_tn.studies.cli.study_target.load_study", interrupt)
     code, out, err = call("run", write())
     assert (code, out) == (130, "")
     assert err == "qrt-tn: interrupted; nothing was left half-written\n"
@@ -260,7 +260,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_the_same_command_goes_on(tmp_pat
         pytest.skip("cannot mount a small file system here")
 
     def run() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scaling_studies.cli", "study", "run", "s.toml", "--no-report"]
+        command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", "run", "s.toml", "--no-report"]
         return subprocess.run([*command, "--store", disk / "s"], capture_output=True, text=True, check=False)
 
     try:

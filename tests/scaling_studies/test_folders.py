@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from scaling_studies import folders
+from qrt_tn.studies import folders
 
 
 def test_a_folder_appears_whole(tmp_path: Path) -> None:

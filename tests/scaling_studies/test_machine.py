@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine import Backend, roofline
-from engine.roofline import Device
-from scaling_studies import machine
-from scaling_studies.machine import show_machine
-from scaling_studies.progress import StageTimer
+from qrt_tn.engine import Backend, roofline
+from qrt_tn.engine.roofline import Device
+from qrt_tn.studies import machine
+from qrt_tn.studies.machine import show_machine
+from qrt_tn.studies.progress import StageTimer
 
 GPU = Backend("cupy", True, "14.2.0", "GPU [9000]", memory=80 * 2**30, free=5 * 2**30)
 NO_MPI = Backend("mpi", False, "4.1.2", "none", "cannot load\nMPI library", "pip install 'qrt-tn[mpi]'")
@@ -35,7 +35,7 @@ def rooms(monkeypatch, tmp_path):
     missing = Backend(
         "cupy", False, None, "none", "the package cupy is not installed", "pip install it [now]"
     )
-    monkeypatch.setattr("engine.backends", lambda: {"numpy": numpy, "cupy": missing})
+    monkeypatch.setattr("qrt_tn.engine.backends", lambda: {"numpy": numpy, "cupy": missing})
     made = []
 
     def measure(bench, dtypes, progress):
@@ -98,7 +98,7 @@ def test_kept_rates_are_shown_and_measured_anew_only_when_asked(rooms):
 
 def test_a_machine_with_gpus(monkeypatch):
     cuquantum = Backend("cuquantum", True, "26.9.0", "GPU [9000]")
-    monkeypatch.setattr("engine.backends", lambda: {"cupy": GPU, "cuquantum": cuquantum})
+    monkeypatch.setattr("qrt_tn.engine.backends", lambda: {"cupy": GPU, "cuquantum": cuquantum})
     monkeypatch.setattr(machine, "gpus", lambda: [("GPU [9000]", 80 * 2**30), ("GPU [9000]", 80 * 2**30)])
     asked = []
 
@@ -145,7 +145,7 @@ def test_where_nothing_is_kept(monkeypatch, tmp_path):
 
 
 def test_gpus_are_asked_by_their_properties(monkeypatch):
-    backends = importlib.import_module("engine.backends")
+    backends = importlib.import_module("qrt_tn.engine.backends")
     runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 2,
         getDeviceProperties=lambda place: {"name": b"GPU %d" % place, "totalGlobalMem": 2**30 * (place + 1)},

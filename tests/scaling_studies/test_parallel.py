@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from scaling_studies.parallel import side_by_side
+from qrt_tn.studies.parallel import side_by_side
 
 
 def test_results_come_in_order_and_each_is_counted() -> None:

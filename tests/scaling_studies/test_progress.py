@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.progress import StageTimer
 
 
 def test_a_log_has_a_line_at_the_start_and_the_end_of_a_stage() -> None:

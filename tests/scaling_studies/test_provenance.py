@@ -3,7 +3,7 @@ import platform
 
 import numpy as np
 
-from scaling_studies import provenance
+from qrt_tn.studies import provenance
 
 
 def test_versions_are_those_that_run() -> None:

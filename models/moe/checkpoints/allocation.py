@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.arguments import check_whole
-from engine.backends import device_memory
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.engine.backends import device_memory
 
 
 def check_limit(max_bytes: int | None) -> None:

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from engine.progress import Progress, shown
-from models.moe.checkpoints.allocation import allocate, as_bytes, see_truths
-from models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
-from models.moe.checkpoints.nested import Tree, TreeReader, numbered, renewed
-from models.moe.checkpoints.vmoe_types import MAX_AXES, NATIVE_COMPLEX, NDARRAY, NPSCALAR, array_data, can_be
+from qrt_tn.engine.progress import Progress, shown
+from qrt_tn.models.moe.checkpoints.allocation import allocate, as_bytes, see_truths
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
+from qrt_tn.models.moe.checkpoints.nested import Tree, TreeReader, numbered, renewed
+from qrt_tn.models.moe.checkpoints.vmoe_types import (
+    MAX_AXES,
+    NATIVE_COMPLEX,
+    NDARRAY,
+    NPSCALAR,
+    array_data,
+    can_be,
+)
 
 CHUNKED_KEY = "__msgpack_chunked_array__"  # marks the dict that an array of more than 1 GiB is
 

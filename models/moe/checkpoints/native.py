@@ -15,11 +15,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from engine.atomic import load_tensors, save_tensors
-from models.moe.config import VisionMoeConfig
-from models.moe.experts import leaves
-from models.moe.trees import Tree, from_tree, nested, to_tree
-from models.moe.vit import VisionMoe
+from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.experts import leaves
+from qrt_tn.models.moe.trees import Tree, from_tree, nested, to_tree
+from qrt_tn.models.moe.vit import VisionMoe
 
 KIND = "qrt-tn.vision-moe"
 _ORBAX_CONFIG = "qrt-tn-config.json"
@@ -61,7 +61,7 @@ def load_moe(path: str | Path, *, dispatch: str = "auto") -> VisionMoe:
 
     Args:
         path: the file.
-        dispatch: one of models.moe.config.DISPATCHES.
+        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
 
     Raises:
         ValueError: no such file, another kind of file, or weights that do not fit its configuration.

@@ -7,7 +7,7 @@ counting for nothing.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.moe.checkpoints.msgpack_reader import MsgpackReader
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader
 
 MAX_DEPTH = 64
 MAX_ENTRIES = 2**20

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.progress import Progress, shown
-from models.moe.checkpoints import flax_file
-from models.moe.checkpoints.allocation import allocate, as_bytes, check_limit, see_truths
-from models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
-from models.moe.checkpoints.nested import Tree, renewed
-from models.moe.checkpoints.vmoe_index import (
+from qrt_tn.engine.progress import Progress, shown
+from qrt_tn.models.moe.checkpoints import flax_file
+from qrt_tn.models.moe.checkpoints.allocation import allocate, as_bytes, check_limit, see_truths
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
+from qrt_tn.models.moe.checkpoints.nested import Tree, renewed
+from qrt_tn.models.moe.checkpoints.vmoe_index import (
     SHARD_NAME,
     CheckpointSummary,
     Index,
@@ -30,7 +30,7 @@ from models.moe.checkpoints.vmoe_index import (
     read_index,
     shard_path,
 )
-from models.moe.checkpoints.vmoe_types import (
+from qrt_tn.models.moe.checkpoints.vmoe_types import (
     CHUNKS_KEY,
     SLICE_ND,
     Box,

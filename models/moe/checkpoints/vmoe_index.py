@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from models.moe.checkpoints.msgpack_reader import MsgpackReader
-from models.moe.checkpoints.nested import Tree, TreeReader, numbered
-from models.moe.checkpoints.vmoe_types import LeafIndex, read_leaf
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader
+from qrt_tn.models.moe.checkpoints.nested import Tree, TreeReader, numbered
+from qrt_tn.models.moe.checkpoints.vmoe_types import LeafIndex, read_leaf
 
 VERSION = "20220622"
 SHARD_NAME = r"\.data-[0-9]{5}-of-[0-9]{5}"  # what follows the prefix

@@ -11,13 +11,13 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from engine.arguments import check_whole
-from engine.atomic import atomic_path
-from engine.progress import Progress, shown
-from models.moe.checkpoints.allocation import as_bytes
-from models.moe.checkpoints.msgpack_reader import opened
-from models.moe.checkpoints.nested import Tree, numbered, plain, renewed
-from models.moe.checkpoints.vmoe_index import (
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.progress import Progress, shown
+from qrt_tn.models.moe.checkpoints.allocation import as_bytes
+from qrt_tn.models.moe.checkpoints.msgpack_reader import opened
+from qrt_tn.models.moe.checkpoints.nested import Tree, numbered, plain, renewed
+from qrt_tn.models.moe.checkpoints.vmoe_index import (
     MAX_INDEX_BYTES,
     MAX_SHARDS,
     SHARD_NAME,
@@ -27,7 +27,7 @@ from models.moe.checkpoints.vmoe_index import (
     read_index,
     shard_path,
 )
-from models.moe.checkpoints.vmoe_types import (
+from qrt_tn.models.moe.checkpoints.vmoe_types import (
     CHUNKS_KEY,
     DTYPES,
     MAX_AXES,

@@ -17,7 +17,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
-from models.moe.checkpoints.msgpack_reader import MsgpackReader
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader
 
 NDARRAY, NATIVE_COMPLEX, NPSCALAR = 1, 2, 3
 SLICE_ND, INDEX_INFO = 6, 8  # 4, 5 and 7 stand for what these two already hold

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from engine.arguments import check_whole, is_real
-from models.ridge import RidgeNetwork
-from models.shallow import Constant, mean_size, normal_weights
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.ridge import RidgeNetwork
+from qrt_tn.models.shallow import Constant, mean_size, normal_weights
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.cluster import KMeans
 
-from engine.arguments import Seed, check_whole, generator
 from qrt_tn import QuantumRidgeletTransform, RidgeNodes, filter_nodes
+from qrt_tn.engine.arguments import Seed, check_whole, generator
 from qrt_tn.field import centred
 from qrt_tn.states import MPSState
 

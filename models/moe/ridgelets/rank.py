@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, rankdata
 
-from engine.arguments import Seed, check_whole, generator
+from qrt_tn.engine.arguments import Seed, check_whole, generator
 
 BAND = (2.5, 97.5)  # percentiles
 

@@ -34,8 +34,8 @@ is what the bound is about. (H is the largest of d Gaussian sums and grows like 
 out above.)
 """
 
-from models.moe.theory.data import TheorySetting
-from models.moe.theory.experiment import (
+from qrt_tn.models.moe.theory.data import TheorySetting
+from qrt_tn.models.moe.theory.experiment import (
     ORDERS,
     Outcome,
     accuracy_after_pruning,

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from engine.arguments import check_whole, is_real
+from qrt_tn.engine.arguments import check_whole, is_real
 
 # The coordinates of the class-discriminative patterns o_1 (label +1) and o_2 (label -1).
 FIRST, SECOND = 0, 1

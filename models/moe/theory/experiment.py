@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from engine.arguments import Seed, check_whole, generator, is_real
-from models.moe.theory.data import TheorySetting, draw
-from models.moe.theory.model import Parameters, accuracy, pretrained, signs, train
+from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
+from qrt_tn.models.moe.theory.data import TheorySetting, draw
+from qrt_tn.models.moe.theory.model import Parameters, accuracy, pretrained, signs, train
 
 ORDERS = ("router-change", "random", "reversed")
 Row = dict[str, Any]

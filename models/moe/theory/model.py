@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models.moe.theory.data import FIRST, SECOND, TheorySetting, draw
+from qrt_tn.models.moe.theory.data import FIRST, SECOND, TheorySetting, draw
 
 
 class Parameters(NamedTuple):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import mps
-from engine.backends import array_module, to_host
-from engine.progress import shown
-from engine.scaled import Scaled
-from engine.threads import threads_for, workers
+from qrt_tn.engine import mps
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.field import inverses
 from qrt_tn.states.mps.steps import step
 

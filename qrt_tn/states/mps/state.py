@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine import mps
-from engine.backends import array_module, namespace, to_host
-from engine.scaled import Scaled
+from qrt_tn.engine import mps
+from qrt_tn.engine.backends import array_module, namespace, to_host
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_prime, fourier_matrix, inverse_fourier
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled
+from qrt_tn.engine.compiled import compiled
 
 
 @compiled

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from engine import mps
-from engine.backends import array_module
-from engine.threads import threads_for
+from qrt_tn.engine import mps
+from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.threads import threads_for
 from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST, SMALL
 
 

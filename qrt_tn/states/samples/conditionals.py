@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.backends import array_module, to_host
-from engine.drawing import draw, draw_running
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.field import roots_of_unity
 from qrt_tn.products import reduced
 from qrt_tn.states.samples.fused import ALL, Columns, phase_sums

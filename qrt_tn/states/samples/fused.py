@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.compiled import compiled
+from qrt_tn.engine.compiled import compiled
 
 ALL = np.empty(0, dtype=np.int64)  # stands for all points where some could be named
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from engine.backends import array_module
+from qrt_tn.engine.backends import array_module
 
 
 class Runs:

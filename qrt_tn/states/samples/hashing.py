@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.progress import shown
-from engine.threads import threads_for, workers
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.samples.rows import BLOCK, Points, small_type
 

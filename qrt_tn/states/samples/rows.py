@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import as_array
+from qrt_tn.engine.arguments import as_array
 
 BLOCK = 2**22  # coordinates of points read at once
 _SHARED = 8  # blocks to make where each has as many points as

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.backends import device_memory, namespace, resolve, to_host
-from engine.drawing import draw
-from engine.progress import shown
-from engine.scaled import Scaled
-from engine.threads import threads_for, workers
+from qrt_tn.engine.backends import device_memory, namespace, resolve, to_host
+from qrt_tn.engine.drawing import draw
+from qrt_tn.engine.progress import shown
+from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.field import inverses
 from qrt_tn.products import ModularProduct
 from qrt_tn.ridgelet import Ridgelet

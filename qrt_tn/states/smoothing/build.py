@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine import mps
-from engine.backends import device_memory, namespace, resolve
-from engine.progress import Progress
+from qrt_tn.engine import mps
+from qrt_tn.engine.backends import device_memory, namespace, resolve
+from qrt_tn.engine.progress import Progress
 from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.smoothing.error import Estimate, estimated_error, estimated_norm
 from qrt_tn.states.smoothing.gram import MOST_BOND, gram_cores, vanishes

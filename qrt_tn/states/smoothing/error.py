@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from engine.backends import to_host
-from engine.progress import Progress, shown
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.field import centred
 from qrt_tn.states.filters import Filter
 from qrt_tn.states.mps import MPSState

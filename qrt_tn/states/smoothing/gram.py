@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import mps
-from engine.progress import Progress, shown
+from qrt_tn.engine import mps
+from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.states.filters import Filter
 from qrt_tn.states.smoothing.prefixes import Factor, backwards
 from qrt_tn.states.smoothing.sites import Site, chosen_sites

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from engine import mps
-from engine.backends import array_module, to_host
-from engine.progress import Progress, shown
+from qrt_tn.engine import mps
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.states.smoothing.prefixes import Factor, backwards, fitting_levels
 from qrt_tn.states.smoothing.sites import Site
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.arguments import Seed, generator
-from engine.progress import Progress, shown
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.field import centred
 from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.smoothing.error import point_sums

@@ -1,9 +1,9 @@
 """Two runs of one benchmark side by side."""
 
-from scaling_studies.benchmarks.compare.comparison import Comparison, Line, compare
-from scaling_studies.benchmarks.compare.intervals import Interval, ratio_interval
-from scaling_studies.benchmarks.compare.reading import BenchmarkRun, Quantity, read_run
-from scaling_studies.benchmarks.compare.tables import as_json, sentences, sheets
+from qrt_tn.studies.benchmarks.compare.comparison import Comparison, Line, compare
+from qrt_tn.studies.benchmarks.compare.intervals import Interval, ratio_interval
+from qrt_tn.studies.benchmarks.compare.reading import BenchmarkRun, Quantity, read_run
+from qrt_tn.studies.benchmarks.compare.tables import as_json, sentences, sheets
 
 __all__ = [
     "BenchmarkRun",

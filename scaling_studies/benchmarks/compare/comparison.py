@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scaling_studies.benchmarks.compare.intervals import Interval, ratio_interval
-from scaling_studies.benchmarks.compare.reading import BenchmarkRun, Quantity
+from qrt_tn.studies.benchmarks.compare.intervals import Interval, ratio_interval
+from qrt_tn.studies.benchmarks.compare.reading import BenchmarkRun, Quantity
 
 Verdict = Literal["worse", "better", "even", "unknown"]
 THRESHOLD = 1.05

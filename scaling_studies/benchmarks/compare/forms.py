@@ -1,6 +1,6 @@
 """What the files of each benchmark hold: what a row is of, and which of its figures can be compared.
 
-A new benchmark needs a `Form` here, and `samples` in its rows (see scaling_studies.benchmarks.record).
+A new benchmark needs a `Form` here, and `samples` in its rows (see qrt_tn.studies.benchmarks.record).
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.benchmarks.compare.forms import FORMS, Form, Measure, Section
+from qrt_tn.studies.benchmarks.compare.forms import FORMS, Form, Measure, Section
 
 FORMAT = re.compile(r"qrt-tn\.bench-(?P<name>[a-z-]+)")  # of benchmarks that write a folder
 VERSION = 1  # of their files

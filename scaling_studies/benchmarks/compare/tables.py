@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scaling_studies.benchmarks.compare.comparison import CONFIDENCE, Comparison, Line
-from scaling_studies.benchmarks.compare.intervals import Interval
-from scaling_studies.benchmarks.compare.reading import Key, Quantity, row_text
-from scaling_studies.benchmarks.sheets import Sheet, seconds
+from qrt_tn.studies.benchmarks.compare.comparison import CONFIDENCE, Comparison, Line
+from qrt_tn.studies.benchmarks.compare.intervals import Interval
+from qrt_tn.studies.benchmarks.compare.reading import Key, Quantity, row_text
+from qrt_tn.studies.benchmarks.sheets import Sheet, seconds
 
 FORMAT = "qrt-tn.bench-compare"
 VERSION = 1

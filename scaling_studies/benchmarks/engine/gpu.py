@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import engine
-from engine import Device
-from engine.structure import by_position, numbered
-from scaling_studies.benchmarks.engine import finder
-from scaling_studies.benchmarks.engine.networks import Case
-from scaling_studies.benchmarks.engine.speed import (
+from qrt_tn import engine
+from qrt_tn.engine import Device
+from qrt_tn.engine.structure import by_position, numbered
+from qrt_tn.studies.benchmarks.engine import finder
+from qrt_tn.studies.benchmarks.engine.networks import Case
+from qrt_tn.studies.benchmarks.engine.speed import (
     Contender,
     ours,
     quimb_loop,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.structure import Index, Term, read_structure
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.circuit import OUTPUT, weight_index
+from qrt_tn.engine.structure import Index, Term, read_structure
 from qrt_tn.states.base import site_index
 
 BATCH = "z"
@@ -36,7 +36,7 @@ class Case:
 
     @property
     def structure(self) -> tuple[tuple[Term, ...], Term, dict[Index, int]]:
-        """(inputs, output, sizes), as `engine.plan` takes it."""
+        """(inputs, output, sizes), as `qrt_tn.engine.plan` takes it."""
         return self.inputs, self.output, self.sizes
 
     @property

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-import engine
-from engine import Device
-from scaling_studies.benchmarks.engine.networks import matrix_chain
-from scaling_studies.benchmarks.engine.speed import work_of
-from scaling_studies.benchmarks.timing import paired, ratios
+from qrt_tn import engine
+from qrt_tn.engine import Device
+from qrt_tn.studies.benchmarks.engine.networks import matrix_chain
+from qrt_tn.studies.benchmarks.engine.speed import work_of
+from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 
 def compare(extent: int, device: Device, *, rounds: int, count: int = 200) -> dict[str, Any]:

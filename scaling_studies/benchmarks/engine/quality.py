@@ -10,10 +10,10 @@ import cotengra as ctg
 import numpy as np
 import opt_einsum as oe
 
-import engine
-from engine.structure import by_position, numbered
-from scaling_studies.benchmarks.engine import finder
-from scaling_studies.benchmarks.engine.networks import Case, long_chain, matrix_chain
+from qrt_tn import engine
+from qrt_tn.engine.structure import by_position, numbered
+from qrt_tn.studies.benchmarks.engine import finder
+from qrt_tn.studies.benchmarks.engine.networks import Case, long_chain, matrix_chain
 
 Path = Sequence[Sequence[int]]
 REPEATS = 10**6  # trials of cotengra's hyper-optimiser; its time ends before

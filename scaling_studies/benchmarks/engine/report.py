@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from scaling_studies.benchmarks.sheets import Sheet, grouped, markdown, seconds, spread
-from scaling_studies.report.style import FIGURE_SETTINGS, INK, MUTED, PAPER, RULE, plain
+from qrt_tn.studies.benchmarks.sheets import Sheet, grouped, markdown, seconds, spread
+from qrt_tn.studies.report.style import FIGURE_SETTINGS, INK, MUTED, PAPER, RULE, plain
 
 Rows = Sequence[Mapping[str, Any]]
 

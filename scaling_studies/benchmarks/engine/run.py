@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import engine
-from scaling_studies.benchmarks.engine import gpu, networks, overhead, quality, report, speed
-from scaling_studies.benchmarks.engine.networks import Case
-from scaling_studies.benchmarks.record import origin
-from scaling_studies.folders import check_new, whole_folder, write_json
-from scaling_studies.progress import Stage, StageTimer
+from qrt_tn import engine
+from qrt_tn.studies.benchmarks.engine import gpu, networks, overhead, quality, report, speed
+from qrt_tn.studies.benchmarks.engine.networks import Case
+from qrt_tn.studies.benchmarks.record import origin
+from qrt_tn.studies.folders import check_new, whole_folder, write_json
+from qrt_tn.studies.progress import Stage, StageTimer
 
 FORMAT = "qrt-tn.bench-engine"
 VERSION = 1

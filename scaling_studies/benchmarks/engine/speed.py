@@ -9,14 +9,14 @@ import cotengra as ctg
 import numpy as np
 import opt_einsum as oe
 
-import engine
-from engine import Device, Plan
-from engine.backends import to_host
-from engine.cost import predicted_seconds, program_slices
-from engine.program import Program
-from engine.structure import numbered
-from scaling_studies.benchmarks.engine.networks import Case, elements, per_amplitude
-from scaling_studies.benchmarks.timing import paired, ratios
+from qrt_tn import engine
+from qrt_tn.engine import Device, Plan
+from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.cost import predicted_seconds, program_slices
+from qrt_tn.engine.program import Program
+from qrt_tn.engine.structure import numbered
+from qrt_tn.studies.benchmarks.engine.networks import Case, elements, per_amplitude
+from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 TOLERANCE = {"complex64": 1e-3, "float32": 1e-3, "complex128": 1e-9, "float64": 1e-9}
 LOOPED = 4  # elements of a batch that a loop is timed on; the others would take as long

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet
-from scaling_studies.experiments.growth import makers
-from scaling_studies.experiments.growth.makers import Build
-from scaling_studies.experiments.growth.measuring import measured
+from qrt_tn.studies.experiments.growth import makers
+from qrt_tn.studies.experiments.growth.makers import Build
+from qrt_tn.studies.experiments.growth.measuring import measured
 
 MODULUS = 127
 ACTIVATION = "triangle"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from engine.plan import bytes_text
-from scaling_studies.benchmarks.sheets import Sheet, grouped, markdown, seconds
-from scaling_studies.report.style import FIGURE_SETTINGS, RULE, decades
+from qrt_tn.engine.plan import bytes_text
+from qrt_tn.studies.benchmarks.sheets import Sheet, grouped, markdown, seconds
+from qrt_tn.studies.report.style import FIGURE_SETTINGS, RULE, decades
 
 FITTED = ("seconds", "total_seconds", "bytes")  # what a power of D is fitted to
 # colour and marker of every kind; colours are Okabe and Ito's, darkened

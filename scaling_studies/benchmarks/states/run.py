@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.benchmarks.record import origin
-from scaling_studies.benchmarks.states import growth, report
-from scaling_studies.folders import check_new, whole_folder, write_json
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.benchmarks.record import origin
+from qrt_tn.studies.benchmarks.states import growth, report
+from qrt_tn.studies.folders import check_new, whole_folder, write_json
+from qrt_tn.studies.progress import StageTimer
 
 FORMAT = "qrt-tn.bench-states"
 VERSION = 1

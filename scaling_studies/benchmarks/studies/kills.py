@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.config import Study, load_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
 
 STUDY = """name = "{name}"
 experiment = "rehearsal"
@@ -34,7 +34,7 @@ def write_study(folder: Path, name: str, points: int, seconds: float) -> Path:
 
 def begin(file: Path, store: Path) -> subprocess.Popen[bytes]:
     """A runner, as the command line starts it."""
-    command = [sys.executable, "-m", "scaling_studies.cli", "study", "run", str(file), "--store", str(store)]
+    command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", "run", str(file), "--store", str(store)]
     return subprocess.Popen(
         [*command, "--plain", "--no-report", "--processes", "2"],
         stdout=subprocess.DEVNULL,
@@ -135,9 +135,9 @@ def _repeated(store: StudyStore, study: Study) -> int:
 
 def _different(values: dict[int, Any]) -> int:
     """Results that a direct call of the experiment does not give."""
-    from scaling_studies.experiments.catalogue import Context
-    from scaling_studies.experiments.rehearsal.run import rehearse
-    from scaling_studies.experiments.rehearsal.settings import Rehearsal
+    from qrt_tn.studies.experiments.catalogue import Context
+    from qrt_tn.studies.experiments.rehearsal.run import rehearse
+    from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
 
     count = 0
     for number, metrics in values.items():

@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.benchmarks.record import record
-from scaling_studies.benchmarks.sheets import Sheet, seconds
-from scaling_studies.benchmarks.studies.kills import kill_often, write_study
-from scaling_studies.benchmarks.studies.size import measure
-from scaling_studies.benchmarks.studies.writers import write_at_once
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.benchmarks.record import record
+from qrt_tn.studies.benchmarks.sheets import Sheet, seconds
+from qrt_tn.studies.benchmarks.studies.kills import kill_often, write_study
+from qrt_tn.studies.benchmarks.studies.size import measure
+from qrt_tn.studies.benchmarks.studies.writers import write_at_once
+from qrt_tn.studies.progress import StageTimer
 
 WRITERS = 8
 RECORDS = 4000

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scaling_studies import provenance
-from scaling_studies.config import load_study
-from scaling_studies.store import StudyStore
+from qrt_tn.studies import provenance
+from qrt_tn.studies.config import load_study
+from qrt_tn.studies.store import StudyStore
 
 STUDY = """name = "many"
 experiment = "rehearsal"
@@ -105,7 +105,7 @@ def measure(folder: Path, points: int, done: Callable[[int], None] = lambda coun
     )
     new = next(point for point in load_study(file).points if point.parameters["label"] == "new")
     began = time.time()
-    command = [sys.executable, "-m", "scaling_studies.cli", "study", "run", str(file), "--store", str(place)]
+    command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", "run", str(file), "--store", str(place)]
     with subprocess.Popen(
         [*command, "--no-report"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as run:
@@ -121,7 +121,7 @@ def measure(folder: Path, points: int, done: Callable[[int], None] = lambda coun
 def _timed(*arguments: str) -> float:
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "scaling_studies.cli", *arguments], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "qrt_tn.studies.cli", *arguments], check=True, stdout=subprocess.DEVNULL
     )
     return time.perf_counter() - began
 

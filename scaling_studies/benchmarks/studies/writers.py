@@ -6,10 +6,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.config import load_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
-from scaling_studies.store.runners import Registration, this_runner
+from qrt_tn.studies.config import load_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
+from qrt_tn.studies.store.runners import Registration, this_runner
 
 
 def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:

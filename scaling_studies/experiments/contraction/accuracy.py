@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from engine.exponents import Part
+from qrt_tn.engine.exponents import Part
 
 
 def log_norm(part: Part) -> float | None:

@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.structure import Index, numbered
-from scaling_studies.benchmarks.engine import networks
-from scaling_studies.benchmarks.engine.networks import BATCH, Case
-from scaling_studies.experiments.contraction.settings import Contraction
+from qrt_tn.engine.structure import Index, numbered
+from qrt_tn.studies.benchmarks.engine import networks
+from qrt_tn.studies.benchmarks.engine.networks import BATCH, Case
+from qrt_tn.studies.experiments.contraction.settings import Contraction
 
 
 def build(settings: Contraction, seed: int) -> Case:

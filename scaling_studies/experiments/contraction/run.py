@@ -8,18 +8,18 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-import engine
-from engine import Device, Expression, Plan
-from engine.backends import namespace, resolve
-from engine.distribute import choose_device, spread_items
-from engine.exponents import Part, on_host
-from scaling_studies.benchmarks.engine.networks import BATCH, Case
-from scaling_studies.benchmarks.engine.speed import work_of
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.contraction.accuracy import log_norm, relative_error
-from scaling_studies.experiments.contraction.networks import build
-from scaling_studies.experiments.contraction.settings import Contraction
-from scaling_studies.experiments.contraction.slicing import in_slices
+from qrt_tn import engine
+from qrt_tn.engine import Device, Expression, Plan
+from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.engine.distribute import choose_device, spread_items
+from qrt_tn.engine.exponents import Part, on_host
+from qrt_tn.studies.benchmarks.engine.networks import BATCH, Case
+from qrt_tn.studies.benchmarks.engine.speed import work_of
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.contraction.accuracy import log_norm, relative_error
+from qrt_tn.studies.experiments.contraction.networks import build
+from qrt_tn.studies.experiments.contraction.settings import Contraction
+from qrt_tn.studies.experiments.contraction.slicing import in_slices
 
 ON_GPU = ("cupy", "cuquantum")
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
-from scaling_studies.experiments.growth.settings import Modulus
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.growth.settings import Modulus
 
 BATCHED = ("qrt-chain", "qrt-grid")
 
@@ -73,7 +73,7 @@ EXPERIMENT = Experiment(
     name="contraction",
     summary="plans a tensor network and contracts it: seconds, rates and accuracy",
     settings=Contraction,
-    function="scaling_studies.experiments.contraction.run:contract",
+    function="qrt_tn.studies.experiments.contraction.run:contract",
     metrics={
         "flops": Metric("operations of one contraction", "flop"),
         "bytes_moved": Metric("bytes read and written by its products", "B"),

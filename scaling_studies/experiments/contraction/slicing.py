@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine import Plan
-from engine.structure import Index
-from engine.tree import Pair, contraction_tree
+from qrt_tn.engine import Plan
+from qrt_tn.engine.structure import Index
+from qrt_tn.engine.tree import Pair, contraction_tree
 
 
 def in_slices(plan: Plan, least: int, first: Sequence[Index] = ()) -> Plan:

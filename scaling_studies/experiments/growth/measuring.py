@@ -10,7 +10,7 @@ import numpy as np
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes
 from qrt_tn.states import State
-from scaling_studies.experiments.growth.makers import Build
+from qrt_tn.studies.experiments.growth.makers import Build
 
 
 @dataclass(frozen=True)

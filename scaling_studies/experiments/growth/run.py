@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from engine.backends import resolve
 from qrt_tn import QuantumRidgeletTransform, Ridgelet
+from qrt_tn.engine.backends import resolve
 from qrt_tn.states import MPSState, SmoothedState
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.growth import makers
-from scaling_studies.experiments.growth.makers import Build
-from scaling_studies.experiments.growth.measuring import mean, measured
-from scaling_studies.experiments.growth.settings import Growth
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.growth import makers
+from qrt_tn.studies.experiments.growth.makers import Build
+from qrt_tn.studies.experiments.growth.measuring import mean, measured
+from qrt_tn.studies.experiments.growth.settings import Growth
 
 
 def grow(settings: Growth, seed: int, context: Context) -> Mapping[str, float | int | None]:

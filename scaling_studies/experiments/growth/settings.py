@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 DENSE_LIMIT = 2**26  # values of a dense state: 1 GiB in complex128
 
@@ -67,7 +67,7 @@ EXPERIMENT = Experiment(
     name="states",
     summary="builds a state and draws nodes from its ridgelet transform: seconds and bytes",
     settings=Growth,
-    function="scaling_studies.experiments.growth.run:grow",
+    function="qrt_tn.studies.experiments.growth.run:grow",
     metrics={
         "build_seconds": Metric("time to build the state", "s", measured=True),
         "seconds": Metric("time to draw the nodes", "s", measured=True),

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.lottery import CONTROLS, REWINDINGS, Preset, Recipe
-from scaling_studies.experiments.settings import assignments
+from qrt_tn.models.lottery import CONTROLS, REWINDINGS, Preset, Recipe
+from qrt_tn.studies.experiments.settings import assignments
 
 
 @dataclass(frozen=True)

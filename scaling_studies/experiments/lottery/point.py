@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from models.images import ImageFold, Images, fold, load_images
-from models.lottery import (
+from qrt_tn.models.images import ImageFold, Images, fold, load_images
+from qrt_tn.models.lottery import (
     Preset,
     Trained,
     Trial,
@@ -35,12 +35,12 @@ from models.lottery import (
     take_apart,
     train_trials,
 )
-from models.lottery.batches import BatchOrder
-from models.lottery.masks import Masks, Params, with_layers
-from models.lottery.study import RANDOM_STREAM, REPEATS, SNIP_POINTS
-from models.vision import architecture
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.lottery.settings import Lottery
+from qrt_tn.models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.masks import Masks, Params, with_layers
+from qrt_tn.models.lottery.study import RANDOM_STREAM, REPEATS, SNIP_POINTS
+from qrt_tn.models.vision import architecture
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.lottery.settings import Lottery
 
 ROUND_BY_ROUND = ("imp", "reinit", "sign-reinit")
 TRAINED_FIRST = ("oneshot", "oneshot-reinit")

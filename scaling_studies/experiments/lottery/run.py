@@ -11,16 +11,16 @@ import jax
 import numpy as np
 from flax import nnx
 
-from models.images import ImageFold, Images, fold, load_images
-from models.lottery import LotteryStudy, Preset, Run, counts, layers, save_ticket
-from models.vision import architecture
-from scaling_studies import folders, provenance
-from scaling_studies.experiments.lottery.config import LotteryConfig
-from scaling_studies.experiments.lottery.savings import file_rows, savings_rows
-from scaling_studies.experiments.lottery.shallow import compare
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.progress import Stage, StageTimer
-from scaling_studies.report import lottery as report
+from qrt_tn.models.images import ImageFold, Images, fold, load_images
+from qrt_tn.models.lottery import LotteryStudy, Preset, Run, counts, layers, save_ticket
+from qrt_tn.models.vision import architecture
+from qrt_tn.studies import folders, provenance
+from qrt_tn.studies.experiments.lottery.config import LotteryConfig
+from qrt_tn.studies.experiments.lottery.savings import file_rows, savings_rows
+from qrt_tn.studies.experiments.lottery.shallow import compare
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.progress import Stage, StageTimer
+from qrt_tn.studies.report import lottery as report
 
 TRIALS = "trials"
 TICKETS = "tickets"

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from models.images import ImageFold
-from models.lottery import Run, flops, layers, measure, storage, weight_uses
-from models.lottery.masks import is_kernel
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import Run, flops, layers, measure, storage, weight_uses
+from qrt_tn.models.lottery.masks import is_kernel
 
 ROUNDS = 15
 BATCH = 256

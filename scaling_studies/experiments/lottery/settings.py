@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
-# those of models.lottery.PRESETS, which is not imported here: this room is read at every call
+# those of qrt_tn.models.lottery.PRESETS, which is not imported here: this room is read at every call
 Preset = Literal[
     "quick",
     "lenet",
@@ -52,7 +52,7 @@ class Lottery(Settings):
     """Of each training; 0 for the preset's. Likewise the next."""
     evaluate_every: int = Field(0, ge=0)
     method: Method = "imp"
-    """"imp": iterative magnitude pruning, the ticket. All others are controls of models.lottery."""
+    """"imp": iterative magnitude pruning, the ticket. All others are controls of qrt_tn.models.lottery."""
     share: float = Field(0.2, gt=0, lt=1)
     """What is left of dense layers, or of convolutions where the preset leaves dense layers whole. Other
     layers lose what they would at the preset's rates by then, so that shares do not depend on the rounds."""
@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
     name="lottery",
     summary="a lottery ticket, or a control of one, against the dense network of its seed",
     settings=Lottery,
-    function="scaling_studies.experiments.lottery.point:measure",
+    function="qrt_tn.studies.experiments.lottery.point:measure",
     metrics={
         "accuracy": Metric("test accuracy"),
         "accuracy_dense": Metric("test accuracy of the dense network"),

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from models import RidgeNetwork
-from scaling_studies.experiments.fitting import fit
-from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
-from scaling_studies.experiments.lottery import shallow_sources
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.experiments.lottery.shallow_costs import fitting_flops, training_flops
-from scaling_studies.experiments.lottery.shallow_overlap import (
+from qrt_tn.models import RidgeNetwork
+from qrt_tn.studies.experiments.fitting import fit
+from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
+from qrt_tn.studies.experiments.lottery import shallow_sources
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.lottery.shallow_costs import fitting_flops, training_flops
+from qrt_tn.studies.experiments.lottery.shallow_overlap import (
     frequencies,
     masked_columns,
     overlap_rows,
     random_rows,
 )
-from scaling_studies.experiments.lottery.shallow_pruning import (
+from qrt_tn.studies.experiments.lottery.shallow_pruning import (
     Survivors,
     Trained,
     most_rounds,
@@ -28,15 +28,15 @@ from scaling_studies.experiments.lottery.shallow_pruning import (
     prune_weights,
     targets,
 )
-from scaling_studies.experiments.lottery.shallow_sources import (
+from qrt_tn.studies.experiments.lottery.shallow_sources import (
     Cost,
     Drawn,
     ShallowSources,
     ridge_network,
     train_networks,
 )
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
 
 METHODS = (*shallow_sources.METHODS, "imp-nodes", "imp-nodes-random", "imp-nodes-rewound", "imp-weights")
 FITTED = 20  # the stream of output weights that are about to be fitted

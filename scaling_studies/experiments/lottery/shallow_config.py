@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from engine.arguments import check_whole, is_real
 from qrt_tn import Ridgelet
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 
 @dataclass(frozen=True)

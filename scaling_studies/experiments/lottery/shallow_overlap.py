@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from models.tickets import direction_overlap, subspace_overlap
 from qrt_tn import RidgeNodes
 from qrt_tn.field import centred
+from qrt_tn.models.tickets import direction_overlap, subspace_overlap
 from qrt_tn.ridgelet import Ridgelet
 
 Row = dict[str, Any]

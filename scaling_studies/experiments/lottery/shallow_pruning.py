@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from flax import nnx
 
-from models import DenseNetwork, RidgeNetwork
-from models.lottery.masks import full_masks, is_within
-from models.lottery.pruning import layer_rates, prune_by_magnitude
-from models.tickets import SparseNetwork, strongest_nodes
 from qrt_tn import RidgeNodes
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.experiments.lottery.shallow_costs import training_flops
-from scaling_studies.experiments.lottery.shallow_sources import (
+from qrt_tn.models import DenseNetwork, RidgeNetwork
+from qrt_tn.models.lottery.masks import full_masks, is_within
+from qrt_tn.models.lottery.pruning import layer_rates, prune_by_magnitude
+from qrt_tn.models.tickets import SparseNetwork, strongest_nodes
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.lottery.shallow_costs import training_flops
+from qrt_tn.studies.experiments.lottery.shallow_sources import (
     WIDE,
     Cost,
     Drawn,

@@ -8,22 +8,22 @@ from functools import partial
 import numpy as np
 from flax import nnx
 
-from models import DenseNetwork, RidgeNetwork, train_many
-from models.shallow import ShallowNetwork
-from models.tickets import leverage_scores, nodes_by_scores
 from qrt_tn import QuantumRidgeletTransform, RidgeNodes, filter_nodes, states, uniform_nodes
-from scaling_studies.experiments.fitting import fit
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.experiments.lottery.shallow_costs import (
+from qrt_tn.models import DenseNetwork, RidgeNetwork, train_many
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.models.tickets import leverage_scores, nodes_by_scores
+from qrt_tn.studies.experiments.fitting import fit
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.lottery.shallow_costs import (
     drawing_flops,
     fitting_flops,
     leverage_flops,
     smoothing_flops,
     training_flops,
 )
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import Stage
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import Stage
 
 TRANSFORMS = ("qrt-smoothed", "qrt-teacher", "qrt-ridge")
 METHODS = (*TRANSFORMS, "uniform", "filter", "leverage")

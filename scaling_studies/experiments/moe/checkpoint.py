@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from models.moe.calibration import calibrate
-from models.moe.checkpoints.native import save_moe_tree
-from models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
-from models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
-from models.moe.config import RouterConfig, VisionMoeConfig
-from models.moe.experts import check_pair, layout_of, moe_layers, parameter_bytes, router_kernel
-from models.moe.layout import ExpertLayout
-from models.moe.merging import merge
-from models.moe.pruning import choices
-from models.moe.removal import remove
-from models.moe.selection import Selection, select
-from models.moe.statistics import LayerStatistics
-from models.moe.trees import Tree, from_tree, infer_config
-from scaling_studies import folders, provenance
-from scaling_studies.experiments.moe.config import MERGE
-from scaling_studies.experiments.moe.data import calibration_images
-from scaling_studies.experiments.moe.request import PruneRequest
-from scaling_studies.experiments.moe.source import (
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints.native import save_moe_tree
+from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.experts import check_pair, layout_of, moe_layers, parameter_bytes, router_kernel
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import choices
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
+from qrt_tn.studies import folders, provenance
+from qrt_tn.studies.experiments.moe.config import MERGE
+from qrt_tn.studies.experiments.moe.data import calibration_images
+from qrt_tn.studies.experiments.moe.request import PruneRequest
+from qrt_tn.studies.experiments.moe.source import (
     KIND,
     NATIVE,
     Source,
@@ -34,7 +34,7 @@ from scaling_studies.experiments.moe.source import (
     sidecar,
     source_files,
 )
-from scaling_studies.progress import StageTimer
+from qrt_tn.studies.progress import StageTimer
 
 _BATCH = 128
 

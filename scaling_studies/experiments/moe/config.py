@@ -8,13 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from engine.arguments import check_whole
-from models.moe.config import ROUTERS, RouterConfig, VisionMoeConfig
-from models.moe.criteria import CRITERIA, find_criterion
-from models.moe.removal import MODES
-from models.moe.training import MoeRecipe
-from scaling_studies.experiments.moe.data import parse_spec
-from scaling_studies.experiments.settings import assignments
+from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.config import ROUTERS, RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
+from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.training import MoeRecipe
+from qrt_tn.studies.experiments.moe.data import parse_spec
+from qrt_tn.studies.experiments.settings import assignments
 
 MERGE = "merge"  # beside the criteria, a way to have fewer experts, and its mode
 EVERY_CRITERION = (*CRITERIA, MERGE)
@@ -45,9 +45,9 @@ class MoeStudyConfig:
         test_points: the most images that accuracies are measured on.
         calibration_images: of the fine-tuning set's training images, for criteria that look at activations.
         seeds: networks of each kind of router; each seed draws weights, order and training images.
-        routers: kinds of routers, of models.moe.config.ROUTERS.
-        criteria: names of models.moe.criteria.CRITERIA, and "merge".
-        modes: of removal, of models.moe.removal.MODES.
+        routers: kinds of routers, of qrt_tn.models.moe.config.ROUTERS.
+        criteria: names of qrt_tn.models.moe.criteria.CRITERIA, and "merge".
+        modes: of removal, of qrt_tn.models.moe.removal.MODES.
         prune: how many experts of each layer go, each number in turn.
         random_draws: how often "random" is drawn for each network and number.
         patch: rows and columns of a patch.

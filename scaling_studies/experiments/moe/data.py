@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.arguments import Seed
-from models.images import Images, fold, load_images
-from models.npz import read_npz
+from qrt_tn.engine.arguments import Seed
+from qrt_tn.models.images import Images, fold, load_images
+from qrt_tn.models.npz import read_npz
 
 _MOST_DIGITS = 5  # of a class: beyond any set of images, and few enough classes to be listed
 _CLASSES = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")

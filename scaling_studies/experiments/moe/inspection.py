@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from models.moe.checkpoints.native import KIND, load_moe_tree
-from models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
-from models.moe.config import RELEASED, vmoe_config
-from models.moe.experts import leaves as tree_leaves
-from models.moe.experts import router
-from models.moe.layout import ExpertLayout
-from scaling_studies.experiments.moe.source import (
+from qrt_tn.models.moe.checkpoints.native import KIND, load_moe_tree
+from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
+from qrt_tn.models.moe.config import RELEASED, vmoe_config
+from qrt_tn.models.moe.experts import leaves as tree_leaves
+from qrt_tn.models.moe.experts import router
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.studies.experiments.moe.source import (
     is_native,
     layouts_from,
     read_sidecar,

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from models.images import Images
-from models.moe.checkpoints.native import load_moe_tree, save_moe_tree
-from models.moe.config import VisionMoeConfig
-from models.moe.costs import parameter_count
-from models.moe.training import accuracy, train_moe
-from models.moe.trees import Tree, from_tree, to_tree
-from models.moe.vit import VisionMoe
-from scaling_studies.experiments.moe.config import MoeStudyConfig
-from scaling_studies.experiments.moe.data import Points, draw_points
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.images import Images
+from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.costs import parameter_count
+from qrt_tn.models.moe.training import accuracy, train_moe
+from qrt_tn.models.moe.trees import Tree, from_tree, to_tree
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.studies.experiments.moe.config import MoeStudyConfig
+from qrt_tn.studies.experiments.moe.data import Points, draw_points
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
 
 FOLDER = "networks"
 Row = dict[str, Any]

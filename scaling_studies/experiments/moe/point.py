@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from models.images import Images
-from models.moe.calibration import calibrate
-from models.moe.checkpoints.native import load_moe_tree, save_moe_tree
-from models.moe.config import VisionMoeConfig
-from models.moe.costs import flops_per_image, parameter_count
-from models.moe.criteria import find_criterion
-from models.moe.merging import merge
-from models.moe.pruning import choices
-from models.moe.removal import remove
-from models.moe.selection import select
-from models.moe.statistics import LayerStatistics
-from models.moe.training import MoeRecipe, accuracy, train_moe
-from models.moe.trees import Tree, from_tree, to_tree
-from models.moe.vit import VisionMoe
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.moe.config import MERGE, MoeStudyConfig, preset
-from scaling_studies.experiments.moe.data import Points, draw_points, load_set, parse_spec
-from scaling_studies.experiments.moe.networks import with_new_head
-from scaling_studies.experiments.moe.programs import Programs, anonymous
-from scaling_studies.experiments.moe.settings import Moe
+from qrt_tn.models.images import Images
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.costs import flops_per_image, parameter_count
+from qrt_tn.models.moe.criteria import find_criterion
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import choices
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.selection import select
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.training import MoeRecipe, accuracy, train_moe
+from qrt_tn.models.moe.trees import Tree, from_tree, to_tree
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.moe.config import MERGE, MoeStudyConfig, preset
+from qrt_tn.studies.experiments.moe.data import Points, draw_points, load_set, parse_spec
+from qrt_tn.studies.experiments.moe.networks import with_new_head
+from qrt_tn.studies.experiments.moe.programs import Programs, anonymous
+from qrt_tn.studies.experiments.moe.settings import Moe
 
 RANDOM = "random"
 SAID_EVERY = 10.0  # seconds

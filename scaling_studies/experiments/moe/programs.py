@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.moe.config import VisionMoeConfig
-from models.moe.experts import expert_weights, leaves, replaced, router_kernel
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.trees import Tree, from_tree, nested
-from models.moe.vit import VisionMoe
-from scaling_studies.experiments.moe.data import Points
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.experts import expert_weights, leaves, replaced, router_kernel
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.trees import Tree, from_tree, nested
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.studies.experiments.moe.data import Points
 
 _AT_ONCE = 512  # images
 

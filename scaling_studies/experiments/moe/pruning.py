@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from models.moe.calibration import calibrate
-from models.moe.config import VisionMoeConfig
-from models.moe.costs import parameter_bytes, parameter_count
-from models.moe.criteria import CRITERIA, find_criterion
-from models.moe.layout import ExpertLayout
-from models.moe.merging import merge
-from models.moe.pruning import choices
-from models.moe.removal import remove
-from models.moe.selection import Selection, select
-from models.moe.statistics import LayerStatistics
-from models.moe.training import train_moe
-from models.moe.trees import Tree, to_tree
-from scaling_studies.experiments.moe.config import MERGE, MoeStudyConfig
-from scaling_studies.experiments.moe.networks import Pair
-from scaling_studies.experiments.moe.programs import Programs, anonymous
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.costs import parameter_bytes, parameter_count
+from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import choices
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.training import train_moe
+from qrt_tn.models.moe.trees import Tree, to_tree
+from qrt_tn.studies.experiments.moe.config import MERGE, MoeStudyConfig
+from qrt_tn.studies.experiments.moe.networks import Pair
+from qrt_tn.studies.experiments.moe.programs import Programs, anonymous
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
 
 Row = dict[str, Any]
 

@@ -5,14 +5,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.arguments import check_whole, generator
-from models.moe.checkpoints.vmoe_index import SHARD_NAME, checked_prefix, index_path
-from models.moe.config import ROUTERS
-from models.moe.criteria import find_criterion
-from models.moe.removal import MODES
-from models.moe.selection import SCOPES
-from scaling_studies.experiments.moe.config import MERGE
-from scaling_studies.experiments.moe.source import is_left_behind, is_native, sidecar
+from qrt_tn.engine.arguments import check_whole, generator
+from qrt_tn.models.moe.checkpoints.vmoe_index import SHARD_NAME, checked_prefix, index_path
+from qrt_tn.models.moe.config import ROUTERS
+from qrt_tn.models.moe.criteria import find_criterion
+from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.selection import SCOPES
+from qrt_tn.studies.experiments.moe.config import MERGE
+from qrt_tn.studies.experiments.moe.source import is_left_behind, is_native, sidecar
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>[A-Za-z]*)")

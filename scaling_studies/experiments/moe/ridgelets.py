@@ -9,20 +9,20 @@ from typing import Any, Self
 import numpy as np
 from flax import nnx
 
-from engine.arguments import check_whole, is_real
-from models.moe.ridgelets.experts import MODES, RidgeExperts
-from models.moe.ridgelets.initial import INITIALISATIONS, InitialExperts, expert_nodes
-from models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
-from models.moe.ridgelets.rank import RankCorrelation, rank_correlation
-from models.training import train_many
 from qrt_tn import QuantumRidgeletTransform
-from scaling_studies.experiments.fitting import fit
-from scaling_studies.experiments.folds import Fold, load_dataset, make_folds
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.experiments.sources import Setting, Sources
-from scaling_studies.experiments.ticket_config import TicketConfig
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.moe.ridgelets.experts import MODES, RidgeExperts
+from qrt_tn.models.moe.ridgelets.initial import INITIALISATIONS, InitialExperts, expert_nodes
+from qrt_tn.models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
+from qrt_tn.models.moe.ridgelets.rank import RankCorrelation, rank_correlation
+from qrt_tn.models.training import train_many
+from qrt_tn.studies.experiments.fitting import fit
+from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.sources import Setting, Sources
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
 
 # The measure of mass that experts are pruned by: the one that the initialisation itself splits up, if any.
 PRUNED_BY = {
@@ -47,7 +47,7 @@ class RidgeletSettings:
 
     Attributes:
         data: a npz, csv or parquet file with labels, or None for scikit-learn's digits.
-        initialisations: which of models.moe.ridgelets.initial.INITIALISATIONS.
+        initialisations: which of qrt_tn.models.moe.ridgelets.initial.INITIALISATIONS.
         experts: E; with as many as classes, "classes" gives each expert one.
         nodes: m, hidden nodes of each expert.
         selected: K, the experts of a point.
@@ -55,7 +55,7 @@ class RidgeletSettings:
         epochs: passes over the data.
         learning_rate: of Adam's first step, in units of each parameter's own scale.
         train_nodes: whether training moves the hidden nodes too.
-        mode: what becomes of the router of pruned experts, one of models.moe.ridgelets.experts.MODES.
+        mode: what becomes of the router of pruned experts, one of qrt_tn.models.moe.ridgelets.experts.MODES.
         random_draws: sets of experts drawn to prune at random.
         resamples: of the bootstrap and of the permutations.
         levels: grey levels L.

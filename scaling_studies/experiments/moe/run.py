@@ -5,16 +5,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from models.images import Images
-from models.moe.criteria import CRITERIA
-from scaling_studies import folders, provenance
-from scaling_studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
-from scaling_studies.experiments.moe.data import Points, draw_points, load_set
-from scaling_studies.experiments.moe.networks import FOLDER, Pair, train_networks
-from scaling_studies.experiments.moe.pruning import check_ways, prune_networks
-from scaling_studies.experiments.moe.savings import bench_config, measure_savings
-from scaling_studies.experiments.moe.theory import measure_theory
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.images import Images
+from qrt_tn.models.moe.criteria import CRITERIA
+from qrt_tn.studies import folders, provenance
+from qrt_tn.studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
+from qrt_tn.studies.experiments.moe.data import Points, draw_points, load_set
+from qrt_tn.studies.experiments.moe.networks import FOLDER, Pair, train_networks
+from qrt_tn.studies.experiments.moe.pruning import check_ways, prune_networks
+from qrt_tn.studies.experiments.moe.savings import bench_config, measure_savings
+from qrt_tn.studies.experiments.moe.theory import measure_theory
+from qrt_tn.studies.progress import StageTimer
 
 KIND = "qrt-tn.moe-study"
 Row = dict[str, Any]
@@ -66,7 +66,7 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
         found, about["theory"] = measure_theory(config, timer)
         tables |= found
     if config.ridgelets:
-        from scaling_studies.experiments.moe.ridgelets import RidgeletSettings, compare
+        from qrt_tn.studies.experiments.moe.ridgelets import RidgeletSettings, compare
 
         settings = RidgeletSettings.quick() if config.name == "quick" else RidgeletSettings()
         tables |= compare(settings, timer)
@@ -81,7 +81,7 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
     manifest = _manifest(config, command, (before, after), pairs, notes) | about
     manifest |= {"timings": dict(timer.seconds), "seconds": time.perf_counter() - started}
     folders.write_json(config.out / "manifest.json", manifest)
-    from scaling_studies.report import moe as report
+    from qrt_tn.studies.report import moe as report
 
     with timer.stage("Report", 1) as stage:
         written = report.write(config.out)

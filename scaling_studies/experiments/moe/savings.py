@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from models.moe.config import VisionMoeConfig
-from models.moe.costs import flops_per_image, parameter_bytes, parameter_count
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.vit import VisionMoe
-from scaling_studies.benchmarks.timing import paired
-from scaling_studies.experiments.moe.config import MoeStudyConfig
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.costs import flops_per_image, parameter_bytes, parameter_count
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.studies.benchmarks.timing import paired
+from qrt_tn.studies.experiments.moe.config import MoeStudyConfig
+from qrt_tn.studies.progress import StageTimer
 
 SHARES = (0.25, 0.5, 0.75)  # of the experts, pruned
 MODES = ("keep-router", "drop-router")

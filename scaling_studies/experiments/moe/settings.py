@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 # those of models.moe.CRITERIA and merging; models.moe is not imported here: this room is read at every call
 Criterion = Literal[
@@ -85,7 +85,7 @@ EXPERIMENT = Experiment(
     name="moe",
     summary="a vision transformer whose experts are pruned by a criterion, against random pruning",
     settings=Moe,
-    function="scaling_studies.experiments.moe.point:measure",
+    function="qrt_tn.studies.experiments.moe.point:measure",
     metrics={
         "accuracy": Metric("test accuracy after pruning"),
         "accuracy_before": Metric("test accuracy before pruning"),

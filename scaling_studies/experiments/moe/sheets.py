@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scaling_studies.benchmarks.sheets import Sheet
+from qrt_tn.studies.benchmarks.sheets import Sheet
 
 
 def pruned_sheet(about: Mapping[str, Any]) -> Sheet:

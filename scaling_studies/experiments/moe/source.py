@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.moe.checkpoints.native import load_moe_tree
-from models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
-from models.moe.checkpoints.vmoe_index import index_path, shard_path
-from models.moe.config import VisionMoeConfig
-from models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.checkpoints.native import load_moe_tree
+from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.vmoe_index import index_path, shard_path
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.layout import ExpertLayout
 
 NATIVE, VMOE = "native", "vmoe"
 KIND = "qrt-tn.pruned-experts"

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from models.moe.theory import TheorySetting, fit_exponent, predicted_limits, pruning, scaling
-from scaling_studies.experiments.moe.config import MoeStudyConfig
-from scaling_studies.parallel import side_by_side
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.theory import TheorySetting, fit_exponent, predicted_limits, pruning, scaling
+from qrt_tn.studies.experiments.moe.config import MoeStudyConfig
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
 
 FITTED = ("relevant_min", "others_size", "others_moved")  # against d
 PREDICTED = {"relevant_min": 0.0, "others_size": -0.5, "others_moved": -0.5}

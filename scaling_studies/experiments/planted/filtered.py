@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from engine.scaled import Scaled
 from qrt_tn import states
+from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import roots_of_unity
 from qrt_tn.states.base import State, site_index
 from qrt_tn.states.filters import checked_filter, filter_amplitudes

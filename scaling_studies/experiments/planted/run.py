@@ -9,13 +9,13 @@ import numpy as np
 from sklearn.kernel_approximation import RBFSampler
 from threadpoolctl import threadpool_limits
 
-from models import select_ridge
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, filter_nodes, states, uniform_nodes
 from qrt_tn.baselines import filter_log_weights
-from scaling_studies.experiments.catalogue import Context
-from scaling_studies.experiments.planted.filtered import FilteredSamples, width_of
-from scaling_studies.experiments.planted.settings import Planted
-from scaling_studies.experiments.sources import BANDWIDTHS
+from qrt_tn.models import select_ridge
+from qrt_tn.studies.experiments.catalogue import Context
+from qrt_tn.studies.experiments.planted.filtered import FilteredSamples, width_of
+from qrt_tn.studies.experiments.planted.settings import Planted
+from qrt_tn.studies.experiments.sources import BANDWIDTHS
 
 VALIDATION, TEST = 500, 2000  # further points: to choose penalties, and to tell the risk
 # the teacher's own activation, so that a node in its direction can be the teacher; it has v = 1 and -1 alone

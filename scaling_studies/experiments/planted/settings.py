@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
-from scaling_studies.experiments.risk.settings import Prime
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.risk.settings import Prime
 
 MOST_FILLED = 0.7  # share of nonzero entries: of a wider filter the kernel leaves double precision
 
@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
     name="planted",
     summary="how often drawn nodes are those of a planted ridge, by dimension and number of points",
     settings=Planted,
-    function="scaling_studies.experiments.planted.run:measure",
+    function="qrt_tn.studies.experiments.planted.run:measure",
     metrics={
         "peak_probability": Metric("probability to draw the planted direction"),
         "estimate": Metric("estimate of that probability"),

@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Mapping
 
-from engine.atomic import atomic_path
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.rehearsal.settings import Rehearsal
+from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
 
 
 def rehearse(settings: Rehearsal, seed: int, context: Context) -> Mapping[str, float | int | None]:

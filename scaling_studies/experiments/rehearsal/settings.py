@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 
 class Rehearsal(Settings):
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     name="rehearsal",
     summary="passes the time, to try out a machine or a cluster",
     settings=Rehearsal,
-    function="scaling_studies.experiments.rehearsal.run:rehearse",
+    function="qrt_tn.studies.experiments.rehearsal.run:rehearse",
     metrics={
         "value": Metric("a number that depends on parameters and seed alone"),
         "ranks": Metric("MPI ranks that took part"),

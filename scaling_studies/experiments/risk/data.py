@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models import Dataset, load_digits, load_file
-from models.images import IMAGE_SETS, load_images
-from scaling_studies.experiments.catalogue import UnavailableError
+from qrt_tn.models import Dataset, load_digits, load_file
+from qrt_tn.models.images import IMAGE_SETS, load_images
+from qrt_tn.studies.experiments.catalogue import UnavailableError
 
 
 def load_named(data: str) -> Dataset:
@@ -15,7 +15,7 @@ def load_named(data: str) -> Dataset:
     Images of a set that has a test set of its own are put together again: each seed splits anew.
 
     Args:
-        data: "digits", another of `models.images.IMAGE_SETS`, or the path of a file.
+        data: "digits", another of `qrt_tn.models.images.IMAGE_SETS`, or the path of a file.
 
     Raises:
         UnavailableError: a set or a file that this machine has not.

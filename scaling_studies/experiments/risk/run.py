@@ -6,17 +6,17 @@ from collections.abc import Mapping
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from models.shallow import ShallowNetwork
 from qrt_tn import diagnose, states
-from scaling_studies.experiments.catalogue import Context
-from scaling_studies.experiments.fitting import Scores, draws_at, fit, mean_scores
-from scaling_studies.experiments.folds import Fold, make_fold
-from scaling_studies.experiments.lottery.shallow_sources import train_networks
-from scaling_studies.experiments.risk.data import load_named
-from scaling_studies.experiments.risk.samplers import Sampler, make_sampler, ticket_config
-from scaling_studies.experiments.risk.settings import Risk
-from scaling_studies.experiments.selection import rank
-from scaling_studies.experiments.sources import Setting, inputs
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.studies.experiments.catalogue import Context
+from qrt_tn.studies.experiments.fitting import Scores, draws_at, fit, mean_scores
+from qrt_tn.studies.experiments.folds import Fold, make_fold
+from qrt_tn.studies.experiments.lottery.shallow_sources import train_networks
+from qrt_tn.studies.experiments.risk.data import load_named
+from qrt_tn.studies.experiments.risk.samplers import Sampler, make_sampler, ticket_config
+from qrt_tn.studies.experiments.risk.settings import Risk
+from qrt_tn.studies.experiments.selection import rank
+from qrt_tn.studies.experiments.sources import Setting, inputs
 
 CHOOSING, REPORTED, DIAGNOSED = 31, 32, 33  # streams of one seed: what is reported had no part in a choice
 DIAGNOSED_NODES = 256

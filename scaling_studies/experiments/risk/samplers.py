@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from models.shallow import ShallowNetwork
 from qrt_tn import QuantumRidgeletTransform
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.lottery.shallow_config import ShallowConfig
-from scaling_studies.experiments.lottery.shallow_sources import TRANSFORMS, ShallowSources, ridge_network
-from scaling_studies.experiments.risk.settings import Risk
-from scaling_studies.experiments.sources import Setting, Sources
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.lottery.shallow_sources import TRANSFORMS, ShallowSources, ridge_network
+from qrt_tn.studies.experiments.risk.settings import Risk
+from qrt_tn.studies.experiments.sources import Setting, Sources
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 ACTIVATIONS = ("cosine", "triangle", "gaussian")
 WIDTHS = (0.4, 0.5, 0.6, 0.8)  # of filters, for the validation points to choose from

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 
 def _prime(value: int) -> int:
@@ -65,7 +65,7 @@ EXPERIMENT = Experiment(
     name="risk",
     summary="risk and accuracy of a shallow network whose hidden nodes one sampler draws",
     settings=Risk,
-    function="scaling_studies.experiments.risk.run:measure",
+    function="qrt_tn.studies.experiments.risk.run:measure",
     metrics={
         "train_risk": Metric("training risk"),
         "validation_risk": Metric("validation risk"),

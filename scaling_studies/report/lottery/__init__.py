@@ -1,7 +1,7 @@
 """From the folder of a lottery study to figures and one self-contained page."""
 
-from scaling_studies.report.lottery.figures import draw_all
-from scaling_studies.report.lottery.folder import LotteryFolder, load
-from scaling_studies.report.lottery.page import write
+from qrt_tn.studies.report.lottery.figures import draw_all
+from qrt_tn.studies.report.lottery.folder import LotteryFolder, load
+from qrt_tn.studies.report.lottery.page import write
 
 __all__ = ["LotteryFolder", "draw_all", "load", "write"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scaling_studies.report.drawing import draw_panels
-from scaling_studies.report.lottery import level_panels, savings_panels, shallow_panels, training_panels
-from scaling_studies.report.lottery.folder import LotteryFolder, load
+from qrt_tn.studies.report.drawing import draw_panels
+from qrt_tn.studies.report.lottery import level_panels, savings_panels, shallow_panels, training_panels
+from qrt_tn.studies.report.lottery.folder import LotteryFolder, load
 
 PRUNED = ("imp", "reinit", "oneshot", "oneshot-reinit")
 RANDOM = ("imp", "random")

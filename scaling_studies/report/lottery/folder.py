@@ -9,8 +9,8 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
-from scaling_studies.report.lottery.series import Columns, Points, points
-from scaling_studies.report.manifest import read_manifest
+from qrt_tn.studies.report.lottery.series import Columns, Points, points
+from qrt_tn.studies.report.manifest import read_manifest
 
 AGAIN = "run qrt-tn lottery into this folder again"
 SCORES = ("validation_accuracy", "test_accuracy", "early_test_accuracy", "final_test_accuracy", "remaining")

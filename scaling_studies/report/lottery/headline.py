@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from html import escape
 
-from scaling_studies.report.html import MISSING, facts, join, number, section, table
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.lottery.paper import ACCURACY, SAME, STOP, earlier, points_of
-from scaling_studies.report.lottery.series import Point
-from scaling_studies.report.style import method_style
+from qrt_tn.studies.report.html import MISSING, facts, join, number, section, table
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.lottery.paper import ACCURACY, SAME, STOP, earlier, points_of
+from qrt_tn.studies.report.lottery.series import Point
+from qrt_tn.studies.report.style import method_style
 
 SHARES = (0.211, 0.135)  # where the paper gives its figures for Lenet
 ALLOWED_LOSS = 0.003  # of accuracy: 0.3 points

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scaling_studies.report.axes import (
+from qrt_tn.studies.report.axes import (
     Line,
     draw,
     log_axis,
@@ -17,8 +17,8 @@ from scaling_studies.report.axes import (
     share_axis,
     thousand,
 )
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.style import METHODS, panel
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.style import METHODS, panel
 
 TITLES = {
     "early_iteration": "Iteration of early stop",

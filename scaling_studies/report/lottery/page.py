@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.report.html import (
+from qrt_tn.studies.report.html import (
     MISSING,
     details,
     figure,
@@ -17,13 +17,13 @@ from scaling_studies.report.html import (
     side_by_side,
     write_page,
 )
-from scaling_studies.report.lottery import figures, level_panels, savings_panels, shallow_panels, tables
-from scaling_studies.report.lottery import paper as paper_figures
-from scaling_studies.report.lottery.folder import LotteryFolder, load
-from scaling_studies.report.lottery.headline import header, headline, matches
-from scaling_studies.report.lottery.training_panels import shown_until
-from scaling_studies.report.style import method_style
-from scaling_studies.report.tables import origin, timings, versions
+from qrt_tn.studies.report.lottery import figures, level_panels, savings_panels, shallow_panels, tables
+from qrt_tn.studies.report.lottery import paper as paper_figures
+from qrt_tn.studies.report.lottery.folder import LotteryFolder, load
+from qrt_tn.studies.report.lottery.headline import header, headline, matches
+from qrt_tn.studies.report.lottery.training_panels import shown_until
+from qrt_tn.studies.report.style import method_style
+from qrt_tn.studies.report.tables import origin, timings, versions
 
 YARDSTICK = "qrt-smoothed"  # what a second draw of QRT nodes overlaps with the first
 PAPER = '<a href="https://arxiv.org/abs/1803.03635">arXiv:1803.03635</a>'

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from scaling_studies.report.html import MISSING, number, table
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.lottery.series import Point, Points, falls_below
+from qrt_tn.studies.report.html import MISSING, number, table
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.lottery.series import Point, Points, falls_below
 
 # A round prunes 20 %: a level counts as that of the paper if it is less than half a round away.
 HALF_A_ROUND = 0.8**-0.5

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from scaling_studies.report.axes import Line, draw, form_style, log_axis, name_lines, share_axis
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.style import INK, panel
+from qrt_tn.studies.report.axes import Line, draw, form_style, log_axis, name_lines, share_axis
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.style import INK, panel
 
 DENSE = "dense"
 TITLES = {

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scaling_studies.report.axes import (
+from qrt_tn.studies.report.axes import (
     Line,
     draw,
     error_axis,
@@ -16,8 +16,8 @@ from scaling_studies.report.axes import (
     name_lines,
     thousand,
 )
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.style import INK, METHODS, MUTED, RULE, method_style, panel, plain
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.style import INK, METHODS, MUTED, RULE, method_style, panel, plain
 
 METHODS_SHOWN = (
     *("qrt-smoothed", "qrt-teacher", "qrt-ridge", "filter", "leverage", "uniform"),

@@ -4,12 +4,12 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report.html import MISSING, amount, number, span, table
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.lottery.savings_panels import costs
-from scaling_studies.report.lottery.series import Point
-from scaling_studies.report.lottery.shallow_panels import sizes
-from scaling_studies.report.style import METHODS, method_style
+from qrt_tn.studies.report.html import MISSING, amount, number, span, table
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.lottery.savings_panels import costs
+from qrt_tn.studies.report.lottery.series import Point
+from qrt_tn.studies.report.lottery.shallow_panels import sizes
+from qrt_tn.studies.report.style import METHODS, method_style
 
 
 def levels(results: LotteryFolder) -> str:

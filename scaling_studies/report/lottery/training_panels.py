@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scaling_studies.report.axes import Line, draw, name_lines, thousands
-from scaling_studies.report.lottery.folder import LotteryFolder
-from scaling_studies.report.lottery.series import curve
-from scaling_studies.report.style import METHODS, MethodStyle, panel
+from qrt_tn.studies.report.axes import Line, draw, name_lines, thousands
+from qrt_tn.studies.report.lottery.folder import LotteryFolder
+from qrt_tn.studies.report.lottery.series import curve
+from qrt_tn.studies.report.style import METHODS, MethodStyle, panel
 
 # Shares of weights that the paper's figure shows, and those whose tickets it sets beside fresh weights.
 SHOWN = (0.513, 0.211, 0.07, 0.029)

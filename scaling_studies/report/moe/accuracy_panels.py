@@ -5,12 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scaling_studies.report.axes import Line, draw, name_lines
-from scaling_studies.report.html import number
-from scaling_studies.report.moe.comparison import ACCURACY, Cell, best_overall
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import CHANGE, MODES, RANDOM, criterion_style
-from scaling_studies.report.style import INK, METHODS, MUTED, RULE, panel
+from qrt_tn.studies.report.axes import Line, draw, name_lines
+from qrt_tn.studies.report.html import number
+from qrt_tn.studies.report.moe.comparison import ACCURACY, Cell, best_overall
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import CHANGE, MODES, RANDOM, criterion_style
+from qrt_tn.studies.report.style import INK, METHODS, MUTED, RULE, panel
 
 _ROW = 0.205  # inches that a criterion takes in a ranking
 

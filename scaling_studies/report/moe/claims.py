@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-from scaling_studies.report.html import join
-from scaling_studies.report.moe.comparison import ACCURACY, Cell, Verdict, cells
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import (
+from qrt_tn.studies.report.html import join
+from qrt_tn.studies.report.moe.comparison import ACCURACY, Cell, Verdict, cells
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import (
     CHANGE,
     CRITERIA,
     RANDOM,

@@ -11,8 +11,8 @@ from enum import Enum
 
 import numpy as np
 
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import CHANGE, MERGE, MODES, RANDOM
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import CHANGE, MERGE, MODES, RANDOM
 
 ACCURACY = "accuracy"
 FINETUNED = "finetuned_accuracy"

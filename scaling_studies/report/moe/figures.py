@@ -5,10 +5,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from scaling_studies.report.drawing import draw_panels
-from scaling_studies.report.moe import accuracy_panels, ridgelet_panels, savings_panels, theory_panels
-from scaling_studies.report.moe.comparison import ACCURACY, FINETUNED, cells, panels_of
-from scaling_studies.report.moe.folder import MoeFolder, load
+from qrt_tn.studies.report.drawing import draw_panels
+from qrt_tn.studies.report.moe import accuracy_panels, ridgelet_panels, savings_panels, theory_panels
+from qrt_tn.studies.report.moe.comparison import ACCURACY, FINETUNED, cells, panels_of
+from qrt_tn.studies.report.moe.folder import MoeFolder, load
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:

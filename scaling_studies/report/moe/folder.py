@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from engine.arguments import is_real
-from scaling_studies.report.manifest import read_manifest
+from qrt_tn.engine.arguments import is_real
+from qrt_tn.studies.report.manifest import read_manifest
 
 AGAIN = "run qrt-tn moe study into this folder again"
 Row = dict[str, Any]

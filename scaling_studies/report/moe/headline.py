@@ -3,11 +3,11 @@
 from html import escape
 from typing import Any
 
-from scaling_studies.report.html import facts, number, section, table
-from scaling_studies.report.moe import claims, side_claims
-from scaling_studies.report.moe.comparison import FINETUNED, Cell, Verdict, cells, panels_of
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import CHANGE, SHORT_MODES, points, router_name, upper
+from qrt_tn.studies.report.html import facts, number, section, table
+from qrt_tn.studies.report.moe import claims, side_claims
+from qrt_tn.studies.report.moe.comparison import FINETUNED, Cell, Verdict, cells, panels_of
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import CHANGE, SHORT_MODES, points, router_name, upper
 
 MARKS = {
     Verdict.APART: "▲▲",

@@ -1,7 +1,7 @@
 """What routers, modes, criteria and orders are called in a mixture-of-experts report, and how they look."""
 
-from scaling_studies.report.html import number
-from scaling_studies.report.style import METHODS, MUTED, MethodStyle
+from qrt_tn.studies.report.html import number
+from qrt_tn.studies.report.style import METHODS, MUTED, MethodStyle
 
 CHANGE = "router-change"
 RANDOM = "random"

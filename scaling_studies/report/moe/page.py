@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.report.html import (
+from qrt_tn.studies.report.html import (
     MISSING,
     details,
     figure,
@@ -15,12 +15,12 @@ from scaling_studies.report.html import (
     side_by_side,
     write_page,
 )
-from scaling_studies.report.moe import figures, ridgelet_panels, savings_panels, tables, theory_panels
-from scaling_studies.report.moe.comparison import ACCURACY, FINETUNED, Cell, best_overall, cells, panels_of
-from scaling_studies.report.moe.folder import MoeFolder, load
-from scaling_studies.report.moe.headline import DATA_KEYS, header, headline
-from scaling_studies.report.moe.names import CRITERIA, MERGE, MODES, router_name, upper
-from scaling_studies.report.tables import origin, timings, versions
+from qrt_tn.studies.report.moe import figures, ridgelet_panels, savings_panels, tables, theory_panels
+from qrt_tn.studies.report.moe.comparison import ACCURACY, FINETUNED, Cell, best_overall, cells, panels_of
+from qrt_tn.studies.report.moe.folder import MoeFolder, load
+from qrt_tn.studies.report.moe.headline import DATA_KEYS, header, headline
+from qrt_tn.studies.report.moe.names import CRITERIA, MERGE, MODES, router_name, upper
+from qrt_tn.studies.report.tables import origin, timings, versions
 
 PAPER = '<a href="https://arxiv.org/abs/2405.16646">arXiv:2405.16646</a>'
 # What the manifest says elsewhere on the page, or what is no setting.

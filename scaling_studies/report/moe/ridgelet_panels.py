@@ -6,9 +6,9 @@ from itertools import groupby
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scaling_studies.report.moe.folder import MoeFolder, Row
-from scaling_studies.report.moe.names import upper
-from scaling_studies.report.style import INK, METHODS, MUTED, RULE, panel
+from qrt_tn.studies.report.moe.folder import MoeFolder, Row
+from qrt_tn.studies.report.moe.names import upper
+from qrt_tn.studies.report.style import INK, METHODS, MUTED, RULE, panel
 
 COLOUR = METHODS["qrt-smoothed"].colour
 

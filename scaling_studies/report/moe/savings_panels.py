@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from scaling_studies.report.axes import Line, draw, name_lines
-from scaling_studies.report.moe.folder import MoeFolder, Row
-from scaling_studies.report.moe.names import MODES, SHORT_MODES, line_style
-from scaling_studies.report.style import INK, panel
+from qrt_tn.studies.report.axes import Line, draw, name_lines
+from qrt_tn.studies.report.moe.folder import MoeFolder, Row
+from qrt_tn.studies.report.moe.names import MODES, SHORT_MODES, line_style
+from qrt_tn.studies.report.style import INK, panel
 
 QUANTITIES = {
     "latency": "Time of a batch, unpruned = 1",

@@ -5,11 +5,11 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report.html import join, number
-from scaling_studies.report.moe import ridgelet_panels, savings_panels, theory_panels
-from scaling_studies.report.moe.comparison import Sample
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import CHANGE, MODES, RANDOM, percent, router_name, upper
+from qrt_tn.studies.report.html import join, number
+from qrt_tn.studies.report.moe import ridgelet_panels, savings_panels, theory_panels
+from qrt_tn.studies.report.moe.comparison import Sample
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import CHANGE, MODES, RANDOM, percent, router_name, upper
 
 
 def saved(results: MoeFolder) -> list[str]:

@@ -5,11 +5,11 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.report.html import MISSING, amount, number, table
-from scaling_studies.report.moe import ridgelet_panels, savings_panels, theory_panels
-from scaling_studies.report.moe.comparison import FINETUNED, Sample, cells
-from scaling_studies.report.moe.folder import MoeFolder, Row
-from scaling_studies.report.moe.names import (
+from qrt_tn.studies.report.html import MISSING, amount, number, table
+from qrt_tn.studies.report.moe import ridgelet_panels, savings_panels, theory_panels
+from qrt_tn.studies.report.moe.comparison import FINETUNED, Sample, cells
+from qrt_tn.studies.report.moe.folder import MoeFolder, Row
+from qrt_tn.studies.report.moe.names import (
     CHANGE,
     CRITERIA,
     SHORT_MODES,

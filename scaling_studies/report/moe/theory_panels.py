@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from models.moe.theory import fit_exponent
-from scaling_studies.report.axes import Line, draw, log_axis, name_lines
-from scaling_studies.report.moe.comparison import Sample
-from scaling_studies.report.moe.folder import MoeFolder
-from scaling_studies.report.moe.names import CHANGE, ORDERS, RANDOM, line_style
-from scaling_studies.report.style import INK, MUTED, panel
+from qrt_tn.models.moe.theory import fit_exponent
+from qrt_tn.studies.report.axes import Line, draw, log_axis, name_lines
+from qrt_tn.studies.report.moe.comparison import Sample
+from qrt_tn.studies.report.moe.folder import MoeFolder
+from qrt_tn.studies.report.moe.names import CHANGE, ORDERS, RANDOM, line_style
+from qrt_tn.studies.report.style import INK, MUTED, panel
 
 ALLOWED_LOSS = 0.01  # of accuracy, up to which it counts as held
 RELEVANT, OTHERS = "relevant_min", "others_size"

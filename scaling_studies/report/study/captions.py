@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from scaling_studies.config import Figure
-from scaling_studies.report.html import join, number
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.lines_style import line_name
-from scaling_studies.report.study.origin import mixtures
-from scaling_studies.report.study.plots import MOST_MARKS, Curve, Plot
-from scaling_studies.report.study.quantities import chosen, quantity, said, with_unit
-from scaling_studies.report.study.roofline import Roofline
-from scaling_studies.report.style import METHODS
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.html import join, number
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.lines_style import line_name
+from qrt_tn.studies.report.study.origin import mixtures
+from qrt_tn.studies.report.study.plots import MOST_MARKS, Curve, Plot
+from qrt_tn.studies.report.study.quantities import chosen, quantity, said, with_unit
+from qrt_tn.studies.report.study.roofline import Roofline
+from qrt_tn.studies.report.style import METHODS
 
 _BANDS = {"range": "from the least to the greatest", "quartiles": "from quartile to quartile"}
 

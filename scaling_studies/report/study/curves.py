@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from scaling_studies.config import Figure
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.groups import Spread, combined, spread
-from scaling_studies.report.study.plots import Curve, Plot
-from scaling_studies.report.study.powers import FEWEST, fit_power
-from scaling_studies.report.study.quantities import Quantity, chosen, quantity
-from scaling_studies.report.study.selection import (
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.groups import Spread, combined, spread
+from qrt_tn.studies.report.study.plots import Curve, Plot
+from qrt_tn.studies.report.study.powers import FEWEST, fit_power
+from qrt_tn.studies.report.study.quantities import Quantity, chosen, quantity
+from qrt_tn.studies.report.study.selection import (
     Selection,
     count_points,
     gathered,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from scaling_studies.config import Study
-from scaling_studies.report.html import details, number, section
-from scaling_studies.report.study.quantities import said
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.report.html import details, number, section
+from qrt_tn.studies.report.study.quantities import said
 
 MOST_REASONS = 40
 MOST_LINES = 15  # of a traceback

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Drawing
 
-from scaling_studies.config import Figure
-from scaling_studies.report.drawing import draw_panels
-from scaling_studies.report.html import figure as framed
-from scaling_studies.report.html import side_by_side
-from scaling_studies.report.study import captions, curves, tables
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.panels import draw_plot
-from scaling_studies.report.study.plots import Plot
-from scaling_studies.report.study.quantities import said
-from scaling_studies.report.study.reach import reach
-from scaling_studies.report.study.roof_panels import draw_roofline
-from scaling_studies.report.study.roofline import Roofline, roofline
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.drawing import draw_panels
+from qrt_tn.studies.report.html import figure as framed
+from qrt_tn.studies.report.html import side_by_side
+from qrt_tn.studies.report.study import captions, curves, tables
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.panels import draw_plot
+from qrt_tn.studies.report.study.plots import Plot
+from qrt_tn.studies.report.study.quantities import said
+from qrt_tn.studies.report.study.reach import reach
+from qrt_tn.studies.report.study.roof_panels import draw_roofline
+from qrt_tn.studies.report.study.roofline import Roofline, roofline
 
 _KINDS = {"lines": curves.lines, "ratio": curves.ratio, "reach": reach}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.config import Study
+from qrt_tn.studies.config import Study
 
 Record = Mapping[str, Any]
 

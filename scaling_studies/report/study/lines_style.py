@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from scaling_studies.report.study.quantities import said
-from scaling_studies.report.style import METHODS, MethodStyle
+from qrt_tn.studies.report.study.quantities import said
+from qrt_tn.studies.report.style import METHODS, MethodStyle
 
 LONGEST_NAME = 22  # characters beside the panel
 # Okabe and Ito's eight, which the methods' styles darken for white paper and lighten for the dark; then once

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.report.html import MISSING, details, facts, join, number, section, table
-from scaling_studies.report.study.finished import Column, Finished
-from scaling_studies.report.study.groups import mixes
-from scaling_studies.report.study.plots import Plot
-from scaling_studies.report.study.quantities import said, with_unit
+from qrt_tn.studies.report.html import MISSING, details, facts, join, number, section, table
+from qrt_tn.studies.report.study.finished import Column, Finished
+from qrt_tn.studies.report.study.groups import mixes
+from qrt_tn.studies.report.study.plots import Plot
+from qrt_tn.studies.report.study.quantities import said, with_unit
 
 MOST_ROWS = 100
 MOST_NAMED = 4

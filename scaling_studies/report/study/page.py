@@ -7,13 +7,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.config import Study
-from scaling_studies.report.html import details, facts, number, page, section, write_page
-from scaling_studies.report.study import figures, tables
-from scaling_studies.report.study.failures import Failed, failures, unavailable
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.origin import origin
-from scaling_studies.report.study.quantities import said
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.report.html import details, facts, number, page, section, write_page
+from qrt_tn.studies.report.study import figures, tables
+from qrt_tn.studies.report.study.failures import Failed, failures, unavailable
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.origin import origin
+from qrt_tn.studies.report.study.quantities import said
 
 
 def write(

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from scaling_studies.config import Figure
-from scaling_studies.report.axes import Line, draw, log_axis, name_lines
-from scaling_studies.report.study.lines_style import line_styles
-from scaling_studies.report.study.plots import AT_MOST, MOST_MARKS, NEVER, REACHED, Curve, Plot
-from scaling_studies.report.study.quantities import said, tick
-from scaling_studies.report.style import MUTED, PAPER, MethodStyle, panel
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.axes import Line, draw, log_axis, name_lines
+from qrt_tn.studies.report.study.lines_style import line_styles
+from qrt_tn.studies.report.study.plots import AT_MOST, MOST_MARKS, NEVER, REACHED, Curve, Plot
+from qrt_tn.studies.report.study.quantities import said, tick
+from qrt_tn.studies.report.style import MUTED, PAPER, MethodStyle, panel
 
 _MANY_MARKS = 60
 MOST_SLOPES = 6

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.report.study.powers import PowerLaw
-from scaling_studies.report.study.quantities import Quantity
+from qrt_tn.studies.report.study.powers import PowerLaw
+from qrt_tn.studies.report.study.quantities import Quantity
 
 REACHED, AT_MOST, NEVER = 0, -1, 1
 MOST_MARKS = 300  # that are drawn of one line: more cannot be told apart, and make a page heavy

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from scaling_studies.experiments.catalogue import Experiment
-from scaling_studies.report.html import MISSING, amount, number
-from scaling_studies.report.style import plain
+from qrt_tn.studies.experiments.catalogue import Experiment
+from qrt_tn.studies.report.html import MISSING, amount, number
+from qrt_tn.studies.report.style import plain
 
 LONGEST = 60  # characters of a parameter's value that are shown
 _PREFIXED = ("B", "B/s", "flop", "flop/s")

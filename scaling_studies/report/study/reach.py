@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from scaling_studies.config import Figure
-from scaling_studies.report.study.curves import with_fit
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.groups import combined, spread
-from scaling_studies.report.study.plots import AT_MOST, NEVER, REACHED, Curve, Plot
-from scaling_studies.report.study.quantities import quantity, with_unit
-from scaling_studies.report.study.selection import (
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.study.curves import with_fit
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.groups import combined, spread
+from qrt_tn.studies.report.study.plots import AT_MOST, NEVER, REACHED, Curve, Plot
+from qrt_tn.studies.report.study.quantities import quantity, with_unit
+from qrt_tn.studies.report.study.selection import (
     count_points,
     gathered,
     points_are,

@@ -4,13 +4,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from scaling_studies.config import Figure
-from scaling_studies.report.axes import Line, log_axis, name_lines
-from scaling_studies.report.study.lines_style import line_styles
-from scaling_studies.report.study.plots import MOST_MARKS
-from scaling_studies.report.study.quantities import tick
-from scaling_studies.report.study.roofline import Ceiling, Roofline
-from scaling_studies.report.style import INK, MethodStyle, panel
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.axes import Line, log_axis, name_lines
+from qrt_tn.studies.report.study.lines_style import line_styles
+from qrt_tn.studies.report.study.plots import MOST_MARKS
+from qrt_tn.studies.report.study.quantities import tick
+from qrt_tn.studies.report.study.roofline import Ceiling, Roofline
+from qrt_tn.studies.report.style import INK, MethodStyle, panel
 
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.4)), (0, (6, 1.5, 1, 1.5)))
 _WIDTH = 4.4 * 72

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.config import Figure
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.groups import combined, spread
-from scaling_studies.report.study.plots import Plot
-from scaling_studies.report.study.quantities import Quantity, said
-from scaling_studies.report.study.selection import points_are, select, show
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.groups import combined, spread
+from qrt_tn.studies.report.study.plots import Plot
+from qrt_tn.studies.report.study.quantities import Quantity, said
+from qrt_tn.studies.report.study.selection import points_are, select, show
 
 NEEDED = ("flops", "bytes_moved", "seconds", "peak_flops", "bandwidth")
 ARITHMETIC = ("dtype", "precision", "compute")  # parameters that change what a device can do

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from scaling_studies.config import Figure
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.groups import combined, mixes
-from scaling_studies.report.study.plots import Curve, Plot
-from scaling_studies.report.study.quantities import chosen
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.groups import combined, mixes
+from qrt_tn.studies.report.study.plots import Curve, Plot
+from qrt_tn.studies.report.study.quantities import chosen
 
 MOST_PANELS = 6
 MOST_LINES = 12

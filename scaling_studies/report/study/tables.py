@@ -4,12 +4,12 @@ from html import escape
 
 import numpy as np
 
-from scaling_studies.config import Figure
-from scaling_studies.report.html import MISSING, details, number, table
-from scaling_studies.report.study.finished import Column, Finished
-from scaling_studies.report.study.groups import Spread, combined, spread
-from scaling_studies.report.study.quantities import quantity, said, with_unit
-from scaling_studies.report.study.roofline import Roofline
+from qrt_tn.studies.config import Figure
+from qrt_tn.studies.report.html import MISSING, details, number, table
+from qrt_tn.studies.report.study.finished import Column, Finished
+from qrt_tn.studies.report.study.groups import Spread, combined, spread
+from qrt_tn.studies.report.study.quantities import quantity, said, with_unit
+from qrt_tn.studies.report.study.roofline import Roofline
 
 MOST_ROWS = 300
 MOST_VALUES = 12

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from engine.conditionals.rooted import hung_by, hung_by_an_end, restricted
-from engine.paths import find_path
-from engine.tree import contraction_tree, linear_path
+from qrt_tn.engine.conditionals.rooted import hung_by, hung_by_an_end, restricted
+from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.tree import contraction_tree, linear_path
 
 
 def ring_with_spokes(rng, count):

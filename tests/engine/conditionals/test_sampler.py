@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine.conditionals import Sampler, playing
+from qrt_tn.engine.conditionals import Sampler, playing
 
 EXTENTS = {**dict.fromkeys("uvwxyz", 3), **dict.fromkeys("bcfgh", 2), **dict.fromkeys("ade", 3)}
 # tensors of f; u .. z are its sites
@@ -210,7 +210,7 @@ def test_batches_change_nothing(monkeypatch):
     assert parted.needs(501).memory < taken / 2
     assert (first == second).all()
     assert np.allclose(logs, parted_logs, atol=1e-12)
-    monkeypatch.setattr("engine.batches.HOST_BYTES", 100_000)
+    monkeypatch.setattr("qrt_tn.engine.batches.HOST_BYTES", 100_000)
     assert Sampler(inputs, sizes, arrays, sites).needs(501).memory < taken / 2
     again, _ = whole.sample(501, np.random.default_rng(3))
     assert (again == first).all()

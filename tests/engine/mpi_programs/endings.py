@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 
-from engine.agreement import abort
-from engine.distribute import ending_together, reduce_slices, spread_items, world
-from engine.exponents import add
+from qrt_tn.engine.agreement import abort
+from qrt_tn.engine.distribute import ending_together, reduce_slices, spread_items, world
+from qrt_tn.engine.exponents import add
 
 
 def main(ending):

@@ -6,8 +6,8 @@ import traceback
 
 import numpy as np
 
-from engine.distribute import GROUPS, reduce_slices, spread_items, world
-from engine.exponents import add
+from qrt_tn.engine.distribute import GROUPS, reduce_slices, spread_items, world
+from qrt_tn.engine.exponents import add
 
 COUNT = 2 * GROUPS
 

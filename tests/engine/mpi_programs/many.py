@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 
-import engine
-from engine.distribute import world
+from qrt_tn import engine
+from qrt_tn.engine.distribute import world
 
 
 def result(comm, checkpoint=None, *, bad=False):

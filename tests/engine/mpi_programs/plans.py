@@ -6,8 +6,8 @@ import sys
 
 import numpy as np
 
-import engine
-from engine.distribute import world
+from qrt_tn import engine
+from qrt_tn.engine.distribute import world
 
 # six tensors, each bound to each other one, and a batch index on two of them
 BONDS = dict(zip(itertools.combinations(range(6), 2), "abcdefghijklmno", strict=True))

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-import engine.agreement
-from engine.distribute import reduce_slices, slice_groups, spread_items
-from engine.exponents import add
+import qrt_tn.engine.agreement
+from qrt_tn.engine.distribute import reduce_slices, slice_groups, spread_items
+from qrt_tn.engine.exponents import add
 
 PRIME = 1_000_003
 
@@ -66,9 +66,9 @@ def results(comm):
         found[f"order {count}"] = numbered(count, (), comm)
     found["no elements"] = numbered(5, (0, 3), comm)
     found["large"] = numbered(70, (300, 1000), comm, order="F")
-    whole, engine.agreement._CHUNK = engine.agreement._CHUNK, 1000
+    whole, qrt_tn.engine.agreement._CHUNK = qrt_tn.engine.agreement._CHUNK, 1000
     found["in pieces"] = numbered(70, (3, 777), comm)
-    engine.agreement._CHUNK = whole
+    qrt_tn.engine.agreement._CHUNK = whole
     return found
 
 
@@ -83,7 +83,7 @@ def digests(comm):
 
 
 def main():
-    from engine.distribute import choose_device, world
+    from qrt_tn.engine.distribute import choose_device, world
 
     comm = world()
     rank, size = comm.Get_rank(), comm.Get_size()
@@ -96,7 +96,7 @@ def main():
         assert done == {item: item * item for item in range(rank, items, size)}
 
     # three GPUs that every rank sees; then one that its launcher shows it alone
-    room = sys.modules["engine.distribute"]
+    room = sys.modules["qrt_tn.engine.distribute"]
     real = room.namespace
     for count in (3, 1):
         used = []

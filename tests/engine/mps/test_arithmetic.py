@@ -1,6 +1,6 @@
 import numpy as np
 
-from engine import mps
+from qrt_tn.engine import mps
 
 
 def test_sums_and_inner_products(shape, chains):

@@ -2,7 +2,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from engine import mps
+from qrt_tn.engine import mps
 
 
 def rows_are_orthonormal(core, atol=1e-10):

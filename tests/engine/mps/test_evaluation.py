@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from engine import mps
-from engine.mps import evaluation
+from qrt_tn.engine import mps
+from qrt_tn.engine.mps import evaluation
 
 
 @pytest.fixture(params=[0, 2**40], ids=["grouped", "gathered"])

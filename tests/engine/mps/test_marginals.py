@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from engine import mps
-from engine.mps import marginals
+from qrt_tn.engine import mps
+from qrt_tn.engine.mps import marginals
 
 
 def test_the_distribution_of_every_site(shape, chains):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from engine import mps
-from engine.mps import sampling
-from engine.mps.search import search, tables
+from qrt_tn.engine import mps
+from qrt_tn.engine.mps import sampling
+from qrt_tn.engine.mps.search import search, tables
 
 METHODS = ["sweep", "search", None]
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.images import ImageFold
-from models.lottery import Program, Recipe, Weights, full_masks, random_masks, take_apart
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import Program, Recipe, Weights, full_masks, random_masks, take_apart
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=60, evaluate_every=20)
 

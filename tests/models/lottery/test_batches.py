@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.batches import BatchOrder
 
 
 def test_every_epoch_has_every_point_once_and_another_order() -> None:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.images import ImageFold
-from models.lottery import Program, Trial, Weights, full_masks, take_apart, train_trials
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import Program, Trial, Weights, full_masks, take_apart, train_trials
 from tests.models.lottery.conftest import RECIPE, Small, some_masks
 
 

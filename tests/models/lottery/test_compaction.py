@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.dense import DenseNetwork
-from models.lottery.compaction import (
+from qrt_tn.models.dense import DenseNetwork
+from qrt_tn.models.lottery.compaction import (
     DenseStack,
     apply_stack_masks,
     compact,
@@ -19,7 +19,7 @@ from models.lottery.compaction import (
     sparse_stack,
     stack_masks,
 )
-from models.lottery.masks import full_masks
+from qrt_tn.models.lottery.masks import full_masks
 
 
 def _random_stack(rng, widths):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
-from models.lottery.masks import full_masks, layers, with_layers
+from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
+from qrt_tn.models.lottery.masks import full_masks, layers, with_layers
 
 SHAPES = {"conv": (3, 3, 2, 4), "output": (12, 5)}
 DTYPES = [np.float32, np.float64, np.float16, jnp.bfloat16]

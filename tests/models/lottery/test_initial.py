@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
-from models.lottery.masks import apply_masks, counts, full_masks, is_within, layers, with_layers
-from models.lottery.pruning import kept_counts, prune_by_scores
+from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.masks import apply_masks, counts, full_masks, is_within, layers, with_layers
+from qrt_tn.models.lottery.pruning import kept_counts, prune_by_scores
 
 
 def plain(widths, seed, bias=0.0):

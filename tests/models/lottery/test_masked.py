@@ -7,8 +7,8 @@ import optax
 import pytest
 from flax import nnx
 
-from models.lottery.masked import masked
-from models.lottery.masks import apply_masks, full_masks, with_layers
+from qrt_tn.models.lottery.masked import masked
+from qrt_tn.models.lottery.masks import apply_masks, full_masks, with_layers
 
 OPTIMIZERS = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),

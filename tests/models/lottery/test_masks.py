@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.dense import DenseNetwork
-from models.lottery.masks import (
+from qrt_tn.models.dense import DenseNetwork
+from qrt_tn.models.lottery.masks import (
     apply_masks,
     check_masks,
     counts,

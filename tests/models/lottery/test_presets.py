@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from models.lottery.presets import PRESETS, Preset, Recipe, preset
+from qrt_tn.models.lottery.presets import PRESETS, Preset, Recipe, preset
 
 
 @pytest.mark.parametrize(

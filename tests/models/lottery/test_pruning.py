@@ -5,8 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.lottery.masks import apply_masks, counts, full_masks, is_within, layers, remaining, with_layers
-from models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from qrt_tn.models.lottery.masks import (
+    apply_masks,
+    counts,
+    full_masks,
+    is_within,
+    layers,
+    remaining,
+    with_layers,
+)
+from qrt_tn.models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
 
 SHAPES = {"a": (6, 9), "b": (3, 3, 2, 4), "output": (9, 5)}
 

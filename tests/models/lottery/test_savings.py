@@ -9,10 +9,10 @@ import scipy.sparse
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from engine.atomic import load_tensors
-from models.dense import DenseNetwork
-from models.lottery.masks import apply_masks, full_masks, layers, with_layers
-from models.lottery.savings import (
+from qrt_tn.engine.atomic import load_tensors
+from qrt_tn.models.dense import DenseNetwork
+from qrt_tn.models.lottery.masks import apply_masks, full_masks, layers, with_layers
+from qrt_tn.models.lottery.savings import (
     flops,
     load_ticket,
     measure,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import models.lottery.study
-from models import RidgeNetwork
-from models.images import ImageFold
-from models.lottery import (
+import qrt_tn.models.lottery.study
+from qrt_tn import Ridgelet, uniform_nodes
+from qrt_tn.models import RidgeNetwork
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import (
     CONTROLS,
     LotteryStudy,
     Preset,
@@ -22,8 +23,7 @@ from models.lottery import (
     layers,
     remaining,
 )
-from models.vision import architecture
-from qrt_tn import Ridgelet, uniform_nodes
+from qrt_tn.models.vision import architecture
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=20, evaluate_every=10)
 PRESET = Preset(
@@ -142,7 +142,7 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
     found, rounds = study
     run = runs_of(rounds, 2, "snip")[0]
     start, points = found.initial(0), 30
-    from models.lottery.batches import BatchOrder
+    from qrt_tn.models.lottery.batches import BatchOrder
 
     batch = BatchOrder(0, len(small_fold.x_train), points).batches(0, 1)[0]
     params = flat(start.params)
@@ -261,7 +261,7 @@ def test_a_control_that_has_no_network_is_left_out_with_a_note(
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise ValueError("layer 'output/kernel' would be pruned to nothing")
 
-    monkeypatch.setattr("models.lottery.study.synflow_masks", refuse)
+    monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", refuse)
     found = LotteryStudy(
         build, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
     )
@@ -313,13 +313,13 @@ def test_masks_that_take_long_to_find_are_kept_in_the_folder(
 ) -> None:
     short = replace(PRESET, levels=1, trials=1)
     calls: list[int] = []
-    flow = models.lottery.study.synflow_masks
+    flow = qrt_tn.models.lottery.study.synflow_masks
 
     def counted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         return flow(*arguments, **options)
 
-    monkeypatch.setattr("models.lottery.study.synflow_masks", counted)
+    monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", counted)
 
     def masks() -> list[np.ndarray]:
         study = LotteryStudy(build, short, small_fold, controls=["synflow"], folder=tmp_path)

@@ -9,9 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-import models.lottery.trials
-from models.images import ImageFold
-from models.lottery import (
+import qrt_tn.models.lottery.trials
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery import (
     Program,
     Trained,
     Trial,
@@ -23,7 +23,7 @@ from models.lottery import (
     take_apart,
     train_trials,
 )
-from models.lottery.batches import BatchOrder
+from qrt_tn.models.lottery.batches import BatchOrder
 from tests.models.lottery.conftest import RECIPE, Small, some_masks
 
 SGD = replace(RECIPE, optimizer="sgd", learning_rate=0.1, drops=(40,))
@@ -175,13 +175,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     assert any((tmp_path / "under-way").iterdir())
     advanced: list[int] = []
     for name in ("advance", "advance_together"):
-        step = getattr(models.lottery.trials, name)
+        step = getattr(qrt_tn.models.lottery.trials, name)
 
         def counted(*arguments: Any, step: Any = step) -> Any:
             advanced.append(1)
             return step(*arguments)
 
-        monkeypatch.setattr(f"models.lottery.trials.{name}", counted)
+        monkeypatch.setattr(f"qrt_tn.models.lottery.trials.{name}", counted)
     steps: list[int] = []
     found = train_trials(
         program,
@@ -241,7 +241,7 @@ def test_batch_statistics_and_random_state_are_carried_along_and_saved(
 
 
 def test_augmented_images_are_flips_and_shifts_of_their_own(small_fold: ImageFold) -> None:
-    from models.lottery.steps import _augmented
+    from qrt_tn.models.lottery.steps import _augmented
 
     x = jnp.asarray(small_fold.x_train[:40])
     seen = np.asarray(_augmented(x, jax.random.key(0)))

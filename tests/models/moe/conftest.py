@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.moe.config import RouterConfig, VisionMoeConfig
-from models.moe.trees import from_tree, to_tree
-from models.moe.vit import VisionMoe
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.vit import VisionMoe
 
 
 def small_config(**changes):

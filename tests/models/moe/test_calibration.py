@@ -2,9 +2,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.moe.calibration import calibrate
-from models.moe.layout import ExpertLayout
-from models.moe.trees import to_tree
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.trees import to_tree
 from tests.models.moe import brute_force
 from tests.models.moe.conftest import random_network, small_config
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
-from models.moe.costs import parameter_count
-from models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
+from qrt_tn.models.moe.costs import parameter_count
+from qrt_tn.models.moe.layout import ExpertLayout
 from tests.models.moe.conftest import small_config
 
 

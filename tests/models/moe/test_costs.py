@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.moe.config import RouterConfig, VisionMoeConfig
-from models.moe.costs import flops_by_part, flops_per_image, parameter_bytes, parameter_count
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.vit import VisionMoe
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.costs import flops_by_part, flops_per_image, parameter_bytes, parameter_count
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.vit import VisionMoe
 
 TOKEN = RouterConfig(selected=2, capacity_factor=1.0, multiple_of=2)
 EXPERT = RouterConfig(kind="expert-choice", capacity_factor=1.5, multiple_of=1)

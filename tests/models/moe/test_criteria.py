@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.moe.criteria import CRITERIA, Criterion, criterion, find_criterion, score
-from models.moe.experts import ExpertWeights
-from models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.criteria import CRITERIA, Criterion, criterion, find_criterion, score
+from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 EXPERTS, HIDDEN, UNITS = 6, 5, 4
 SCORES = [name for name, known in CRITERIA.items() if not known.subset]
@@ -175,7 +175,7 @@ def test_an_expert_of_zeros_has_scores():
 
 
 def test_a_criterion_of_ones_own_in_five_lines(monkeypatch):
-    monkeypatch.setattr("models.moe.criteria.CRITERIA", CRITERIA.copy())
+    monkeypatch.setattr("qrt_tn.models.moe.criteria.CRITERIA", CRITERIA.copy())
 
     @criterion("largest-bias", needs=())
     def largest_bias(pretrained, router, experts, statistics):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.moe.experts import (
+from qrt_tn.models.moe.experts import (
     ExpertWeights,
     check_pair,
     copied,
@@ -24,7 +24,7 @@ from models.moe.experts import (
     router,
     router_kernel,
 )
-from models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.layout import ExpertLayout
 
 HIDDEN, UNITS = 5, 3
 

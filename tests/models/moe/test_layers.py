@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.moe.config import RouterConfig
-from models.moe.dispatch import by_ragged, choose_form
-from models.moe.layers import Experts, Mlp, MoeLayer
-from models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.config import RouterConfig
+from qrt_tn.models.moe.dispatch import by_ragged, choose_form
+from qrt_tn.models.moe.layers import Experts, Mlp, MoeLayer
+from qrt_tn.models.moe.layout import ExpertLayout
 from tests.models.moe import brute_force
 
 LAYOUTS = {

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from models.moe.layout import NO_EXPERT, ExpertLayout, kept_first
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout, kept_first
 
 
 def test_a_whole_layer_leads_every_column_to_its_expert():

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from models.moe.experts import ExpertWeights, expert_weights, leaves, router
-from models.moe.layout import ExpertLayout
-from models.moe.merging import logit_similarity, matching_units, merge
-from models.moe.removal import remove
-from models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.experts import ExpertWeights, expert_weights, leaves, router
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.merging import logit_similarity, matching_units, merge
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 HIDDEN, UNITS = 5, 4
 

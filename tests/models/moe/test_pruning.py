@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models.moe.calibration import calibrate
-from models.moe.checkpoints.native import load_moe, save_moe
-from models.moe.criteria import CRITERIA, criterion
-from models.moe.experts import parameter_bytes
-from models.moe.layout import ExpertLayout
-from models.moe.pruning import merge_experts, prune_experts
-from models.moe.training import MoeRecipe, predict, train_moe
-from models.moe.trees import from_tree, to_tree
-from models.moe.vit import expert_layers
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints.native import load_moe, save_moe
+from qrt_tn.models.moe.criteria import CRITERIA, criterion
+from qrt_tn.models.moe.experts import parameter_bytes
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.pruning import merge_experts, prune_experts
+from qrt_tn.models.moe.training import MoeRecipe, predict, train_moe
+from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.vit import expert_layers
 from tests.models.moe import brute_force
 from tests.models.moe.conftest import random_network, small_config
 

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-import models.moe.reconstruction
-from models.moe.criteria import CRITERIA
-from models.moe.experts import ExpertWeights
-from models.moe.reconstruction import reconstruction, reconstruction_errors
-from models.moe.statistics import LayerStatistics
+import qrt_tn.models.moe.reconstruction
+from qrt_tn.models.moe.criteria import CRITERIA
+from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.reconstruction import reconstruction, reconstruction_errors
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 HIDDEN, UNITS, TOKENS = 4, 3, 11
 
@@ -70,8 +70,8 @@ def test_errors_and_the_best_set_are_those_of_brute_force(seed, keep, selected):
 def test_blocks_of_tokens_and_sets_do_not_matter(monkeypatch):
     kernel, experts, inputs = instance(3, experts=6)
     expected = reconstruction_errors(kernel, experts, inputs, keep=3, selected=2)
-    monkeypatch.setattr(models.moe.reconstruction, "_BLOCK_TOKENS", 4)
-    monkeypatch.setattr(models.moe.reconstruction, "_BLOCK_NUMBERS", 50)
+    monkeypatch.setattr(qrt_tn.models.moe.reconstruction, "_BLOCK_TOKENS", 4)
+    monkeypatch.setattr(qrt_tn.models.moe.reconstruction, "_BLOCK_NUMBERS", 50)
     sets, errors = reconstruction_errors(kernel, experts, inputs, keep=3, selected=2)
     np.testing.assert_array_equal(sets, expected[0])
     np.testing.assert_allclose(errors, expected[1], rtol=1e-12)

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from models.moe.experts import expert_weights, leaves, router, router_kernel
-from models.moe.layout import NO_EXPERT, ExpertLayout
-from models.moe.removal import MODES, remove
+from qrt_tn.models.moe.experts import expert_weights, leaves, router, router_kernel
+from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.removal import MODES, remove
 
 HIDDEN, UNITS = 5, 3
 

@@ -5,9 +5,9 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from models.moe.config import RouterConfig
-from models.moe.layout import ExpertLayout
-from models.moe.routers import (
+from qrt_tn.models.moe.config import RouterConfig
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.routers import (
     Router,
     capacity,
     choose_experts,

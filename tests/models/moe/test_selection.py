@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from models.moe.criteria import Criterion
-from models.moe.experts import expert_weights, parameter_bytes, router
-from models.moe.layout import ExpertLayout
-from models.moe.reconstruction import reconstruction
-from models.moe.removal import MODES, remove
-from models.moe.selection import select
-from models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.criteria import Criterion
+from qrt_tn.models.moe.experts import expert_weights, parameter_bytes, router
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.reconstruction import reconstruction
+from qrt_tn.models.moe.removal import MODES, remove
+from qrt_tn.models.moe.selection import select
+from qrt_tn.models.moe.statistics import LayerStatistics
 
 HIDDEN, UNITS = 5, 3
 LAYERS = (1, 3, 4)

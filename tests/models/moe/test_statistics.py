@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.moe.statistics import LayerStatistics, summarise
+from qrt_tn.models.moe.statistics import LayerStatistics, summarise
 
 COLUMNS, HIDDEN = 5, 4
 SUMS = ("count", "gate_sum", "norm_sum", "norm_square_sum", "weighted_norm_sum", "norm_max", "logit_gram")

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from models.moe.theory.data import TheorySetting, draw
-from models.moe.theory.experiment import (
+from qrt_tn.models.moe.theory.data import TheorySetting, draw
+from qrt_tn.models.moe.theory.experiment import (
     ORDERS,
     Outcome,
     accuracy_after_pruning,
@@ -18,7 +18,7 @@ from models.moe.theory.experiment import (
     pruning,
     scaling,
 )
-from models.moe.theory.model import Parameters, accuracy, hinge_loss, outputs, pretrained, signs, train
+from qrt_tn.models.moe.theory.model import Parameters, accuracy, hinge_loss, outputs, pretrained, signs, train
 
 SMALL = TheorySetting(
     dim=12,

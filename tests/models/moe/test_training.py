@@ -6,11 +6,11 @@ import optax
 import pytest
 from flax import nnx
 
-from models.moe import training
-from models.moe.layout import ExpertLayout
-from models.moe.training import MoeRecipe, accuracy, predict, train_moe
-from models.moe.trees import to_tree
-from models.moe.vit import VisionMoe, expert_layers
+from qrt_tn.models.moe import training
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.training import MoeRecipe, accuracy, predict, train_moe
+from qrt_tn.models.moe.trees import to_tree
+from qrt_tn.models.moe.vit import VisionMoe, expert_layers
 from tests.models.moe.conftest import random_network, small_config
 
 BRIEF = {"batch_size": 4, "warmup": 2}

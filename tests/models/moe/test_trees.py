@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from models.moe.config import RouterConfig
-from models.moe.experts import leaves
-from models.moe.layout import ExpertLayout
-from models.moe.trees import from_tree, infer_config, nested, to_tree
+from qrt_tn.models.moe.config import RouterConfig
+from qrt_tn.models.moe.experts import leaves
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.trees import from_tree, infer_config, nested, to_tree
 from tests.models.moe.conftest import random_network, small_config
 
 

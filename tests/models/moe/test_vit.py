@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.moe.layout import ExpertLayout
-from models.moe.trees import to_tree
-from models.moe.vit import VisionMoe, expert_layers
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.trees import to_tree
+from qrt_tn.models.moe.vit import VisionMoe, expert_layers
 from tests.models.moe import brute_force
 from tests.models.moe.conftest import random_network, small_config
 
@@ -60,7 +60,7 @@ def test_layers_draw_different_noise(images, monkeypatch):
         return normal(key, *others)
 
     network = random_network(small_config(moe_layers=(0, 1)))
-    monkeypatch.setattr("models.moe.routers.jax.random.normal", watched)
+    monkeypatch.setattr("qrt_tn.models.moe.routers.jax.random.normal", watched)
     network(images[0], key=jax.random.key(0))
     assert len(keys) == 2
     assert (keys[0] != keys[1]).any()

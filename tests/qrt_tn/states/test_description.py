@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from engine import Device
 from qrt_tn import states
+from qrt_tn.engine import Device
 from qrt_tn.states import description as room
 from qrt_tn.states.base import Work
 
@@ -19,7 +19,7 @@ DEVICE = Device(
 
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch):
-    monkeypatch.setattr("engine.device", lambda name: DEVICE)
+    monkeypatch.setattr("qrt_tn.engine.device", lambda name: DEVICE)
     monkeypatch.setattr(room, "device_memory", lambda name: (2**33, 2**32))
 
 

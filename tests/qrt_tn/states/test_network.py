@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import quimb.tensor as qtn
 
-import engine
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, engine, states
 from qrt_tn.states import NetworkState
 
 # tensors of f by their indices: s0, s1, ... are sites, c a class, "long" a bond over the chain
@@ -372,7 +371,7 @@ def test_what_does_not_fit_is_refused_before_any_work(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("contracted")
 
-    monkeypatch.setattr("engine.conditionals.alike.Contractions.contract", never)
+    monkeypatch.setattr("qrt_tn.engine.conditionals.alike.Contractions.contract", never)
     with pytest.raises(ValueError, match=r"take .*iB, more than the 1 MiB there are; make its bonds smaller"):
         states.from_network(network, sites, memory_limit=2**20)
 

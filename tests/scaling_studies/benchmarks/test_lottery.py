@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.benchmarks import lottery
+from qrt_tn.studies.benchmarks import lottery
 
 
 def test_a_row_holds_rates_and_paired_ratios(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.benchmarks import moe
+from qrt_tn.studies.benchmarks import moe
 
 
 def test_rows_hold_paired_ratios(

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from scaling_studies.benchmarks import sample_mps
+from qrt_tn.studies.benchmarks import sample_mps
 
 
 def test_every_sampler_draws_from_one_state():

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from scaling_studies import cli
-from scaling_studies.benchmarks import smoothed_images
+from qrt_tn.studies import cli
+from qrt_tn.studies.benchmarks import smoothed_images
 
 
 def write(path, array):

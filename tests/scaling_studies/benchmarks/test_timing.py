@@ -1,6 +1,6 @@
 import pytest
 
-from scaling_studies.benchmarks import timing
+from qrt_tn.studies.benchmarks import timing
 
 
 def test_contenders_take_turns(monkeypatch):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scaling_studies.cluster import Request
-from scaling_studies.cluster.arrays import DAY, MOST_TASKS, arrays
-from scaling_studies.config import load_study
+from qrt_tn.studies.cluster import Request
+from qrt_tn.studies.cluster.arrays import DAY, MOST_TASKS, arrays
+from qrt_tn.studies.config import load_study
 
 
 def planned(study, request=None, largest=1001, left=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scaling_studies.cluster import Request, minutes, setup_lines
+from qrt_tn.studies.cluster import Request, minutes, setup_lines
 
 
 @pytest.mark.parametrize(

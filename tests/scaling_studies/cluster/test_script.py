@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.cluster import Request
-from scaling_studies.cluster.arrays import arrays
-from scaling_studies.cluster.script import SIGNALS, batch_script, run_command
-from scaling_studies.config import load_study
+from qrt_tn.studies.cluster import Request
+from qrt_tn.studies.cluster.arrays import arrays
+from qrt_tn.studies.cluster.script import SIGNALS, batch_script, run_command
+from qrt_tn.studies.config import load_study
 
 AWKWARD = 'it\'s a "folder" $HOME `x` \\ of mine'
 
@@ -255,5 +255,5 @@ def test_setup_may_fail_on_its_way(slurm, study, tmp_path, monkeypatch):
 
 def test_commands_name_what_they_run(tmp_path):
     command = run_command("python", Path("/s/study.toml"), Path("/s"), 2, True)
-    expected = "python -m scaling_studies.cli study run /s/study.toml --store /s --group 2 --plain --quick"
+    expected = "python -m qrt_tn.studies.cli study run /s/study.toml --store /s --group 2 --plain --quick"
     assert command == expected.split()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.cluster import Request, cancel, pending, preview, submissions, submit, tasks_of
-from scaling_studies.cluster.script import guarded
-from scaling_studies.config import load_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.runners import this_runner
+from qrt_tn.studies.cluster import Request, cancel, pending, preview, submissions, submit, tasks_of
+from qrt_tn.studies.cluster.script import guarded
+from qrt_tn.studies.config import load_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.runners import this_runner
 
 
 def line(job, task, state, restarts=0, reason="None"):
@@ -92,7 +92,7 @@ def test_failed_points_go_again_if_asked(slurm, study_file, tmp_path):
 
 @pytest.mark.parametrize("via", ["sbatch", "submitit"])
 def test_a_place_that_slurm_takes_for_a_pattern(slurm, study_file, tmp_path, monkeypatch, via):
-    monkeypatch.setattr("scaling_studies.cluster.through_submitit.check_installed", lambda: None)
+    monkeypatch.setattr("qrt_tn.studies.cluster.through_submitit.check_installed", lambda: None)
     study = load_study(study_file())
     store = tmp_path / "100%j" / "s"
     with pytest.raises(ValueError, match="100%j/s holds a %, which SLURM replaces"):
@@ -328,7 +328,7 @@ def test_cancel_of_what_was_not_submitted(slurm, study_file, tmp_path):
 
 
 def call(*arguments, cwd):
-    command = [sys.executable, "-m", "scaling_studies.cli", "study", *map(str, arguments)]
+    command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=dict(os.environ))
 
 

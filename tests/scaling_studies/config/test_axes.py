@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scaling_studies.config.axes import axis_values
+from qrt_tn.studies.config.axes import axis_values
 
 TENTHS = st.integers(-50, 50)
 

@@ -1,7 +1,7 @@
 import pytest
 
-from scaling_studies.config import parse_study
-from scaling_studies.config.figures import Figure
+from qrt_tn.studies.config import parse_study
+from qrt_tn.studies.config.figures import Figure
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n[axes]\nnumber = [1, 2]\n[[figures]]\n'
 WELL = 'title = "F"\nx = "number"\ny = "value"\n'

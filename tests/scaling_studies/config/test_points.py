@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling_studies.config import Point, parse_study
-from scaling_studies.config.points import Needs, point_id
+from qrt_tn.studies.config import Point, parse_study
+from qrt_tn.studies.config.points import Needs, point_id
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.config import Study, load_study, parse_study
-from scaling_studies.config.study import shipped
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.config import Study, load_study, parse_study
+from qrt_tn.studies.config.study import shipped
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 
@@ -32,7 +32,7 @@ def refused(text: str, *, quick: bool = False) -> str:
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = Experiment("bounded", "for a test", Bounded, "nowhere:nothing", {"value": Metric("value")})
-    monkeypatch.setattr("scaling_studies.config.study.experiment", lambda name: kind)
+    monkeypatch.setattr("qrt_tn.studies.config.study.experiment", lambda name: kind)
 
 
 def chosen(study: Study, *names: str) -> list[tuple[object, ...]]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import Dataset
-from scaling_studies.experiments.folds import Fold, make_folds
-from scaling_studies.experiments.sources import Sources
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.models import Dataset
+from qrt_tn.studies.experiments.folds import Fold, make_folds
+from qrt_tn.studies.experiments.sources import Sources
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 
 def prototypes(points: int = 150, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from scaling_studies.experiments.fitting import draws_at, fit, mean_scores, scores_by_draw
-from scaling_studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.fitting import draws_at, fit, mean_scores, scores_by_draw
+from qrt_tn.studies.experiments.folds import Fold
 
 
 def test_small_networks_are_drawn_more_often() -> None:

@@ -3,9 +3,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from models import Dataset, load_digits
-from scaling_studies.experiments.folds import Fold, make_folds
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.models import Dataset, load_digits
+from qrt_tn.studies.experiments.folds import Fold, make_folds
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 
 def test_folds_share_no_point_between_their_parts(folds: list[Fold]) -> None:

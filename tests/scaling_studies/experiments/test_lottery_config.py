@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from models.lottery import preset
-from scaling_studies.experiments.lottery.config import LotteryConfig, overrides
+from qrt_tn.models.lottery import preset
+from qrt_tn.studies.experiments.lottery.config import LotteryConfig, overrides
 
 
 def test_texts_become_settings_of_their_types() -> None:

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from models.lottery import layers, load_ticket, preset
-from scaling_studies.experiments.lottery import run
-from scaling_studies.experiments.lottery.config import LotteryConfig
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.lottery import layers, load_ticket, preset
+from qrt_tn.studies.experiments.lottery import run
+from qrt_tn.studies.experiments.lottery.config import LotteryConfig
+from qrt_tn.studies.progress import StageTimer
 
 Study = Callable[..., LotteryConfig]
 
@@ -85,7 +85,7 @@ def test_a_study_leaves_tables_tickets_and_a_report_and_goes_on_where_it_was(stu
     # a ticket is the initial weights under its mask
     from flax import nnx
 
-    from models.vision import architecture
+    from qrt_tn.models.vision import architecture
 
     fresh = architecture("lenet", (6, 6, 1), 3, rngs=nnx.Rngs(0))
     kernel = np.asarray(fresh.output.kernel[...])

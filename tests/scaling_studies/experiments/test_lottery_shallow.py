@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models import Dataset, RidgeNetwork
-from models.tickets import direction_overlap
 from qrt_tn import Ridgelet, RidgeNodes, states, uniform_nodes
 from qrt_tn.field import centred
-from scaling_studies.experiments.folds import Fold, make_folds
-from scaling_studies.experiments.lottery import shallow, shallow_costs, shallow_pruning, shallow_sources
-from scaling_studies.experiments.lottery.shallow import METHODS, ShallowConfig, compare
-from scaling_studies.experiments.lottery.shallow_overlap import frequencies, masked_columns, overlap_rows
-from scaling_studies.progress import StageTimer
+from qrt_tn.models import Dataset, RidgeNetwork
+from qrt_tn.models.tickets import direction_overlap
+from qrt_tn.studies.experiments.folds import Fold, make_folds
+from qrt_tn.studies.experiments.lottery import shallow, shallow_costs, shallow_pruning, shallow_sources
+from qrt_tn.studies.experiments.lottery.shallow import METHODS, ShallowConfig, compare
+from qrt_tn.studies.experiments.lottery.shallow_overlap import frequencies, masked_columns, overlap_rows
+from qrt_tn.studies.progress import StageTimer
 
 COLUMNS = {
     "method",

@@ -1,7 +1,7 @@
 import numpy as np
 
-from scaling_studies.experiments.selection import Choice, choose
-from scaling_studies.experiments.sources import Setting, Sources
+from qrt_tn.studies.experiments.selection import Choice, choose
+from qrt_tn.studies.experiments.sources import Setting, Sources
 
 
 def test_the_best_mean_on_validation_is_chosen(sources: Sources) -> None:

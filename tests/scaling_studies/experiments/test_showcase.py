@@ -1,9 +1,9 @@
 import numpy as np
 
 from qrt_tn import Ridgelet, states
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.showcase import likely_harmonics, showcase
-from scaling_studies.experiments.sources import Setting, Sources
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.showcase import likely_harmonics, showcase
+from qrt_tn.studies.experiments.sources import Setting, Sources
 
 
 def test_likely_harmonics_against_the_whole_posterior() -> None:

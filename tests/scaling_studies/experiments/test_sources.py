@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from models import CosineNetwork, DenseNetwork, RidgeNetwork
 from qrt_tn.field import centred
-from scaling_studies.experiments.folds import Fold
-from scaling_studies.experiments.sources import Setting, Sources, inputs
+from qrt_tn.models import CosineNetwork, DenseNetwork, RidgeNetwork
+from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.sources import Setting, Sources, inputs
 
 SETTINGS = {
     "qrt-smoothed": Setting("cosine", 0.5),

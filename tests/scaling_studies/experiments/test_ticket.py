@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from models import RidgeNetwork
 from qrt_tn import Quantizer, RidgeNodes
-from scaling_studies.experiments.ticket import run_ticket
-from scaling_studies.experiments.ticket_config import TicketConfig
-from scaling_studies.progress import StageTimer
+from qrt_tn.models import RidgeNetwork
+from qrt_tn.studies.experiments.ticket import run_ticket
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.progress import StageTimer
 from tests.scaling_studies.experiments.conftest import prototypes
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_fails_leaves_nothing(
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr("scaling_studies.folders.write_table", fail)
+    monkeypatch.setattr("qrt_tn.studies.folders.write_table", fail)
     settings = config(data=points, methods=("qrt-smoothed",), nodes=(4,))
     with pytest.raises(RuntimeError, match="disk full"):
         run(settings)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.atomic import save_tensors
+from qrt_tn.engine.atomic import save_tensors
 
 MODULUS = 127
 CEILINGS = {  # (accuracy at many nodes, nodes needed to come near it)

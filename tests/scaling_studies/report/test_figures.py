@@ -8,9 +8,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from scaling_studies.report import figures, node_panels, score_panels
-from scaling_studies.report.folder import load
-from scaling_studies.report.style import FIGURE_SETTINGS, METHODS, NEGATIVE, POSITIVE, in_page_colours, plain
+from qrt_tn.studies.report import figures, node_panels, score_panels
+from qrt_tn.studies.report.folder import load
+from qrt_tn.studies.report.style import FIGURE_SETTINGS, METHODS, NEGATIVE, POSITIVE, in_page_colours, plain
 
 Folder = Callable[..., Path]
 PANELS = [

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.atomic import load_tensors, save_tensors
-from scaling_studies.report.folder import load
+from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.studies.report.folder import load
 
 Folder = Callable[..., Path]
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.report.html import details, figure, inline_svg, join, number, section, span, table
+from qrt_tn.studies.report.html import details, figure, inline_svg, join, number, section, span, table
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_studies import report
-from scaling_studies.report import headline, tables
-from scaling_studies.report.folder import load
+from qrt_tn.studies import report
+from qrt_tn.studies.report import headline, tables
+from qrt_tn.studies.report.folder import load
 
 Folder = Callable[..., Path]
 Reader = Callable[[Path], Any]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from qrt_tn import states
-from scaling_studies.report import draw_state
-from scaling_studies.report.state_panels import RANKS, leading_schmidt_values
+from qrt_tn.studies.report import draw_state
+from qrt_tn.studies.report.state_panels import RANKS, leading_schmidt_values
 
 
 def chain(bond: int, dim: int) -> states.MPSState:

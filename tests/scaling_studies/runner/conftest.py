@@ -9,7 +9,7 @@ def outside_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     # so that the commit is not looked up in every run
-    monkeypatch.setattr("scaling_studies.provenance.commit", lambda: "abc+")
+    monkeypatch.setattr("qrt_tn.studies.provenance.commit", lambda: "abc+")
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scaling_studies.config import Study, parse_study
-from scaling_studies.runner import Room, Summary
-from scaling_studies.runner import run_study as run_here
-from scaling_studies.runner.watching import State
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
-from scaling_studies.store.runners import Runner, this_runner
+from qrt_tn.studies.config import Study, parse_study
+from qrt_tn.studies.runner import Room, Summary
+from qrt_tn.studies.runner import run_study as run_here
+from qrt_tn.studies.runner.watching import State
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
+from qrt_tn.studies.store.runners import Runner, this_runner
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 FIXED = "[fixed]\nseconds = 0.0\n"

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scaling_studies.benchmarks.studies.kills import kill_often
-from scaling_studies.config import Study, load_study
-from scaling_studies.runner.process import launcher_missing
-from scaling_studies.runner.stopping import Stop
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
+from qrt_tn.studies.benchmarks.studies.kills import kill_often
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.runner.process import launcher_missing
+from qrt_tn.studies.runner.stopping import Stop
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
 
 TEXT = """name = "s"
 experiment = "rehearsal"
@@ -48,7 +48,7 @@ def write(folder: Path, points: int, seconds: float, steps: int = 1, ranks: int 
 
 
 def begin(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "scaling_studies.cli", "study", *map(str, arguments)]
+    command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", *map(str, arguments)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

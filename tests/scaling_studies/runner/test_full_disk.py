@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.runner import Room
-from scaling_studies.runner.watching import State
-from scaling_studies.store import DiskFullError, StudyStore
+from qrt_tn.studies.runner import Room
+from qrt_tn.studies.runner.watching import State
+from qrt_tn.studies.store import DiskFullError, StudyStore
 from tests.scaling_studies.runner.runs import Watch, numbers, records, run_study, study
 
 
@@ -29,7 +29,7 @@ def test_a_disk_that_fills_up_stops_a_run_and_costs_nothing_finished(
         sync(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr("scaling_studies.store.records.os.fsync", full)
+        patch.setattr("qrt_tn.studies.store.records.os.fsync", full)
         with pytest.raises(DiskFullError, match=r"is full \(No space left on device\)"):
             run_study(asked, place, room=one)
     before = {n: record["finished"] for n, record in records(place).items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_studies.experiments.catalogue import (
+from qrt_tn.studies.experiments.catalogue import (
     Context,
     Experiment,
     Metric,
@@ -17,10 +17,10 @@ from scaling_studies.experiments.catalogue import (
     experiment,
     names,
 )
-from scaling_studies.experiments.rehearsal.run import rehearse
-from scaling_studies.experiments.rehearsal.settings import Rehearsal
-from scaling_studies.runner import measure as room
-from scaling_studies.runner.task import FULL_DISK, Task, earlier_attempts
+from qrt_tn.studies.experiments.rehearsal.run import rehearse
+from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
+from qrt_tn.studies.runner import measure as room
+from qrt_tn.studies.runner.task import FULL_DISK, Task, earlier_attempts
 
 METRICS = {"value": Metric("value"), "time": Metric("time", "s", measured=True)}
 

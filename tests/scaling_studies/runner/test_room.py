@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from scaling_studies.config.points import Needs
-from scaling_studies.runner import Room
-from scaling_studies.runner.room import free_memory, visible_gpus
+from qrt_tn.studies.config.points import Needs
+from qrt_tn.studies.runner import Room
+from qrt_tn.studies.runner.room import free_memory, visible_gpus
 
 GIB = 2**30
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.config import Study
-from scaling_studies.experiments.catalogue import Context
-from scaling_studies.experiments.rehearsal.run import rehearse
-from scaling_studies.experiments.rehearsal.settings import Rehearsal
-from scaling_studies.runner import Room
-from scaling_studies.runner import run as run_room
-from scaling_studies.runner import run_study as run_here
-from scaling_studies.runner.process import launcher_missing
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
-from scaling_studies.store.runners import SILENT
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.experiments.catalogue import Context
+from qrt_tn.studies.experiments.rehearsal.run import rehearse
+from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
+from qrt_tn.studies.runner import Room
+from qrt_tn.studies.runner import run as run_room
+from qrt_tn.studies.runner import run_study as run_here
+from qrt_tn.studies.runner.process import launcher_missing
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
+from qrt_tn.studies.store.runners import SILENT
 from tests.scaling_studies.runner.runs import Watch, attempts, numbers, put, records, run_study, study
 
 

@@ -224,7 +224,7 @@ class Cluster:
 
     def study(self, *arguments, check=True, patience=120, cwd=None):
         """What `qrt-tn study` prints."""
-        command = [sys.executable, "-m", "scaling_studies.cli", "study", *map(str, arguments)]
+        command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", *map(str, arguments)]
         return self.call(*command, check=check, patience=patience, cwd=cwd)
 
     def live(self):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import scaling_studies
-from scaling_studies.cluster.script import SIGNALS
+from qrt_tn import studies
+from qrt_tn.studies.cluster.script import SIGNALS
 
-SCRIPTS = Path(scaling_studies.__file__).parent / "slurm"
+SCRIPTS = Path(studies.__file__).parent / "slurm"
 # options that come before the script's own, so that they fit on two small nodes
 SMALL = {
     "cpu": ["--cpus-per-task=2", "--mem=4G"],

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.store import Claims
-from scaling_studies.store.runners import SILENT, Registration, Runner, Runners, this_runner
+from qrt_tn.studies.store import Claims
+from qrt_tn.studies.store.runners import SILENT, Registration, Runner, Runners, this_runner
 
 DIGEST = 20 * "0"
 POINT, OTHER = 20 * "a", 20 * "b"
@@ -201,8 +201,8 @@ RACE = """
 import json, sys
 from multiprocessing import get_context
 from pathlib import Path
-from scaling_studies.store import Claims
-from scaling_studies.store.runners import Registration, Runners, this_runner
+from qrt_tn.studies.store import Claims
+from qrt_tn.studies.store.runners import Registration, Runners, this_runner
 folder = Path(sys.argv[1])
 points = [f"{number:020x}" for number in range(200)]
 def take(part, gate, over):

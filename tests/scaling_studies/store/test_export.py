@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 from pydantic import Field
 
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
-from scaling_studies.store.export import column_names, write_export
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.store.export import column_names, write_export
 from tests.scaling_studies.report.study.conftest import failure, record, study_of
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.config import Study, parse_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store import index as room
-from scaling_studies.store.index import NAME, WORTH_KEEPING, read_results
+from qrt_tn.studies.config import Study, parse_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store import index as room
+from qrt_tn.studies.store.index import NAME, WORTH_KEEPING, read_results
 
 STUDY = 'name = "s"\nexperiment = "rehearsal"\n[axes]\nnumber = { range = [1, 200], step = 1 }\n'
 
@@ -181,9 +181,9 @@ WRITERS = """
 import sys
 from multiprocessing import get_context
 from pathlib import Path
-from scaling_studies.config import parse_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_results
+from qrt_tn.studies.config import parse_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_results
 text = 'name = "s"\\nexperiment = "rehearsal"\\n'
 text += '[axes]\\nnumber = { range = [1, 400], step = 1 }\\n'
 def record(point):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.store import DiskFullError
-from scaling_studies.store.records import Records, parsed
+from qrt_tn.studies.store import DiskFullError
+from qrt_tn.studies.store.records import Records, parsed
 
 ONE, OTHER = "ab" + 18 * "0", "cd" + 18 * "1"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.store import runners as room
-from scaling_studies.store.runners import SILENT, Registration, Runner, Runners, slurm_job, this_runner
+from qrt_tn.studies.store import runners as room
+from qrt_tn.studies.store.runners import SILENT, Registration, Runner, Runners, slurm_job, this_runner
 
 DIGEST = 20 * "0"
 

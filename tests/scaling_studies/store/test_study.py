@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.config import Study, parse_study
-from scaling_studies.store import StudyStore
-from scaling_studies.store.index import read_failures
-from scaling_studies.store.runners import Registration, this_runner
+from qrt_tn.studies.config import Study, parse_study
+from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.index import read_failures
+from qrt_tn.studies.store.runners import Registration, this_runner
 
 
 def study(numbers: str = "1, 2, 3", name: str = "s", extra: str = "") -> Study:
@@ -139,8 +139,8 @@ MAKERS = """
 import os, sys
 from multiprocessing import get_context
 from pathlib import Path
-from scaling_studies.config import parse_study
-from scaling_studies.store import StudyStore
+from qrt_tn.studies.config import parse_study
+from qrt_tn.studies.store import StudyStore
 text = 'name = "s"\\nexperiment = "rehearsal"\\n'
 def make(folders, gate):
     gate.wait()

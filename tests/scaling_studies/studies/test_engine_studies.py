@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from scaling_studies.config import Study, load_study
+from qrt_tn.studies.config import Study, load_study
 
 STATES = ("dimension", "modulus", "bond")
 SCALING = ("strong-scaling", "strong-scaling-gpus", "weak-scaling", "weak-scaling-gpus")

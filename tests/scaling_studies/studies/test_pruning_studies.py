@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.config import Study, load_study
-from scaling_studies.experiments.catalogue import Context
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.experiments.catalogue import Context
 
 NAMES = ("lottery", "lottery-rounds", "lottery-paper", "moe", "moe-routers")
 

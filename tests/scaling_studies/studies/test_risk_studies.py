@@ -3,8 +3,8 @@ from typing import Any, get_args
 
 import pytest
 
-from scaling_studies.config import Study, load_study
-from scaling_studies.experiments.risk.settings import Risk
+from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.experiments.risk.settings import Risk
 
 STUDIES = {"nodes": "risk", "smoothing": "risk", "data": "planted"}
 

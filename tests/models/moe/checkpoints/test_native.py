@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from models.moe.checkpoints.native import (
+from qrt_tn.models.moe.checkpoints.native import (
     load_moe,
     load_moe_orbax,
     load_moe_tree,
@@ -11,9 +11,9 @@ from models.moe.checkpoints.native import (
     save_moe_orbax,
     save_moe_tree,
 )
-from models.moe.layout import ExpertLayout
-from models.moe.training import predict
-from models.moe.trees import to_tree
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.training import predict
+from qrt_tn.models.moe.trees import to_tree
 from tests.models.moe.conftest import random_network, small_config
 
 CONFIGS = [{}, {"layouts": {1: ExpertLayout((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}]

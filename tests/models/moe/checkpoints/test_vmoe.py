@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
-from models.moe.checkpoints.vmoe_types import covers_once
+from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.vmoe_types import covers_once
 
 TYPES = [
     "bool",
@@ -155,7 +155,7 @@ def test_a_chunk_across_rows_counts_against_the_limit(form, tmp_path):
 
 def test_more_than_the_free_memory_is_refused(tmp_path, monkeypatch):
     save_vmoe_checkpoint(tmp_path / "m", {"a": np.arange(100.0)})
-    monkeypatch.setattr("models.moe.checkpoints.allocation.device_memory", lambda _: (10**9, 799))
+    monkeypatch.setattr("qrt_tn.models.moe.checkpoints.allocation.device_memory", lambda _: (10**9, 799))
     with pytest.raises(ValueError, match="takes 800 bytes of memory, 799 are free"):
         load_vmoe_checkpoint(tmp_path / "m")
 
@@ -336,7 +336,7 @@ def test_a_pinwheel_covers_once(form, tmp_path):
 def test_an_index_too_large_to_be_read_is_not_written(tmp_path, monkeypatch):
     save_vmoe_checkpoint(tmp_path / "m", {"a": np.ones(1)})
     size = (tmp_path / "m.index").stat().st_size
-    monkeypatch.setattr("models.moe.checkpoints.vmoe_save.MAX_INDEX_BYTES", size)
+    monkeypatch.setattr("qrt_tn.models.moe.checkpoints.vmoe_save.MAX_INDEX_BYTES", size)
     save_vmoe_checkpoint(tmp_path / "m", {"a": np.zeros(1)})
     with pytest.raises(ValueError, match=f"at most {size} will do"):
         save_vmoe_checkpoint(tmp_path / "m", {"ab": np.ones(1)})

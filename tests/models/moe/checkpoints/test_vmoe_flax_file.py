@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint
 
 
 def tree():

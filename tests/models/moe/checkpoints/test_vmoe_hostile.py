@@ -6,8 +6,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint
-from models.moe.checkpoints.vmoe_types import MAX_CORNERS, covers_once
+from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.vmoe_types import MAX_CORNERS, covers_once
 
 
 def tree():
@@ -414,7 +414,7 @@ def test_slices_have_no_other_step_than_one(form, good, tmp_path, step, accepted
 
 
 def test_too_many_entries_are_refused(good, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.moe.checkpoints.nested.MAX_ENTRIES", 6)
+    monkeypatch.setattr("qrt_tn.models.moe.checkpoints.nested.MAX_ENTRIES", 6)
     load_vmoe_checkpoint(good.write(tmp_path / "m"))
     good.index["zero"] = {}
     refused(good.write(tmp_path / "m"), "more than 6 entries")

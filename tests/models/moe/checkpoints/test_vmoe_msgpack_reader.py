@@ -5,7 +5,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
+from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader, opened
 
 PATH = Path("some.index")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.moe.ridgelets.experts import RidgeExperts, choose
-from models.moe.routers import choose_experts
-from models.training import train
 from qrt_tn import Ridgelet, RidgeNodes, uniform_nodes
+from qrt_tn.models.moe.ridgelets.experts import RidgeExperts, choose
+from qrt_tn.models.moe.routers import choose_experts
+from qrt_tn.models.training import train
 
 P, D, E, M, C = 11, 5, 4, 3, 2
 

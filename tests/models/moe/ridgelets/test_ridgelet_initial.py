@@ -5,8 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from models import one_hot
-from models.moe.ridgelets.initial import (
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, states
+from qrt_tn.field import centred
+from qrt_tn.models import one_hot
+from qrt_tn.models.moe.ridgelets.initial import (
     INITIALISATIONS,
     POOL,
     class_nodes,
@@ -15,9 +17,7 @@ from models.moe.ridgelets.initial import (
     expert_nodes,
     restricted,
 )
-from models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, states
-from qrt_tn.field import centred
+from qrt_tn.models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
 
 P, D, C = 7, 3, 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from models.moe.ridgelets.rank import rank_correlation
+from qrt_tn.models.moe.ridgelets.rank import rank_correlation
 
 
 def test_each_group_is_what_scipy_finds_with_ties_and_infinities() -> None:

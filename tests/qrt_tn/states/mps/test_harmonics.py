@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine import mps
+from qrt_tn.engine import mps
 from qrt_tn.states.mps import harmonics as room
 from qrt_tn.states.mps.harmonics import harmonics
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from engine import mps
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.engine import mps
 
 
 @pytest.mark.parametrize("complex_values", [False, True])

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scaling_studies import cli
-from scaling_studies.benchmarks.compare import Comparison, Line, as_json, compare, read_run, sentences, sheets
-from scaling_studies.benchmarks.timing import ratios
+from qrt_tn.studies import cli
+from qrt_tn.studies.benchmarks.compare import Comparison, Line, as_json, compare, read_run, sentences, sheets
+from qrt_tn.studies.benchmarks.timing import ratios
 
 RESULTS = Path(cli.__file__).parents[1] / "results"
 Result = dict[str, Any]

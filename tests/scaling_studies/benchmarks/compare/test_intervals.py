@@ -5,8 +5,8 @@ import statistics
 import numpy as np
 import pytest
 
-from scaling_studies.benchmarks.compare import ratio_interval
-from scaling_studies.benchmarks.compare.intervals import mann_whitney, order
+from qrt_tn.studies.benchmarks.compare import ratio_interval
+from qrt_tn.studies.benchmarks.compare.intervals import mann_whitney, order
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (2, 3), (3, 3), (4, 6), (5, 5)])

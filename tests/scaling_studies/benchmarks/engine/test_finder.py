@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from scaling_studies.benchmarks.engine import finder
+from qrt_tn.studies.benchmarks.engine import finder
 
 INPUTS, OUTPUT, SIZES = (("i", "j"), ("j", "k")), ("i",), {"i": 2, "j": 3, "k": 4}
 

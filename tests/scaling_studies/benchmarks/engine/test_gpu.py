@@ -4,8 +4,8 @@ import types
 import numpy as np
 import pytest
 
-from engine import Device
-from scaling_studies.benchmarks.engine import finder, gpu, networks
+from qrt_tn.engine import Device
+from qrt_tn.studies.benchmarks.engine import finder, gpu, networks
 
 TABLES = {"complex128": ((1.0, 1e8), (64.0, 1e10))}
 COPIES = ((1e8, 1e10),)

@@ -2,9 +2,8 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-import engine
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from scaling_studies.benchmarks.engine import networks
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, engine, states
+from qrt_tn.studies.benchmarks.engine import networks
 
 
 def einsum(case):

@@ -3,8 +3,8 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-from engine.structure import numbered
-from scaling_studies.benchmarks.engine import finder, networks, quality
+from qrt_tn.engine.structure import numbered
+from qrt_tn.studies.benchmarks.engine import finder, networks, quality
 
 
 @pytest.mark.filterwarnings("ignore")

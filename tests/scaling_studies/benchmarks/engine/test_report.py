@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from rich.console import Console
 
-from scaling_studies.benchmarks.engine import report
-from scaling_studies.benchmarks.sheets import as_rich
+from qrt_tn.studies.benchmarks.engine import report
+from qrt_tn.studies.benchmarks.sheets import as_rich
 
 RATIO = {"median": 2.5, "min": 1.5, "max": 3.5}
 

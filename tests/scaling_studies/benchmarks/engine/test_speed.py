@@ -3,10 +3,10 @@ import time
 import numpy as np
 import pytest
 
-import engine
-from engine import Device
-from scaling_studies.benchmarks.engine import networks, overhead, speed
-from scaling_studies.benchmarks.engine.speed import Contender, Work
+from qrt_tn import engine
+from qrt_tn.engine import Device
+from qrt_tn.studies.benchmarks.engine import networks, overhead, speed
+from qrt_tn.studies.benchmarks.engine.speed import Contender, Work
 
 RATES = ((1.0, 1e8), (64.0, 1e10))
 TABLES = dict.fromkeys(("float32", "float64", "complex64", "complex128"), RATES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qrt_tn import states
-from scaling_studies.benchmarks.states import growth
+from qrt_tn.studies.benchmarks.states import growth
 
 
 def test_exponents_are_those_of_the_values() -> None:

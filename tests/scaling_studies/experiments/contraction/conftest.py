@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-import engine
-from engine import Device
-from scaling_studies.experiments.catalogue import Context
+from qrt_tn import engine
+from qrt_tn.engine import Device
+from qrt_tn.studies.experiments.catalogue import Context
 
 
 @pytest.fixture

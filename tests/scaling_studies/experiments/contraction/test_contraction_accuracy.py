@@ -2,7 +2,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from scaling_studies.experiments.contraction.accuracy import log_norm, relative_error
+from qrt_tn.studies.experiments.contraction.accuracy import log_norm, relative_error
 
 
 def draw(seed: int, size: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:

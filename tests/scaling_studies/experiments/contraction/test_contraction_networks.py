@@ -9,12 +9,11 @@ import opt_einsum as oe
 import pytest
 import quimb.tensor as qtn
 
-import engine
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from scaling_studies.benchmarks.engine import networks
-from scaling_studies.benchmarks.engine.networks import Case
-from scaling_studies.experiments.contraction.networks import build
-from scaling_studies.experiments.contraction.settings import Contraction
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, engine, states
+from qrt_tn.studies.benchmarks.engine import networks
+from qrt_tn.studies.benchmarks.engine.networks import Case
+from qrt_tn.studies.experiments.contraction.networks import build
+from qrt_tn.studies.experiments.contraction.settings import Contraction
 
 
 def value(case: Case) -> np.ndarray:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import quimb.tensor as qtn
 
-import engine
-from engine import Device
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.contraction import run
-from scaling_studies.experiments.contraction.networks import build
-from scaling_studies.experiments.contraction.run import contract
-from scaling_studies.experiments.contraction.settings import EXPERIMENT, Contraction
+from qrt_tn import engine
+from qrt_tn.engine import Device
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.contraction import run
+from qrt_tn.studies.experiments.contraction.networks import build
+from qrt_tn.studies.experiments.contraction.run import contract
+from qrt_tn.studies.experiments.contraction.settings import EXPERIMENT, Contraction
 
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 needs_mpi = pytest.mark.skipif(

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from scaling_studies.experiments.contraction.settings import Contraction
+from qrt_tn.studies.experiments.contraction.settings import Contraction
 
 
 @pytest.mark.parametrize(

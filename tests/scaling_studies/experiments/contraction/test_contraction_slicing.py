@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import engine
-from scaling_studies.experiments.contraction.networks import build
-from scaling_studies.experiments.contraction.settings import Contraction
-from scaling_studies.experiments.contraction.slicing import in_slices
+from qrt_tn import engine
+from qrt_tn.studies.experiments.contraction.networks import build
+from qrt_tn.studies.experiments.contraction.settings import Contraction
+from qrt_tn.studies.experiments.contraction.slicing import in_slices
 
 
 @pytest.mark.parametrize("least", [1, 2, 7, 30])

@@ -4,11 +4,11 @@ import json
 import sys
 from pathlib import Path
 
-import engine
-from engine.distribute import world
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.contraction.run import contract
-from scaling_studies.experiments.contraction.settings import Contraction
+from qrt_tn import engine
+from qrt_tn.engine.distribute import world
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.contraction.run import contract
+from qrt_tn.studies.experiments.contraction.settings import Contraction
 
 
 def main() -> None:

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import engine
-from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from scaling_studies.experiments.catalogue import Context, UnavailableError
-from scaling_studies.experiments.growth import makers, measuring
-from scaling_studies.experiments.growth.run import grow, preparation
-from scaling_studies.experiments.growth.settings import EXPERIMENT, Growth
+from qrt_tn import QuantumRidgeletTransform, Ridgelet, engine, states
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
+from qrt_tn.studies.experiments.growth import makers, measuring
+from qrt_tn.studies.experiments.growth.run import grow, preparation
+from qrt_tn.studies.experiments.growth.settings import EXPERIMENT, Growth
 
 KINDS = ("samples", "smoothed", "mps", "ridges", "dense")
 CLASSES = {

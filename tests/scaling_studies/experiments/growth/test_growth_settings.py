@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from qrt_tn.field import check_prime
 from qrt_tn.ridgelet import ACTIVATIONS
-from scaling_studies.experiments.growth.settings import Growth
+from qrt_tn.studies.experiments.growth.settings import Growth
 
 
 @pytest.mark.parametrize(

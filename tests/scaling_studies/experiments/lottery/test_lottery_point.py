@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.images import fold, load_images
-from models.lottery import CONTROLS, PRESETS, REWINDINGS, LotteryStudy, Run, preset
-from models.vision import architecture
-from scaling_studies.experiments.catalogue import Context, UnavailableError, experiment
-from scaling_studies.experiments.lottery import point
-from scaling_studies.experiments.lottery.point import chosen_preset, measure, smallest_share
-from scaling_studies.experiments.lottery.settings import EXPERIMENT, Lottery, Method
-from scaling_studies.experiments.lottery.settings import Preset as PresetName
+from qrt_tn.models.images import fold, load_images
+from qrt_tn.models.lottery import CONTROLS, PRESETS, REWINDINGS, LotteryStudy, Run, preset
+from qrt_tn.models.vision import architecture
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError, experiment
+from qrt_tn.studies.experiments.lottery import point
+from qrt_tn.studies.experiments.lottery.point import chosen_preset, measure, smallest_share
+from qrt_tn.studies.experiments.lottery.settings import EXPERIMENT, Lottery, Method
+from qrt_tn.studies.experiments.lottery.settings import Preset as PresetName
 
 SEED, ROUNDS, SHARE = 1, 2, 0.8**2  # two of the preset's own rounds
 SHORT: dict[str, Any] = {"iterations": 40, "evaluate_every": 20, "points": 120, "validation": 40}

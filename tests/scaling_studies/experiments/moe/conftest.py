@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 
 Make = Callable[..., dict[str, Any]]
 HIDDEN, MLP, HEADS, EXPERTS, CLASSES, BLOCKS = 6, 5, 2, 4, 3, 2

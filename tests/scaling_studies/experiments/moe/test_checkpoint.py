@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.moe.calibration import calibrate
-from models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkpoint
-from models.moe.checkpoints.native import load_moe_tree, save_moe_tree
-from models.moe.config import RouterConfig, VisionMoeConfig
-from models.moe.experts import leaves, parameter_bytes
-from models.moe.merging import merge
-from models.moe.trees import Tree, from_tree, infer_config
-from scaling_studies.experiments.moe import checkpoint as job
-from scaling_studies.experiments.moe.request import PruneRequest, parse_bytes
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.experts import leaves, parameter_bytes
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
+from qrt_tn.studies.experiments.moe import checkpoint as job
+from qrt_tn.studies.experiments.moe.request import PruneRequest, parse_bytes
+from qrt_tn.studies.progress import StageTimer
 
 Make = Callable[..., dict[str, Any]]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from scaling_studies.experiments.moe.data import calibration_images, draw_points, load_set, parse_spec
+from qrt_tn.studies.experiments.moe.data import calibration_images, draw_points, load_set, parse_spec
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.moe.checkpoints import save_vmoe_checkpoint
-from models.moe.checkpoints.native import save_moe_tree
-from models.moe.checkpoints.vmoe_index import CheckpointSummary, LeafSummary
-from models.moe.config import VisionMoeConfig, vmoe_config
-from models.moe.experts import leaves, parameter_bytes
-from scaling_studies.experiments.moe import inspection
-from scaling_studies.experiments.moe.sheets import inspection_sheets
+from qrt_tn.models.moe.checkpoints import save_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.native import save_moe_tree
+from qrt_tn.models.moe.checkpoints.vmoe_index import CheckpointSummary, LeafSummary
+from qrt_tn.models.moe.config import VisionMoeConfig, vmoe_config
+from qrt_tn.models.moe.experts import leaves, parameter_bytes
+from qrt_tn.studies.experiments.moe import inspection
+from qrt_tn.studies.experiments.moe.sheets import inspection_sheets
 
 Make = Callable[..., dict[str, Any]]
 

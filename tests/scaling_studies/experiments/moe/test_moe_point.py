@@ -10,21 +10,21 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from models.moe.config import ROUTERS, VisionMoeConfig
-from models.moe.criteria import CRITERIA
-from models.moe.removal import MODES
-from models.moe.training import MoeRecipe
-from models.moe.vit import VisionMoe
-from scaling_studies.experiments.catalogue import Context, UnavailableError, experiment
-from scaling_studies.experiments.moe import networks, point, pruning
-from scaling_studies.experiments.moe.config import MERGE, PRESETS, MoeStudyConfig, preset
-from scaling_studies.experiments.moe.data import load_set
-from scaling_studies.experiments.moe.networks import Pair, train_networks
-from scaling_studies.experiments.moe.point import measure
-from scaling_studies.experiments.moe.programs import Programs
-from scaling_studies.experiments.moe.pruning import prune_networks
-from scaling_studies.experiments.moe.settings import EXPERIMENT, Criterion, Moe
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.config import ROUTERS, VisionMoeConfig
+from qrt_tn.models.moe.criteria import CRITERIA
+from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.training import MoeRecipe
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError, experiment
+from qrt_tn.studies.experiments.moe import networks, point, pruning
+from qrt_tn.studies.experiments.moe.config import MERGE, PRESETS, MoeStudyConfig, preset
+from qrt_tn.studies.experiments.moe.data import load_set
+from qrt_tn.studies.experiments.moe.networks import Pair, train_networks
+from qrt_tn.studies.experiments.moe.point import measure
+from qrt_tn.studies.experiments.moe.programs import Programs
+from qrt_tn.studies.experiments.moe.pruning import prune_networks
+from qrt_tn.studies.experiments.moe.settings import EXPERIMENT, Criterion, Moe
+from qrt_tn.studies.progress import StageTimer
 
 SEED = 0
 Measure = Callable[..., dict[str, Any]]

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from models.moe.config import VisionMoeConfig
-from models.moe.experts import copied
-from models.moe.layout import ExpertLayout
-from models.moe.removal import remove
-from models.moe.training import accuracy, predict
-from models.moe.trees import from_tree, to_tree
-from scaling_studies.experiments.moe.data import Points
-from scaling_studies.experiments.moe.programs import Programs, anonymous, is_merged, spread
+from qrt_tn.models.moe.config import VisionMoeConfig
+from qrt_tn.models.moe.experts import copied
+from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.removal import remove
+from qrt_tn.models.moe.training import accuracy, predict
+from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.studies.experiments.moe.data import Points
+from qrt_tn.studies.experiments.moe.programs import Programs, anonymous, is_merged, spread
 
 Make = Callable[..., dict[str, Any]]
 

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from models import Dataset
-from models.moe.ridgelets.initial import INITIALISATIONS
-from models.moe.ridgelets.rank import rank_correlation
-from scaling_studies.experiments.moe import ridgelets
-from scaling_studies.experiments.moe.ridgelets import PRUNED_BY, RidgeletSettings, Tables, compare
-from scaling_studies.progress import StageTimer
+from qrt_tn.models import Dataset
+from qrt_tn.models.moe.ridgelets.initial import INITIALISATIONS
+from qrt_tn.models.moe.ridgelets.rank import rank_correlation
+from qrt_tn.studies.experiments.moe import ridgelets
+from qrt_tn.studies.experiments.moe.ridgelets import PRUNED_BY, RidgeletSettings, Tables, compare
+from qrt_tn.studies.progress import StageTimer
 
 SHARES = {"clusters": "cluster-share", "classes": "class-share"}
 EVERYWHERE = ("data", "smoothed", "smoothed-typical")

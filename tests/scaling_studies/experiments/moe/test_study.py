@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from models.moe.calibration import calibrate
-from models.moe.checkpoints.native import load_moe, load_moe_tree
-from models.moe.costs import parameter_count
-from models.moe.experts import leaves
-from models.moe.pruning import merge_experts, prune_experts
-from models.moe.training import accuracy
-from scaling_studies.experiments.moe import pruning, run, savings, theory
-from scaling_studies.experiments.moe.config import MoeStudyConfig, preset
-from scaling_studies.experiments.moe.data import draw_points, load_set
-from scaling_studies.progress import StageTimer
+from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.models.moe.checkpoints.native import load_moe, load_moe_tree
+from qrt_tn.models.moe.costs import parameter_count
+from qrt_tn.models.moe.experts import leaves
+from qrt_tn.models.moe.pruning import merge_experts, prune_experts
+from qrt_tn.models.moe.training import accuracy
+from qrt_tn.studies.experiments.moe import pruning, run, savings, theory
+from qrt_tn.studies.experiments.moe.config import MoeStudyConfig, preset
+from qrt_tn.studies.experiments.moe.data import draw_points, load_set
+from qrt_tn.studies.progress import StageTimer
 
 Study = Callable[..., MoeStudyConfig]
 Row = dict[str, Any]

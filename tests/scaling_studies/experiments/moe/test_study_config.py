@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from models.moe.criteria import CRITERIA
-from scaling_studies.experiments.moe.config import OF_NETWORKS, PRESETS, MoeStudyConfig, overrides, preset
+from qrt_tn.models.moe.criteria import CRITERIA
+from qrt_tn.studies.experiments.moe.config import OF_NETWORKS, PRESETS, MoeStudyConfig, overrides, preset
 
 
 def test_every_preset_can_be_had_and_names_every_criterion() -> None:

@@ -3,8 +3,8 @@ import pytest
 import scipy.stats
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet
-from scaling_studies.experiments.planted import filtered
-from scaling_studies.experiments.planted.filtered import FilteredSamples, kernel_forms, width_of
+from qrt_tn.studies.experiments.planted import filtered
+from qrt_tn.studies.experiments.planted.filtered import FilteredSamples, kernel_forms, width_of
 
 CASES = [(5, 3, 0.6, 1), (7, 2, 1.3, 1), (3, 4, 0.9, 2)]
 

@@ -5,17 +5,17 @@ import numpy as np
 import pydantic
 import pytest
 
-from models.readout import RIDGES
 from qrt_tn import Ridgelet, filter_nodes
-from scaling_studies.experiments.catalogue import Context, experiment
-from scaling_studies.experiments.planted.run import (
+from qrt_tn.models.readout import RIDGES
+from qrt_tn.studies.experiments.catalogue import Context, experiment
+from qrt_tn.studies.experiments.planted.run import (
     features,
     make_problem,
     measure,
     peak_estimate,
     relative_risk,
 )
-from scaling_studies.experiments.planted.settings import Planted
+from qrt_tn.studies.experiments.planted.settings import Planted
 
 KIND = experiment("planted")
 

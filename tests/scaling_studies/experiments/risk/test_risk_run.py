@@ -6,18 +6,18 @@ import numpy as np
 import pydantic
 import pytest
 
-from models import Dataset, RidgeNetwork
-from models.images import Images
-from models.readout import RIDGES
 from qrt_tn import states
-from scaling_studies.experiments.catalogue import Context, UnavailableError, experiment
-from scaling_studies.experiments.folds import Fold, make_fold
-from scaling_studies.experiments.risk import data as risk_data
-from scaling_studies.experiments.risk.data import load_named
-from scaling_studies.experiments.risk.run import REPORTED, measure
-from scaling_studies.experiments.risk.samplers import WIDTHS, make_sampler, ticket_config
-from scaling_studies.experiments.risk.settings import Risk
-from scaling_studies.experiments.sources import Setting
+from qrt_tn.models import Dataset, RidgeNetwork
+from qrt_tn.models.images import Images
+from qrt_tn.models.readout import RIDGES
+from qrt_tn.studies.experiments.catalogue import Context, UnavailableError, experiment
+from qrt_tn.studies.experiments.folds import Fold, make_fold
+from qrt_tn.studies.experiments.risk import data as risk_data
+from qrt_tn.studies.experiments.risk.data import load_named
+from qrt_tn.studies.experiments.risk.run import REPORTED, measure
+from qrt_tn.studies.experiments.risk.samplers import WIDTHS, make_sampler, ticket_config
+from qrt_tn.studies.experiments.risk.settings import Risk
+from qrt_tn.studies.experiments.sources import Setting
 
 KIND = experiment("risk")
 SAMPLERS = get_args(Risk.model_fields["sampler"].annotation)

@@ -6,16 +6,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from scaling_studies.report.axes import thousand
-from scaling_studies.report.lottery import (
+from qrt_tn.studies.report.axes import thousand
+from qrt_tn.studies.report.lottery import (
     figures,
     level_panels,
     savings_panels,
     shallow_panels,
     training_panels,
 )
-from scaling_studies.report.lottery.folder import load
-from scaling_studies.report.style import METHODS
+from qrt_tn.studies.report.lottery.folder import load
+from qrt_tn.studies.report.style import METHODS
 
 Folder = Callable[..., Path]
 SMALL: dict[str, Any] = {"levels": (1, 3, 7, 9, 15), "evaluations": 12}

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling_studies.report.lottery.folder import load
-from scaling_studies.report.lottery.series import Point, curve, falls_below
+from qrt_tn.studies.report.lottery.folder import load
+from qrt_tn.studies.report.lottery.series import Point, curve, falls_below
 
 Folder = Callable[..., Path]
 SMALL: dict[str, Any] = {"levels": (1, 3, 7, 9), "methods": ("dense", "imp", "reinit"), "evaluations": 12}

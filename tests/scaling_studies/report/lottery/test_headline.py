@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.report.lottery.folder import LotteryFolder, load
-from scaling_studies.report.lottery.headline import headline, matches
-from scaling_studies.report.lottery.paper import claims, comparison
+from qrt_tn.studies.report.lottery.folder import LotteryFolder, load
+from qrt_tn.studies.report.lottery.headline import headline, matches
+from qrt_tn.studies.report.lottery.paper import claims, comparison
 
 Folder = Callable[..., Path]
 METHODS = ("dense", "imp", "reinit", "oneshot")

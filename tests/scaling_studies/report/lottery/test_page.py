@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.report import lottery
-from scaling_studies.report.lottery import tables
-from scaling_studies.report.lottery.folder import load
+from qrt_tn.studies.report import lottery
+from qrt_tn.studies.report.lottery import tables
+from qrt_tn.studies.report.lottery.folder import load
 
 Folder = Callable[..., Path]
 Reader = Callable[[Path], Any]

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.report.moe import claims, side_claims, theory_panels
-from scaling_studies.report.moe.comparison import FINETUNED
-from scaling_studies.report.moe.folder import MoeFolder, load
-from scaling_studies.report.moe.headline import headline
+from qrt_tn.studies.report.moe import claims, side_claims, theory_panels
+from qrt_tn.studies.report.moe.comparison import FINETUNED
+from qrt_tn.studies.report.moe.folder import MoeFolder, load
+from qrt_tn.studies.report.moe.headline import headline
 
 Folder = Callable[..., Path]
 ROUTER = "token-choice"

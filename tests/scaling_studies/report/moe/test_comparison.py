@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling_studies.report.moe.comparison import (
+from qrt_tn.studies.report.moe.comparison import (
     FINETUNED,
     Cell,
     Sample,
@@ -14,7 +14,7 @@ from scaling_studies.report.moe.comparison import (
     modes,
     panels_of,
 )
-from scaling_studies.report.moe.folder import load
+from qrt_tn.studies.report.moe.folder import load
 
 Folder = Callable[..., Path]
 

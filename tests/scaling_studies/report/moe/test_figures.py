@@ -6,16 +6,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from scaling_studies.report.moe import (
+from qrt_tn.studies.report.moe import (
     accuracy_panels,
     figures,
     ridgelet_panels,
     savings_panels,
     theory_panels,
 )
-from scaling_studies.report.moe.comparison import FINETUNED, cells, panels_of
-from scaling_studies.report.moe.folder import MoeFolder, load
-from scaling_studies.report.style import METHODS, MUTED
+from qrt_tn.studies.report.moe.comparison import FINETUNED, cells, panels_of
+from qrt_tn.studies.report.moe.folder import MoeFolder, load
+from qrt_tn.studies.report.style import METHODS, MUTED
 
 Folder = Callable[..., Path]
 SMALL: dict[str, Any] = {"routers": ("token-choice",), "modes": ("keep-router",), "prune": (2, 6)}

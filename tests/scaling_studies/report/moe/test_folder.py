@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scaling_studies.report.moe.folder import SHEETS, load
+from qrt_tn.studies.report.moe.folder import SHEETS, load
 
 Folder = Callable[..., Path]
 SMALL: dict[str, Any] = {"criteria": ("router-change", "random"), "modes": ("keep-router",), "prune": (2, 4)}

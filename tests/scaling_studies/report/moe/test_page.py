@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scaling_studies.report import moe
+from qrt_tn.studies.report import moe
 
 Folder = Callable[..., Path]
 Reader = Callable[[Path], Any]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from scaling_studies.config import Study, parse_study
-from scaling_studies.config import study as study_room
-from scaling_studies.config.points import Point
-from scaling_studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.config import Study, parse_study
+from qrt_tn.studies.config import study as study_room
+from qrt_tn.studies.config.points import Point
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 Record = dict[str, Any]
 DEVICE = {"processor": "Fast 9000", "cores": 8, "memory_gib": 64.0, "gpu": None}

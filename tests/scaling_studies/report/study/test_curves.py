@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from scaling_studies.report.study.curves import lines, ratio
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.plots import Curve, Plot
+from qrt_tn.studies.report.study.curves import lines, ratio
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.plots import Curve, Plot
 from tests.scaling_studies.report.study.conftest import ROOFED, noise, record, records, study_of
 
 HEAD = """

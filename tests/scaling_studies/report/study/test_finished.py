@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scaling_studies.report.study.finished import Finished, column
+from qrt_tn.studies.report.study.finished import Finished, column
 from tests.scaling_studies.report.study.conftest import ROOFED, record, records, study_of
 
 TEXT = """

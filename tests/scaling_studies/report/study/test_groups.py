@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scaling_studies.report.study.groups import combined, mixes, spread
+from qrt_tn.studies.report.study.groups import combined, mixes, spread
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaling_studies.config import Study
-from scaling_studies.report.study import figures, page, write
+from qrt_tn.studies.config import Study
+from qrt_tn.studies.report.study import figures, page, write
 from tests.scaling_studies.report.study.conftest import DEVICE, ROOFED, failure, record, records, study_of
 
 EVIL = '</pre><script>alert("x")</script> & $a_b$ <i>'

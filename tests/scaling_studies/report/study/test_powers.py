@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scaling_studies.report.study.powers import PowerLaw, fit_power
+from qrt_tn.studies.report.study.powers import PowerLaw, fit_power
 
 
 @pytest.mark.parametrize("seed", range(8))

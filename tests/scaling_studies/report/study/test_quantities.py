@@ -1,8 +1,8 @@
 import pytest
 
-from scaling_studies.report.study.lines_style import line_styles
-from scaling_studies.report.study.quantities import chosen, quantity, said, tick, with_unit
-from scaling_studies.report.style import METHODS
+from qrt_tn.studies.report.study.lines_style import line_styles
+from qrt_tn.studies.report.study.quantities import chosen, quantity, said, tick, with_unit
+from qrt_tn.studies.report.style import METHODS
 from tests.scaling_studies.report.study.conftest import ROOFED
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.plots import AT_MOST, NEVER, REACHED, Plot
-from scaling_studies.report.study.reach import reach
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.plots import AT_MOST, NEVER, REACHED, Plot
+from qrt_tn.studies.report.study.reach import reach
 from tests.scaling_studies.report.study.conftest import noise, records, study_of
 
 

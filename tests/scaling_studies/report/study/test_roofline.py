@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from scaling_studies.report.study.finished import Finished
-from scaling_studies.report.study.roofline import roofline
+from qrt_tn.studies.report.study.finished import Finished
+from qrt_tn.studies.report.study.roofline import roofline
 from tests.scaling_studies.report.study.conftest import DEVICE, ROOFED, record, study_of
 
 TEXT = """
