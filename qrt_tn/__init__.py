@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qrt_tn.quantize import Quantizer
     from qrt_tn.ridgelet import Ridgelet
     from qrt_tn.sampling import load_chunks
+    from qrt_tn.tempered import TemperedNodes, sample_tempered
     from qrt_tn.transform import QuantumRidgeletTransform
 
 _MODULES = ("engine", "models", "states", "studies")
@@ -27,6 +28,8 @@ _NAMES = {
     "diagnose": "diagnostics",
     "filter_nodes": "baselines",
     "load_chunks": "sampling",
+    "TemperedNodes": "tempered",
+    "sample_tempered": "tempered",
     "uniform_nodes": "baselines",
 }
 
@@ -36,11 +39,13 @@ __all__ = [
     "QuantumRidgeletTransform",
     "RidgeNodes",
     "Ridgelet",
+    "TemperedNodes",
     "diagnose",
     "engine",
     "filter_nodes",
     "load_chunks",
     "models",
+    "sample_tempered",
     "states",
     "studies",
     "uniform_nodes",

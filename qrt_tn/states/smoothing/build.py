@@ -145,6 +145,7 @@ def smoothed_state(
         state = _sketched(data, columns, float(tolerance), max_bond, progress)
     state.smoothing = smoothing
     state.width_choice = choice
+    state.points, state.coefficients = points, scaled
     return state
 
 
