@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.shallow import ShallowNetwork, mean_size, normal_weights
+from qrt_tn.models.shallow import ShallowNetwork, mean_deviation, normal_weights
 
 
 class DenseNetwork(ShallowNetwork):
@@ -33,6 +33,7 @@ class DenseNetwork(ShallowNetwork):
     """
 
     FORMAT: ClassVar[str] = "qrt-tn.dense-network"
+    THRESHOLDS: ClassVar[str] = "hidden_bias"
 
     def __init__(self, dim: int, nodes: int, outputs: int, *, rngs: nnx.Rngs) -> None:
         for name, extent in (("dim", dim), ("nodes", nodes)):
@@ -45,6 +46,12 @@ class DenseNetwork(ShallowNetwork):
     def dim(self) -> int:
         """The dimension D of the inputs."""
         return int(self.hidden_kernel.shape[0])
+
+    def shift_inputs(self, c: Any) -> None:
+        """Add c.hidden_kernel to hidden_bias."""
+        moved = np.asarray(c, dtype=np.float64) @ np.asarray(self.hidden_kernel[...], dtype=np.float64)
+        moved += np.asarray(self.hidden_bias[...])
+        self.hidden_bias[...] = jnp.asarray(moved, dtype=jnp.float32)
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """relu(x hidden_kernel + hidden_bias) at x (batch, D), shape (batch, N)."""
@@ -82,6 +89,7 @@ class CosineNetwork(ShallowNetwork):
     """
 
     FORMAT: ClassVar[str] = "qrt-tn.cosine-network"
+    THRESHOLDS: ClassVar[str] = "phases"
 
     def __init__(self, frequencies: Any, phases: Any, outputs: int, *, rngs: nnx.Rngs) -> None:
         w, c = np.asarray(frequencies, dtype=np.float32), np.asarray(phases, dtype=np.float32)
@@ -111,6 +119,13 @@ class CosineNetwork(ShallowNetwork):
         """The dimension D of the inputs."""
         return int(self.frequencies.shape[0])
 
+    def shift_inputs(self, c: Any) -> None:
+        """Add c.frequencies to the phases, which are then taken in -pi .. pi."""
+        moved = np.asarray(c, dtype=np.float64) @ np.asarray(self.frequencies[...], dtype=np.float64)
+        moved += np.asarray(self.phases[...])
+        moved -= 2 * np.pi * np.round(moved / (2 * np.pi))
+        self.phases[...] = jnp.asarray(moved, dtype=jnp.float32)
+
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """sqrt(2) cos(x frequencies + phases) at x (batch, D), shape (batch, N)."""
         del fixed
@@ -119,7 +134,7 @@ class CosineNetwork(ShallowNetwork):
     def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
         """Hidden steps at learning rate 1 take the angle about once round the circle."""
         turn = 2 * np.pi
-        return {**super().step_scales(x), "frequencies": turn / mean_size(x), "phases": turn}
+        return {**super().step_scales(x), "frequencies": turn / mean_deviation(x), "phases": turn}
 
     @classmethod
     def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:

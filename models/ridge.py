@@ -1,15 +1,16 @@
 """The ridge network: hidden nodes of Z_P^D that can be fitted, read off the transform, or trained."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qrt_tn.field import centred
-from qrt_tn.models.shallow import Constant, ShallowNetwork, mean_size
+from qrt_tn.field import centred, check_grid, check_prime
+from qrt_tn.models.shallow import Constant, ShallowNetwork, mean_deviation
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
@@ -19,23 +20,44 @@ if TYPE_CHECKING:
 # float32 holds every integer up to here exactly.
 EXACT = 2**24
 LARGEST_MODULUS = 8191
+# A table in float32 this near to sqrt(2) cos(2 pi t / P) is that cosine.
+ROUNDING = 1e-6
+
+
+class HiddenNodes(Protocol):
+    """What hidden nodes need, such as `RidgeNodes` have it: a whole, shape (N, D), b real, shape (N,)."""
+
+    @property
+    def a(self) -> np.ndarray:
+        """Weights in 0..P-1, integers."""
+
+    @property
+    def b(self) -> np.ndarray:
+        """Thresholds from 0 to below P."""
+
+    @property
+    def modulus(self) -> int:
+        """The prime P."""
 
 
 class RidgeNetwork(ShallowNetwork):
     """x -> sum_k kernel_k phi((a_k.x - b_k) mod P) + bias.
 
     phi is the activation g shifted to mean 0 and scaled to variance 1 over Z_P, and interpolated
-    linearly on the circle R/P between the P points of its table. A node is drawn at integers (a_k, b_k),
-    which stay as they are; training moves real offsets added to them, which start at 0. So before
-    training phi is exactly the table at integer x, and after it the pre-activation is
+    linearly on the circle R/P between the P points of its table; but of the cosine, phi is
+    sqrt(2) cos(2 pi t / P) itself at every real t. A node is drawn at a whole a_k and at a b_k, whole or
+    real, which stay as they are; training moves real offsets added to them, which start at 0. So before
+    training phi is exactly the table at integer x and b (of the cosine, to the rounding of float32), and
+    after it the pre-activation is
 
         (a_k.x mod P) + a_offset_k.x - b_k - b_offset_k   (mod P),
 
-    where the first term is exact in float32 at any D: a_k and x are taken at their centred
-    representatives, which changes a_k.x by a multiple of P, and the sum is split into blocks below 2^24.
+    where a_k is taken at its centred representative. The first term is exact in float32 at integer x and
+    any D: x moves by multiples of P to be centred too, and the sum is split into blocks below 2^24. What
+    is not whole of a real x has a sum of its own.
 
     Args:
-        nodes: the N hidden nodes.
+        nodes: the N hidden nodes; any object with the attributes of `HiddenNodes` will do.
         ridgelet: gives the activation g, which must be real.
         outputs: the number of outputs.
         rngs: its `params` stream draws the first kernel.
@@ -48,32 +70,28 @@ class RidgeNetwork(ShallowNetwork):
         modulus: the prime P.
 
     Raises:
-        ValueError: nodes and ridgelet of different moduli, a complex activation, no outputs, or a
-            modulus above 8191, where float32 holds no exact products.
+        ValueError: what are not nodes, nodes and ridgelet of different moduli, a complex activation, no
+            outputs, or a modulus above 8191, where float32 holds no exact products.
     """
 
     FORMAT: ClassVar[str] = "qrt-tn.ridge-network"
+    THRESHOLDS: ClassVar[str] = "b_offset"
 
-    def __init__(self, nodes: RidgeNodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
-        for given, kind in ((nodes, RidgeNodes), (ridgelet, Ridgelet)):
-            if not isinstance(given, kind):
-                raise ValueError(
-                    f"got a {type(given).__name__} for a {kind.__name__}; give nodes and ridgelet"
-                )
-        if nodes.modulus != ridgelet.modulus:
-            raise ValueError(f"the nodes live on Z_{nodes.modulus} but the ridgelet on Z_{ridgelet.modulus}")
-        if nodes.modulus > LARGEST_MODULUS:
-            raise ValueError(
-                f"modulus is {nodes.modulus}; a network in float32 needs one up to {LARGEST_MODULUS}"
-            )
-        self.modulus = nodes.modulus
+    def __init__(self, nodes: HiddenNodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
+        if not isinstance(ridgelet, Ridgelet):
+            raise ValueError(f"got a {type(ridgelet).__name__} for a Ridgelet; give nodes and ridgelet")
+        a, b, modulus = _check_nodes(nodes)
+        if modulus != ridgelet.modulus:
+            raise ValueError(f"the nodes live on Z_{modulus} but the ridgelet on Z_{ridgelet.modulus}")
+        if modulus > LARGEST_MODULUS:
+            raise ValueError(f"modulus is {modulus}; a network in float32 needs one up to {LARGEST_MODULUS}")
+        self.modulus = modulus
         # all P points of an activation count alike: this is the variance for uniform b
         mean, scale = _standardisation(ridgelet)
-        self._make_readout(len(nodes), outputs, rngs)
-        self.a_offset = nnx.Param(jnp.zeros((len(nodes), nodes.dim)))
-        self.b_offset = nnx.Param(jnp.zeros(len(nodes)))
-        self.a = Constant(jnp.asarray(centred(nodes.a, self.modulus), dtype=jnp.float32))
-        self.b = Constant(jnp.asarray(centred(nodes.b, self.modulus), dtype=jnp.float32))
+        self._make_readout(len(a), outputs, rngs)
+        self.a_offset = nnx.Param(jnp.zeros(a.shape))
+        self.b_offset = nnx.Param(jnp.zeros(len(a)))
+        self.a, self.b = Constant(jnp.asarray(a)), Constant(jnp.asarray(b))
         self.table = Constant(jnp.asarray((ridgelet.activation - mean) / scale, dtype=jnp.float32))
 
     @property
@@ -81,33 +99,55 @@ class RidgeNetwork(ShallowNetwork):
         """The dimension D of the inputs."""
         return int(self.a.shape[1])
 
-    def fixed(self, x: jax.Array) -> jax.Array:
-        """(a_k.x - b_k) mod P for the nodes as drawn, exact at integer x; shape (batch, N)."""
+    def fixed(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(a_k.x - b_k) mod P for the nodes as drawn, shape (batch, N); and x, which the offsets see."""
         P, (nodes, dim) = self.modulus, self.a.shape
-        x = x - P * jnp.round(x / P)
+        small = x - P * jnp.round(x / P)
+        whole = jnp.round(small)
+        # a GPU may otherwise round the factors to fewer bits (TF32)
+        inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         block = min(dim, max(1, (EXACT - 1) // max(1, P // 2) ** 2))
         blocks = -(-dim // block)
         padding = ((0, 0), (0, blocks * block - dim))
-        x = jnp.pad(x, padding).reshape(-1, blocks, block)
+        parts = jnp.pad(whole, padding).reshape(-1, blocks, block)
         a = jnp.pad(self.a[...], padding).reshape(nodes, blocks, block)
-        # a GPU may otherwise round the factors to fewer bits (TF32)
-        sums = jnp.einsum("mkd,nkd->kmn", x, a, precision=jax.lax.Precision.HIGHEST)
-        return _wrap(_wrap(sums, P).sum(axis=0) - self.b[...], P)
+        sums = _wrap(inner("mkd,nkd->kmn", parts, a), P).sum(axis=0)
+        # beside the large sum of the whole parts, the digits of this one would be lost
+        rest = jax.lax.cond(
+            jnp.any(small != whole),
+            lambda rest, a: inner("md,nd->mn", rest, a),
+            lambda rest, a: jnp.zeros((len(rest), len(a))),
+            small - whole,
+            self.a[...],
+        )
+        return _wrap(_wrap(sums, P) - self.b[...] + _wrap(rest, P), P), x
+
+    def centred_inputs(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, Any]:
+        """The points x themselves: only the offsets see x - c, as a_k.(x - c) would not be exact."""
+        drawn, _ = self.fixed(x)
+        return x, (drawn, x - c)
+
+    def shift_inputs(self, c: Any) -> None:
+        """Take a_offset.c from b_offset, which is then taken in -P/2 .. P/2."""
+        moved = np.asarray(self.a_offset[...], dtype=np.float64) @ np.asarray(c, dtype=np.float64)
+        moved = np.asarray(self.b_offset[...]) - moved
+        moved -= self.modulus * np.round(moved / self.modulus)
+        self.b_offset[...] = jnp.asarray(moved, dtype=jnp.float32)
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """The values phi of the N nodes at x (batch, D), shape (batch, N)."""
-        x = jnp.asarray(x, dtype=jnp.float32)
-        drawn = self.fixed(x) if fixed is None else fixed
-        t = _wrap(drawn + x @ self.a_offset[...].T - self.b_offset[...], self.modulus)
-        left = jnp.clip(t.astype(jnp.int32), 0, self.modulus - 1)
+        drawn, seen = self.fixed(jnp.asarray(x, dtype=jnp.float32)) if fixed is None else fixed
+        t = _wrap(drawn + seen @ self.a_offset[...].T - self.b_offset[...], self.modulus)
         table = self.table[...]
-        slopes = jnp.roll(table, -1) - table
-        return table[left] + slopes[left] * (t - left)
+        cosine = _cosine(jnp.arange(self.modulus), self.modulus)
+        # a question to the array, so that networks of the cosine and of others share a compilation
+        is_cosine = jnp.abs(table - cosine).max() < ROUNDING
+        return jax.lax.cond(is_cosine, lambda t, table: _cosine(t, self.modulus), _interpolated, t, table)
 
     def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
         """Hidden steps at learning rate 1 take the pre-activation about once round the circle R/P."""
         turn = float(self.modulus)
-        return {**super().step_scales(x), "a_offset": turn / mean_size(x), "b_offset": turn}
+        return {**super().step_scales(x), "a_offset": turn / mean_deviation(x), "b_offset": turn}
 
     def set_from_amplitudes(
         self,
@@ -139,8 +179,8 @@ class RidgeNetwork(ShallowNetwork):
             ValueError: amplitudes of other shapes, or other nodes than the network's.
         """
         drawn = np.asarray(self.a[...]), np.asarray(self.b[...])
-        given = centred(nodes.a, nodes.modulus), centred(nodes.b, nodes.modulus)
-        if nodes.modulus != self.modulus or not all(map(np.array_equal, drawn, given)):
+        *given, modulus = _check_nodes(nodes)
+        if modulus != self.modulus or not all(map(np.array_equal, drawn, given)):
             raise ValueError("these are not the nodes of this network; give the nodes it was made from")
         weights = importance_weights(amplitudes, nodes, ridgelet)
         kernel = weights.reshape(len(nodes), -1) * (norm * _standardisation(ridgelet)[1])
@@ -189,9 +229,11 @@ def importance_weights(amplitudes: "Scaled", nodes: RidgeNodes, ridgelet: Ridgel
         w, shape (N,) or (N, outputs), float64.
 
     Raises:
-        ValueError: mismatched shapes, a node of probability 0, or weights beyond float64 (nodes drawn
-            from a distribution far from the transform).
+        ValueError: mismatched shapes, nodes without a probability, a node of probability 0, or weights
+            beyond float64 (nodes drawn from a distribution far from the transform).
     """
+    if not hasattr(nodes, "log_probability"):
+        raise ValueError(f"{type(nodes).__name__} has no log_probability; give nodes drawn from a transform")
     mantissa = np.asarray(amplitudes.mantissa)
     log_scale = np.asarray(amplitudes.log_scale, dtype=np.float64)
     shape = np.broadcast_shapes(mantissa.shape, log_scale.shape)
@@ -227,6 +269,36 @@ def _standardisation(ridgelet: Ridgelet) -> tuple[float, float]:
     if np.iscomplexobj(ridgelet.activation):
         raise ValueError("the activation is complex; a network that trains needs a real table")
     return float(ridgelet.activation.mean()), float(ridgelet.activation.std())
+
+
+def _check_nodes(nodes: HiddenNodes) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both a (N, D) and b (N,) at their centred representatives, in float32, and P."""
+    missing = [name for name in ("a", "b", "modulus") if not hasattr(nodes, name)]
+    if missing:
+        raise ValueError(
+            f"a {type(nodes).__name__} has no {' and no '.join(missing)}; give nodes, such as RidgeNodes"
+        )
+    modulus = check_prime(nodes.modulus)
+    a, b = check_grid(nodes.a, modulus, "a", (None, None)), np.asarray(nodes.b)
+    if b.shape != (len(a),) or b.dtype.kind not in "iuf":
+        raise ValueError(f"b has shape {b.shape}, {b.dtype}; give {len(a)} real numbers, one a node")
+    outside = ~((b >= 0) & (b < modulus))  # NaN is outside, too
+    if outside.any():
+        raise ValueError(f"b holds {b[outside][0]}; its values must lie from 0 to below {modulus}")
+    return centred(a, modulus).astype(np.float32), centred(b, modulus).astype(np.float32), modulus
+
+
+def _interpolated(t: jax.Array, table: jax.Array) -> jax.Array:
+    """The table at t in 0..P, linear between its points."""
+    left = jnp.clip(t.astype(jnp.int32), 0, len(table) - 1)
+    slopes = jnp.roll(table, -1) - table
+    return table[left] + slopes[left] * (t - left)
+
+
+def _cosine(t: jax.Array, P: int) -> jax.Array:
+    """sqrt(2) cos(2 pi t / P) at t in 0..P, taken centred for the sake of digits."""
+    t = jnp.where(t > P / 2, t - P, t)
+    return jnp.sqrt(2.0) * jnp.cos(2 * jnp.pi / P * t)
 
 
 def _wrap(t: jax.Array, P: int) -> jax.Array:

@@ -23,7 +23,8 @@ class Constant(nnx.Variable):
 class ShallowNetwork(nnx.Module):
     """x -> kernel^T phi(x) + bias, where phi are the N features of the hidden nodes.
 
-    A subclass gives `features` and creates the readout with `_make_readout`.
+    A subclass gives `features` and creates the readout with `_make_readout`. One whose hidden nodes have
+    thresholds names them in `THRESHOLDS` and gives `shift_inputs`, so that training can centre its inputs.
 
     Attributes:
         kernel: output weights, shape (N, outputs).
@@ -31,6 +32,7 @@ class ShallowNetwork(nnx.Module):
     """
 
     FORMAT: ClassVar[str] = ""
+    THRESHOLDS: ClassVar[str] = ""
     kernel: nnx.Param
     bias: nnx.Param
 
@@ -63,6 +65,22 @@ class ShallowNetwork(nnx.Module):
         """
         del x
         return ()
+
+    def shift_inputs(self, c: Any) -> None:
+        """Move the thresholds so that the network at x - c is what it was at x; shift by -c to undo it.
+
+        Args:
+            c: shape (D,). The move is computed in float64.
+        """
+        raise NotImplementedError
+
+    def centred_inputs(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, Any]:
+        """What a call takes for x (M, D) once the thresholds are shifted by c (D,), 0 if they are not.
+
+        Returns:
+            Points of leading extent M, and `fixed` for them.
+        """
+        return x - c, self.fixed(x)
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """The values of the hidden nodes.
@@ -209,6 +227,11 @@ def normal_weights(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> 
 def mean_size(x: jax.Array) -> jax.Array:
     """Mean of |x|_1 over the points x (M, D), and not 0: what a step of 1 in every weight adds to w.x."""
     return jnp.abs(x).sum(axis=1).mean() + 1e-6
+
+
+def mean_deviation(x: jax.Array) -> jax.Array:
+    """The `mean_size` of x - mean x, which is what trained weights see."""
+    return mean_size(x - x.mean(axis=0))
 
 
 @nnx.jit

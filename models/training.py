@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from qrt_tn.engine.arguments import check_whole, generator
+from qrt_tn.engine.arguments import check_whole, generator, is_real
 from qrt_tn.models.shallow import ShallowNetwork
 
 LOSSES = ("mse", "cross_entropy")
@@ -21,6 +21,7 @@ PARAMETERS: dict[str, Any] = {
 }
 Progress = Callable[[int, int], None]
 Arrays = dict[str, jax.Array]
+Outcome = tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +34,14 @@ class TrainingHistory:
         validation_accuracy: likewise; NaN for real targets.
         best_epoch: the epoch whose parameters the network now has: that of the highest validation
             accuracy, where there are labels, and then of the smallest validation loss.
+        learning_rate: of the run; among several the one whose best epoch is best in the same sense.
     """
 
     loss: np.ndarray
     validation_loss: np.ndarray
     validation_accuracy: np.ndarray
     best_epoch: int
+    learning_rate: float
 
 
 def train(
@@ -50,7 +53,7 @@ def train(
     y_validation: Any,
     epochs: int = 40,
     batch_size: int = 50,
-    learning_rate: float = 0.03,
+    learning_rate: float | Sequence[float] = 0.03,
     seed: int = 0,
     loss: str = "mse",
     parameters: str = "all",
@@ -67,6 +70,8 @@ def train(
         epochs: passes over the data; an epoch leaves out what does not fill a batch.
         batch_size: points in a batch, at most M.
         learning_rate: of the first step; each parameter moves in units of its own scale (`step_scales`).
+            Of several the one that serves the validation points best is kept, at the time of as many runs;
+            (0.01, 0.03, 0.1) covers what small networks want.
         seed: draws the order of the points.
         loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
             "cross_entropy", for labels only.
@@ -103,7 +108,7 @@ def train_many(
     seeds: Sequence[int],
     epochs: int = 40,
     batch_size: int = 50,
-    learning_rate: float = 0.03,
+    learning_rate: float | Sequence[float] = 0.03,
     loss: str = "mse",
     parameters: str = "all",
     together: bool | None = None,
@@ -113,9 +118,12 @@ def train_many(
 
     Adam (optax) with its step falling to zero along a cosine, in one compiled scan over epochs and
     batches. Every parameter's step is scaled by `network.step_scales`, since the offsets of nodes and
-    the output weights live on different scales. A network keeps the parameters of its best epoch on the
-    validation points, so that training leaves none worse there. Ridge networks with nodes of different
-    origin, and with different activations, are of one kind if they share P.
+    the output weights live on different scales. Hidden weights that train see x - mean x, of the training
+    points, since a mean ties a step of theirs to one of the threshold: thresholds are shifted before
+    (`network.shift_inputs`) and back after, so that what is given and what comes out are functions of x.
+    A network keeps the parameters of its best epoch on the validation points, so that training leaves
+    none worse there. Ridge networks with nodes of different origin, and with different activations, are
+    of one kind if they share P.
 
     Args:
         networks: S networks.
@@ -141,13 +149,11 @@ def train_many(
             and seeds, data of other shapes or not finite, labels outside 0..outputs-1, an unknown loss
             or choice of parameters, cross entropy with real targets, or settings out of range.
     """
-    _check_settings(epochs, batch_size, learning_rate, loss, parameters)
+    rates = _check_settings(epochs, batch_size, learning_rate, loss, parameters)
     counts = {"networks": len(networks), "x": len(x), "y": len(y), "seeds": len(seeds)}
     counts |= {"x_validation": len(x_validation), "y_validation": len(y_validation)}
     if len(networks) == 0 or len(set(counts.values())) > 1:
         raise ValueError(f"give one entry a network, at least one: got {counts}")
-    parts = [_take_apart(network, parameters) for network in networks]
-    graph = parts[0][0]
     data = [
         _check_data(network, points, targets, loss, "")
         + _check_data(network, others, other_targets, loss, "validation ")
@@ -155,6 +161,11 @@ def train_many(
             networks, x, y, x_validation, y_validation, strict=True
         )
     ]
+    centres = [
+        _centre(network, arrays[0], parameters) for network, arrays in zip(networks, data, strict=True)
+    ]
+    parts = [_take_apart(*pair, parameters) for pair in zip(networks, centres, strict=True)]
+    graph = parts[0][0]
     layouts = {
         (part[0], *(leaf.shape for leaf in jax.tree.leaves((part[1:], arrays))))
         for part, arrays in zip(parts, data, strict=True)
@@ -164,24 +175,29 @@ def train_many(
     count = len(data[0][0])
     size = min(int(batch_size), count)
     runs = []
-    for part, arrays, seed in zip(parts, data, seeds, strict=True):
+    for part, centre, arrays, seed in zip(parts, centres, data, seeds, strict=True):
         rng = generator(seed)
         order = np.stack([rng.permutation(count) for _ in range(epochs)])
         order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
-        runs.append((*part[1:], *map(jnp.asarray, arrays), jnp.asarray(order)))
+        runs.append((*part[1:], *map(jnp.asarray, (centre, *arrays, order))))
     if together is None:
         together = jax.default_backend() != "cpu"
     histories = []
     if together:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
-        results = _run_together(graph, loss, *stacked, learning_rate)
-        outcomes = [jax.tree.map(lambda leaf, i=i: leaf[i], results) for i in range(len(networks))]
-    for i, network in enumerate(networks):
-        outcome = outcomes[i] if together else _run(graph, loss, *runs[i], learning_rate)
-        best, losses, values, corrects, best_epoch = outcome
-        nnx.update(network, best)
-        curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
-        histories.append(TrainingHistory(*curves, best_epoch=int(best_epoch)))
+        results = [_run_together(graph, loss, *stacked, rate) for rate in rates]
+    for i, (network, centre) in enumerate(zip(networks, centres, strict=True)):
+        if together:
+            outcomes = [jax.tree.map(lambda leaf, i=i: leaf[i], result) for result in results]
+        else:
+            outcomes = [_run(graph, loss, *runs[i], rate) for rate in rates]
+        found = [_history(outcome, rate) for outcome, rate in zip(outcomes, rates, strict=True)]
+        chosen = max(range(len(rates)), key=lambda k: _merit(found[k]))
+        if found[chosen].best_epoch > 0:
+            nnx.update(network, outcomes[chosen][0])
+            if centre.any():
+                network.shift_inputs(-centre)
+        histories.append(found[chosen])
         if progress is not None:
             progress(i + 1, len(networks))
     return histories
@@ -218,18 +234,20 @@ def _train_one(
     loss: str,
     params: Arrays,
     constants: Arrays,
+    centre: jax.Array,
     x: jax.Array,
     y: jax.Array,
     x_validation: jax.Array,
     y_validation: jax.Array,
     order: jax.Array,
     learning_rate: float,
-) -> tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> Outcome:
     """One run: the best parameters, the three curves of the history, and the best epoch."""
     epochs, batches, _ = order.shape
     start = nnx.merge(graph, params, constants)
     scales = start.step_scales(x)
-    fixed, fixed_validation = start.fixed(x), start.fixed(x_validation)
+    x, fixed = start.centred_inputs(x, centre)
+    x_validation, fixed_validation = start.centred_inputs(x_validation, centre)
     adam = optax.scale_by_adam()
 
     def mean_loss(params: Arrays, x: jax.Array, y: jax.Array, fixed: Any) -> tuple[jax.Array, jax.Array]:
@@ -285,20 +303,51 @@ def _run_together(graph: nnx.GraphDef, loss: str, *arguments: Any) -> Any:
     return jax.vmap(partial(_train_one, graph, loss), in_axes=axes)(*arguments)
 
 
-def _take_apart(network: ShallowNetwork, parameters: str) -> tuple[nnx.GraphDef, Arrays, Arrays]:
-    """What the network is without its arrays, the arrays that training changes, and all others."""
+def _centre(network: ShallowNetwork, x: np.ndarray, parameters: str) -> np.ndarray:
+    """What is taken from the points in training, shape (D,): their mean, where thresholds train; else 0."""
+    if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
+        return x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.zeros(network.dim, dtype=np.float32)
+
+
+def _take_apart(
+    network: ShallowNetwork, centre: np.ndarray, parameters: str
+) -> tuple[nnx.GraphDef, Arrays, Arrays]:
+    """What the network, shifted, is without its arrays, the arrays that training changes, and all others."""
+    if centre.any():
+        network = nnx.clone(network)
+        network.shift_inputs(centre)
     graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others[0])
 
 
-def _check_settings(epochs: int, batch_size: int, learning_rate: float, loss: str, parameters: str) -> None:
+def _history(outcome: Outcome, learning_rate: float) -> TrainingHistory:
+    _, losses, values, corrects, best_epoch = outcome
+    curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
+    return TrainingHistory(*curves, best_epoch=int(best_epoch), learning_rate=learning_rate)
+
+
+def _merit(history: TrainingHistory) -> tuple[float, float]:
+    """What the best epoch of a run is worth on the validation points."""
+    correct, value = (
+        float(curve[history.best_epoch]) for curve in (history.validation_accuracy, history.validation_loss)
+    )
+    return 0.0 if np.isnan(correct) else correct, -value
+
+
+def _check_settings(
+    epochs: int, batch_size: int, learning_rate: float | Sequence[float], loss: str, parameters: str
+) -> list[float]:
+    """The learning rates."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_whole(name, value)
-    if not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate is {learning_rate}; give a finite number above 0")
+    rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate]
+    if not rates or not all(is_real(rate) and rate > 0 for rate in rates):
+        raise ValueError(f"learning_rate is {learning_rate!r}; give a finite number above 0, or several")
     for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):
         if choice not in known:
             raise ValueError(f"unknown {name} {choice!r}; choose one of {', '.join(known)}")
+    return [float(rate) for rate in rates]
 
 
 def _check_data(

@@ -15,6 +15,13 @@ from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
 
+class RealNodes:
+    """Nodes with real thresholds, as tempered ones have them."""
+
+    def __init__(self, a, b, modulus):
+        self.a, self.b, self.modulus = a, b, modulus
+
+
 class Amplitudes(NamedTuple):
     mantissa: np.ndarray
     log_scale: np.ndarray
@@ -46,6 +53,40 @@ def test_features_are_the_table_at_exact_integers(dim, modulus, activation):
         index = (x @ some.a.T - some.b) % modulus
         expected = standardised(ridgelet)[index].astype(np.float32)
         np.testing.assert_array_equal(network.compute_features(x), expected)
+
+
+@pytest.mark.parametrize("modulus", [3, 127])
+def test_the_cosine_is_itself_between_the_points(modulus, tmp_path):
+    rng = np.random.default_rng(20)
+    dim = 784
+    a = rng.integers(modulus, size=(30, dim))
+    a[0] = modulus // 2
+    b = rng.uniform(0, modulus, size=30)
+    network = RidgeNetwork(RealNodes(a, b, modulus), Ridgelet("cosine", modulus), 2, rngs=nnx.Rngs(0))
+    signed = np.where(a <= modulus // 2, a, a - modulus)
+    whole = rng.integers(modulus, size=(20, dim))
+    for x in (rng.uniform(-modulus, 2 * modulus, size=(20, dim)).astype(np.float32), whole):
+        turns = (x.astype(np.float64) @ signed.T - b) / modulus
+        expected = np.sqrt(2) * np.cos(2 * np.pi * turns)
+        np.testing.assert_allclose(network.compute_features(x), expected, atol=1e-4)
+    network.save(tmp_path / "n.safetensors")
+    loaded = RidgeNetwork.load(tmp_path / "n.safetensors")
+    np.testing.assert_array_equal(loaded.predict(x / 3), network.predict(x / 3))
+
+
+def test_the_cosine_at_integers_is_the_table_and_other_tables_stay_linear():
+    nodes = random_nodes(30, 784, 257, seed=21)
+    x = np.random.default_rng(22).integers(257, size=(20, 784))
+    index = (x @ nodes.a.T - nodes.b) % 257
+    ridgelet = Ridgelet("cosine", 257)
+    found = RidgeNetwork(nodes, ridgelet, 1, rngs=nnx.Rngs(0)).compute_features(x)
+    np.testing.assert_allclose(found, standardised(ridgelet)[index], atol=1e-6)
+    single = RidgeNodes(np.array([[1]]), np.array([0]), np.array([-1.0]), 13)
+    for table in (2 + 3 * Ridgelet("cosine", 13).activation, Ridgelet("sine", 13).activation):
+        network = RidgeNetwork(single, Ridgelet(table, 13), 1, rngs=nnx.Rngs(0))
+        middle = network.compute_features(np.array([[0.0], [0.5], [1.0]]))[:, 0]
+        linear = middle[1] == pytest.approx((middle[0] + middle[2]) / 2, abs=1e-5)
+        assert linear == (table[0] < 1)
 
 
 def test_features_have_unit_variance_over_the_field():
@@ -220,6 +261,23 @@ def test_bad_networks_are_named(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             RidgeNetwork(some, other, outputs, rngs=nnx.Rngs(0))
+    real = RealNodes(nodes.a, nodes.b + 0.25, 31)
+    for some, message in [
+        ("nodes", "str has no a and no b and no modulus"),
+        (RealNodes(nodes.a, nodes.b[:3], 31), r"b has shape \(3,\)"),
+        (RealNodes(nodes.a, np.full(4, np.nan), 31), "b holds nan"),
+        (RealNodes(nodes.a, np.full(4, 31.0), 31), "b holds 31"),
+        (RealNodes(nodes.a + 0.5, nodes.b, 31), "a has dtype float64"),
+        (RealNodes(nodes.a, nodes.b, 30), "30 is not prime"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            RidgeNetwork(some, ridgelet, 1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="RidgeNodes for a Ridgelet"):
+        RidgeNetwork(nodes, nodes, 1, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="RealNodes has no log_probability"):
+        RidgeNetwork(real, ridgelet, 1, rngs=nnx.Rngs(0)).set_from_amplitudes(
+            Amplitudes(np.ones(4), np.zeros(4)), real, ridgelet
+        )
     network = RidgeNetwork(nodes, ridgelet, 1, rngs=nnx.Rngs(0))
     for x, message in [
         (np.zeros((2, 4)), r"\(points, 3\)"),

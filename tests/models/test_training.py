@@ -1,5 +1,6 @@
 """Training: what moves, what is kept, that many at once are the same as one by one."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -93,8 +94,9 @@ def test_the_first_step_is_adam_s_by_hand():
     moved = weights(network)["kernel"] - before["kernel"]
     np.testing.assert_allclose(moved, -1e-3 * N**-0.5 * np.sign(gradient), rtol=1e-2, atol=1e-9)
     assert history.loss[0] == pytest.approx(np.square(residual).sum(axis=1).mean(), rel=1e-4)
-    # each node's threshold moves by the rate times P, where its feature matters at all
-    steps = np.abs(weights(network)["b_offset"])
+    # each node's threshold for x - mean x moves by the rate times P, where its feature matters at all
+    after = weights(network)
+    steps = np.abs(after["b_offset"] - after["a_offset"] @ x.mean(axis=0))
     assert np.isclose(steps, 1e-3 * P, rtol=1e-2).any()
     assert steps.max() <= 1e-3 * P * 1.01
 
@@ -111,7 +113,7 @@ def test_only_the_output_weights_move_when_asked():
 
 @pytest.mark.parametrize("together", [False, True])
 def test_many_at_once_are_the_same_as_one_by_one(together):
-    kinds = ("triangle", "relu", "sine")  # tables are arrays: other activations share the compilation
+    kinds = ("triangle", "relu", "cosine")  # tables are arrays: other activations share the compilation
     sets = [data(seed) for seed in range(3)]
     alone, alone_histories = [], []
     for seed, (kind, some) in enumerate(zip(kinds, sets, strict=True)):
@@ -162,6 +164,81 @@ def test_the_best_validation_epoch_is_kept():
     assert history.best_epoch == best
     assert accuracy(network, some["x_validation"], some["y_validation"]) == pytest.approx(correct[best])
     assert risk(network, some["x_validation"], some["y_validation"]) == pytest.approx(values[best], rel=1e-4)
+
+
+MAKERS = {
+    "ridge": ridge_network,
+    "dense": lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)),
+    "cosine": cosine_network,
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_shifted_inputs_leave_the_function(make):
+    rng = np.random.default_rng(20)
+    for seed, mean in enumerate((0.5, 6.0, 50.0)):
+        network = make(seed)
+        for name, value in weights(network).items():
+            getattr(network, name)[...] = value + 0.1 * rng.normal(size=value.shape).astype(np.float32)
+        x = jnp.asarray(mean + rng.normal(size=(30, D)), dtype=jnp.float32)
+        c = mean + rng.normal(size=D).astype(np.float32)
+        expected = np.asarray(network(x))
+        network.shift_inputs(c)
+        np.testing.assert_allclose(network(*network.centred_inputs(x, c)), expected, atol=2e-5 * mean)
+        network.shift_inputs(-c)
+        np.testing.assert_allclose(network(x), expected, atol=2e-5 * mean)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_training_sees_centred_points_and_gives_back_a_function_of_the_points(make):
+    for seed in range(3):
+        network, some = make(seed), data(seed)
+        for name in ("x", "x_validation"):
+            some[name] = some[name] + 50.0
+        some["y_validation"] = np.eye(C)[some["y_validation"]]  # the loss alone decides
+        start = risk(network, some["x_validation"], some["y_validation"])
+        history = train(network, **some, seed=seed, **LENGTH)
+        assert history.best_epoch > 0
+        # the curves are those of the network that was trained, this risk that of the one folded back
+        found = risk(network, some["x_validation"], some["y_validation"])
+        assert found == pytest.approx(history.validation_loss[history.best_epoch], rel=1e-3)
+        assert start == pytest.approx(history.validation_loss[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [MAKERS["dense"], MAKERS["cosine"]], ids=["dense", "cosine"])
+def test_the_mean_of_the_points_does_not_matter_to_training(make):
+    near, far, some = make(1), make(1), data()
+    far.shift_inputs(np.full(D, -64.0))
+    histories = [train(near, **some, **LENGTH)]
+    moved = {name: some[name] + 64 for name in ("x", "x_validation")}
+    histories.append(train(far, **(some | moved), **LENGTH))
+    np.testing.assert_allclose(histories[0].loss[:5], histories[1].loss[:5], rtol=1e-2)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_learning_rate_is_the_one_that_validation_prefers(together):
+    rates, sets = (1e-4, 0.03, 3.0), [data(seed) for seed in range(2)]
+    rivals = []
+    for seed, some in enumerate(sets):
+        tried = [ridge_network(seed) for _ in rates]
+        found = [
+            train(one, **some, seed=seed, learning_rate=rate, **LENGTH)
+            for one, rate in zip(tried, rates, strict=True)
+        ]
+        worth = [(h.validation_accuracy[h.best_epoch], -h.validation_loss[h.best_epoch]) for h in found]
+        best = worth.index(max(worth))
+        rivals.append((rates[best], weights(tried[best])))
+    networks = [ridge_network(seed) for seed in range(2)]
+    stacked = {name: np.stack([some[name] for some in sets]) for name in sets[0]}
+    compiled = training._run._cache_size()
+    histories = train_many(
+        networks, **stacked, seeds=range(2), learning_rate=rates, together=together, **LENGTH
+    )
+    assert training._run._cache_size() == compiled
+    for network, history, (rate, expected) in zip(networks, histories, rivals, strict=True):
+        assert history.learning_rate == rate
+        for name, value in weights(network).items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_start_that_training_only_harms_is_kept():
@@ -223,6 +300,9 @@ def test_the_cross_entropy_is_that_of_scipy():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0"),
         ({"learning_rate": np.nan}, "learning_rate is nan"),
+        ({"learning_rate": ()}, r"learning_rate is \(\)"),
+        ({"learning_rate": (0.1, -0.1)}, r"learning_rate is \(0.1, -0.1\)"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1'"),
         ({"seed": -1}, "seed is -1"),
         ({"y": np.arange(90) % 5}, "label 4 is outside 0..3"),
         ({"y_validation": np.full(40, -1)}, "validation label -1"),
