@@ -32,6 +32,7 @@ STREAM = 2
 DIAGNOSED = 7
 OTHERS = 6  # further draws of the same size, for the mean only
 SHOWN_AT = 256  # the node count whose setting the report shows nodes and states of
+LEARNING_RATES = (0.01, 0.03, 0.1)  # of which the validation points choose, for each network
 Row = dict[str, Any]
 
 
@@ -220,6 +221,7 @@ def _train(group: list[_Run], config: TicketConfig, folder: Path) -> list[Row]:
         y_validation=[learned[split.validation] for _, learned, split in parts],
         seeds=[run.fold.seed for run in group],
         epochs=config.epochs,
+        learning_rate=LEARNING_RATES,
     )
     seconds = (time.perf_counter() - start) / len(group)
     rows = []
