@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.utils.validation import check_is_fitted
 
 from qrt_tn.quantize import Quantizer
 
@@ -33,8 +34,8 @@ def teacher(
     Args:
         network: a Flax network (in evaluation mode, `network.eval()`, where that makes a difference), a
             fitted scikit-learn estimator, or anything that can be called with points (batch, features).
-        quantizer: the fitted quantiser of the network's training data: a level stands for the centre of its
-            bin. Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
+        quantizer: the fitted quantiser of the network's training data: a level stands for the point
+            there. Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
         outputs: the method of a scikit-learn estimator that is meant; left out, predict_proba for a
             classifier that has it, else decision_function, and predict for a regressor. "predict" of a
             classifier gives 1 for the class predicted and 0 for the others. Scores and logits take far
@@ -52,7 +53,7 @@ def teacher(
     if quantizer is not None:
         if not isinstance(quantizer, Quantizer):
             raise ValueError(f"the quantizer is a {type(quantizer).__name__}; give a fitted qrt_tn.Quantizer")
-        quantizer.dim  # noqa: B018  (refuses one that is not fitted)
+        check_is_fitted(quantizer)
     shift = np.asarray(mean)
     if shift.dtype.kind not in "biufc" or shift.ndim > 1 or not np.isfinite(shift).all():
         raise ValueError(f"mean is {mean!r}; give a number, or one for each output")

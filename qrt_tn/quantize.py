@@ -1,58 +1,62 @@
 """Quantisers: real features onto the levels 0 .. L-1 of Z_P, with a guard band above them."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import KBinsDiscretizer
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from qrt_tn.engine.atomic import load_tensors, save_tensors
 from qrt_tn.field import check_prime
 
-FORMAT = "qrt-tn.quantizer"
+FORMAT = "qrt-tn.quantizer 2"
 KINDS = ("uniform", "quantile", "pca-quantile")
 SCOPES = ("feature", "global")
 # A principal component with less than this share of the largest variance is rounding noise.
-NEGLIGIBLE_VARIANCE = 1e-24
+_NEGLIGIBLE_VARIANCE = 1e-24
+_QUANTILES = 500  # knots of a map, at most
+_LARGEST = 1e307  # differences of values up to this size stay within float64
 
 
-class Quantizer:
-    """Real features to integer levels 0 .. L-1 inside Z_P, and back to bin centres.
+class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Puts real features on integer levels 0 .. L-1 inside Z_P: a scikit-learn transformer.
 
-    The levels above L are left free: this *guard band* of width P / L makes the lowest frequencies of
-    Z_P slow compared with the range of the data, so that functions of low frequency are smooth on it.
-
-    Scikit-learn fits the bins (KBinsDiscretizer, PCA); after fitting only plain arrays are held.
-    Values outside the fitted range go to the nearest level.
-
-    What can be inverted: `transform(inverse_transform(q)) == q` for every q that `transform` returns,
-    for "uniform" and "quantile"; for "pca-quantile" up to rounding, since the components are
-    orthonormal. `inverse_transform(transform(x))` lies in the bin of x, so within half a bin's width of
-    it for x in the fitted range; with PCA only the part of x in the span of the components comes back,
-    which is all of it when the components are as many as the features.
+    Each feature has one continuous, increasing, piecewise linear map onto the axis of the levels,
+    `positions`, which takes the fitted range to 0 .. L-1; the levels, `transform`, are its rounding. The
+    numbers of Z_P above them are left free: this *guard band* makes the lowest frequencies of Z_P slow
+    compared with the range of the data, so that functions of low frequency are smooth on it.
 
     Args:
-        kind: "uniform" (bins of equal width), "quantile" (bins of equal count; ties merge bins, so that
-            fewer than `levels` may be used) or "pca-quantile" (quantile bins of principal components).
+        kind: "uniform" (one straight line), "quantile" (through up to 500 quantiles, so that about as many
+            points fall on each level; a value that many points share stands in the middle of their ranks,
+            the least and the largest at the ends) or "pca-quantile" (quantiles of principal components).
         levels: the number of levels L, 2 <= L <= P.
         modulus: the prime P.
         components: how many principal components to keep; only for "pca-quantile". Left out, as many
             as points and features allow.
-        scope: "feature" (bins for each feature) or "global" (one set of bins for all, as for the pixels
-            of an image, which share a scale).
+        scope: "feature" (a map for each feature) or "global" (one map for all, as for the pixels of an
+            image, which share a scale).
+        trim: the share of points at either end that is left to the outermost levels, 0 <= trim < 0.5; only
+            for "uniform". A feature with nothing between these two quantiles keeps its whole range.
 
     Attributes:
-        edges: inner bin edges, shape (D, L-1) or (1, L-1) for the global scope, padded with inf.
-        centres: bin centres, shape (D, L) or (1, L), padded with the last centre.
-        mean: what PCA subtracts, shape (features,), or None.
-        axes: principal axes, shape (D, features), or None.
+        knots_: values at equal steps of rank, ascending, shape (D, K), or (1, K) for the global scope.
+        mean_, axes_: what PCA subtracts, shape (features,), and its axes, shape (D, features); or None.
+        n_features_in_, feature_names_in_: the number of features, and their names where they had any.
 
-    Raises:
-        ValueError: unknown kind or scope, composite modulus, levels outside 2..P, or components without
-            PCA.
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[0.0, 10.0], [1.2, 30.0], [4.0, 20.0]])
+        >>> quantizer = Quantizer(levels=5, modulus=11).fit(x)
+        >>> quantizer.transform(x).tolist()
+        [[0, 0], [1, 4], [4, 2]]
+        >>> quantizer.positions([[5.0, 12.5]]).tolist()
+        [[5.0, 0.5]]
+        >>> quantizer.inverse_transform([[1, 3]]).tolist()
+        [[1.0, 25.0]]
     """
 
     def __init__(
@@ -62,34 +66,30 @@ class Quantizer:
         modulus: int = 127,
         components: int | None = None,
         scope: str = "feature",
+        trim: float = 0.0,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown quantiser {kind!r}; choose one of {', '.join(KINDS)}")
-        if scope not in SCOPES:
-            raise ValueError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
-        self.modulus = check_prime(modulus)
-        self.levels = _count(levels, "levels")
-        if not 2 <= self.levels <= self.modulus:
-            raise ValueError(f"levels is {levels}; it must lie in 2..{self.modulus} (the modulus)")
-        if components is not None:
-            if kind != "pca-quantile":
-                raise ValueError(
-                    f"components is {components!r} for kind {kind!r}; only pca-quantile takes it"
-                )
-            if _count(components, "components") < 1:
-                raise ValueError(f"components is {components}; give at least 1")
-        self.kind = kind
-        self.scope = scope
-        self.components = None if components is None else int(components)
-        self.edges: np.ndarray | None = None
-        self.centres: np.ndarray | None = None
-        self.mean: np.ndarray | None = None
-        self.axes: np.ndarray | None = None
-        self._features = 0
-        self._dim = 0
+        self.kind, self.levels, self.modulus = kind, levels, modulus
+        self.components, self.scope, self.trim = components, scope, trim
 
-    def __repr__(self) -> str:
-        return f"Quantizer({self.kind!r}, levels={self.levels}, modulus={self.modulus}, scope={self.scope!r})"
+    def check(self) -> "Quantizer":
+        """Check the settings, as `fit` does too, and return the quantiser itself.
+
+        Raises:
+            ValueError: unknown kind or scope, composite modulus, levels outside 2..P, components without
+                PCA, or trim outside 0 <= trim < 0.5 or without "uniform".
+        """
+        for name, value, known in (("quantiser", self.kind, KINDS), ("scope", self.scope, SCOPES)):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
+        _in_range("levels", self.levels, 2, check_prime(self.modulus))
+        if self.components is not None:
+            _in_range("components", self.components, 1, 2**31)
+        if not isinstance(self.trim, int | float | np.number) or not 0 <= self.trim < 0.5:
+            raise ValueError(f"trim is {self.trim!r}; give a number, 0 <= trim < 0.5")
+        for name, kind in (("components", "pca-quantile"), ("trim", "uniform")):
+            if getattr(self, name) and self.kind != kind:
+                raise ValueError(f"{name} is {getattr(self, name)} for {self.kind!r}; only {kind!r} takes it")
+        return self
 
     @property
     def guard_band(self) -> float:
@@ -99,120 +99,92 @@ class Quantizer:
     @property
     def dim(self) -> int:
         """The number D of coordinates that `transform` returns."""
-        self._check_fitted()
-        return self._dim
+        check_is_fitted(self)
+        return self._n_features_out
 
-    @property
-    def features(self) -> int:
-        """The number of features that `transform` takes; D without PCA."""
-        self._check_fitted()
-        return self._features
-
-    def fit(self, x: Any) -> "Quantizer":
-        """Place the bins on the data.
-
-        Args:
-            x: points, shape (M, features), real.
-
-        Returns:
-            The quantiser itself.
+    def fit(self, X: Any, y: Any = None) -> "Quantizer":
+        """Place the maps on points, real and of shape (M, features), and return the quantiser itself.
 
         Raises:
-            ValueError: empty, not two-dimensional, not real, NaN or infinite, constant, or fewer
-                features or points than components.
+            ValueError: bad settings (see `check`); fewer than two points, not two-dimensional, not real, NaN,
+                infinite or above 1e307; all points the same; fewer features or points than components.
         """
-        points = _points(x)
+        self.check()
+        points = self._points(X, reset=True)
         if (points == points[0]).all():
             raise ValueError("constant data: all points are the same, so there is nothing to quantise")
-        mean = axes = None
-        scores = points
+        self.mean_: np.ndarray | None = None
+        self.axes_: np.ndarray | None = None
         if self.kind == "pca-quantile":
-            mean, axes, scores = self._principal_components(points)
-        columns = scores.reshape(-1, 1) if self.scope == "global" else scores
-        strategy = "uniform" if self.kind == "uniform" else "quantile"
-        edges = np.full((columns.shape[1], self.levels - 1), np.inf)
-        centres = np.empty((columns.shape[1], self.levels))
-        for row, column in enumerate(columns.T):
-            _fit_bins(column, self.levels, strategy, edges[row], centres[row])
-        self.mean, self.axes, self.edges, self.centres = mean, axes, edges, centres
-        self._features, self._dim = points.shape[1], scores.shape[1]
+            self.mean_, self.axes_ = self._principal_axes(points)
+        scores = self._scores(points)
+        columns = scores.reshape(1, -1) if self.scope == "global" else scores.T
+        self.knots_ = np.stack([self._knots(column) for column in columns])
+        self._n_features_out = scores.shape[1]
         return self
 
-    def transform(self, x: Any) -> np.ndarray:
-        """The level of every feature, or of every principal component.
+    def positions(self, X: Any) -> np.ndarray:
+        """Where points (M, features) lie on the axis of the levels: float64 (M, D), not rounded nor clipped.
 
-        Args:
-            x: points, shape (M, features), real.
-
-        Returns:
-            Levels in 0 .. L-1, shape (M, D), int64.
+        The fitted range has 0 .. L-1; beyond it a map goes on at its mean slope. A constant feature is at 0.
 
         Raises:
             ValueError: not fitted, another number of features than fitted on, empty, NaN or infinite.
         """
-        edges, _ = self._check_fitted()
-        points = _points(x)
-        if points.shape[1] != self._features:
-            raise ValueError(
-                f"x has {points.shape[1]} features; the quantiser was fitted on {self._features}"
-            )
-        if self.mean is not None and self.axes is not None:
-            points = (points - self.mean) @ self.axes.T
-        if self.scope == "global":
-            return np.searchsorted(edges[0], points, side="right").astype(np.int64)
-        levels = np.empty(points.shape, dtype=np.int64)
-        for i, row in enumerate(edges):
-            levels[:, i] = np.searchsorted(row, points[:, i], side="right")
-        return levels
+        check_is_fitted(self)
+        positions = self._scores(self._points(X, reset=False)).copy()
+        for i, column in enumerate(positions.T):
+            column[:] = _positions(column, self.knots_[i % len(self.knots_)], self.levels - 1)
+        return positions
 
-    def fit_transform(self, x: Any) -> np.ndarray:
-        """Fit on x and return its levels, shape (M, D), int64."""
-        return self.fit(x).transform(x)
+    def transform(self, X: Any) -> np.ndarray:
+        """The levels 0 .. L-1 of points (M, features): int64 (M, D), the positions rounded.
 
-    def inverse_transform(self, levels: Any) -> np.ndarray:
-        """The bin centres of the levels, taken back through PCA where there is one.
+        Points outside the fitted range go to the nearest level.
 
-        Args:
-            levels: shape (M, D), integers in 0 .. L-1. A level that merged bins left empty stands for
-                the last bin in use.
+        Raises:
+            ValueError: as `positions`.
+        """
+        positions = self.positions(X)
+        np.clip(positions, 0, self.levels - 1, out=positions)
+        return np.rint(positions, out=positions).astype(np.int64)
 
-        Returns:
-            Points, shape (M, features), float64.
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """The points at levels (M, D): float64 (M, features), taken back through PCA where there is one.
+
+        `transform` gives these levels again, if it gave them before; with PCA up to rounding.
 
         Raises:
             ValueError: not fitted, another shape, not integers, or outside 0 .. L-1.
         """
-        _, centres = self._check_fitted()
-        index = np.asarray(levels)
-        if index.ndim != 2 or index.shape[1] != self._dim:
-            raise ValueError(f"levels has shape {index.shape}; it must be (any, {self._dim})")
-        if index.dtype.kind not in "iu":
-            raise ValueError(f"levels has dtype {index.dtype}; give integers in 0..{self.levels - 1}")
-        outside = index[(index < 0) | (index >= self.levels)]
+        check_is_fitted(self)
+        levels = np.asarray(X)
+        if levels.ndim != 2 or levels.shape[1] != self.dim:
+            raise ValueError(f"the levels have shape {levels.shape}; it must be (any, {self.dim})")
+        if levels.dtype.kind not in "iu":
+            raise ValueError(f"the levels have dtype {levels.dtype}; give integers in 0..{self.levels - 1}")
+        outside = levels[(levels < 0) | (levels >= self.levels)]
         if outside.size:
-            raise ValueError(f"levels holds {outside[0]}; its values must lie in 0..{self.levels - 1}")
-        rows = 0 if self.scope == "global" else np.arange(self._dim)
-        points = centres[rows, index]
-        if self.mean is not None and self.axes is not None:
-            return points @ self.axes + self.mean
-        return points
+            raise ValueError(f"the levels hold {outside[0]}; they must lie in 0..{self.levels - 1}")
+        values = np.stack([_values(knots, self.levels - 1) for knots in self.knots_])
+        points = values[np.arange(self.dim) % len(values), levels]
+        return points if self.axes_ is None else points @ self.axes_ + self.mean_
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """The names of the coordinates: those of the features, or "quantizer0", ... after PCA."""
+        check_is_fitted(self)
+        names = super().get_feature_names_out(input_features)
+        return names if self.axes_ is None else np.array([f"quantizer{i}" for i in range(self.dim)], object)
 
     def save(self, path: str | Path) -> None:
         """Write the fitted quantiser to a safetensors file; an existing file is replaced whole."""
-        edges, centres = self._check_fitted()
-        tensors = {"edges": edges, "centres": centres}
-        if self.mean is not None and self.axes is not None:
-            tensors |= {"mean": self.mean, "axes": self.axes}
-        settings = {
-            "kind": self.kind,
-            "levels": self.levels,
-            "modulus": self.modulus,
-            "components": self.components,
-            "scope": self.scope,
-            "features": self._features,
-            "dim": self._dim,
-        }
-        save_tensors(path, tensors, {"format": FORMAT, "settings": json.dumps(settings)})
+        check_is_fitted(self)
+        arrays = {"knots": self.knots_, "mean": self.mean_, "axes": self.axes_}
+        tensors = {name: array for name, array in arrays.items() if array is not None}
+        names = list(getattr(self, "feature_names_in_", ()))
+        settings = self.get_params() | {"features": self.n_features_in_, "names": names}
+        text = json.dumps(settings, default=lambda number: number.item())
+        save_tensors(path, tensors, {"format": FORMAT, "settings": text})
 
     @classmethod
     def load(cls, path: str | Path) -> "Quantizer":
@@ -224,85 +196,105 @@ class Quantizer:
         tensors, metadata = load_tensors(path, FORMAT)
         try:
             settings = json.loads(metadata["settings"])
-            features, dim = int(settings.pop("features")), int(settings.pop("dim"))
-            quantizer = cls(**settings)
-            quantizer.edges, quantizer.centres = tensors["edges"], tensors["centres"]
-            quantizer.mean, quantizer.axes = tensors.get("mean"), tensors.get("axes")
-            quantizer._features, quantizer._dim = features, dim
-            rows = 1 if quantizer.scope == "global" else dim
-            if quantizer.edges.shape != (rows, quantizer.levels - 1):
-                raise ValueError(f"edges of shape {quantizer.edges.shape} for {quantizer.levels} levels")
-            if quantizer.centres.shape != (rows, quantizer.levels):
-                raise ValueError(f"centres of shape {quantizer.centres.shape} for {quantizer.levels} levels")
-            if quantizer.kind == "pca-quantile" and tensors["axes"].shape != (dim, features):
-                raise ValueError(f"axes of shape {tensors['axes'].shape} for {features} features")
-        except (KeyError, TypeError, ValueError) as error:
+            features, names = settings.pop("features"), settings.pop("names")
+            new = cls(**settings).check()
+            pca, count = new.kind == "pca-quantile", tensors["knots"].shape[-1]
+            dim = len(tensors["axes"]) if pca else features
+            shapes: dict[str, tuple] = {"knots": (1 if new.scope == "global" else dim, count)}
+            shapes |= {"mean": (features,), "axes": (dim, features)} if pca else {}
+            found = {name: tensor.shape for name, tensor in tensors.items()}
+            if found != shapes or count < 2 or len(names) not in (0, features):
+                raise ValueError(f"{found} where {shapes} should be, {len(names)} names of features")
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold a whole quantiser: {error}") from error
-        return quantizer
+        if names:
+            new.feature_names_in_ = np.array(names, dtype=object)
+        new.knots_, new.mean_, new.axes_ = tensors["knots"], tensors.get("mean"), tensors.get("axes")
+        new.n_features_in_, new._n_features_out = features, dim
+        return new
 
-    def _principal_components(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean (features,), axes (D, features) and scores (M, D) of the leading principal components."""
-        allowed = min(points.shape)
-        wanted = allowed if self.components is None else self.components
-        if wanted > allowed:
-            raise ValueError(
-                f"components is {wanted}, more than {allowed}, the smaller of {points.shape[0]} points and "
-                f"{points.shape[1]} features; ask for fewer"
-            )
-        pca = PCA(n_components=wanted, svd_solver="full").fit(points)
-        variance = pca.explained_variance_
-        axes = np.where((variance > NEGLIGIBLE_VARIANCE * variance[0])[:, None], pca.components_, 0.0)
-        return pca.mean_, axes, (points - pca.mean_) @ axes.T
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "knots_")
 
-    def _check_fitted(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.edges is None or self.centres is None:
-            raise ValueError("this quantiser has no bins yet; call fit first")
-        return self.edges, self.centres
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # levels are int64 whatever comes
+        return tags
 
+    def _points(self, X: Any, *, reset: bool) -> np.ndarray:
+        points = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
+        if points.dtype.kind not in "biuf":
+            raise ValueError(f"X has dtype {points.dtype}; give real numbers")
+        points = points.astype(np.float64, copy=False)
+        for extreme in (points.min(), points.max()):
+            if abs(extreme) > _LARGEST:
+                raise ValueError(f"X holds {extreme}; its values must lie within {_LARGEST:g} of 0")
+        return points
 
-def _fit_bins(column: np.ndarray, levels: int, strategy: str, edges: np.ndarray, centres: np.ndarray) -> None:
-    """Bins of one column: fill its row of inner edges (L-1,) and of centres (L,)."""
-    width = np.ptp(column)
-    if width == 0:
-        centres[:] = column[0]  # a constant feature: level 0, whatever comes
-        return
-    # KBinsDiscretizer drops quantile bins narrower than 1e-8 whatever the feature's unit, so a small
-    # feature is measured in a unit of its own size; a power of two, so that no digit changes.
-    unit = min(1.0, 2.0 ** np.floor(np.log2(width)))
-    binning = KBinsDiscretizer(
-        levels,
-        encode="ordinal",
-        strategy=strategy,
-        quantile_method="averaged_inverted_cdf",
-        subsample=None,
-    )
-    with warnings.catch_warnings():
-        # ties between quantiles merge bins, which is meant
-        warnings.filterwarnings("ignore", message="Bins whose width are too small", category=UserWarning)
-        binning.fit(column[:, None] / unit)
-    all_edges = binning.bin_edges_[0] * unit
-    used = len(all_edges) - 1
-    edges[: used - 1] = all_edges[1:-1]
-    centres[:used] = (all_edges[1:] + all_edges[:-1]) / 2
-    centres[used:] = centres[used - 1]
+    def _principal_axes(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (features,) and axes (D, features) of the leading principal components."""
+        exponent = np.frexp(np.abs(points).max())[1]  # variances stay within float64 in a unit of this size
+        pca = PCA(n_components=self.components, svd_solver="full").fit(np.ldexp(points, -exponent))
+        kept = pca.explained_variance_ > _NEGLIGIBLE_VARIANCE * pca.explained_variance_[0]
+        return np.ldexp(pca.mean_, exponent), np.where(kept[:, None], pca.components_, 0.0)
+
+    def _scores(self, points: np.ndarray) -> np.ndarray:
+        return points if self.axes_ is None else (points - self.mean_) @ self.axes_.T
+
+    def _knots(self, column: np.ndarray) -> np.ndarray:
+        """Values of the column at equal steps of rank, interpolated between neighbours."""
+        ends = np.array([column.min(), column.max()])
+        if self.kind == "uniform" and not self.trim:
+            return ends
+        last, ordered = len(column) - 1, np.sort(column)
+        count = 2 if self.kind == "uniform" else min(_QUANTILES, len(column))
+        ranks = np.linspace(self.trim * last, last - self.trim * last, count)
+        knots = np.maximum.accumulate(_between(ordered, ranks))  # rounding can undo the order
+        return ends if self.kind == "uniform" and knots[0] == knots[1] else knots
 
 
-def _points(x: Any) -> np.ndarray:
-    array = np.asarray(x)
-    if array.ndim != 2:
-        raise ValueError(f"x has shape {array.shape}; it must be (points, features)")
-    if array.size == 0:
-        raise ValueError(f"x is empty (shape {array.shape}); give at least one point and one feature")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"x has dtype {array.dtype}; give real numbers")
-    points = array.astype(np.float64)
-    bad = points[~np.isfinite(points)]
-    if bad.size:
-        raise ValueError(f"x holds {bad[0]}; every value must be finite (fill in or drop such points)")
-    return points
+def _between(values: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The values at fractional indices, interpolated."""
+    below = values[ranks.astype(int)]
+    return below + ranks % 1 * (values[np.ceil(ranks).astype(int)] - below)
 
 
-def _count(value: Any, name: str) -> int:
+def _curve(knots: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct knots and their positions, both ascending: equal knots at the mean of their ranks."""
+    values, first, count = np.unique(knots, return_index=True, return_counts=True)
+    positions = (first + (count - 1) / 2) * top / (len(knots) - 1)
+    positions[-1], positions[0] = top, 0
+    return values, positions
+
+
+def _positions(x: np.ndarray, knots: np.ndarray, top: int) -> np.ndarray:
+    """The map through the knots, of the shape of x, going on beyond them at its mean slope."""
+    values, at = _curve(knots, top)
+    if len(values) == 1:
+        return np.zeros_like(x)
+    # piece 0 lies below all knots, piece j from knot j-1 on
+    piece = np.searchsorted(values, x, side="right")
+    span = values[-1] - values[0]
+    starts, widths = np.r_[values[0], values], np.r_[span, np.diff(values), span]
+    bases, rises = np.r_[0, at], np.r_[top, np.diff(at), top]
+    with np.errstate(over="ignore"):  # far outside a tiny range a position is infinite
+        found = bases[piece] + (x - starts[piece]) / widths[piece] * rises[piece]
+    return np.minimum(found, np.r_[at, np.inf][piece])  # rounding does not pass the next knot
+
+
+def _values(knots: np.ndarray, top: int) -> np.ndarray:
+    """The value at each whole position 0 .. top, shape (top + 1,)."""
+    values, at = _curve(knots, top)
+    levels = np.arange(top + 1)
+    guess = _between(values, np.interp(levels, at, np.arange(len(at))))[:, None]
+    # where knots are neighbours among the floats, the last digit of a value decides its position
+    near = guess + np.spacing(guess) * np.array([0, -1, 1, -2, 2])
+    best = np.abs(_positions(near, knots, top) - levels[:, None]).argmin(axis=1)
+    return near[levels, best]
+
+
+def _in_range(name: str, value: Any, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f"{name} is {value!r}; give a whole number")
-    return int(value)
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must lie in {low}..{high}")

@@ -67,7 +67,7 @@ class TicketConfig:
     def _check_grid(self) -> None:
         """What makes states: quantiser, modulus, activations, widths and tolerances."""
         kind = "uniform" if self.quantiser == "auto" else self.quantiser
-        Quantizer(kind, self.levels, self.modulus, self.components)
+        Quantizer(kind, self.levels, self.modulus, self.components).check()
         for name in ("activations", "smoothings", "nodes"):
             if not getattr(self, name):
                 raise ValueError(f"no {name} given; give at least one")

@@ -49,7 +49,7 @@ def test_a_classifier_on_the_grid_against_the_dense_transform(classifier):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "quantile", "pca-quantile"])
-def test_levels_stand_for_the_centres_of_their_bins(kind):
+def test_levels_stand_for_the_points_there(kind):
     x = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([1, 2, 3, 4])
     quantizer = Quantizer(kind, levels=5, modulus=7).fit(x)
     levels = quantizer.transform(x)
@@ -148,7 +148,7 @@ def test_a_regressor_in_sixteen_dimensions():
     [
         ({"network": 3}, "the network is a int, which cannot be called on points"),
         ({"quantizer": 7}, "the quantizer is a int; give a fitted"),
-        ({"quantizer": Quantizer()}, "call fit first"),
+        ({"quantizer": Quantizer()}, "not fitted yet"),
         ({"outputs": "predict"}, "outputs is 'predict'; only a scikit-learn estimator"),
         ({"mean": np.nan}, "mean is nan"),
         ({"mean": "a"}, "mean is 'a'"),

@@ -1,191 +1,192 @@
-"""Quantisers against scikit-learn's own transform, their inverses, and their errors."""
+"""Quantisers: scikit-learn's own checks, properties of the map and its rounding, files and refusals."""
+
+import doctest
+import pickle
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import KBinsDiscretizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import QuantileTransformer, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from qrt_tn import quantize
 from qrt_tn.engine.atomic import save_tensors
-from qrt_tn.quantize import FORMAT, Quantizer
+from qrt_tn.quantize import FORMAT, KINDS, SCOPES, Quantizer
+
+both_scopes = pytest.mark.parametrize("scope", SCOPES)
 
 
-@pytest.fixture
-def points():
+@parametrize_with_checks([*map(Quantizer, KINDS), Quantizer(trim=0.1), Quantizer(KINDS[2], components=1)])
+def test_scikit_learn_takes_it_as_a_transformer(estimator, check):
+    check(estimator)
+
+
+def features(count):
+    """Ties, an inflated zero, an outlier, neighbours among the floats, extreme sizes, a constant."""
+    rng = np.random.default_rng(count)
+    rows = (
+        rng.normal(size=count),
+        rng.integers(0, 5, count),
+        np.where(rng.random(count) < 0.6, 0, rng.gamma(0.1, size=count)),
+        np.r_[rng.normal(size=count - 1), 1e9],
+        1 + rng.integers(0, 9, count) * np.spacing(1.0),
+        rng.integers(0, 40, count) * 5e-324,
+        rng.normal(size=count) * 1e306,
+        np.exp(rng.uniform(-740, 700, count)) * rng.choice([-1, 1], count),
+        np.full(count, 3.5),
+    )
+    return np.column_stack(rows)
+
+
+@both_scopes
+@pytest.mark.parametrize("settings", [{}, {"trim": 0.04}, {"kind": "quantile"}], ids=str)
+@pytest.mark.parametrize("count", [2, 7, 500, 501, 1300])
+def test_levels_are_positions_rounded_and_come_back(count, settings, scope):
+    x = features(count)
+    order = np.argsort(x, axis=0)
+    for levels in (2, 10, 113):
+        quantizer = Quantizer(levels=levels, scope=scope, **settings).fit(x)
+        positions, got = quantizer.positions(x), quantizer.transform(x)
+        np.testing.assert_array_equal(got, np.rint(np.clip(positions, 0, levels - 1)))
+        np.testing.assert_array_equal(quantizer.transform(quantizer.inverse_transform(got)), got)
+        assert (np.diff(np.take_along_axis(positions, order, axis=0), axis=0) >= 0).all()
+        assert got.dtype == np.int64
+        if not settings.get("trim"):
+            ranges = positions[:, :8] if scope == "feature" else positions.reshape(-1, 1)
+            np.testing.assert_array_equal(ranges.min(axis=0), 0)
+            np.testing.assert_array_equal(ranges.max(axis=0), levels - 1)
+        if scope == "feature":
+            np.testing.assert_array_equal(positions[:, 8], 0)
+            np.testing.assert_array_equal(quantizer.inverse_transform(got)[:, 8], 3.5)
+
+
+def test_quantiles_are_those_of_scikit_learn_and_ties_share_their_mean_rank():
+    x = np.random.default_rng(0).normal(size=(2000, 3))
+    reference = QuantileTransformer(n_quantiles=500, subsample=None).fit(x)
+    quantizer = Quantizer("quantile", levels=17).fit(x)
+    inside = np.clip(np.random.default_rng(1).normal(size=(300, 3)), x.min(axis=0), x.max(axis=0))
+    np.testing.assert_allclose(quantizer.positions(inside), 16 * reference.transform(inside), atol=1e-9)
+    tied = np.random.default_rng(2).integers(0, 6, 400)[:, None]
+    positions = Quantizer("quantile", levels=17).fit(tied).positions(tied)
+    inner = (tied > 0) & (tied < 5)
+    np.testing.assert_allclose(positions[inner], (rankdata(tied)[:, None] - 1)[inner] * 16 / 399)
+
+
+@pytest.mark.parametrize("settings", [{}, {"trim": 0.1}, {"kind": "quantile"}], ids=str)
+def test_the_map_is_continuous_and_goes_on_outside(settings):
+    x = np.random.default_rng(3).normal(size=(400, 1)).round(1)  # many ties
+    quantizer = Quantizer(levels=9, **settings).fit(x)
+    low, high = quantizer.knots_[0, [0, -1]]
+    fine = np.linspace(low - 3, high + 3, 100_001)[:, None]
+    steps = np.diff(quantizer.positions(fine)[:, 0])
+    assert (steps > 0).all()
+    assert steps.max() < 0.01
+    slope = 8 / (high - low)
+    np.testing.assert_allclose(
+        quantizer.positions([[low - 2], [high + 2]])[:, 0], [-2 * slope, 8 + 2 * slope]
+    )
+    assert quantizer.transform([[-1e300], [1e300]]).tolist() == [[0], [8]]
+
+
+def test_uniform_keeps_numbers_trims_and_shares_a_scale():
+    digits = load_digits().data
+    quantizer = Quantizer(scope="global").fit(digits)
+    np.testing.assert_array_equal(quantizer.positions(digits), digits)
+    assert (quantizer.dim, quantizer.guard_band) == (64, 127 / 17)
+    trimmed = Quantizer(levels=9, trim=0.1).fit(np.column_stack([np.arange(101.0), np.arange(101) // 100]))
+    assert trimmed.positions([[10, 0], [90, 1], [0, 0]]).tolist() == [
+        [0, 0],
+        [8, 8],
+        [-1, 0],
+    ]  # no knots alike
+    x = np.array([[0.0, 0.0], [10.0, 1.0]], dtype=np.float32)
+    assert Quantizer(levels=11, scope="global").fit_transform(x)[1].tolist() == [10, 1]
+    assert Quantizer(levels=11).fit_transform(x)[1].tolist() == [10, 10]
+
+
+def test_principal_components_are_those_of_scikit_learn():
     rng = np.random.default_rng(5)
-    return rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)) * 10.0 ** np.arange(-3, 3)
+    x = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 6)) + 7
+    for unit in (1.0, 1e-200, 1e300):
+        quantizer = Quantizer("pca-quantile", levels=113).fit(x * unit)
+        scores = PCA(4, svd_solver="full").fit(x).transform(x)
+        expected = Quantizer("quantile", levels=113).fit(scores).positions(scores)
+        np.testing.assert_allclose(quantizer.positions(x * unit)[:, :4], expected, atol=1e-7)
+        assert (quantizer.transform(x * unit)[:, 4:] == 0).all()  # components without variance
+        back = quantizer.inverse_transform(quantizer.transform(x * unit))
+        np.testing.assert_array_equal(quantizer.transform(back), quantizer.transform(x * unit))
+        assert np.linalg.norm(back / unit - x) < 0.1 * np.linalg.norm(x - x.mean(axis=0))
+    assert quantizer.get_feature_names_out().tolist() == [f"quantizer{i}" for i in range(6)]
 
 
-@pytest.mark.parametrize("kind", ["uniform", "quantile"])
-@pytest.mark.parametrize("levels", [2, 5, 17])
-def test_levels_are_those_of_scikit_learn(points, kind, levels):
-    binning = KBinsDiscretizer(
-        levels, encode="ordinal", strategy=kind, quantile_method="averaged_inverted_cdf", subsample=None
-    ).fit(points)
-    quantizer = Quantizer(kind, levels=levels, modulus=31).fit(points)
-    fresh = np.random.default_rng(6).normal(size=(200, 6)) * 2 * points.std(axis=0)  # some outside the range
-    for x in (points, fresh):
-        got = quantizer.transform(x)
-        np.testing.assert_array_equal(got, binning.transform(x).astype(int))
-        np.testing.assert_allclose(
-            quantizer.inverse_transform(got),
-            binning.inverse_transform(binning.transform(x)),
-            rtol=1e-12,
-            atol=1e-12,
-        )
-    assert got.dtype == np.int64
-    assert set(np.unique(quantizer.transform(points))) == set(range(levels))
-
-
-def test_pca_levels_are_those_of_scikit_learn(points):
-    pca = PCA(3, svd_solver="full").fit(points)
-    binning = KBinsDiscretizer(
-        7, encode="ordinal", strategy="quantile", quantile_method="averaged_inverted_cdf", subsample=None
-    ).fit(pca.transform(points))
-    quantizer = Quantizer("pca-quantile", levels=7, modulus=31, components=3).fit(points)
-    expected = binning.transform(pca.transform(points)).astype(int)
-    # a quantile can fall on a data point, where the last digit of the product decides
-    assert np.mean(quantizer.transform(points) != expected) < 0.01
-    assert (quantizer.dim, quantizer.features) == (3, 6)
-
-
-def test_digits_keep_their_grey_levels():
-    x = load_digits().data
-    quantizer = Quantizer("uniform", levels=17, modulus=127, scope="global").fit(x)
-    np.testing.assert_array_equal(quantizer.transform(x), x.astype(int))
-    assert quantizer.guard_band == pytest.approx(127 / 17)
-    assert quantizer.dim == 64
-
-
-@pytest.mark.parametrize("scope", ["feature", "global"])
-@pytest.mark.parametrize("kind", ["uniform", "quantile", "pca-quantile"])
-def test_levels_come_back_from_bin_centres(points, kind, scope):
-    quantizer = Quantizer(kind, levels=11, modulus=13, scope=scope)
-    levels = quantizer.fit_transform(points)
-    assert levels.min() >= 0
-    assert levels.max() <= 10
-    centres = quantizer.inverse_transform(levels)
-    np.testing.assert_array_equal(quantizer.transform(centres), levels)
-
-
-def test_a_point_comes_back_within_half_a_bin(points):
-    quantizer = Quantizer("uniform", levels=9, modulus=13)
-    back = quantizer.inverse_transform(quantizer.fit_transform(points))
-    assert (np.abs(back - points) <= np.ptp(points, axis=0) / 18 * (1 + 1e-9)).all()
-
-
-def test_all_components_bring_the_point_back(points):
-    quantizer = Quantizer("pca-quantile", levels=113, modulus=113)
-    back = quantizer.inverse_transform(quantizer.fit_transform(points))
-    assert np.linalg.norm(back - points) < 0.1 * np.linalg.norm(points - points.mean(axis=0))
-
-
-def test_global_scope_shares_one_scale():
-    x = np.array([[0.0, 0.0], [10.0, 1.0]])
-    np.testing.assert_array_equal(
-        Quantizer(levels=10, modulus=11, scope="global").fit_transform(x)[1], [9, 1]
+@both_scopes
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_transform_exactly_alike(kind, scope, tmp_path):
+    x = np.random.default_rng(6).normal(size=(60, 5)).round(1)
+    quantizer = Quantizer(
+        kind, np.int64(11), 13, components=3 if kind == "pca-quantile" else None, scope=scope
     )
-    np.testing.assert_array_equal(
-        Quantizer(levels=10, modulus=11, scope="feature").fit_transform(x)[1], [9, 9]
-    )
-
-
-@pytest.mark.parametrize("kind", ["uniform", "quantile"])
-def test_constant_features_are_level_zero_without_a_warning(kind):
-    x = np.column_stack([np.full(20, 3.5), np.arange(20.0)])
-    quantizer = Quantizer(kind, levels=4, modulus=5)
     levels = quantizer.fit_transform(x)
-    assert (levels[:, 0] == 0).all()
-    assert quantizer.transform([[99.0, 0.0]])[0, 0] == 0
-    assert (quantizer.inverse_transform(levels)[:, 0] == 3.5).all()
-
-
-def test_components_without_variance_are_level_zero():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 5)) + 7.0
-    levels = Quantizer("pca-quantile", levels=4, modulus=5).fit_transform(x)
-    assert (levels[:, 2:] == 0).all()
-    assert levels[:, :2].max() == 3
-
-
-def test_tiny_units_keep_all_quantiles():
-    x = np.arange(40.0)[:, None] * 1e-12
-    np.testing.assert_array_equal(
-        np.bincount(Quantizer("quantile", 8, 11).fit_transform(x)[:, 0]), np.full(8, 5)
-    )
-
-
-@pytest.mark.parametrize("scope", ["feature", "global"])
-@pytest.mark.parametrize("kind", ["uniform", "quantile", "pca-quantile"])
-def test_saved_quantisers_transform_exactly_alike(points, kind, scope, tmp_path):
-    quantizer = Quantizer(kind, levels=11, modulus=13, scope=scope).fit(points)
+    quantizer.feature_names_in_ = np.array(list("abcde"), dtype=object)
     quantizer.save(tmp_path / "q.safetensors")
     loaded = Quantizer.load(tmp_path / "q.safetensors")
-    np.testing.assert_array_equal(loaded.transform(points), quantizer.transform(points))
-    levels = quantizer.transform(points)
-    np.testing.assert_array_equal(loaded.inverse_transform(levels), quantizer.inverse_transform(levels))
-    assert repr(loaded) == repr(quantizer)
-    assert loaded.dim == quantizer.dim
+    assert loaded.feature_names_in_.tolist() == list("abcde")
+    del quantizer.feature_names_in_, loaded.feature_names_in_
+    piped = make_pipeline(StandardScaler(with_mean=False, with_std=False), clone(quantizer)).fit(x)
+    for copy in (loaded, pickle.loads(pickle.dumps(quantizer)), clone(quantizer).fit(x), piped):
+        np.testing.assert_array_equal(copy.transform(x), levels)
+        np.testing.assert_array_equal(copy.inverse_transform(levels), quantizer.inverse_transform(levels))
+    assert loaded.get_params() == quantizer.get_params()
+    assert "Quantizer" in loaded._repr_html_()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"kind": "kmeans"}, "uniform, quantile, pca-quantile"),
-        ({"scope": "pixel"}, "feature, global"),
-        ({"levels": 1}, "levels is 1"),
-        ({"levels": 128}, "levels is 128"),
-        ({"levels": 3.0}, "levels is 3.0"),
-        ({"modulus": 128}, "128 is not prime"),
-        ({"components": 2}, "only pca-quantile takes"),
-        ({"kind": "pca-quantile", "components": 0}, "at least 1"),
-    ],
-)
-def test_bad_settings_are_named(arguments, message):
+four = np.array([[0.0, 2.0], [1.0, 5.0], [2.0, 2.0], [3.0, 1.0]])
+levels4 = Quantizer(levels=4).fit(four)
+REFUSALS = [
+    (Quantizer("kmeans").check, (), "unknown quantiser 'kmeans'; choose one of uniform, quantile"),
+    (Quantizer(scope="pixel").fit, (four,), "feature, global"),
+    (Quantizer(levels=1).check, (), r"levels is 1; it must lie in 2\.\.127"),
+    (Quantizer(levels=3.0).check, (), "levels is 3.0; give a whole number"),
+    (Quantizer(modulus=128).check, (), "128 is not prime"),
+    (Quantizer(components=2).check, (), "components is 2 for 'uniform'; only 'pca-quantile' takes"),
+    (Quantizer("pca-quantile", components=0).check, (), "components is 0"),
+    (Quantizer("pca-quantile", components=7).fit, (four,), "n_components=7"),
+    (Quantizer("quantile", trim=0.1).check, (), "trim is 0.1 for 'quantile'; only 'uniform' takes"),
+    (Quantizer(trim=0.5).check, (), "trim is 0.5"),
+    (Quantizer().fit, (np.full((5, 2), 3.0),), "constant data"),
+    (Quantizer().fit, ([["1"], ["2"]],), "strings"),
+    (Quantizer().fit, ([[1.0], [np.nan]],), "NaN"),
+    (Quantizer().fit, ([[1.0], [1e308]],), r"X holds 1e\+308"),
+    (Quantizer().fit, (four.astype("M8[s]"),), "datetime64"),
+    (Quantizer().transform, (four,), "not fitted yet"),
+    (Quantizer().save, ("q.safetensors",), "not fitted yet"),
+    (levels4.positions, (four[:, :1],), "1 features, but Quantizer is expecting 2"),
+    (levels4.inverse_transform, ([[4, 0]],), r"hold 4; they must lie in 0\.\.3"),
+    (levels4.inverse_transform, ([[1]],), r"shape \(1, 1\)"),
+    (levels4.inverse_transform, (four,), "integers"),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "message"), REFUSALS, ids=[row[2] for row in REFUSALS])
+def test_refusals(method, arguments, message):
     with pytest.raises(ValueError, match=message):
-        Quantizer(**arguments)
+        method(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (np.zeros((0, 3)), "empty"),
-        (np.zeros((3, 0)), "empty"),
-        (np.arange(4.0), "shape"),
-        (np.array([[0.0, np.nan], [1.0, 2.0]]), "nan"),
-        (np.array([[0.0, np.inf], [1.0, 2.0]]), "inf"),
-        (np.array([["a"], ["b"]]), "real numbers"),
-        (np.full((5, 2), 3.0), "constant data"),
-    ],
-)
-def test_bad_data_is_named(x, message):
-    with pytest.raises(ValueError, match=message):
-        Quantizer(levels=3, modulus=5).fit(x)
-
-
-def test_misuse_after_fitting_is_named(points, tmp_path):
-    with pytest.raises(ValueError, match="call fit first"):
-        Quantizer().transform(points)
-    with pytest.raises(ValueError, match="call fit first"):
-        Quantizer().save(tmp_path / "q.safetensors")
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="components is 7, more than 6"):
-        Quantizer("pca-quantile", components=7).fit(points)
-    quantizer = Quantizer(levels=4, modulus=5).fit(points)
-    with pytest.raises(ValueError, match="4 features; the quantiser was fitted on 6"):
-        quantizer.transform(points[:, :4])
-    with pytest.raises(ValueError, match="holds 4"):
-        quantizer.inverse_transform(np.full((1, 6), 4))
-    with pytest.raises(ValueError, match="shape"):
-        quantizer.inverse_transform(np.zeros((1, 5), dtype=int))
-    with pytest.raises(ValueError, match="integers"):
-        quantizer.inverse_transform(np.zeros((1, 6)))
-
-
-def test_malformed_files_are_named(tmp_path):
+def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "q.safetensors"
     with pytest.raises(ValueError, match="no file"):
         Quantizer.load(path)
-    save_tensors(path, {"edges": np.zeros((1, 2))}, {"format": FORMAT, "settings": "{}"})
-    with pytest.raises(ValueError, match="whole quantiser"):
-        Quantizer.load(path)
+    settings = '{"kind": "uniform", "levels": 3, "features": 2, "names": []}'
+    for text in ("{}", "[]", settings):
+        save_tensors(path, {"knots": np.zeros((1, 2))}, {"format": FORMAT, "settings": text})
+        with pytest.raises(ValueError, match="whole quantiser"):
+            Quantizer.load(path)
+
+
+def test_the_example_is_right():
+    assert doctest.testmod(quantize).failed == 0
