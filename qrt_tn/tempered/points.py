@@ -19,7 +19,8 @@ class PointConditionals(Conditionals):
 
     Args:
         points: x, int in 0..P-1, shape (M, D).
-        values: y, real or complex, (M, C); the coefficients of a chain are c = y g, g its contrast.
+        values: y, real or complex, (M, C); the coefficients of a chain are c = y g, g its contrast. They may
+            be set anew.
         modulus: P.
         supports: as the base class.
         log_filter: as the base class.
@@ -34,10 +35,10 @@ class PointConditionals(Conditionals):
         log_filter: Sequence[np.ndarray],
     ) -> None:
         super().__init__(modulus, supports, log_filter)
-        self._values = values
+        self.values = values
         angles = 2 * np.pi * np.arange(modulus) / modulus
         self._circle = np.cos(angles), np.sin(angles)
-        modes = np.empty(self.dim, dtype=np.int64)
+        self._modes = modes = np.empty(self.dim, dtype=np.int64)
         rows, places, levels = [], [], []
         for i, column in enumerate(points.T):
             present, place, counts = np.unique(column, return_inverse=True, return_counts=True)
@@ -71,15 +72,24 @@ class PointConditionals(Conditionals):
     def _chain_bytes(self) -> int:
         return 8 * len(self._shifted)
 
+    def spectrum(self, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+        """z(u) of each row with its own contrast, complex128 (n,)."""
+        parts = [self._terms(u[rows], contrasts[rows]).sum(axis=1) for rows in self._blocks(len(u))]
+        turns = (u @ self._modes) % self.modulus
+        return np.concatenate(parts) * np.exp(-2j * np.pi / self.modulus * turns)
+
     def _log_sizes(self, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            return 2 * np.log(np.abs(self._begin(u, contrasts).totals))
+            return 2 * np.log(np.abs(self._terms(u, contrasts).sum(axis=1)))
 
-    def _begin(self, u: np.ndarray, contrasts: np.ndarray) -> "PointChains":
+    def _terms(self, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+        """c_m omega^{-u.(x_m - mode)} of each row, (n, M)."""
         cosines, sines = self._circle
         residues = (u.astype(np.float64) @ self._shifted.T).astype(np.int64) % self.modulus
-        terms = (contrasts @ self._values.T) * (cosines - 1j * sines)[residues]
-        return PointChains(self, u, terms)
+        return np.asarray((contrasts @ self.values.T) * (cosines - 1j * sines)[residues])
+
+    def _begin(self, u: np.ndarray, contrasts: np.ndarray) -> "PointChains":
+        return PointChains(self, u, self._terms(u, contrasts))
 
 
 class PointChains(Chains):
@@ -87,7 +97,6 @@ class PointChains(Chains):
 
     def __init__(self, law: PointConditionals, u: np.ndarray, terms: np.ndarray) -> None:
         self.u = u
-        self.totals = terms.sum(axis=1)
         self._law = law
         self._terms = terms.astype(np.complex64)
         self._totals = self._terms.sum(axis=1, dtype=np.complex128)

@@ -52,8 +52,9 @@ def make(kind, modulus, dim, classes, rng, oracle, monkeypatch):
         cores = oracle.random_cores(rng, modulus, dim, 3)
         state, f = states.from_mps(cores), oracle.expanded(cores)
     elif kind == "network":
-        state = states.from_network(states.from_mps(cores := oracle.random_cores(rng, modulus, dim, 2)).network(),
-                                    [f"x{site}" for site in range(dim)])  # fmt: skip
+        cores = oracle.random_cores(rng, modulus, dim, 2)
+        sites = [f"x{site}" for site in range(dim)]
+        state = states.from_network(states.from_mps(cores).network(), sites)
         f = oracle.expanded(cores)
     else:
         ridgelet = Ridgelet("relu", modulus)
