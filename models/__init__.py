@@ -2,8 +2,10 @@
 
 from qrt_tn.models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
 from qrt_tn.models.dense import CosineNetwork, DenseNetwork
+from qrt_tn.models.estimators import RidgeletClassifier, RidgeletFeatures, RidgeletRegressor
 from qrt_tn.models.idx import read_idx
 from qrt_tn.models.readout import fit_output_weights, select_ridge
+from qrt_tn.models.residual import residual_ticket
 from qrt_tn.models.ridge import RidgeNetwork, importance_weights
 from qrt_tn.models.teachers import teacher
 from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
@@ -13,6 +15,9 @@ __all__ = [
     "Dataset",
     "DenseNetwork",
     "RidgeNetwork",
+    "RidgeletClassifier",
+    "RidgeletFeatures",
+    "RidgeletRegressor",
     "Split",
     "TrainingHistory",
     "accuracy",
@@ -22,6 +27,7 @@ __all__ = [
     "load_file",
     "one_hot",
     "read_idx",
+    "residual_ticket",
     "risk",
     "select_ridge",
     "split",

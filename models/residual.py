@@ -21,7 +21,7 @@ _SMALL = 2**22  # features up to which one thread is quicker than threads that w
 
 
 def round_sizes() -> Iterator[int]:
-    """Nodes of each round: 2 eight times, 6 eight times, 24, 96 ...: after 16, 64, 256 ... a round is an eighth.
+    """Nodes of each round: 2 eight times, 6 eight times, then 24, 96 and so on: 16, 64, 256 ... in all.
 
     The sequence knows nothing of the number of nodes asked for, which is why tickets nest.
     """
@@ -49,13 +49,13 @@ def residual_ticket(
 ) -> TemperedNodes:
     """Draw N cosine nodes in rounds from the tempered ridgelet transform of the residual.
 
-    R is the centred targets at first. In each round every node draws a contrast g ~ N(0, I_C) of the outputs and
-    u from pi(u) prop. to |z(u)|^(2 beta) tau(u)^2, z(u) = sum_m (R_m.g) omega^{-u.x_m}; its threshold is at the
-    phase of z. Then all output weights are fitted again by ridge regression and R is what they leave. Chains
+    R is the centred targets at first. In each round every node draws a contrast g ~ N(0, I_C) of the outputs
+    and u from pi(u) prop. to |z(u)|^(2 beta) tau(u)^2, z(u) = sum_m (R_m.g) omega^{-u.x_m}; its threshold is
+    at the phase of z. Then all output weights are fitted again by ridge regression and R is what they leave. Chains
     start from the filter and take a few sweeps of exact single-site conditionals: annealed, not exact.
 
-    Rounds have sizes that do not depend on N, and random numbers that do not either, so tickets nest: the first
-    64 of 256 nodes are the ticket of 64.
+    Rounds have sizes that do not depend on N, and random numbers that do not either, so tickets nest: the
+    first 64 of 256 nodes are the ticket of 64.
 
     Args:
         points: x on the grid, int in 0..P-1, shape (M, D).
@@ -111,7 +111,10 @@ def residual_ticket(
     y = y.astype(np.float64) - y.mean(axis=0, dtype=np.float64)
     if not y.any():
         raise ValueError(f"targets are all {np.asarray(targets).flat[0]}; there is nothing to learn")
-    with threadpool_limits(1 if len(x) * n <= _SMALL else None, user_api="blas"), shown(progress, n, "nodes") as tell:
+    with (
+        threadpool_limits(1 if len(x) * n <= _SMALL else None, user_api="blas"),
+        shown(progress, n, "nodes") as tell,
+    ):
         betas = [max(1.0, beta / 4)] * (sweeps > 1) + [beta] * max(1, sweeps - 1)
         rounds = _Rounds(x, y, product, prime, subsample, seed)
         readout = _Readout(y, n, float(ridge))
