@@ -22,10 +22,11 @@ from qrt_tn.transform import QuantumRidgeletTransform
 METHODS = ("residual", "qrt", "filter")
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-4, 3, 15))
 FOLDS = 5
-_POINTS = 2000  # validated on several folds until about so many points were trained on in all
 _MOST_POINTS = 6000  # that settings are chosen on
 _FIRST_NODES = 64  # that all settings are tried with
-_FINALISTS = 3  # settings that are tried with all nodes
+_FIRST_POINTS = 600  # trained on, in all folds, when all settings are tried: fewer points, more folds
+_POINTS = 12000  # the same when the best of them are
+_FINALISTS = 4  # settings that are tried with all nodes
 _TOLERANCE = 0.05  # of a smoothed state
 
 
@@ -63,10 +64,31 @@ class Choice:
     tried: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """Points by their levels and their positions between them.
+
+    Attributes:
+        quantizer: fitted to them.
+        levels: int (M, D).
+        positions: float64 (M, D).
+    """
+
+    quantizer: Quantizer
+    levels: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, quantizer: Quantizer, x: np.ndarray) -> "Quantized":
+        """Points x, real (M, D), by a quantiser of these settings."""
+        fitted = clone(quantizer).fit(x)
+        return cls(fitted, fitted.transform(x), fitted.positions(x))
+
+
 def draw_nodes(
     method: str,
     settings: Settings,
-    x: np.ndarray,
+    points: Quantized,
     targets: np.ndarray,
     n: int,
     *,
@@ -74,20 +96,19 @@ def draw_nodes(
     subsample: int | None,
     seed: int,
     progress: Progress | None = None,
-) -> tuple[Quantizer, TemperedNodes]:
-    """The quantiser fitted to points x, real (M, D), and N nodes for targets (M, C) of mean zero.
+) -> TemperedNodes:
+    """Draw N nodes for targets (M, C) of mean zero.
 
     Targets that are all zero tell no node from another: nodes are then drawn from the filter.
     """
-    quantizer = clone(settings.quantizer).fit(x)
-    modulus, width = quantizer.modulus, settings.smoothing
+    modulus, width = points.quantizer.modulus, settings.smoothing
     if method == "residual" and targets.any():
-        nodes = residual_ticket(
-            quantizer.transform(x),
+        return residual_ticket(
+            points.levels,
             targets,
             n,
             modulus=modulus,
-            positions=quantizer.positions(x),
+            positions=points.positions,
             smoothing=width,
             beta=settings.beta,
             sweeps=sweeps,
@@ -95,14 +116,11 @@ def draw_nodes(
             seed=seed,
             progress=progress,
         )
-        return quantizer, nodes
     cosine = Ridgelet("cosine", modulus)
     if method == "qrt" and targets.any():
-        state = from_samples(quantizer.transform(x), targets, modulus, smoothing=width, tolerance=_TOLERANCE)
-        plain = QuantumRidgeletTransform(state, cosine).sample(n, seed, progress=progress)
-    else:
-        plain = filter_nodes(n, quantizer.dim, cosine, width, seed)
-    return quantizer, _untempered(plain)
+        state = from_samples(points.levels, targets, modulus, smoothing=width, tolerance=_TOLERANCE)
+        return _untempered(QuantumRidgeletTransform(state, cosine).sample(n, seed, progress=progress))
+    return _untempered(filter_nodes(n, points.levels.shape[1], cosine, width, seed))
 
 
 def choose_settings(
@@ -133,63 +151,99 @@ def choose_settings(
     if len(x) > _MOST_POINTS:
         rows = rng.permutation(len(x))[:_MOST_POINTS]
         x, targets = x[rows], targets[rows]
-    folds = _folds(len(x), rng)
-    seed = int(rng.integers(2**31))
-    source = "filter" if method == "qrt" else method
+    trial = _Trial(
+        "filter" if method == "qrt" else method, x, targets, _folds(len(x), rng), sweeps, subsample, rng
+    )
+    few = min(n, _FIRST_NODES, max(8, len(x) // 5))
+    finalists = min(_FINALISTS, len(candidates))
+    with shown(None, len(candidates) + finalists, "settings") as tell:
+        rows_of: list[dict[str, Any]] = []
 
-    def tried(settings: Settings, nodes: int) -> tuple[float, float, list[tuple[np.ndarray, np.ndarray]]]:
-        errors, penalties, outputs = [], [], []
-        for train, validation in folds:
-            mean = targets[train].mean(axis=0)
-            quantizer, drawn = draw_nodes(
-                source,
+        def errors(chosen: Sequence[Settings], nodes: int, points: int) -> list[Result]:
+            results = []
+            for settings in chosen:
+                results.append(trial.result(settings, nodes, points))
+                rows_of.append(_row(settings, nodes, results[-1].error))
+                tell(len(rows_of), len(candidates) + finalists)
+            return sorted(results, key=lambda result: result.error)
+
+        first = errors(candidates, few, _FIRST_POINTS) if len(candidates) > 1 else []
+        best = errors([result.settings for result in first[:finalists]] or candidates, n, _POINTS)[0]
+    return Choice(best.settings, best.penalty, best.outputs, best.targets, rows_of)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """How settings did: squared error a validation point, penalty a training point, and outputs."""
+
+    settings: Settings
+    error: float
+    penalty: float
+    outputs: np.ndarray
+    targets: np.ndarray
+
+
+class _Trial:
+    """Fits settings on inner training parts, and looks at the validation parts."""
+
+    def __init__(
+        self,
+        method: str,
+        x: np.ndarray,
+        targets: np.ndarray,
+        folds: list[tuple[np.ndarray, np.ndarray]],
+        sweeps: int,
+        subsample: int | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self._method, self._x, self._targets, self._folds = method, x, targets, folds
+        self._sweeps, self._subsample, self._seed = sweeps, subsample, int(rng.integers(2**31))
+        self._quantized: dict[tuple[str, int], tuple[Quantized, np.ndarray]] = {}
+
+    def result(self, settings: Settings, nodes: int, points: int) -> Result:
+        """With so many nodes, on as many folds as it takes to have trained on so many points."""
+        count = int(np.clip(points // len(self._x), 1, len(self._folds)))
+        outputs, wanted, penalties = [], [], []
+        for fold in range(count):
+            train, validation = self._folds[fold]
+            own, positions = self._points(settings.quantizer, fold)
+            mean = self._targets[train].mean(axis=0)
+            drawn = draw_nodes(
+                self._method,
                 settings,
-                x[train],
-                targets[train] - mean,
+                own,
+                self._targets[train] - mean,
                 nodes,
-                sweeps=sweeps,
-                subsample=subsample,
-                seed=seed,
+                sweeps=self._sweeps,
+                subsample=self._subsample,
+                seed=self._seed + fold,  # luck that all folds share would be taken for merit
                 progress=silent,
             )
-            phi, other = (drawn.features(quantizer.positions(x[part])) for part in (train, validation))
-            kernel, bias, ridge = select_ridge(phi, targets[train], other, targets[validation], RIDGES)
-            found = other @ kernel + bias
-            errors.append(float(np.square(found - targets[validation]).sum()))
+            phi, other = drawn.features(own.positions), drawn.features(positions)
+            wanted.append(self._targets[validation])
+            kernel, bias, ridge = select_ridge(phi, self._targets[train], other, wanted[-1], RIDGES)
+            outputs.append(other @ kernel + bias)
             penalties.append(np.log(ridge / len(train)))
-            outputs.append((found, targets[validation]))
-        count = sum(len(validation) for _, validation in folds)
-        return sum(errors) / count, float(np.exp(np.mean(penalties))), outputs
+        found, true = np.concatenate(outputs), np.concatenate(wanted)
+        error = float(np.square(found - true).sum(axis=1).mean())
+        return Result(settings, error, float(np.exp(np.mean(penalties))), found, true)
 
-    few = min(n, _FIRST_NODES, max(8, len(folds[0][0]) // 4))
-    finalists = list(range(len(candidates)))
-    rows_of: list[dict[str, Any]] = []
-    stages = [few] if few == n else [few, n]
-    total = len(candidates) + (min(_FINALISTS, len(candidates)) if len(stages) > 1 else 0)
-    best = None
-    with shown(None, total, "settings") as tell:
-        for nodes in stages:
-            results = []
-            for number in finalists:
-                results.append((tried(candidates[number], nodes), number))
-                rows_of.append(_row(candidates[number], nodes, results[-1][0][0]))
-                tell(len(rows_of), total)
-            results.sort(key=lambda result: result[0][0])
-            finalists = [number for _, number in results[:_FINALISTS]]
-            best = results[0]
-    assert best is not None
-    (_, penalty, outputs), number = best
-    found, wanted = (np.concatenate(part) for part in zip(*outputs, strict=True))
-    return Choice(candidates[number], penalty, found, wanted, rows_of)
+    def _points(self, quantizer: Quantizer, fold: int) -> tuple[Quantized, np.ndarray]:
+        """The training points of a fold, and positions of its validation points; found once."""
+        key = (repr(quantizer), fold)
+        if key not in self._quantized:
+            train, validation = self._folds[fold]
+            points = Quantized.of(quantizer, self._x[train])
+            self._quantized[key] = points, points.quantizer.positions(self._x[validation])
+        return self._quantized[key]
 
 
 def _folds(count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Inner parts: a fifth to validate on; for few points, in turns."""
+    """Inner training and validation parts, four fifths and a fifth."""
     if count < FOLDS:
-        everything = np.arange(count)
-        return [(everything, everything)]
-    parts = list(KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(np.empty(count)))
-    return parts[: int(np.clip(_POINTS // count, 1, FOLDS))]
+        return [(np.arange(count), np.arange(count))]
+    folds = KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
+    return list(folds.split(np.empty(count)))
 
 
 def _row(settings: Settings, nodes: int, error: float) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def residual_ticket(
 
     R is the centred targets at first. In each round every node draws a contrast g ~ N(0, I_C) of the outputs
     and u from pi(u) prop. to |z(u)|^(2 beta) tau(u)^2, z(u) = sum_m (R_m.g) omega^{-u.x_m}; its threshold is
-    at the phase of z. Then all output weights are fitted again by ridge regression and R is what they leave. Chains
-    start from the filter and take a few sweeps of exact single-site conditionals: annealed, not exact.
+    at the phase of z. Then all output weights are fitted again by ridge regression and R is what they leave.
+    Chains start from the filter and take a few sweeps of exact single-site conditionals: annealed, not exact.
 
     Rounds have sizes that do not depend on N, and random numbers that do not either, so tickets nest: the
     first 64 of 256 nodes are the ticket of 64.
