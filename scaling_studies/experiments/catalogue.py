@@ -96,6 +96,7 @@ _MODULES = {
     "states": "qrt_tn.studies.experiments.growth.settings",
     "contraction": "qrt_tn.studies.experiments.contraction.settings",
     "risk": "qrt_tn.studies.experiments.risk.settings",
+    "tickets": "qrt_tn.studies.experiments.tickets.settings",
     "planted": "qrt_tn.studies.experiments.planted.settings",
     "lottery": "qrt_tn.studies.experiments.lottery.settings",
     "moe": "qrt_tn.studies.experiments.moe.settings",

@@ -6,7 +6,13 @@ import pytest
 from qrt_tn.studies.config import Study, load_study
 from qrt_tn.studies.experiments.risk.settings import Risk
 
-STUDIES = {"nodes": "risk", "smoothing": "risk", "data": "planted"}
+STUDIES = {
+    "nodes": "risk",
+    "smoothing": "risk",
+    "data": "planted",
+    "tickets": "tickets",
+    "yardsticks": "tickets",
+}
 
 
 def matches(parameters: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
