@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import scipy.linalg  # noqa: F401  its BLAS is a library of its own, to be found with NumPy's
 from threadpoolctl import ThreadpoolController
 
 from qrt_tn.engine.backends import array_module
@@ -39,6 +40,11 @@ def workers(threads: int) -> Iterator[Map]:
         return
     with _single_threaded, ThreadPoolExecutor(threads) as pool:
         yield pool.map
+
+
+def limited(threads: int | None) -> Any:
+    """A context in which linear algebra takes so many threads; None leaves them as they are."""
+    return _libraries().limit(limits=threads, user_api="blas")
 
 
 class _SingleThreaded:

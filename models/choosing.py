@@ -167,7 +167,7 @@ def choose_settings(
                 tell(len(rows_of), len(candidates) + finalists)
             return sorted(results, key=lambda result: result.error)
 
-        first = errors(candidates, few, _FIRST_POINTS) if len(candidates) > 1 else []
+        first = errors(candidates, few, min(_FIRST_POINTS, 3 * len(x))) if len(candidates) > 1 else []
         best = errors([result.settings for result in first[:finalists]] or candidates, n, _POINTS)[0]
     return Choice(best.settings, best.penalty, best.outputs, best.targets, rows_of)
 

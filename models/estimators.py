@@ -159,8 +159,8 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         n_components: the number of nodes N.
         method: "residual" (tempered residual tickets), "qrt" (exact samples of the smoothed transform) or
             "filter" (its filter alone, whatever the targets).
-        quantizer: "auto" ("uniform" or "quantile", chosen), a kind of `qrt_tn.Quantizer`, or one with settings
-            of its own. Nodes are drawn at the levels, and evaluated where points lie between them.
+        quantizer: "auto" ("uniform" or "quantile", chosen), a kind of `qrt_tn.Quantizer`, or one with
+            settings of its own. Nodes are drawn at the levels, and evaluated where points lie between them.
         levels: the number of levels of a feature, or "auto" (17 or 33); modulus / levels is the guard band.
         modulus: the prime P.
         smoothing: the width of the filter on frequencies, or "auto".
@@ -255,6 +255,8 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
     def decision_function(self, X: Any) -> np.ndarray:
         """The outputs of points (M, D): (M, classes), or (M,) for two classes, above 0 for the second."""
         outputs = self._scores(X)
+        if outputs.shape[1] == 1:  # one label in all the training points
+            return outputs[:, 0]
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -263,7 +265,8 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
 
     def predict(self, X: Any) -> np.ndarray:
         """The label with the largest output at each of the points (M, D)."""
-        return np.asarray(self.classes_[self._scores(X).argmax(axis=1)])
+        best = self._scores(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
 
 class RidgeletRegressor(RegressorMixin, _Predictor):

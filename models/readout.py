@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from threadpoolctl import threadpool_limits
+
+from qrt_tn.engine.threads import limited
 
 # For features of unit variance and a thousand points or so: from hardly any shrinkage to a strong one.
 RIDGES = tuple(float(ridge) for ridge in np.logspace(-2, 4, 13))
@@ -110,9 +111,9 @@ def select_ridge(
     return kernel, y_mean - phi_mean @ kernel, best
 
 
-def _few_threads(phi: np.ndarray) -> threadpool_limits:
+def _few_threads(phi: np.ndarray) -> Any:
     """A context that keeps the linear algebra of a small problem on one thread."""
-    return threadpool_limits(1 if min(phi.shape) <= ONE_THREAD else None, user_api="blas")
+    return limited(1 if min(phi.shape) <= ONE_THREAD else None)
 
 
 def _checked(features: Any, targets: Any, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from threadpoolctl import threadpool_limits
 
 from qrt_tn.engine.arguments import check_whole, is_real
 from qrt_tn.engine.progress import Progress, shown
+from qrt_tn.engine.threads import limited
 from qrt_tn.field import check_grid, check_prime
 from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.points import checked_values
@@ -112,7 +112,7 @@ def residual_ticket(
     if not y.any():
         raise ValueError(f"targets are all {np.asarray(targets).flat[0]}; there is nothing to learn")
     with (
-        threadpool_limits(1 if len(x) * n <= _SMALL else None, user_api="blas"),
+        limited(1 if len(x) * n <= _SMALL else None),
         shown(progress, n, "nodes") as tell,
     ):
         betas = [max(1.0, beta / 4)] * (sweeps > 1) + [beta] * max(1, sweeps - 1)

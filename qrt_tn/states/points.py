@@ -49,8 +49,8 @@ def from_samples(
         ridge: lambda of the regularised coefficients above.
         max_bond: the largest bond of a smoothed state, whatever the error.
         tolerance: largest relative error ||f - held|| / ||f|| of a smoothed state. Of few points the error
-            is exact; of many it is estimated at random frequencies, with a standard error. 1,200 digits in ten
-            classes at width 1 take 10 s on one core at 0.05, and 70 s at 0.01.
+            is exact; of many it is estimated at random frequencies, with a standard error. 1,200 digits in
+            ten classes at width 1 take 10 s on one core at 0.05, and 70 s at 0.01.
         backend: "numpy", "cupy", or "auto", CuPy where a CUDA device answers: where many smoothed points are
             compressed. The state is on the host; a transform moves it to its own backend.
 
