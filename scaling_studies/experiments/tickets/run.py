@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from qrt_tn.models import RidgeletClassifier, RidgeletRegressor
 from qrt_tn.studies.experiments.catalogue import Context
-from qrt_tn.studies.experiments.tickets import rivals, yardsticks
+from qrt_tn.studies.experiments.tickets import rivals, trained, yardsticks
 from qrt_tn.studies.experiments.tickets.data import Answer, Problem, load
 from qrt_tn.studies.experiments.tickets.settings import YARDSTICKS, Tickets
 
@@ -49,6 +49,8 @@ def measure(settings: Tickets, seed: int, context: Context) -> Mapping[str, floa
 def _answer(settings: Tickets, problem: Problem, seed: int, cores: int) -> Answer:
     if settings.method in YARDSTICKS:
         return yardsticks.solve(settings.method, problem, seed, cores)
+    if settings.method.endswith("-trained"):
+        return trained.solve(settings.method, problem, settings.nodes, seed)
     if settings.method not in OURS:
         return rivals.solve(settings.method, problem, settings.nodes, seed)
     kind: Any = RidgeletClassifier if problem.classes else RidgeletRegressor

@@ -35,13 +35,16 @@ class Tickets(Settings):
         "filter",
         "qrt",
         "residual",
+        "residual-trained",
+        "dense-trained",
         "linear",
         "forest",
         "boosting",
         "svm",
     ] = "residual"
-    """"residual", "qrt" and "filter" are this package's estimators with their defaults; the last four are
-    yardsticks, which have no nodes."""
+    """"residual", "qrt" and "filter" are this package's estimators with their defaults. In the two networks
+    "-trained" all parameters learn, on the training points alone. The last four are yardsticks, which have no
+    nodes."""
     nodes: int = Field(64, ge=0, le=100_000)
     """0 for yardsticks."""
 
