@@ -46,22 +46,22 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """The settings with the smallest squared error on the validation points.
+class Result:
+    """How settings did on validation points.
 
     Attributes:
-        settings: chosen.
+        settings: what was tried.
+        error: squared error a point, summed over the outputs.
         penalty: of the output weights, for each training point.
         outputs: at validation points of all folds, shape (V, C).
         targets: of the same points.
-        tried: a row for each of the settings, in the order tried.
     """
 
     settings: Settings
+    error: float
     penalty: float
     outputs: np.ndarray
     targets: np.ndarray
-    tried: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Quantized:
     """Points by their levels and their positions between them.
 
     Attributes:
-        quantizer: fitted to them.
+        quantizer: fitted.
         levels: int (M, D).
         positions: float64 (M, D).
     """
@@ -78,11 +78,10 @@ class Quantized:
     levels: np.ndarray
     positions: np.ndarray
 
-    @classmethod
-    def of(cls, quantizer: Quantizer, x: np.ndarray) -> "Quantized":
-        """Points x, real (M, D), by a quantiser of these settings."""
-        fitted = clone(quantizer).fit(x)
-        return cls(fitted, fitted.transform(x), fitted.positions(x))
+
+def quantized(quantizer: Quantizer, x: np.ndarray) -> Quantized:
+    """Points x, real (M, D), by a fitted quantiser."""
+    return Quantized(quantizer, quantizer.transform(x), quantizer.positions(x))
 
 
 def draw_nodes(
@@ -99,10 +98,11 @@ def draw_nodes(
 ) -> TemperedNodes:
     """Draw N nodes for targets (M, C) of mean zero.
 
-    Targets that are all zero tell no node from another: nodes are then drawn from the filter.
+    Targets that are constant tell no node from another: nodes are then drawn from the filter.
     """
     modulus, width = points.quantizer.modulus, settings.smoothing
-    if method == "residual" and targets.any():
+    varied = np.ptp(targets, axis=0).any()
+    if method == "residual" and varied:
         return residual_ticket(
             points.levels,
             targets,
@@ -117,7 +117,7 @@ def draw_nodes(
             progress=progress,
         )
     cosine = Ridgelet("cosine", modulus)
-    if method == "qrt" and targets.any():
+    if method == "qrt" and varied:
         state = from_samples(points.levels, targets, modulus, smoothing=width, tolerance=_TOLERANCE)
         return _untempered(QuantumRidgeletTransform(state, cosine).sample(n, seed, progress=progress))
     return _untempered(filter_nodes(n, points.levels.shape[1], cosine, width, seed))
@@ -133,7 +133,7 @@ def choose_settings(
     sweeps: int,
     subsample: int | None,
     rng: np.random.Generator,
-) -> Choice:
+) -> tuple[Result, list[dict[str, Any]]]:
     """Try settings on inner validation parts: all with few nodes, the best of them with N.
 
     The widths of "qrt" are those of its filter, since the transform of smooth data is nearly its filter.
@@ -147,40 +147,35 @@ def choose_settings(
         sweeps: of a residual ticket.
         subsample: of a residual ticket.
         rng: draws folds and seeds.
+
+    Returns:
+        The best result with N nodes, and a row for each of the settings, in the order tried.
     """
     if len(x) > _MOST_POINTS:
-        rows = rng.permutation(len(x))[:_MOST_POINTS]
-        x, targets = x[rows], targets[rows]
+        kept = rng.permutation(len(x))[:_MOST_POINTS]
+        x, targets = x[kept], targets[kept]
     trial = _Trial(
         "filter" if method == "qrt" else method, x, targets, _folds(len(x), rng), sweeps, subsample, rng
     )
     few = min(n, _FIRST_NODES, max(8, len(x) // 5))
     finalists = min(_FINALISTS, len(candidates))
-    with shown(None, len(candidates) + finalists, "settings") as tell:
-        rows_of: list[dict[str, Any]] = []
+    total = len(candidates) + finalists if len(candidates) > 1 else 1
+    rows: list[dict[str, Any]] = []
+    with shown(None, total, "settings") as tell:
 
-        def errors(chosen: Sequence[Settings], nodes: int, points: int) -> list[Result]:
-            results = []
+        def results(chosen: Sequence[Settings], nodes: int, points: int) -> list[Result]:
+            found = []
             for settings in chosen:
-                results.append(trial.result(settings, nodes, points))
-                rows_of.append(_row(settings, nodes, results[-1].error))
-                tell(len(rows_of), len(candidates) + finalists)
-            return sorted(results, key=lambda result: result.error)
+                found.append(trial.result(settings, nodes, points))
+                rows.append(_row(settings, nodes, found[-1].error))
+                tell(len(rows), total)
+            return sorted(found, key=lambda result: result.error)
 
-        first = errors(candidates, few, min(_FIRST_POINTS, 3 * len(x))) if len(candidates) > 1 else []
-        best = errors([result.settings for result in first[:finalists]] or candidates, n, _POINTS)[0]
-    return Choice(best.settings, best.penalty, best.outputs, best.targets, rows_of)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """How settings did: squared error a validation point, penalty a training point, and outputs."""
-
-    settings: Settings
-    error: float
-    penalty: float
-    outputs: np.ndarray
-    targets: np.ndarray
+        best = list(candidates)
+        if len(best) > 1:
+            first = results(best, few, min(_FIRST_POINTS, 3 * len(x)))
+            best = [result.settings for result in first[:finalists]]
+        return results(best, n, _POINTS)[0], rows
 
 
 class _Trial:
@@ -233,7 +228,11 @@ class _Trial:
         key = (repr(quantizer), fold)
         if key not in self._quantized:
             train, validation = self._folds[fold]
-            points = Quantized.of(quantizer, self._x[train])
+            x = self._x[train]
+            if (x == x[0]).all():  # only the validation points differ
+                x = self._x
+            fitted = clone(quantizer).fit(x)
+            points = quantized(fitted, self._x[train])
             self._quantized[key] = points, points.quantizer.positions(self._x[validation])
         return self._quantized[key]
 

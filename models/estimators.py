@@ -11,6 +11,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     RegressorMixin,
     TransformerMixin,
+    clone,
 )
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
@@ -18,7 +19,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.models.choosing import METHODS, Choice, Quantized, Settings, choose_settings, draw_nodes
+from qrt_tn.field import check_prime
+from qrt_tn.models.choosing import METHODS, Result, Settings, choose_settings, draw_nodes, quantized
 from qrt_tn.models.readout import fit_output_weights
 from qrt_tn.quantize import KINDS, Quantizer
 from qrt_tn.tempered import TemperedNodes
@@ -87,7 +89,9 @@ class _Ridgelets(BaseEstimator):
         kinds = [self.quantizer]
         if self.quantizer == AUTO:
             kinds = ["uniform"] if features > _WIDE else ["uniform", "quantile"]
-        levels: list[Any] = list(LEVELS) if self.levels == AUTO else [self.levels]
+        levels: list[Any] = [self.levels]
+        if self.levels == AUTO:
+            levels = [level for level in LEVELS if level <= check_prime(self.modulus)] or [self.modulus]
         trim = {"uniform": _TRIM}
         return [
             Quantizer(kind, level, self.modulus, trim=trim.get(kind, 0.0))
@@ -100,30 +104,31 @@ class _Ridgelets(BaseEstimator):
         betas = [self.beta] if self.beta != AUTO else list(BETAS)
         if self.method != "residual":
             betas = [1.0]
+        quantizers = self._quantizers(features)
+        fewest = min(quantizer.levels for quantizer in quantizers)
         found = []
-        for quantizer in self._quantizers(features):
+        for quantizer in quantizers:
             # at more levels a frequency is higher: only wide filters reach further than at fewer
-            least = 0.0 if self.levels != AUTO or quantizer.levels == min(LEVELS) else 1.0
+            least = 1.0 if quantizer.levels > fewest else 0.0
             widths = [self.smoothing] if self.smoothing != AUTO else _widths(features, least)
             found += [Settings(quantizer, float(width), float(beta)) for width in widths for beta in betas]
         return found
 
-    def _draw(self, x: np.ndarray, targets: np.ndarray) -> Choice:
+    def _draw(self, x: np.ndarray, targets: np.ndarray) -> Result:
         """Choose settings and draw the nodes; the targets (M, C) have mean zero."""
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31, size=4))
         n, sweeps = int(self.n_components), int(self.sweeps)
         candidates = self._candidates(x.shape[1])
-        choice = choose_settings(
+        choice, self.search_results_ = choose_settings(
             self.method, candidates, x, targets, n, sweeps=sweeps, subsample=self.subsample, rng=rng
         )
         settings, seed = choice.settings, int(rng.integers(2**31))
-        points = Quantized.of(settings.quantizer, x)
+        points = quantized(clone(settings.quantizer).fit(x), x)
         self.quantizer_ = points.quantizer
         self.nodes_ = draw_nodes(
             self.method, settings, points, targets, n, sweeps=sweeps, subsample=self.subsample, seed=seed
         )
         self.smoothing_, self.beta_ = settings.smoothing, settings.beta
-        self.search_results_ = choice.tried
         self._n_features_out = len(self.nodes_)
         return choice
 
@@ -136,7 +141,7 @@ class _Ridgelets(BaseEstimator):
 class _Predictor(_Ridgelets):
     """A ridge regression on the features."""
 
-    def _fit_outputs(self, x: np.ndarray, targets: np.ndarray) -> Choice:
+    def _fit_outputs(self, x: np.ndarray, targets: np.ndarray) -> Result:
         choice = self._draw(x, targets)
         penalty = choice.penalty * len(x)
         self.coef_, self.intercept_ = fit_output_weights(self._features(x), targets, penalty)
@@ -160,7 +165,8 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         method: "residual" (tempered residual tickets), "qrt" (exact samples of the smoothed transform) or
             "filter" (its filter alone, whatever the targets).
         quantizer: "auto" ("uniform" or "quantile", chosen), a kind of `qrt_tn.Quantizer`, or one with
-            settings of its own. Nodes are drawn at the levels, and evaluated where points lie between them.
+            levels and a modulus of its own. Nodes are drawn at the levels, and evaluated where points lie
+            between them.
         levels: the number of levels of a feature, or "auto" (17 or 33); modulus / levels is the guard band.
         modulus: the prime P.
         smoothing: the width of the filter on frequencies, or "auto".
@@ -197,8 +203,10 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         """
         self._check()
         x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=False)
-        y = np.asarray(y)
-        if y.ndim == 1 and y.dtype.kind not in "f":
+        y = np.asarray(y.tolist()) if y.dtype == object else np.asarray(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim == 1 and y.dtype.kind != "f":
             y = _binarised(y)[1]
         self._draw(x, _standardised(y.reshape(len(x), -1).astype(np.float64))[0])
         return self
@@ -315,9 +323,8 @@ def _widths(features: int, least: float) -> list[float]:
     """Widths, from the least, that leave a frequency not too many of so many coordinates."""
     steps = np.arange(1, 64)
     zero = {width: 1 / (1 + 2 * np.exp(-((steps / width) ** 2)).sum()) for width in WIDTHS}
-    return [w for w in WIDTHS if w >= least and features * (1 - zero[w]) <= _MOST_ACTIVE] or [
-        max(least, WIDTHS[0])
-    ]
+    found = [width for width in WIDTHS if width >= least and features * (1 - zero[width]) <= _MOST_ACTIVE]
+    return found if found or least > 0 else [WIDTHS[0]]
 
 
 def _binarised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -331,11 +338,12 @@ def _binarised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _standardised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of mean 0 and deviation 1, what was subtracted, and what they were divided by."""
-    means = y.mean(axis=0)
-    scales = (y - means).std(axis=0)
-    scales[scales <= 1e-14 * np.abs(means)] = 0.0
-    unit = np.where(scales > 0, scales, 1.0)
-    return np.where(scales > 0, (y - means) / unit, 0.0), means, unit
+    constant = (y == y[0]).all(axis=0)
+    peaks = np.where(np.abs(y).max(axis=0) > 0, np.abs(y).max(axis=0), 1.0)  # squares must stay in range
+    small = y / peaks
+    means = small.mean(axis=0)
+    scales = np.where(constant, 1.0, (small - means).std(axis=0))
+    return np.where(constant, 0.0, (small - means) / scales), means * peaks, scales * peaks
 
 
 def _temperature(outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -74,7 +74,8 @@ def residual_ticket(
         progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
 
     Returns:
-        N nodes of weight 1, in the order of their rounds. `RidgeNetwork` takes them, or
+        N nodes without weights, in the order of their rounds; their effective sample size is NaN, since
+        nothing tells it. `RidgeNetwork` takes them, or
         `select_ridge(nodes.features(positions), ...)` fits their output weights.
 
     Raises:
@@ -102,19 +103,17 @@ def residual_ticket(
         check_whole(name, value)
     check_whole("seed", seed, 0)
     if subsample is not None:
-        check_whole("subsample", subsample)
+        check_whole("subsample", subsample, 2)
     if not is_real(beta) or beta < 1:
         raise ValueError(f"beta is {beta!r}; give a finite number of at least 1")
     if not is_real(ridge) or ridge <= 0:
         raise ValueError(f"ridge is {ridge!r}; give a finite number above 0")
     product = checked_filter(smoothing, x.shape[1], prime)
-    y = y.astype(np.float64) - y.mean(axis=0, dtype=np.float64)
+    y = centred_targets(y.astype(np.float64))
     if not y.any():
         raise ValueError(f"targets are all {np.asarray(targets).flat[0]}; there is nothing to learn")
-    with (
-        limited(1 if len(x) * n <= _SMALL else None),
-        shown(progress, n, "nodes") as tell,
-    ):
+    real = real.astype(np.float32)
+    with shown(progress, n, "nodes") as tell:
         betas = [max(1.0, beta / 4)] * (sweeps > 1) + [beta] * max(1, sweeps - 1)
         rounds = _Rounds(x, y, product, prime, subsample, seed)
         readout = _Readout(y, n, float(ridge))
@@ -127,11 +126,21 @@ def residual_ticket(
             parts.append(part)
             done += size
             if done < n:
-                readout.add(part.features(real.astype(np.float32)))
+                with limited(1 if len(x) * n <= _SMALL else None):
+                    readout.add(part.features(real))
             tell(done, n)
     a, b = (np.concatenate([getattr(part, name) for part in parts]) for name in ("a", "b"))
     moved = float(np.average([part.moved for part in parts], weights=[len(part) for part in parts]))
-    return TemperedNodes(a, b, np.zeros(n), float(beta), float(n), moved, prime)
+    return TemperedNodes(a, b, np.zeros(n), float(beta), np.nan, moved, prime)
+
+
+def centred_targets(y: np.ndarray) -> np.ndarray:
+    """Columns less their means, over the largest value of any; 0 where a column is constant, (M, C)."""
+    peak = np.abs(y).max()
+    y = y / peak if peak > 0 else y
+    centred = np.where((y == y[0]).all(axis=0), 0.0, y - y.mean(axis=0))
+    largest = np.abs(centred).max()
+    return np.asarray(centred / largest if largest > 0 else centred)
 
 
 class _Rounds:
@@ -142,9 +151,8 @@ class _Rounds:
     ) -> None:
         self._x, self._filter, self._modulus, self._seed = x, product, modulus, seed
         self._taken = None if subsample is None or subsample >= len(x) else int(subsample)
-        with np.errstate(divide="ignore"):
-            logs = 2 * np.log(np.abs(product.tables))
-        kept = [np.flatnonzero(row >= _NEGLIGIBLE) for row in logs]
+        logs = product.log_weights(_NEGLIGIBLE)
+        kept = [np.flatnonzero(np.isfinite(row)) for row in logs]
         self._supports = [kept[row] for row in product.rows]
         self._logs = [logs[row, kept[row]] for row in product.rows]
         self._outputs = y.shape[1]

@@ -341,7 +341,9 @@ def _check_settings(
     """The learning rates."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_whole(name, value)
-    rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate]
+    rates: list[Any] = (
+        list(learning_rate) if isinstance(learning_rate, Sequence | np.ndarray) else [learning_rate]
+    )
     if not rates or not all(is_real(rate) and rate > 0 for rate in rates):
         raise ValueError(f"learning_rate is {learning_rate!r}; give a finite number above 0, or several")
     for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):

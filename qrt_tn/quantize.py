@@ -18,6 +18,7 @@ SCOPES = ("feature", "global")
 # A principal component with less than this share of the largest variance is rounding noise.
 _NEGLIGIBLE_VARIANCE = 1e-24
 _QUANTILES = 500  # knots of a map, at most
+_FARTHEST = 1e15  # positions stay within; beyond, float64 has no digits left for a place on the circle
 _LARGEST = 1e307  # differences of values up to this size stay within float64
 
 
@@ -135,7 +136,7 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         positions = self._scores(self._points(X, reset=False)).copy()
         for i, column in enumerate(positions.T):
             column[:] = _positions(column, self.knots_[i % len(self.knots_)], self.levels - 1)
-        return positions
+        return np.clip(positions, -_FARTHEST, _FARTHEST)
 
     def transform(self, X: Any) -> np.ndarray:
         """The levels 0 .. L-1 of points (M, features): int64 (M, D), the positions rounded.

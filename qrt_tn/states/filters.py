@@ -55,6 +55,12 @@ class Filter:
         """|tau(u)|^2 over its sum, shape (R, P)."""
         return np.abs(self.tables) ** 2 / self.totals[:, None]
 
+    def log_weights(self, least: float) -> np.ndarray:
+        """Log of |tau(u)|^2 over its peak for each row of `tables`, shape (R, P); -inf below `least`."""
+        with np.errstate(divide="ignore"):
+            logs = 2 * np.log(np.abs(self.tables))
+        return np.where(logs < least, -np.inf, logs)
+
     def tempered(self, nats: float) -> "Filter":
         """The filter of |tau|^beta, 0 < beta < 1, whose |tau|^2 tells itself from this one's by `nats`.
 

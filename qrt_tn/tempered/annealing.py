@@ -12,6 +12,7 @@ from qrt_tn.tempered.conditionals import Conditionals
 
 _LEAST = 0.5  # of the chains, what weights are still worth at the next temperature
 _RESAMPLED = 0.6  # below, chains are resampled
+_SLOWEST = 1e-3  # of the way, what a step takes at the least
 _SCALE = 1000  # steps that progress is told in
 
 
@@ -44,10 +45,17 @@ def anneal(
     groups, size = log_weight.shape
     own = np.repeat(contrasts, size, axis=0)
     beta, last = betas
+    least = _SLOWEST * (last - beta)
     smallest, moves = worth(log_weight), []
     log_size = law.log_sizes(u, own).reshape(groups, size)
     while beta < last:
-        reached = _next(log_weight, log_size, beta, last)
+        lost = ~np.isfinite(log_weight + log_size).any(axis=1)
+        if lost.any():
+            raise ValueError(
+                f"z is 0 at all {size} frequencies that chains of contrast {contrasts[lost][0]} are at; the "
+                "filter or the contrast leaves next to nothing of the state: widen it, or take more walkers"
+            )
+        reached = _next(log_weight, log_size, beta, last, least)
         log_weight = log_weight + (reached - beta) * log_size
         beta = reached
         now = worth(log_weight)
@@ -71,7 +79,7 @@ def worth(log_weight: np.ndarray) -> float:
     return min(1.0, float(np.exp(logs).mean()) / log_weight.shape[1])
 
 
-def _next(log_weight: np.ndarray, log_size: np.ndarray, beta: float, last: float) -> float:
+def _next(log_weight: np.ndarray, log_size: np.ndarray, beta: float, last: float, least: float) -> float:
     """The inverse temperature at which weights are worth `_LEAST` of what they are now, or the last."""
     enough = _LEAST * worth(log_weight)
     if worth(log_weight + (last - beta) * log_size) >= enough:
@@ -83,7 +91,7 @@ def _next(log_weight: np.ndarray, log_size: np.ndarray, beta: float, last: float
             low = middle
         else:
             high = middle
-    return min(last, beta + max(high, 1e-3 * (last - beta)))  # some way on, whatever the weights
+    return min(last, beta + max(high, least))  # some way on, whatever the weights
 
 
 def _resampled(log_weight: np.ndarray, uniforms: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ here, by asking the state for every value.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.states.base import State
 
 _BLOCK_BYTES = 2**24  # of what a block of chains holds
-_MOST_CHAINS = 256  # in a block
 
 
 class Conditionals(ABC):
@@ -29,6 +27,7 @@ class Conditionals(ABC):
         log_filter: log tau_i(u_i)^2 of these values, likewise.
         filtered: whether the spectrum at hand is z tau rather than z.
         order: the coordinates that sweeps draw.
+        most_chains: in a block, which one thread takes.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class Conditionals(ABC):
         self.log_filter = list(log_filter)
         self.filtered = filtered
         self.order = np.arange(self.dim)
+        self.most_chains = 256
         # by value, so that a batch of frequencies is looked up at once; -inf outside the support
         self._log_filter = np.full((self.dim, modulus), -np.inf)
         for row, support, logs in zip(self._log_filter, supports, log_filter, strict=True):
@@ -91,7 +91,7 @@ class Conditionals(ABC):
                 moved[rows] += chains.sweep(float(beta), order, rng.random((len(u[rows]), len(order))))
             u[rows] = chains.u
 
-        with workers(threads_for(u, len(u) * self._chain_bytes())) as run:
+        with workers(threads_for(u, len(betas) * self.dim * len(u) * self._chain_bytes() / 8)) as run:
             for number, _ in enumerate(run(move, range(len(blocks)))):
                 if progress is not None:
                     progress(blocks[number].stop, len(u))
@@ -99,7 +99,7 @@ class Conditionals(ABC):
 
     def _blocks(self, count: int) -> list[slice]:
         """Rows of the blocks, whose size no machine changes: each has random numbers of its own."""
-        size = int(min(_MOST_CHAINS, max(1, _BLOCK_BYTES // self._chain_bytes())))
+        size = int(min(self.most_chains, max(1, _BLOCK_BYTES // self._chain_bytes())))
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
     @abstractmethod
@@ -209,9 +209,3 @@ def contracted(state: State, u: np.ndarray, contrasts: np.ndarray) -> tuple[np.n
     with np.errstate(divide="ignore"):
         logs = 2 * np.log(sizes) + 2 * np.asarray(values.log_scale)[:, 0]
     return sums / np.where(sizes > 0, sizes, 1.0), logs
-
-
-def supports_of(modulus: int, dim: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """All of Z_P at every coordinate, and a filter that is 1."""
-    everywhere: Any = np.arange(modulus)
-    return [everywhere] * dim, [np.zeros(modulus)] * dim

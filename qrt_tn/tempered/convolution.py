@@ -23,7 +23,7 @@ def draw_convolved(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact draws from the compressed self-convolution, with the weights that make them draws from the law.
+    """Exact draws from the compressed self-convolution of z^beta tau, and how probable each was.
 
     Args:
         law: of a matrix product state.
@@ -34,7 +34,7 @@ def draw_convolved(
         rng: draws them, and the sketches.
 
     Returns:
-        (u, log_weight): int64 (n, D), and log of |z|^(2 beta) tau^2 over the probability drawn at, (n,).
+        (u, log_probability): int64 (n, D), and float64 (n,).
     """
     first = contrast @ law.first
     cores = [np.tensordot(first[None], law.cores[0], axes=1), *law.cores[1:]]
@@ -49,8 +49,7 @@ def draw_convolved(
     u = np.stack(
         [support[column] for support, column in zip(law.supports, to_host(places).T, strict=True)], axis=1
     )
-    own = np.broadcast_to(contrast, (count, len(contrast)))
-    return u, beta * law.log_sizes(u, own) + law.log_prior(u) - to_host(log_probability)
+    return u, np.asarray(to_host(log_probability))
 
 
 def _squared(cores: mps.Cores, max_bond: int, rng: np.random.Generator) -> mps.Cores:

@@ -23,7 +23,8 @@ class TemperedNodes:
             exp(log_weight) are averages over the tempered law; all 0 where every node counts alike.
         beta: the inverse temperature.
         effective_sample_size: how many independent draws the weights are worth: (sum w)^2 / sum w^2, at the
-            temperature where it was smallest. N for exact draws. Small values say that few ancestors carry
+            temperature where it was smallest. N for exact draws, NaN for residual tickets, which have no
+            weights to tell it by. Small values say that few ancestors carry
             the sample; large ones do not prove that every mode was found.
         moved: the share of all single-site draws that changed a coordinate; 0 where nothing had to move.
             Small values say that the chains hardly mixed.
@@ -81,7 +82,9 @@ class TemperedNodes:
         )
 
     def features(self, positions: np.ndarray) -> np.ndarray:
-        """cos(2 pi (a.x - b) / P) at real x, a as centred representatives.
+        """cos(2 pi (a.x - b) / P) of cosine nodes at real x, a as centred representatives.
+
+        Nodes of other activations live on the grid; `qrt_tn.models.RidgeNetwork` evaluates them.
 
         Args:
             positions: x, on the scale of the levels, neither rounded nor clipped, shape (M, D).
@@ -91,6 +94,8 @@ class TemperedNodes:
         """
         x = np.asarray(positions)
         kind = x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+        if np.abs(x).max(initial=0) > self.modulus:
+            x = np.remainder(x, self.modulus)  # a is whole, so whole turns change nothing but digits
         unit = 2 * np.pi / self.modulus
         angles = x.astype(kind, copy=False) @ (unit * centred(self.a, self.modulus)).T.astype(kind)
         angles -= (unit * self.b).astype(kind)

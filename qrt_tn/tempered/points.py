@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from qrt_tn.engine.compiled import compiled
+from qrt_tn.field import roots_of_unity
+from qrt_tn.products import ModularProduct
 from qrt_tn.tempered.conditionals import Chains, Conditionals
+
+# coordinates of points that a thread's chains look at in a sweep: enough to be worth a start, few enough for
+# rounds of a few nodes to keep all cores busy
+_BLOCK = 2**20
 
 
 class PointConditionals(Conditionals):
@@ -35,9 +41,10 @@ class PointConditionals(Conditionals):
         log_filter: Sequence[np.ndarray],
     ) -> None:
         super().__init__(modulus, supports, log_filter)
+        self.most_chains = int(np.clip(_BLOCK // points.size, 16, 256))
         self.values = values
-        angles = 2 * np.pi * np.arange(modulus) / modulus
-        self._circle = np.cos(angles), np.sin(angles)
+        circle = roots_of_unity(modulus)
+        self._circle = np.ascontiguousarray(circle.real), np.ascontiguousarray(circle.imag)
         self._modes = modes = np.empty(self.dim, dtype=np.int64)
         rows, places, levels = [], [], []
         for i, column in enumerate(points.T):
@@ -48,8 +55,8 @@ class PointConditionals(Conditionals):
             rows.append(others)
             places.append(place[others] - (place[others] > most))
             levels.append((np.delete(present, most).astype(np.int64) - modes[i]) % modulus)
-        # points relative to the modes; integers up to D P^2 are exact in float64
-        self._shifted = ((points.astype(np.int64) - modes) % modulus).astype(np.float64)
+        self._shifted = (points.astype(np.int64) - modes) % modulus  # relative to the modes
+        self._product = ModularProduct(modulus, self.dim, 0, int(self._shifted.max()))
         self._rows = (*(np.concatenate(part).astype(np.int32) for part in (rows, places)), _bounds(rows))
         self._levels = np.concatenate(levels), _bounds(levels)
         self._supports = (
@@ -73,7 +80,7 @@ class PointConditionals(Conditionals):
         return 8 * len(self._shifted)
 
     def spectrum(self, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
-        """z(u) of each row with its own contrast, complex128 (n,)."""
+        """z(u) of each row with its own contrast, over the largest of its |c_m|; complex128 (n,)."""
         parts = [self._terms(u[rows], contrasts[rows]).sum(axis=1) for rows in self._blocks(len(u))]
         turns = (u @ self._modes) % self.modulus
         return np.concatenate(parts) * np.exp(-2j * np.pi / self.modulus * turns)
@@ -83,10 +90,17 @@ class PointConditionals(Conditionals):
             return 2 * np.log(np.abs(self._terms(u, contrasts).sum(axis=1)))
 
     def _terms(self, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
-        """c_m omega^{-u.(x_m - mode)} of each row, (n, M)."""
+        """c_m omega^{-u.(x_m - mode)} of each row over its largest |c_m|, (n, M)."""
         cosines, sines = self._circle
-        residues = (u.astype(np.float64) @ self._shifted.T).astype(np.int64) % self.modulus
-        return np.asarray((contrasts @ self.values.T) * (cosines - 1j * sines)[residues])
+        residues = self._product.residues(self._shifted, self._product.factors(u)).T
+        coefficients = contrasts @ self.values.T
+        # what is left of components that cancel is rounding
+        noise = 8 * np.finfo(np.float64).eps * (np.abs(contrasts) @ np.abs(self.values).T)
+        coefficients[np.abs(coefficients) <= noise] = 0.0
+        # the law does not see their size, which single precision would
+        peaks = np.abs(coefficients).max(axis=1, keepdims=True)
+        coefficients = coefficients / np.where(peaks > 0, peaks, 1.0)
+        return np.asarray(coefficients * (cosines - 1j * sines)[residues])
 
     def _begin(self, u: np.ndarray, contrasts: np.ndarray) -> "PointChains":
         return PointChains(self, u, self._terms(u, contrasts))

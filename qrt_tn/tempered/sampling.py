@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed, as_array, check_whole, generator, is_real
-from qrt_tn.engine.drawing import draw
+from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.field import inverses
-from qrt_tn.ridgelet import ACTIVATIONS, Ridgelet
+from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State, check_count
 from qrt_tn.states.filters import Filter, checked_filter
 from qrt_tn.states.mps import MPSState
@@ -27,6 +27,8 @@ ENUMERATED = 2**14  # frequencies up to which the law is written down and drawn 
 _ENUMERATED_IN_ALL = 2**22  # the same times the number of contrasts
 _NEGLIGIBLE = -300.0  # log tau^2 below which a value has no part in the law
 _POPULATION = 64  # chains that resample among themselves; fewer nodes get walkers of their own
+_TRIED_TOGETHER = 2**14  # draws that are accepted or not at a time
+MOST_COMPRESSED = 4.0  # the inverse temperature up to which compressed data stand for their points
 _TRIES = 200  # rounds of rejection before a contrast is taken to leave nothing
 
 
@@ -39,7 +41,7 @@ def sample_tempered(
     contrast: Any = None,
     filter: Any = None,
     sweeps: int = 2,
-    walkers: int = 8,
+    walkers: int = 16,
     max_bond: int | None = None,
     phase: bool | None = None,
     progress: Progress | None = None,
@@ -95,7 +97,7 @@ def sample_tempered(
     if not is_real(beta) or beta < 1:
         raise ValueError(f"beta is {beta!r}; give a finite number of at least 1")
     check_whole("sweeps", sweeps)
-    check_whole("walkers", walkers)
+    check_whole("walkers", walkers, 2)
     state, ridgelet = transform.state, transform.ridgelet
     cosine = is_cosine(ridgelet)
     if phase and not cosine:
@@ -104,45 +106,58 @@ def sample_tempered(
         )
     contrasts = _contrasts(state, contrast, count, rng)
     prior = _prior(state, filter)
-    law = _law(state, prior)
+    law = _law(state, prior, float(beta))
     if max_bond is not None:
         check_whole("max_bond", max_bond)
-        if not isinstance(law, ChainConditionals) or len(contrasts) > 1:
+        if not isinstance(state, MPSState) or len(contrasts) > 1:
             raise ValueError(
                 f"max_bond is {max_bond}, for one contrast of a matrix product state only; leave it out"
             )
-    elif len(contrasts) == 1 and count < _POPULATION:
-        contrasts = np.repeat(contrasts, count, axis=0)
-    size = count if len(contrasts) == 1 else walkers
+    # nodes of one contrast resample among each other where they are many; each of the others has walkers
+    population = len(contrasts) == 1 and (count >= _POPULATION or max_bond is not None)
+    size = count if population else walkers
+    if not population:
+        contrasts = np.broadcast_to(contrasts, (count, state.outputs))
     with shown(progress, 1000, "steps") as tell:
         values = math.prod(len(support) for support in law.supports)
         if values <= ENUMERATED and values * len(contrasts) <= _ENUMERATED_IN_ALL:
             u, log_weight, share, moved = _enumerated(law, contrasts, float(beta), count, rng)
         else:
             own = np.repeat(contrasts, size, axis=0)
-            u, log_weight, start = _start(
-                state, law, prior if filter is not None else None, own, beta, max_bond, rng
-            )
+            if isinstance(state, MPSState) and max_bond is not None and beta >= 2:
+                start = 4 if beta >= 4 else 2
+                u, log_probability = draw_convolved(
+                    _chain(state, prior), contrasts[0], start, max_bond, count, rng
+                )
+                log_weight = start * law.log_sizes(u, own) + law.log_prior(u) - log_probability
+            else:
+                u, log_weight, start = _start(state, law, None if filter is None else prior, own, rng)
             shaped = log_weight.reshape(len(contrasts), size)
             u, log_weight, share, moved = anneal(
                 law, u, shaped, contrasts, (start, float(beta)), sweeps, rng, tell
             )
-            if len(u) > count:
+            if not population:
                 chosen = np.arange(count) * size + choose(log_weight, rng.random(count))
                 u, log_weight = u[chosen], np.zeros((count, 1))
     logs = log_weight.ravel() - np.log(np.exp(log_weight - log_weight.max()).mean()) - log_weight.max()
     a, b = _nodes(
-        transform, u, np.broadcast_to(contrasts, (count, state.outputs)), phase is not False and cosine, rng
+        transform,
+        law,
+        u,
+        np.broadcast_to(contrasts, (count, state.outputs)),
+        phase is not False and cosine,
+        rng,
     )
     return TemperedNodes(a, b, logs, float(beta), count * share, moved, state.modulus)
 
 
 def is_cosine(ridgelet: Ridgelet) -> bool:
     """Whether the activation is the cosine, and analysed with itself."""
-    t = np.arange(ridgelet.modulus)
-    table = np.asarray(ACTIVATIONS["cosine"](t, 2 * np.pi * t / ridgelet.modulus))
-    same = np.allclose(ridgelet.values, table / np.linalg.norm(table), atol=1e-12)
-    return same and np.allclose(ridgelet.activation, table, atol=1e-12)
+    cosine = Ridgelet("cosine", ridgelet.modulus)
+    return all(
+        np.allclose(getattr(ridgelet, name), getattr(cosine, name), atol=1e-12)
+        for name in ("values", "activation")
+    )
 
 
 def _contrasts(state: State, contrast: Any, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -160,7 +175,7 @@ def _contrasts(state: State, contrast: Any, count: int, rng: np.random.Generator
     bad = ~np.isfinite(given).all(axis=1) | ~given.any(axis=1)
     if bad.any():
         raise ValueError(f"contrast holds {given[bad][0]}; every one must be finite and not 0")
-    return given
+    return given / np.abs(given).max(axis=1, keepdims=True)  # the law does not see its size
 
 
 def _prior(state: State, given: Any) -> Filter | None:
@@ -172,27 +187,36 @@ def _prior(state: State, given: Any) -> Filter | None:
     return None if given is None else checked_filter(given, state.dim, state.modulus)
 
 
-def _law(state: State, prior: Filter | None) -> Conditionals:
-    """What sweeps of this state go by: its points or its cores, whichever is cheaper, or itself."""
-    modulus = state.modulus
-    log_filter = np.zeros((state.dim, modulus))
-    if prior is not None:
-        with np.errstate(divide="ignore"):
-            log_filter = 2 * np.log(np.abs(prior.tables))[prior.rows]
-        log_filter[log_filter < _NEGLIGIBLE] = -np.inf
+def _law(state: State, prior: Filter | None, beta: float) -> Conditionals:
+    """What sweeps of this state go by: its points or its cores, whichever is cheaper, or itself.
+
+    Compression drops what is small beside the norm of f^ = z tau. Over tau, and to the power beta, that would
+    lead: from beta = 4 on, smoothed data go by their points.
+    """
+    modulus, log_filter = state.modulus, _log_filter(state, prior)
     supports = [np.flatnonzero(np.isfinite(row)) for row in log_filter]
     kept = [row[support] for row, support in zip(log_filter, supports, strict=True)]
-    smoothed = isinstance(state, SmoothedState)
     if isinstance(state, SampleState):
         return PointConditionals(state.points, state.coefficients, modulus, supports, kept)
     if isinstance(state, MPSState):
-        chain = ChainConditionals(state, log_filter, smoothed)
+        chain = _chain(state, prior)
         if isinstance(state, SmoothedState):
             points = PointConditionals(state.points, state.coefficients, modulus, supports, kept)
-            if points.sweep_cost < chain.sweep_cost:
+            if beta > MOST_COMPRESSED or points.sweep_cost < chain.sweep_cost:
                 return points
         return chain
     return StateConditionals(state, supports, kept)
+
+
+def _log_filter(state: State, prior: Filter | None) -> np.ndarray:
+    """Log tau_i(u_i)^2 over its peak, (D, P); -inf where it has no part in the law."""
+    if prior is None:
+        return np.zeros((state.dim, state.modulus))
+    return prior.log_weights(_NEGLIGIBLE)[prior.rows]
+
+
+def _chain(state: MPSState, prior: Filter | None) -> ChainConditionals:
+    return ChainConditionals(state, _log_filter(state, prior), isinstance(state, SmoothedState))
 
 
 def _enumerated(
@@ -207,9 +231,7 @@ def _enumerated(
         if np.isneginf(logs).all():
             raise ValueError(f"contrast {contrast} leaves nothing of the state; give another")
         rows = slice(None) if len(contrasts) == 1 else slice(number, number + 1)
-        running = np.cumsum(np.exp(logs - logs.max()))
-        chosen = np.searchsorted(running, rng.random(len(u[rows])) * running[-1], side="right")
-        u[rows] = grid[np.minimum(chosen, len(grid) - 1)]
+        u[rows] = grid[draw_running(np.cumsum(np.exp(logs - logs.max())), rng.random(len(u[rows])))]
     return u, np.zeros((1, count)), 1.0, 0.0
 
 
@@ -218,32 +240,32 @@ def _start(
     law: Conditionals,
     given: Filter | None,
     contrasts: np.ndarray,
-    beta: float,
-    max_bond: int | None,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Exact draws to begin with, the log-weights that make them draws from the law, and its beta."""
-    if max_bond is not None and beta >= 2 and isinstance(law, ChainConditionals):
-        power = 4 if beta >= 4 else 2
-        u, log_weight = draw_convolved(law, contrasts[0], power, max_bond, len(contrasts), rng)
-        return u, log_weight, float(power)
     if given is not None:
         u = given.sample(len(contrasts), rng)
         outside = ~np.isfinite(law.log_prior(u))
         u[outside] = 0  # tau^2 < 1e-130
-        return u, np.zeros(len(u)), 0.0
+        return u, np.zeros(len(u)), 0
     u = _exact(state, contrasts, rng)
     log_weight = np.zeros(len(u))
     if isinstance(state, SmoothedState) and isinstance(law, PointConditionals):
         # drawn from what is held, corrected to the points
         log_weight = law.log_sizes(u, contrasts) + law.log_prior(u) - contracted(state, u, contrasts)[1]
-    return u, log_weight, 1.0
+    return u, log_weight, 1
 
 
 def _exact(state: State, contrasts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One draw u ~ |sum_c g_c f^_c(u)|^2 for each g, by rejection from sum_c |f^_c(u)|^2."""
     if state.outputs == 1:
         return state.sample_spectrum(len(contrasts), rng)
+    most = max(1, _TRIED_TOGETHER // (2 * state.outputs))
+    parts = [contrasts[start : start + most] for start in range(0, len(contrasts), most)]
+    return np.concatenate([_accepted(state, part, rng) for part in parts])
+
+
+def _accepted(state: State, contrasts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     u = np.empty((len(contrasts), state.dim), dtype=np.int64)
     waiting = np.arange(len(contrasts))
     for _ in range(_TRIES):
@@ -264,8 +286,16 @@ def _exact(state: State, contrasts: np.ndarray, rng: np.random.Generator) -> np.
     )
 
 
+def _spectrum(state: State, law: Conditionals, u: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+    """z(u) of each row with its own contrast, up to a positive factor, from what the law goes by."""
+    if isinstance(law, PointConditionals):
+        return law.spectrum(u, contrasts)
+    return contracted(state, u, contrasts)[0]
+
+
 def _nodes(
     transform: QuantumRidgeletTransform,
+    law: Conditionals,
     u: np.ndarray,
     contrasts: np.ndarray,
     phase: bool,
@@ -275,8 +305,7 @@ def _nodes(
     state, ridgelet, modulus = transform.state, transform.ridgelet, transform.modulus
     if phase:
         # R[f](u, b) prop. to z(u) e^{i t} + z(-u) e^{-i t}, t = 2 pi b / P; z(-u) is conj z(u) for real f
-        ahead = contracted(state, u, contrasts)[0]
-        behind = contracted(state, -u % modulus, contrasts)[0]
+        ahead, behind = (_spectrum(state, law, signed, contrasts) for signed in (u, -u % modulus))
         t = -np.angle(ahead * np.where(behind == 0, 1, behind).conj()) / 2
         t = np.where((ahead * np.exp(1j * t)).real < 0, t + np.pi, t)
         return u, np.mod(t * modulus / (2 * np.pi), modulus) % modulus

@@ -131,8 +131,74 @@ def test_pipelines_searches_and_output_containers():
     names = np.array(["one", "two", "three"])[y]
     assert cross_val_score(RidgeletClassifier(**FIXED, random_state=0), x, names, cv=3).mean() > 0.85
     features = RidgeletFeatures(**FIXED, random_state=0).fit(x, names)
+    same = RidgeletFeatures(**FIXED, random_state=0).fit(x, names.astype(object)[:, None])
+    assert np.array_equal(features.nodes_.a, same.nodes_.a)
     assert features.get_feature_names_out()[:2].tolist() == ["ridgeletfeatures0", "ridgeletfeatures1"]
     assert "RidgeletFeatures" in features._repr_html_()
+
+
+def test_the_penalty_of_the_last_fit_is_that_of_validation_a_point(monkeypatch):
+    """On twice the points it is twice as large, and settings chosen on part of them are of those points."""
+    x, y = make_friedman1(500, n_features=5, noise=1.0, random_state=0)
+    seen = []
+    monkeypatch.setattr(
+        estimators,
+        "fit_output_weights",
+        lambda phi, targets, ridge: (
+            seen.append((phi, targets, ridge)) or (np.zeros((phi.shape[1], 1)), np.zeros(1))
+        ),
+    )
+    kept = []
+    choose = choosing.choose_settings
+    monkeypatch.setattr(
+        estimators, "choose_settings", lambda *a, **k: kept.append(choose(*a, **k)) or kept[-1]
+    )
+    RidgeletRegressor(**FIXED, random_state=0).fit(x, y)
+    (_, targets, ridge), (best, _) = seen[0], kept[0]
+    assert ridge == pytest.approx(best.penalty * 500)
+    assert min(choosing.RIDGES) <= best.penalty * 400 <= max(choosing.RIDGES)
+    assert np.allclose(targets[:, 0] * y.std() + y.mean(), y)
+    # many points: the part they are chosen on keeps its own targets
+    monkeypatch.setattr(choosing, "_MOST_POINTS", 200)
+    RidgeletRegressor(**FIXED, random_state=0).fit(x, y)
+    found = kept[1][0]
+    assert found.error < 0.9  # of targets of variance 1: misaligned, it would be above 1
+
+
+def test_few_points_of_a_class_and_points_that_hardly_differ():
+    """A training part may have one label, or points that are all the same."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for place in range(5):
+        y = np.zeros(40, dtype=int)
+        y[place] = 1
+        assert RidgeletClassifier(**FIXED, random_state=place).fit(x, y).score(x, y) > 0.9
+        RidgeletRegressor(**FIXED, random_state=place).fit(x, np.where(y, 0.7, 0.1))
+    same = np.zeros((40, 2))
+    same[7, 0] = 1
+    assert np.isfinite(
+        RidgeletRegressor(**FIXED, random_state=0).fit(same, np.arange(40.0)).predict(same)
+    ).all()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
+def test_sizes_of_targets_and_inputs_far_from_those_fitted(scale):
+    x = np.random.default_rng(0).normal(size=(100, 3))
+    y = x[:, 0] + x[:, 1]
+    one = RidgeletRegressor(**FIXED, random_state=0).fit(x, y).predict(x)
+    found = RidgeletRegressor(**FIXED, random_state=0).fit(x, y * scale).predict(x) / scale
+    assert np.allclose(found, one, rtol=1e-5, atol=1e-6)
+    small = RidgeletRegressor(**FIXED, random_state=0).fit(x * 1e-9, y)
+    assert np.isfinite(small.predict(np.full((1, 3), 1e306))).all()
+
+
+def test_candidates_keep_frequencies_sparse_and_levels_within_the_modulus():
+    wide = RidgeletClassifier()._candidates(784)
+    assert {settings.quantizer.levels for settings in wide} == {17}
+    assert max(settings.smoothing for settings in wide) <= 0.6
+    own = RidgeletClassifier(quantizer=Quantizer(levels=33))._candidates(784)
+    assert [s.smoothing for s in own] == [s.smoothing for s in wide]
+    assert {s.quantizer.levels for s in RidgeletClassifier(modulus=13)._candidates(3)} == {13}
+    assert {s.quantizer.levels for s in RidgeletClassifier()._candidates(5)} == {17, 33}
 
 
 def test_methods_share_all_but_their_nodes():
@@ -142,6 +208,7 @@ def test_methods_share_all_but_their_nodes():
         regressor = RidgeletRegressor(**(FIXED | {"n_components": 40}), method=method, random_state=0)
         scores[method] = regressor.fit(x[:200], y[:200]).score(x[200:], y[200:])
     assert scores["residual"] > max(scores["qrt"], scores["filter"])
+    assert scores["qrt"] != scores["filter"]
 
 
 def test_a_quantizer_of_ones_own():

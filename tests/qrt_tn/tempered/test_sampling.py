@@ -42,10 +42,13 @@ def make(kind, modulus, dim, classes, rng, oracle, monkeypatch):
     if kind.startswith("samples"):
         state = states.from_samples(points, values, modulus)
     elif kind.startswith("smoothed"):
-        state = states.from_samples(points, values, modulus, smoothing=WIDTH, tolerance=1e-6)
+        # by its points, what compression left out must not matter; by its cores there must be little of it
+        tolerance = 1e-6 if kind.endswith("chain") else 0.3
+        state = states.from_samples(points, values, modulus, smoothing=WIDTH, tolerance=tolerance)
         cheap = "chain" if kind.endswith("chain") else "points"
         for law, name in ((sampling.ChainConditionals, "chain"), (sampling.PointConditionals, "points")):
             monkeypatch.setattr(law, "sweep_cost", 0.0 if name == cheap else 1.0)
+        monkeypatch.setattr(sampling, "MOST_COMPRESSED", 99.0)
     elif kind == "dense":
         state = states.from_dense(f)
     elif kind.startswith("mps"):
@@ -97,7 +100,7 @@ def run_p_value(runs, probabilities, groups=6):
         weights = np.exp(nodes.log_weight)
         shares.append(np.bincount(cells, weights, minlength=groups) / weights.sum())
     shares = np.array(shares)
-    kept = np.flatnonzero(shares.std(axis=0) > 0)[:-1]
+    kept = np.flatnonzero((expected > 0.02) & (shares.std(axis=0) > 0))[:-1]  # rare groups are no normal ones
     apart = (shares.mean(axis=0) - expected)[kept]
     count, size = len(runs), len(kept)
     if size == 0:
@@ -169,13 +172,17 @@ def test_thresholds(oracle, monkeypatch):
         contrast = np.array([1.0, 0.7])[: z.shape[-1]]
         qrt = QuantumRidgeletTransform(state, Ridgelet("cosine", 7))
         nodes = sample_tempered(qrt, 50, 4.0, contrast=contrast)
-        sums = (
-            z @ contrast
-        )  # of the real f, so that sum_x f(x) cos(2 pi (a.x - b) / P) is Re z e^{2 pi i b / P}
+        sums = z @ contrast  # sum_x f(x) cos(2 pi (a.x - b) / P) is Re z e^{2 pi i b / P}
         turned = sums[tuple(nodes.a.T)] * np.exp(2j * np.pi * nodes.b / 7)
-        if kind != "smoothed":  # there z is known up to the filter only, which the phase does not see
-            assert np.allclose(turned, np.abs(turned))
-        assert np.all(np.abs(turned.imag) <= 1e-3 * np.abs(turned))
+        assert np.allclose(turned, np.abs(turned))
+    f = rng.normal(size=(7, 7)) + 1j * rng.normal(size=(7, 7))
+    nodes = sample_tempered(QuantumRidgeletTransform(states.from_dense(f), Ridgelet("cosine", 7)), 20, 2.0)
+    z, mirrored = (oracle.fourier(f, 2)[tuple(u.T)] for u in (nodes.a, -nodes.a % 7))
+    size = [
+        np.abs(z * turn + mirrored / turn)
+        for turn in np.exp(2j * np.pi * np.add.outer([0.0, 0.2, -0.2], nodes.b) / 7)
+    ]
+    assert (size[0] >= np.maximum(size[1], size[2])).all()
     for activation in ("relu", "cosine"):
         f = rng.normal(size=(5, 5))
         ridgelet = Ridgelet(activation, 5)
@@ -211,7 +218,7 @@ def test_large_dimensions_stay_finite(oracle):
     assert nodes.effective_sample_size > 1
 
 
-def test_the_same_seed_gives_the_same_nodes_and_fewer_of_own_contrasts_are_the_first(oracle, monkeypatch):
+def test_the_same_seed_gives_the_same_nodes():
     rng = np.random.default_rng(1)
     x, y = rng.integers(17, size=(60, 12)), rng.normal(size=(60, 2))
     qrt = QuantumRidgeletTransform(states.from_samples(x, y, 31), Ridgelet("cosine", 31))
@@ -221,12 +228,77 @@ def test_the_same_seed_gives_the_same_nodes_and_fewer_of_own_contrasts_are_the_f
     assert one.moved > 0
 
 
+def test_compressed_data_go_by_their_points_where_the_rest_would_lead():
+    """At beta = 16 and width 0.6 the mass lies where a compressed state keeps no frequency."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(17, size=(60, 2)), rng.standard_normal(60)
+    drawn = []
+    for state, given in (
+        (states.from_samples(x, y, 127, smoothing=0.6), None),
+        (states.from_samples(x, y, 127), 0.6),
+    ):
+        nodes = sample_tempered(
+            QuantumRidgeletTransform(state, Ridgelet("cosine", 127)), 500, 16.0, filter=given
+        )
+        drawn.append(np.bincount(nodes.a @ [127, 1], minlength=127**2) / 500)
+    assert np.abs(drawn[0] - drawn[1]).sum() < 0.2
+
+
+def test_sizes_of_targets_and_contrasts_change_nothing():
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(7, size=(40, 8)), rng.standard_normal((40, 2))
+    found = []
+    for scale in (1.0, 1e-300, 1e200):
+        qrt = QuantumRidgeletTransform(states.from_samples(x, y * scale, 7), Ridgelet("cosine", 7))
+        contrast = np.array([1.0, -0.5]) * scale
+        found.append(sample_tempered(qrt, 5, 4.0, filter=0.8, contrast=contrast).a)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+def test_one_node_has_walkers_too(monkeypatch):
+    """Alone it must follow the law as many do: here at a frequency that has nearly all of it."""
+    monkeypatch.setattr(sampling, "ENUMERATED", 0)
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(31, size=(40, 3)), rng.standard_normal(40)
+    qrt = QuantumRidgeletTransform(states.from_samples(x, y, 31), Ridgelet("cosine", 31))
+    z = [
+        abs(qrt.state.spectrum(sample_tempered(qrt, 1, 16.0, seed=s, walkers=64).a).value()[0])
+        for s in range(20)
+    ]
+    many = np.abs(qrt.state.spectrum(sample_tempered(qrt, 400, 16.0).a).value())
+    assert np.median(z) > np.quantile(many, 0.1)
+
+
+def test_the_effective_sample_size_is_the_smallest_on_the_way(monkeypatch):
+    monkeypatch.setattr(sampling, "ENUMERATED", 0)
+    rng = np.random.default_rng(4)
+    x, y = rng.integers(17, size=(50, 6)), rng.standard_normal(50)
+    qrt = QuantumRidgeletTransform(states.from_samples(x, y, 31), Ridgelet("cosine", 31))
+    nodes = sample_tempered(qrt, 200, 32.0, filter=0.7)
+    weights = np.exp(nodes.log_weight)
+    assert np.isclose(weights.mean(), 1)
+    assert 0.4 * 200 < nodes.effective_sample_size < 0.6 * 200  # each step is to half of the one before
+    assert nodes.effective_sample_size <= weights.sum() ** 2 / (weights**2).sum() + 1e-9
+
+
+def test_a_state_that_is_nothing_where_chains_start_is_refused():
+    rng = np.random.default_rng(5)
+    y = rng.standard_normal((50, 1))
+    x = rng.integers(7, size=(50, 12))
+    for values, contrast in ((np.hstack([y, y]), [1.0, -1.0]), (np.hstack([y, 3 * y]), [3.0, -1.0])):
+        qrt = QuantumRidgeletTransform(states.from_samples(x, values, 7), Ridgelet("cosine", 7))
+        for given in (None, 0.8):
+            with pytest.raises(ValueError, match="leaves n"):
+                sample_tempered(qrt, 5, 4.0, contrast=contrast, filter=given)
+
+
 REFUSED = [
     ({"n": 0}, "number of nodes is 0"),
     ({"beta": 0.5}, "beta is 0.5"),
     ({"beta": float("nan")}, "beta is nan"),
     ({"sweeps": 0}, "sweeps is 0"),
-    ({"walkers": -1}, "walkers is -1"),
+    ({"walkers": 1}, "walkers is 1"),
     ({"contrast": [1.0, 2.0]}, r"contrast has shape \(2,\)"),
     ({"contrast": [0.0]}, r"contrast holds \[0.\]"),
     ({"filter": -1.0}, "smoothing holds -1"),
