@@ -52,7 +52,7 @@ class Result:
     Attributes:
         settings: what was tried.
         error: squared error a point, summed over the outputs.
-        penalty: of the output weights, for each training point.
+        penalty: of the output weights; the same for more points, as the noise a point adds stays the same.
         outputs: at validation points of all folds, shape (V, C).
         targets: of the same points.
     """
@@ -218,7 +218,7 @@ class _Trial:
             wanted.append(self._targets[validation])
             kernel, bias, ridge = select_ridge(phi, self._targets[train], other, wanted[-1], RIDGES)
             outputs.append(other @ kernel + bias)
-            penalties.append(np.log(ridge / len(train)))
+            penalties.append(np.log(ridge))
         found, true = np.concatenate(outputs), np.concatenate(wanted)
         error = float(np.square(found - true).sum(axis=1).mean())
         return Result(settings, error, float(np.exp(np.mean(penalties))), found, true)

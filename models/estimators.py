@@ -48,7 +48,7 @@ class _Ridgelets(BaseEstimator):
         smoothing: Any = AUTO,
         beta: Any = AUTO,
         sweeps: int = 3,
-        subsample: int | None = 4096,
+        subsample: int | None = 16_384,
         random_state: Any = None,
     ) -> None:
         self.n_components = n_components
@@ -80,6 +80,8 @@ class _Ridgelets(BaseEstimator):
             if not is_real(value) or value < least or (strict and value == least):
                 bound = "above 0" if strict else "of at least 1"
                 raise ValueError(f'{name} is {value!r}; give a finite number {bound}, or "auto"')
+        if isinstance(self.levels, str) and self.levels != AUTO:
+            raise ValueError(f'levels is {self.levels!r}; give a whole number, or "auto"')
         for quantizer in self._quantizers(1):
             quantizer.check()
 
@@ -143,8 +145,7 @@ class _Predictor(_Ridgelets):
 
     def _fit_outputs(self, x: np.ndarray, targets: np.ndarray) -> Result:
         choice = self._draw(x, targets)
-        penalty = choice.penalty * len(x)
-        self.coef_, self.intercept_ = fit_output_weights(self._features(x), targets, penalty)
+        self.coef_, self.intercept_ = fit_output_weights(self._features(x), targets, choice.penalty)
         return choice
 
     def _outputs(self, X: Any) -> np.ndarray:
@@ -153,12 +154,11 @@ class _Predictor(_Ridgelets):
         return np.asarray(self._features(x) @ self.coef_ + self.intercept_)
 
 
-class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridgelets):
-    """Features cos(2 pi (a.x - b) / P) of nodes drawn for a target: a supervised transformer.
-
-    What is "auto" is chosen by the squared error on an inner validation part: a fifth of the points, in turns
-    where they are few; all settings are tried with up to 64 nodes, the best four with all. They are chosen on
-    6,000 points at the most.
+# for the docstrings of all three classes
+_PARAMETERS = """What is "auto" is chosen by the squared error on an inner validation part: a fifth of
+    the points, in turns where they are few; all settings are tried with up to 64 nodes, the best four with
+    all. They are chosen on 6,000 points at the most. That is some hundred small fits, 5 to 30 s on two cores: in a
+    search of your own, give smoothing, beta, levels and quantizer, or fit once and take what was chosen.
 
     Args:
         n_components: the number of nodes N.
@@ -172,7 +172,8 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         smoothing: the width of the filter on frequencies, or "auto".
         beta: the inverse temperature of "residual", at least 1, or "auto".
         sweeps: Gibbs sweeps of a node.
-        subsample: points that the nodes of a round are drawn at, other ones every round; None for all.
+        subsample: points that the nodes of a round are drawn at, other ones every round; None for all. More
+            take longer and make better tickets: at a large beta the noise of few points is tempered too.
         random_state: an int, a RandomState or None, as everywhere in scikit-learn.
 
     Attributes:
@@ -180,7 +181,13 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         quantizer_: fitted.
         smoothing_, beta_: as given or chosen.
         search_results_: a row for each of the settings tried, with its squared error.
-        n_features_in_, feature_names_in_: of the points.
+        n_features_in_, feature_names_in_: of the points."""
+
+
+class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridgelets):
+    """Features cos(2 pi (a.x - b) / P) of nodes drawn for a target: a supervised transformer.
+
+    {parameters}
 
     Raises:
         ValueError: from `fit`, for a parameter out of range, by value.
@@ -225,9 +232,7 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
 class RidgeletClassifier(ClassifierMixin, _Predictor):
     """Classify by ridge regression on ridgelet features.
 
-    Parameters and attributes are those of `RidgeletFeatures`, and these.
-
-    Attributes:
+    {parameters}
         classes_: the labels.
         temperature_: of the softmax of the outputs, chosen on the validation part.
         coef_: output weights, shape (N, classes).
@@ -280,9 +285,7 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
 class RidgeletRegressor(RegressorMixin, _Predictor):
     """Predict numbers by ridge regression on ridgelet features, in the units of the targets.
 
-    Parameters and attributes are those of `RidgeletFeatures`, and these.
-
-    Attributes:
+    {parameters}
         coef_: output weights of standardised targets, shape (N, C).
         intercept_: shape (C,).
 
@@ -317,6 +320,11 @@ class RidgeletRegressor(RegressorMixin, _Predictor):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+for _kind in (RidgeletFeatures, RidgeletClassifier, RidgeletRegressor):
+    if _kind.__doc__ is not None:  # python -OO strips it
+        _kind.__doc__ = _kind.__doc__.replace("{parameters}", _PARAMETERS)
 
 
 def _widths(features: int, least: float) -> list[float]:

@@ -58,8 +58,11 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"qrt_tn.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"qrt_tn.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'qrt_tn' has no attribute {name!r}")
+    raise AttributeError(
+        f"module 'qrt_tn' has no attribute {name!r}; networks and estimators are in qrt_tn.models, plans in "
+        "qrt_tn.engine"
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

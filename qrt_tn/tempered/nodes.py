@@ -60,6 +60,12 @@ class TemperedNodes:
     def __len__(self) -> int:
         return len(self.a)
 
+    def __repr__(self) -> str:
+        return (
+            f"TemperedNodes({len(self)} nodes, dim={self.dim}, modulus={self.modulus}, beta={self.beta:g}, "
+            f"effective_sample_size={self.effective_sample_size:.4g}, moved={self.moved:.3g})"
+        )
+
     @property
     def dim(self) -> int:
         """The dimension D of the inputs."""

@@ -182,6 +182,7 @@ REFUSED = [
     ({"n": 2.5}, "n is 2.5"),
     ({"modulus": 126}, "126 is not prime"),
     ({"smoothing": 0}, "smoothing holds 0"),
+    ({"smoothing": 1e-3}, "no frequency but 0"),
     ({"beta": 0.9}, "beta is 0.9"),
     ({"sweeps": 0}, "sweeps is 0"),
     ({"ridge": 0}, "ridge is 0"),
