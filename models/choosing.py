@@ -25,8 +25,8 @@ FOLDS = 5
 _MOST_POINTS = 6000  # that settings are chosen on
 _FIRST_NODES = 64  # that all settings are tried with
 _FIRST_POINTS = 600  # trained on, in all folds, when all settings are tried: fewer points, more folds
-_POINTS = 12000  # the same when the best of them are
-_FINALISTS = 4  # settings that are tried with all nodes
+_POINTS = 8000  # the same when the best of them are
+_FINALISTS = 3  # settings that are tried with all nodes
 _TOLERANCE = 0.05  # of a smoothed state
 
 

@@ -156,7 +156,7 @@ class _Predictor(_Ridgelets):
 
 # for the docstrings of all three classes
 _PARAMETERS = """What is "auto" is chosen by the squared error on an inner validation part: a fifth of
-    the points, in turns where they are few; all settings are tried with up to 64 nodes, the best four with
+    the points, in turns where they are few; all settings are tried with up to 64 nodes, the best three with
     all. They are chosen on 6,000 points at the most. That is some hundred small fits, 5 to 30 s on two cores:
     in a search of your own, give smoothing, beta, levels and quantizer, or fit once and take what was chosen.
 
