@@ -53,6 +53,9 @@ def sample_tempered(
     beta log|f^|^2 + (1 - beta) log tau^2. With a scalar f, beta = 1 and phase=False it is the law of
     `QuantumRidgeletTransform.sample`. Then a = v^{-1} u with v ~ |r^(v)|^2, as there.
 
+    Compression leaves out what is small in f^, and over tau and to a power that would lead: above beta = 4,
+    and below it where that is cheaper, smoothed data go by their points.
+
     Draws are exact and independent where P^D is small enough to write the law down. Elsewhere they are
     annealed: sequential Monte Carlo from exact draws (at beta = 1, or of the prior where a filter is given),
     with exact single-site conditionals between temperatures. Their weights, effective sample size and share
@@ -191,7 +194,7 @@ def _law(state: State, prior: Filter | None, beta: float) -> Conditionals:
     """What sweeps of this state go by: its points or its cores, whichever is cheaper, or itself.
 
     Compression drops what is small beside the norm of f^ = z tau. Over tau, and to the power beta, that would
-    lead: from beta = 4 on, smoothed data go by their points.
+    lead: above beta = 4, smoothed data go by their points.
     """
     modulus, log_filter = state.modulus, _log_filter(state, prior)
     supports = [np.flatnonzero(np.isfinite(row)) for row in log_filter]
