@@ -1,6 +1,10 @@
 """Output folders that are whole or absent, and what is written into them."""
 
+import fcntl
+import glob
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +18,21 @@ import pyarrow.parquet as pq
 from qrt_tn.engine.atomic import atomic_path
 from qrt_tn.engine.resume import claim, identity
 
+LONGEST = 200  # bytes of a name that are kept in the names of its lock and its temporary folder
+
 
 def check_new(target: Path) -> None:
-    """Raise ValueError where an output folder would hide or replace something."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    """Raise ValueError where an output folder would hide or replace something.
+
+    Raises:
+        ValueError: the target exists and is not an empty folder.
+        OSError: it cannot be looked at, or could have no such name.
+    """
+    try:
+        target.stat()  # exists() says False of some names that no folder can have
+    except FileNotFoundError:
+        return
+    if not target.is_dir() or any(target.iterdir()):
         raise ValueError(f"{target} exists and is not an empty folder; give another with --out")
 
 
@@ -51,25 +66,68 @@ def claim_folder(
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`, and rename it there when the block ends well.
 
-    A block that raises, or is interrupted, leaves nothing behind.
+    A block that raises, or is interrupted, leaves nothing behind. What a killed one left is removed by the
+    next that writes the same folder.
 
     Raises:
-        ValueError: the target exists and is not an empty folder, or its parent cannot be made.
+        ValueError: the target exists and is not an empty folder, its parent cannot be made, or another run
+            is writing it.
+        OSError: its parent cannot be written, or the target could have no such name.
     """
+    # one folder has one lock, however it is spelt; a link is followed, since no folder can be renamed over it
+    target = Path(os.path.realpath(target))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
             f"cannot make the folder {target.parent} ({error.strerror}); give another with --out"
         ) from error
-    check_new(target)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    partial.chmod(0o755)
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    name = target.name
+    if len(os.fsencode(name)) > LONGEST:  # what is put around it would make it longer than a name can be
+        name = f"{name[:40]}-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
+    with _lock(target, target.with_name(f".{name}.lock")) as locked:
+        check_new(target)
+        left = f".{glob.escape(name)}.????????.partial"  # as mkdtemp names it; not that of name.more
+        for old in target.parent.glob(left) if locked else ():
+            shutil.rmtree(old, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.", suffix=".partial"))
+        try:
+            partial.chmod(0o755)
+            yield partial
+            partial.replace(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _lock(target: Path, path: Path) -> Iterator[bool]:
+    """Hold a lock while the block runs; the system releases it where the run is killed.
+
+    Args:
+        target: the folder that it stands for.
+        path: the file that is locked; it is made, and removed at the end.
+
+    Yields:
+        Whether there is a lock: not every file system has them.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # a run that ends may have removed the file after it was opened here: then it locks nothing
+            free = locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            free = locked = False
+        except OSError:
+            free, locked = True, False
+        if not free:
+            raise ValueError(f"another run is writing the folder {target}; give another with --out")
+        try:
+            yield locked
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
