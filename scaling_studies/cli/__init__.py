@@ -1,6 +1,7 @@
 """The command line: qrt-tn."""
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 INTERRUPTED = 130  # the shell's code for a program that Ctrl-C ended; Typer gives it too
+LONGEST = 120  # characters of a file's name that a message shows
 # Commands by name, each in a room of its own that is loaded when it is called: the status of a study should
 # not wait for JAX.
 _COMMANDS = {
@@ -64,20 +66,33 @@ def top(
 
 def main() -> None:
     """Run the command line; bad input ends in one line and exit code 2, an interrupt in 130."""
-    from qrt_tn.studies.store import DiskFullError
-
     try:
         code = app(standalone_mode=False) or 0
-    except (ValueError, TyperException, DiskFullError) as error:
-        message = error.format_message() if isinstance(error, TyperException) else _said(error)
-        print(f"qrt-tn: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone
+        code = 1  # as Typer and rich give where they meet it first
+    except (ValueError, OSError, TyperException) as error:
+        print(f"qrt-tn: {' '.join(_said(error).split())}", file=sys.stderr)
+        code = 2
     except typer.Abort:
         code = INTERRUPTED
     if code == INTERRUPTED:
         print("qrt-tn: interrupted; nothing was left half-written", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more as it ends, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def _said(error: Exception) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else str(error)
+    if isinstance(error, TyperException):
+        return error.format_message()
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        return error.strerror
+    name = str(error.filename)
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 :]}"
+    return f"{error.strerror}: {name}"

@@ -1,3 +1,7 @@
+import errno
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -123,3 +127,57 @@ def test_bad_data_ends_in_one_line_and_writes_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x.npz"), "Permission denied: /data/x.npz"),
+        (OSError(errno.EFBIG, "File too large"), "File too large"),
+        (OSError("the hub does\nnot answer"), "the hub does not answer"),
+        (OSError(errno.EIO, "Input/output error", 5), "Input/output error: 5"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 150 + "z" * 150),
+            f"File name too long: {'a' * 60}...{'z' * 60}",
+        ),
+    ],
+)
+def test_what_the_system_refuses_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, line: str
+) -> None:
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", refuse)
+    assert call(monkeypatch) == 2
+    assert capsys.readouterr().err == f"qrt-tn: {line}\n"
+
+
+def test_a_name_that_no_folder_can_have_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "bench", "engine", "--out", "x" * 300) == 2
+    assert capsys.readouterr().err == f"qrt-tn: File name too long: {'x' * 60}...{'x' * 60}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    ("output", "code", "said"), [("gone", 1, ""), ("full", 2, "qrt-tn: No space left on device\n")]
+)
+def test_output_that_cannot_be_written(buffered: bool, output: str, code: int, said: str) -> None:
+    if output == "gone":  # a pipe whose reader has ended, as head does
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open("/dev/full", os.O_WRONLY)
+    environment = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    command = [sys.executable, "-m", "qrt_tn.studies.cli", "--version"]
+    try:
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, env=environment, text=True, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (code, said)
