@@ -1,14 +1,47 @@
-"""Networks of hidden nodes, their training, and the data they learn from."""
+"""Networks of hidden nodes, their training, and the data they learn from.
 
-from qrt_tn.models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
-from qrt_tn.models.dense import CosineNetwork, DenseNetwork
-from qrt_tn.models.estimators import RidgeletClassifier, RidgeletFeatures, RidgeletRegressor
-from qrt_tn.models.idx import read_idx
-from qrt_tn.models.readout import fit_output_weights, select_ridge
-from qrt_tn.models.residual import residual_ticket
-from qrt_tn.models.ridge import RidgeNetwork, importance_weights
-from qrt_tn.models.teachers import teacher
-from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
+Each name is loaded when it is first asked for, so that looking at a data file does not load JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qrt_tn.models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
+    from qrt_tn.models.dense import CosineNetwork, DenseNetwork
+    from qrt_tn.models.estimators import RidgeletClassifier, RidgeletFeatures, RidgeletRegressor
+    from qrt_tn.models.idx import read_idx
+    from qrt_tn.models.readout import fit_output_weights, select_ridge
+    from qrt_tn.models.residual import residual_ticket
+    from qrt_tn.models.ridge import RidgeNetwork, importance_weights
+    from qrt_tn.models.teachers import teacher
+    from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
+
+_NAMES = {
+    "CosineNetwork": "dense",
+    "Dataset": "datasets",
+    "DenseNetwork": "dense",
+    "RidgeNetwork": "ridge",
+    "RidgeletClassifier": "estimators",
+    "RidgeletFeatures": "estimators",
+    "RidgeletRegressor": "estimators",
+    "Split": "datasets",
+    "TrainingHistory": "training",
+    "accuracy": "training",
+    "fit_output_weights": "readout",
+    "importance_weights": "ridge",
+    "load_digits": "datasets",
+    "load_file": "datasets",
+    "one_hot": "datasets",
+    "read_idx": "idx",
+    "residual_ticket": "residual",
+    "risk": "training",
+    "select_ridge": "readout",
+    "split": "datasets",
+    "teacher": "teachers",
+    "train": "training",
+    "train_many": "training",
+}
 
 __all__ = [
     "CosineNetwork",
@@ -38,3 +71,14 @@ __all__ = [
 
 if __name__ != "qrt_tn.models":  # a checkout as the working folder; a second copy of every class would follow
     raise ImportError("the folder models/ is the package qrt_tn.models; import it by that name")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"qrt_tn.models.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'qrt_tn.models' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,222 @@
+"""Tables in files: delimited text, Excel and Parquet, read whole or refused, never guessed in silence."""
+
+import gzip
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from qrt_tn.models.delimited import check_names, parse_text, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".parquet", ".xlsx", ".npz")
+
+_CHUNK = 2**20
+# How files begin that are often given a wrong suffix.
+_FOREIGN = {
+    b"PK\x03\x04": "is a zip archive or an Excel workbook, not text; name it .xlsx if it is a workbook",
+    b"\x1f\x8b": "is compressed by gzip; give its name the ending .gz",
+    b"PAR1": "is a Parquet file; give its name the ending .parquet",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What a file of rows and columns holds.
+
+    Attributes:
+        frame: a pandas DataFrame whose column names are distinct texts; "column 0", "column 1", ... where
+            the file names none.
+        header: whether the names were in the file.
+    """
+
+    frame: "pd.DataFrame"
+    header: bool
+
+
+def check_source(path: str | Path) -> None:
+    """Refuse a path that is no data file, by its suffix and by what is there; the content is not read.
+
+    >>> check_source("none.csv")
+    Traceback (most recent call last):
+    ValueError: no file none.csv; give the path of a data file
+
+    Raises:
+        ValueError: another suffix than SUFFIXES, no such file, or a folder.
+    """
+    source = Path(path)
+    suffix = suffix_of(source)
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{source} has suffix {suffix!r}; give a file of {', '.join(SUFFIXES)}")
+    if source.is_dir():
+        raise ValueError(f"{source} is a folder; give the path of a data file")
+    if not source.is_file():
+        raise ValueError(f"no file {source}; give the path of a data file")
+
+
+def suffix_of(source: str | Path) -> str:
+    """The ending that tells the format, in lower case; .gz is taken together with what it follows.
+
+    >>> suffix_of("a.b.CSV.gz")
+    '.csv.gz'
+    """
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def memory_limit() -> int:
+    """How many bytes the content of a file may take: a quarter of the memory that is free."""
+    from qrt_tn.engine.backends import device_memory
+
+    total, free = device_memory("numpy")
+    return (free or total or 2**32) // 4
+
+
+def read_table(path: str | Path, header: bool | None = None) -> Table:
+    r"""Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
+
+    Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines
+    alike. Numbers may have decimal commas where the delimiter is another. Empty cells, "?" and what pandas
+    takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
+
+    A first line of names is told by a column that is text there and numbers below, or by the names 0, 1,
+    2, ... that pandas writes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "heights.csv"
+    ...     size = file.write_text("age,height\n3,0.94\n4,1.02\n")
+    ...     table = read_table(file)
+    >>> table.header, list(table.frame.columns), table.frame["height"].tolist()
+    (True, ['age', 'height'], [0.94, 1.02])
+
+    Args:
+        path: the file; its suffix tells the format.
+        header: whether the first line holds the names of the columns; None to find out. A Parquet file
+            always names its columns.
+
+    Returns:
+        The table, with at least one row.
+
+    Raises:
+        ValueError: as `check_source`; torn files, text that is not UTF-8, rows of several lengths, two
+            columns of one name, no rows, a first line that could be either, or more content than
+            `memory_limit`.
+    """
+    check_source(path)
+    source = Path(path)
+    suffix = suffix_of(source)
+    if suffix == ".npz":
+        raise ValueError(f"{source} holds arrays, not a table; give a file of .csv, .tsv, .xlsx or .parquet")
+    if suffix == ".parquet":
+        if header is False:
+            raise ValueError(f"{source}: a Parquet file always names its columns; leave out --no-header")
+        return Table(_read_parquet(source), True)
+    if suffix == ".xlsx":
+        return Table(*parse_text(str(source), _workbook(source), header, delimiter=","))
+    preferred = "\t" if suffix.startswith(".tsv") else None
+    return Table(*parse_text(str(source), _content(source), header, preferred=preferred))
+
+
+def _content(source: Path) -> bytes:
+    """The bytes of a text file, unpacked, and never more of them than the limit."""
+    limit = memory_limit()
+    parts, size = [], 0
+    try:
+        with source.open("rb") as raw:
+            packed = source.suffix.lower() == ".gz"
+            stream: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
+            while part := stream.read(_CHUNK):
+                size += len(part)
+                if size > limit:
+                    raise _too_large(source, limit)
+                parts.append(part)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{source} is not a whole gzip file ({_line(error)})") from error
+    content = b"".join(parts)
+    for start, problem in _FOREIGN.items():
+        if content.startswith(start):
+            raise ValueError(f"{source} {problem}")
+    if b"\0" in content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(
+            f"{source} is not UTF-8 text (perhaps UTF-16); convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW"
+        )
+    return content
+
+
+def _workbook(source: Path) -> bytes:
+    """The only sheet of an Excel workbook as comma-separated text, so that one reader judges both."""
+    import importlib.util
+
+    import pandas as pd
+
+    if importlib.util.find_spec("openpyxl") is None:
+        raise ValueError(
+            f"{source} needs openpyxl, which is not installed: pip install 'qrt-tn[excel]', or save it as csv"
+        )
+    limit = memory_limit()
+    try:
+        with zipfile.ZipFile(source) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        # cells as they are: types and missing values are told by the reader of text
+        read = {} if size > limit else pd.read_excel(source, None, header=None, dtype=object, na_filter=False)
+    except PermissionError:
+        raise
+    except Exception as error:  # openpyxl raises whatever a part that is missing makes it raise
+        raise ValueError(f"{source} is not a whole .xlsx workbook ({_line(error)})") from error
+    if size > limit:
+        raise _too_large(source, limit)
+    sheets = {name: frame[(frame != "").any(axis=1)] for name, frame in read.items()}
+    filled = {name: frame for name, frame in sheets.items() if len(frame)}
+    if len(filled) > 1:
+        raise ValueError(f"{source} has several sheets ({shown(filled)}); save the one to read as a file")
+    return b"".join(frame.to_csv(index=False, header=False).encode() for frame in filled.values())
+
+
+def _read_parquet(source: Path) -> "pd.DataFrame":
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    limit = memory_limit()
+    try:
+        with pq.ParquetFile(source) as opened:
+            metadata, schema = opened.metadata, opened.schema_arrow
+            names = list(schema.names)
+            check_names(str(source), names)
+            for name, kind in zip(names, schema.types, strict=True):
+                if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                    raise ValueError(
+                        f"{source}: column {shown([name])} holds {kind}; give a number or text in each row"
+                    )
+            size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+            # dictionaries and runs of one value unpack to far more than their bytes
+            if max(size, 8 * metadata.num_rows * len(names)) > limit:
+                raise _too_large(source, limit)
+            table = opened.read()
+    except PermissionError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{source} is not a whole Parquet file ({_line(error)})") from error
+    if not table.num_rows or not names:
+        raise ValueError(
+            f"{source} is empty ({table.num_rows} rows, {len(names)} columns); it needs a row for each point"
+        )
+    for i, kind in enumerate(schema.types):
+        if pa.types.is_decimal(kind):
+            table = table.set_column(i, names[i], table.column(i).cast(pa.float64()))
+    # an index that pandas stored is a column like the others
+    return table.to_pandas(ignore_metadata=True)
+
+
+def _too_large(source: Path, limit: int) -> ValueError:
+    return ValueError(
+        f"{source} holds more than {limit / 2**20:.0f} MiB, a quarter of the free memory; give fewer rows"
+    )
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error, short enough for one line of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
