@@ -1,13 +1,17 @@
 """Arrays in IDX files, the format of MNIST and of the data sets made after it."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+import psutil
 
 _UBYTE = 0x08  # the type code of unsigned bytes
+_SHARE = 4  # one part in so many of the free memory may be taken
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -21,25 +25,46 @@ def read_idx(path: str | Path) -> np.ndarray:
             train-labels-idx1-ubyte.gz, shape (labels,).
 
     Raises:
-        ValueError: no such file, one of another format, or one that is not whole.
+        ValueError: no such file, one of another format, one that is not whole, or one too large for the
+            free memory. No more is unpacked than the header promises.
     """
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"no file {source}; give the path of an IDX file")
-    content = source.read_bytes()
-    if content[:2] == b"\x1f\x8b":
+    with source.open("rb") as file:
+        squeezed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not squeezed:
+            return _read(file, source, source.stat().st_size)
         try:
-            content = gzip.decompress(content)
+            with gzip.open(file) as unpacked:
+                return _read(unpacked, source, None)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{source} is not a whole gzip file: {error}") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UBYTE:
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, source: Path, size: int | None) -> np.ndarray:
+    """The array in an open file of so many bytes; None where that is not known before it is unpacked."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UBYTE:
         raise ValueError(f"{source} is not an IDX file of unsigned bytes")
-    axes = content[3]
-    start = 4 + 4 * axes
-    if len(content) < start:
+    axes = start[3]
+    extents = file.read(4 * axes)
+    if len(extents) < 4 * axes:
         raise ValueError(f"{source} ends within its header; it is not whole")
-    shape = struct.unpack_from(f">{axes}I", content, 4)
-    values = np.frombuffer(content, dtype=np.uint8, offset=start)
-    if values.size != np.prod(shape, dtype=np.int64):
-        raise ValueError(f"{source} holds {values.size} values, not {shape}; it is not whole")
-    return values.reshape(shape)
+    shape = struct.unpack(f">{axes}I", extents)
+    promised = math.prod(shape)
+    if size is not None and size - 4 - 4 * axes != promised:
+        raise ValueError(f"{source} holds {size - 4 - 4 * axes} values, not {shape}; it is not whole")
+    free = psutil.virtual_memory().available
+    if promised > free // _SHARE:
+        raise ValueError(
+            f"{source} promises {shape}, {promised} values, more than a quarter of the {free} bytes of free"
+            " memory; give a smaller file"
+        )
+    values = file.read(promised)
+    if len(values) < promised:
+        raise ValueError(f"{source} holds {len(values)} values, not {shape}; it is not whole")
+    if file.read(1):
+        raise ValueError(f"{source} holds more values than {shape}; it is not whole")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
