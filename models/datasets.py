@@ -1,23 +1,26 @@
 """Data sets: scikit-learn's handwritten digits, or the user's own file, and their splits."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 import sklearn.datasets
 from sklearn.model_selection import train_test_split
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.models.npz import read_npz
+from qrt_tn.models.columns import Columns, Encode
+from qrt_tn.models.delimited import shown
+from qrt_tn.models.features import choose_columns
+from qrt_tn.models.tables import check_source, read_table, suffix_of
 
-# More distinct whole numbers than this are a quantity to predict, not labels.
-MOST_CLASSES = 100
+if TYPE_CHECKING:
+    from qrt_tn.models.targets import Targets
+
+Impute = Literal["mean", "median", "most_frequent"]
+IMPUTE = ("mean", "median", "most_frequent")
 # The digits' split in use: 1,797 points into 1,200 for training, 237 for validation, 360 for the test.
 VALIDATION_SHARE = 237 / 1797
 TEST_SHARE = 360 / 1797
@@ -27,12 +30,22 @@ TEST_SHARE = 360 / 1797
 class Dataset:
     """Points with labels or real targets.
 
+    >>> data = Dataset(np.eye(3), np.array([0, 1, 0]), "corners", ("near", "far"), target="place")
+    >>> data.describe()
+    "3 points, 3 features, target 'place', classification, 2 classes"
+
     Attributes:
-        x: features, shape (M, D), float64.
+        x: features, shape (M, D), float64; NaN where missing, which only `impute` allows.
         y: labels 0 .. C-1, shape (M,), int64; or real targets, shape (M, C), float64.
         name: what to call the data set in a report.
         classes: the names of the C labels, or None for real targets.
-        image_shape: (height, width) if a point is an image of D pixels, else None.
+        image_shape: (height, width) or (height, width, 3) if a point is an image of D values, else None.
+        columns: where the features are in a table, or None.
+        left_out: (name, reason) of the table's columns that are neither features nor the target.
+        class_values: the C classes as in the file, text, numbers or booleans, or None.
+        target: the name of the target.
+        impute: how missing features are to be filled in: "mean", "median" or "most_frequent" of the
+            training points, by whoever splits the data; None where none may be missing.
 
     Raises:
         ValueError: empty, mismatched shapes, NaN or infinity, labels outside 0..C-1, or constant data.
@@ -42,17 +55,25 @@ class Dataset:
     y: np.ndarray
     name: str
     classes: tuple[str, ...] | None = None
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, int] | tuple[int, int, int] | None = None
+    columns: Columns | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
+    class_values: tuple[Any, ...] | None = None
+    target: str = "y"
+    impute: Impute | None = None
 
     def __post_init__(self) -> None:
         x, y = np.asarray(self.x), np.asarray(self.y)
+        _check_impute(self.impute)
         if x.ndim != 2 or x.size == 0:
             raise ValueError(f"{self.name}: x has shape {x.shape}; it must be (points, features), not empty")
         if len(y) != len(x):
             raise ValueError(f"{self.name}: {len(x)} points but {len(y)} targets; give one target a point")
-        x = _finite(x, f"{self.name}: x")
-        if (x == x[0]).all():
-            raise ValueError(f"{self.name}: constant data: all {len(x)} points are the same")
+        x = _finite(x, f"{self.name}: x", self.impute is not None)
+        if np.array_equal(x, np.broadcast_to(x[0], x.shape), equal_nan=True):
+            raise ValueError(
+                f"{self.name}: constant data: all {len(x)} points are the same; give points that differ"
+            )
         if self.classes is None:
             y = _finite(y, f"{self.name}: y")
             if y.ndim != 2:
@@ -72,6 +93,10 @@ class Dataset:
             )
         if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"{self.name}: images of {self.image_shape} pixels but {x.shape[1]} features")
+        if self.columns is not None and len(self.columns.names) != x.shape[1]:
+            raise ValueError(
+                f"{self.name}: columns give {len(self.columns.names)} coordinates, but x has {x.shape[1]}"
+            )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
 
@@ -87,6 +112,39 @@ class Dataset:
     def outputs(self) -> int:
         """How many outputs a network for this data has: one a class, or one a real target."""
         return self.y.shape[1] if self.classes is None else len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the D coordinates of a point, from the table or by their place in an image."""
+        if self.columns is not None:
+            return self.columns.names
+        if self.image_shape is None:
+            return tuple(f"x{i}" for i in range(self.dim))
+        height, width = self.image_shape[:2]
+        colours = ("",) if len(self.image_shape) == 2 else (" red", " green", " blue")
+        return tuple(
+            f"pixel ({row}, {column}){colour}"
+            for row in range(height)
+            for column in range(width)
+            for colour in colours
+        )
+
+    def describe(self) -> str:
+        """What the data set was taken for, in a line."""
+        if self.image_shape is None:
+            what = f"{len(self)} points, {self.dim} feature{'s' if self.dim > 1 else ''}"
+        else:
+            what = f"{len(self)} images of {' x '.join(map(str, self.image_shape))}"
+        task = "regression" if self.classes is None else f"classification, {len(self.classes)} classes"
+        if self.classes is None and self.outputs > 1:
+            task += f", {self.outputs} outputs"
+        told = f"{what}, target {shown([self.target])}, {task}"
+        gaps = int(np.isnan(self.x).sum())
+        if gaps:
+            told += f"; {gaps} missing value{'s' if gaps > 1 else ''}, filled in by {self.impute}"
+        if self.left_out:
+            told += "; left out: " + ", ".join(f"{shown([name])} ({why})" for name, why in self.left_out)
+        return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,34 +163,93 @@ def load_digits() -> Dataset:
     return Dataset(bunch.data, bunch.target, "digits", classes, (8, 8))
 
 
-def load_file(path: str | Path, target: str | None = None) -> Dataset:
-    """Read points and targets from an npz, csv or parquet file.
+def load_file(
+    path: str | Path,
+    target: str | None = None,
+    *,
+    task: str | None = None,
+    header: bool | None = None,
+    drop: Sequence[str] = (),
+    encode: Encode | None = None,
+    impute: Impute | None = None,
+    command: str = "qrt-tn ticket --data PATH",
+) -> Dataset:
+    r"""Read points and targets from a table (csv, tsv, xlsx, parquet) or from arrays (npz).
 
-    An npz file holds the features in array `x`, shape (M, D) or (M, height, width), and the targets in
-    array `y`. A csv file (with or without a header line) or a parquet file holds a column for each
-    feature and one for the target.
+    `qrt_tn.models.tables.read_table` says how tables are read, `qrt_tn.models.features.choose_columns` how
+    features and target are chosen, `qrt_tn.models.targets.read_targets` what is a class, and
+    `qrt_tn.models.arrays.read_arrays` what an npz file holds. What is unclear is asked, not guessed.
 
-    Text, booleans, and whole numbers with at most 100 distinct values are labels; other numbers are real
-    targets.
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "plants.csv"
+    ...     size = file.write_text("height,kind\n1.5,fern\n0.2,moss\n0.1,moss\n")
+    ...     data = load_file(file)
+    >>> data.describe(), data.names, data.class_values
+    ("3 points, 1 feature, target 'kind', classification, 2 classes", ('height',), ('fern', 'moss'))
 
     Args:
         path: the file; its suffix tells the format.
-        target: the name of the target's array or column. Left out: `y` in an npz file, the last column
-            of a table.
+        target: the target's column, by name or position, or the name of its array. Left out: the only
+            column named target, label, class or y, else the last; the array `y`.
+        task: "classification", "regression", or None to find out.
+        header: whether a table's first line names its columns; None to find out.
+        drop: columns to leave out.
+        encode: how text becomes numbers, "onehot" or "ordinal"; None to refuse text.
+        impute: how missing numbers will be filled in; None to refuse them. They stay NaN here, so that
+            no test point has a say in what fills the training points.
+        command: what to print options behind; a PATH at its end becomes the path.
 
     Raises:
-        ValueError: no such file, an unknown suffix, malformed content, no such target, features that are
-            not numbers, NaN or infinity, empty or constant data, or mismatched lengths.
+        ValueError: no such file, malformed content, no such target, a reading that is unclear, text
+            without an encoding, missing values, infinity, empty or constant data, or mismatched lengths.
     """
+    check_source(path)
+    _check_impute(impute)
     source = Path(path)
-    reader = READERS.get(source.suffix.lower())
-    if reader is None:
-        raise ValueError(f"{source} has suffix {source.suffix!r}; give a file of {', '.join(READERS)}")
-    if not source.is_file():
-        raise ValueError(f"no file {source}; give the path of a data file")
-    x, y, image_shape = reader(source, target)
-    targets, classes = _targets(y, source.name)
-    return Dataset(x, targets, source.stem, classes, image_shape)
+    suffix = suffix_of(source)
+    name = source.name[: -len(suffix)]
+    targets: Targets
+    if suffix == ".npz":
+        from qrt_tn.models.arrays import read_arrays
+
+        for option, given in (("--drop", drop), ("--encode", encode), ("--header", header is not None)):
+            if given:
+                raise ValueError(f"{source} holds arrays, which have no columns; leave out {option}")
+        x, targets, image_shape = read_arrays(source, target, task, impute is not None)
+        return Dataset(
+            x,
+            targets.y,
+            name,
+            targets.classes,
+            image_shape,
+            class_values=targets.class_values,
+            target=target or "y",
+            impute=impute,
+        )
+    if command.endswith(" PATH"):
+        command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
+    chosen = choose_columns(
+        read_table(source, header),
+        target=target,
+        task=task,
+        drop=drop,
+        encode=encode,
+        impute=impute is not None,
+        command=command,
+        name=str(source),
+    )
+    return Dataset(
+        chosen.x,
+        chosen.targets.y,
+        name,
+        chosen.targets.classes,
+        columns=chosen.columns,
+        left_out=chosen.left_out,
+        class_values=chosen.targets.class_values,
+        target=chosen.columns.target,
+        impute=impute,
+    )
 
 
 def split(
@@ -165,16 +282,19 @@ def split(
         strata = dataset.y
         labels, members = np.unique(strata, return_counts=True)
         fewest = len(labels)
-        if members.min() < 3:
-            name = dataset.classes[labels[members.argmin()]]
+        rare = [f"{shown([dataset.classes[i]])} ({n})" for i, n in zip(labels, members, strict=True) if n < 3]
+        if rare:
+            few = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
             raise ValueError(
-                f"class {name!r} has {members.min()} points; a stratified split needs 3 or more of each class"
+                f"{dataset.name}: {len(rare)} of {len(labels)} classes have fewer than 3 points: {few}; a"
+                " split needs 3 or more of each; add points, or remove or merge these classes (where they are"
+                " quantities, say --task regression)"
             )
     for name in ("train", "validation", "test"):
         if counts[name] < fewest:
             raise ValueError(
-                f"{counts[name]} of {points} points would be left for {name}; it needs {fewest} or more"
-                f" (validation={validation}, test={test})"
+                f"{counts[name]} of {points} points would be left for {name}; it needs {fewest} or more, one"
+                f" of each class: give more points, or other sizes (validation={validation}, test={test})"
             )
     random_state = int(generator(seed).integers(2**31))
     rest, test_index = train_test_split(
@@ -216,116 +336,17 @@ def one_hot(y: np.ndarray, classes: int, centre: bool = True) -> np.ndarray:
     return targets - targets.mean(axis=0) if centre else targets
 
 
-Contents = tuple[np.ndarray, np.ndarray, tuple[int, int] | None]
+def _check_impute(impute: str | None) -> None:
+    if impute not in (None, *IMPUTE):
+        raise ValueError(f"impute is {impute!r}; give {', '.join(IMPUTE)}, or leave it out")
 
 
-def _read_npz(source: Path, target: str | None) -> Contents:
-    name = "y" if target is None else target
-    arrays, present = read_npz(source, lambda _: ("x", name))
-    known = ", ".join(present) or "none"
-    for key in ("x", name):
-        if key not in arrays:
-            raise ValueError(f"{source} has no array {key!r}; it holds {known}")
-    x = arrays["x"]
-    image_shape = None
-    if x.ndim == 3:
-        image_shape = (x.shape[1], x.shape[2])
-        x = x.reshape(len(x), -1)
-    return x, arrays[name], image_shape
-
-
-def _read_csv(source: Path, target: str | None) -> Contents:
-    try:
-        with source.open(encoding="utf-8") as opened:
-            first = opened.readline().strip().split(",")
-        options = pa.csv.ReadOptions(autogenerate_column_names=all(_is_number(cell) for cell in first))
-        table = pa.csv.read_csv(source, read_options=options)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{source} is not a whole csv table ({_line(error)})") from error
-    return _from_table(table, source, target)
-
-
-def _read_parquet(source: Path, target: str | None) -> Contents:
-    try:
-        table = pa.parquet.read_table(source)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{source} is not a whole parquet file ({_line(error)})") from error
-    return _from_table(table, source, target)
-
-
-READERS: dict[str, Callable[[Path, str | None], Contents]] = {
-    ".npz": _read_npz,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
-
-
-def _from_table(table: Any, source: Path, target: str | None) -> Contents:
-    """Features, targets and no image shape of a pyarrow table."""
-    names = list(table.column_names)
-    if target is not None and target not in names:
-        raise ValueError(f"{source} has no column {target!r}; it holds {', '.join(map(str, names))}")
-    if len(names) < 2 or table.num_rows == 0:
-        raise ValueError(
-            f"{source} is empty or has no features ({table.num_rows} rows, {len(names)} columns); it needs a"
-            " column for each feature, one for the target, and a row for each point"
-        )
-    position = len(names) - 1 if target is None else names.index(target)
-    columns = []
-    for i, (name, column) in enumerate(zip(names, table.columns, strict=True)):
-        plain = pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        if plain.null_count:
-            raise ValueError(f"{source}: column {name!r} has {plain.null_count} missing values; fill them in")
-        if i != position and not (pa.types.is_integer(plain.type) or pa.types.is_floating(plain.type)):
-            raise ValueError(f"{source}: column {name!r} holds {plain.type}, not numbers; encode or drop it")
-        columns.append(plain.to_numpy())
-    y = columns.pop(position)
-    return np.column_stack(columns).astype(np.float64), y, None
-
-
-def _targets(y: np.ndarray, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Labels 0 .. C-1 and their names, or real targets (M, C) and None."""
-    if y.dtype == object and y.size and all(isinstance(value, str) for value in y.flat):
-        y = y.astype(np.str_)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim not in (1, 2) or y.size == 0 or y.dtype.kind not in "biufU":
-        raise ValueError(
-            f"{name}: targets of shape {y.shape}, {y.dtype}; give labels or numbers, (points,), not empty"
-        )
-    if y.dtype.kind in "iuf":
-        numbers = _finite(y, f"{name}: the target")
-        if y.ndim == 2:
-            return numbers, None
-        whole = (numbers == np.round(numbers)).all()
-        if not whole or len(np.unique(numbers)) > MOST_CLASSES:
-            return numbers[:, None], None
-        if np.abs(numbers).max() < 2**53:
-            y = numbers.astype(np.int64)
-    if y.ndim == 2:
-        raise ValueError(f"{name}: labels of shape {y.shape}; give one label a point")
-    classes, labels = np.unique(y, return_inverse=True)
-    return labels.astype(np.int64), tuple(str(label) for label in classes)
-
-
-def _finite(values: np.ndarray, name: str) -> np.ndarray:
+def _finite(values: np.ndarray, name: str, gaps: bool = False) -> np.ndarray:
+    """Real numbers as float64; NaN is allowed if `gaps` are."""
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {values.dtype}; give real numbers")
     numbers = values.astype(np.float64)
-    bad = numbers[~np.isfinite(numbers)]
+    bad = numbers[np.isinf(numbers) if gaps else ~np.isfinite(numbers)]
     if bad.size:
         raise ValueError(f"{name} holds {bad[0]}; every value must be finite (fill in or drop such points)")
     return numbers
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error, short enough for one line of ours."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

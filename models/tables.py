@@ -121,6 +121,34 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
     return Table(*parse_text(str(source), _content(source), header, preferred=preferred))
 
 
+def kind_of(column: "pd.Series") -> str:
+    """What a column holds: "numbers", "booleans", "categories", "dates" or "text".
+
+    >>> import pandas as pd
+    >>> kind_of(pd.Series([True, None])), kind_of(pd.Series(["a", "b"])), kind_of(pd.Series([1, 2.5]))
+    ('booleans', 'text', 'numbers')
+    """
+    import numbers
+
+    from pandas.api import types
+
+    if isinstance(column.dtype, types.CategoricalDtype):
+        return "categories"
+    if types.is_datetime64_any_dtype(column.dtype) or types.is_timedelta64_dtype(column.dtype):
+        return "dates"
+    # booleans with gaps, and whole numbers of more than 64 bits, are kept as objects
+    present = column.dropna() if column.dtype == object else ()
+    if types.is_bool_dtype(column.dtype) or (
+        len(present) and all(isinstance(value, bool) for value in present)
+    ):
+        return "booleans"
+    if types.is_numeric_dtype(column.dtype) or (
+        len(present) and all(isinstance(value, numbers.Real) for value in present)
+    ):
+        return "numbers"
+    return "text"
+
+
 def _content(source: Path) -> bytes:
     """The bytes of a text file, unpacked, and never more of them than the limit."""
     limit = memory_limit()

@@ -1,0 +1,289 @@
+"""Columns of a table as the coordinates of points, by name or position, the same way for every table."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from qrt_tn.models.delimited import shown
+from qrt_tn.models.tables import kind_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Encode = Literal["onehot", "ordinal"]
+MISSING = "(missing)"  # how a coordinate's name spells the category of missing values
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is a feature.
+
+    Attributes:
+        name: its name in the table.
+        categories: its values as text, None among them for missing ones; None for a column of numbers.
+        encode: "onehot" for a coordinate of 0 or 1 for each category, "ordinal" for one with the
+            category's number; None for a column of numbers.
+
+    Raises:
+        ValueError: categories without an encoding, the other way round, or one twice.
+    """
+
+    name: str
+    categories: tuple[str | None, ...] | None = None
+    encode: Encode | None = None
+
+    def __post_init__(self) -> None:
+        if (self.categories is None) != (self.encode is None) or self.encode not in (
+            None,
+            "onehot",
+            "ordinal",
+        ):
+            raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
+        known = self.categories or ()
+        if len(set(known)) != len(known) or (self.encode is not None and not known):
+            raise ValueError(
+                f"column {self.name!r} has categories {shown(known)}; give one or more, each once"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its coordinates.
+
+        >>> Column("colour", ("blue", "red"), "onehot").names
+        ('colour=blue', 'colour=red')
+        """
+        if self.encode != "onehot" or self.categories is None:
+            return (self.name,)
+        return tuple(f"{self.name}={MISSING if value is None else value}" for value in self.categories)
+
+    def coordinates(self, values: "pd.Series") -> np.ndarray:
+        """Turn the column's values into coordinates, as scikit-learn's encoders do.
+
+        >>> import pandas as pd
+        >>> Column("colour", ("blue", "red"), "onehot").coordinates(pd.Series(["red", "green"]))
+        array([[0., 1.],
+               [0., 0.]])
+
+        Args:
+            values: a pandas Series of length M.
+
+        Returns:
+            Shape (M, coordinates), float64. A missing number or ordinal is NaN; a category that was never
+            seen is zeros in one-hot.
+
+        Raises:
+            ValueError: text among numbers, infinity, or a category never seen where the encoding is
+                ordinal.
+        """
+        if self.categories is None:
+            return as_numbers(values, self.name)[:, None]
+        from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+
+        known = np.array(self.categories, dtype=object)
+        texts = as_texts(values)
+        if self.encode == "onehot":
+            onehot = OneHotEncoder(categories=[known], handle_unknown="ignore", sparse_output=False)
+            return onehot.fit(known[:, None]).transform(texts[:, None])
+        ordinal = OrdinalEncoder(categories=[known], handle_unknown="use_encoded_value", unknown_value=np.nan)
+        codes = ordinal.fit(known[:, None]).transform(texts[:, None])
+        unseen = np.flatnonzero(np.isnan(codes[:, 0]) & values.notna().to_numpy())
+        if len(unseen):
+            raise ValueError(
+                f"column {shown([self.name])} holds {shown([texts[unseen[0]]])} in row {unseen[0]}, which was"
+                f" not among the categories learnt ({shown(self.categories)}); correct or remove such rows"
+            )
+        return codes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are the features, and how they become coordinates.
+
+    Attributes:
+        features: the columns, in the order of the coordinates.
+        target: the name of the target's column.
+        header: whether columns are found by name; else by position: "column 3" is the fourth.
+        width: how many columns the table had; where they are found by position, a table has as many, or
+            one fewer without the target.
+
+    Raises:
+        ValueError: no features, or two of one name.
+    """
+
+    features: tuple[Column, ...]
+    target: str
+    header: bool
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.features]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"features are {shown(names)}; give one or more, each once")
+        if not self.header:
+            for name in (*names, self.target):
+                _position(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the D coordinates of a point.
+
+        >>> colour = Column("colour", ("blue", "red"), "onehot")
+        >>> Columns((Column("age"), colour), "height", True).names
+        ('age', 'colour=blue', 'colour=red')
+        """
+        return tuple(name for column in self.features for name in column.names)
+
+    def matrix(self, frame: "pd.DataFrame") -> np.ndarray:
+        """Turn a table into points; columns may be in any order, and others are ignored.
+
+        >>> import pandas as pd
+        >>> columns = Columns((Column("a"), Column("b")), "y", True)
+        >>> columns.matrix(pd.DataFrame({"b": [3, 4], "more": ["x", "y"], "a": [True, None]}))
+        array([[ 1.,  3.],
+               [nan,  4.]])
+
+        Args:
+            frame: a pandas DataFrame of M rows.
+
+        Returns:
+            Shape (M, D), float64; missing values are NaN.
+
+        Raises:
+            ValueError: missing columns, or values that `Column.coordinates` refuses.
+        """
+        at = self._positions(frame)
+        parts = [column.coordinates(frame.iloc[:, i]) for column, i in zip(self.features, at, strict=True)]
+        return np.hstack(parts)
+
+    def ignored(self, frame: "pd.DataFrame") -> tuple[str, ...]:
+        """The names of the columns that are neither features nor the target.
+
+        >>> import pandas as pd
+        >>> Columns((Column("a"),), "y", True).ignored(pd.DataFrame({"a": [1], "b": [2], "y": [3]}))
+        ('b',)
+
+        Raises:
+            ValueError: missing columns.
+        """
+        used = set(self._positions(frame))
+        names = [str(name) for name in frame.columns]
+        if self.header:
+            return tuple(name for i, name in enumerate(names) if i not in used and name != self.target)
+        target = _position(self.target) if frame.shape[1] == self.width else None
+        return tuple(name for i, name in enumerate(names) if i not in used and i != target)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON, from which `from_json` makes an equal object.
+
+        >>> Columns((Column("a"),), "y", True).to_json()["features"]
+        [{'name': 'a', 'categories': None, 'encode': None}]
+        """
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(Columns).dump_python(self, mode="json")
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Columns":
+        """Columns from what `to_json` gave.
+
+        >>> columns = Columns((Column("a", ("x", None), "onehot"),), "y", True)
+        >>> Columns.from_json(columns.to_json()) == columns
+        True
+
+        Raises:
+            ValueError: anything else, naming the first thing that is wrong.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(Columns).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "it"
+            raise ValueError(
+                f"columns: {place}: {first['msg']} (found {str(first['input'])[:60]!r})"
+            ) from error
+
+    def _positions(self, frame: "pd.DataFrame") -> list[int]:
+        """Where in the table each feature is."""
+        names = [str(name) for name in frame.columns]
+        features = [column.name for column in self.features]
+        if self.header:
+            where = {name: i for i, name in reversed(list(enumerate(names)))}
+            lacking = [name for name in features if name not in where]
+            if lacking:
+                raise ValueError(
+                    f"the table lacks the column{'s'[: len(lacking) > 1]} {shown(lacking, 20)}; it has"
+                    f" {shown(names, 20)}"
+                )
+            return [where[name] for name in features]
+        if names == features:
+            return list(range(len(names)))
+        at, target = [_position(name) for name in features], _position(self.target)
+        width = max(*at, target) + 1 if self.width is None else self.width
+        if len(names) == width - 1:
+            return [i - (i > target) for i in at]
+        if len(names) != width:
+            raise ValueError(
+                f"the table has {len(names)} columns without names; give {width} as in the table learnt"
+                f" from, or {width - 1} without the target"
+            )
+        return at
+
+
+def as_numbers(values: "pd.Series", name: str) -> np.ndarray:
+    """The numbers of a column, float64, shape (M,); NaN where missing, booleans as 0 and 1.
+
+    >>> import pandas as pd
+    >>> as_numbers(pd.Series(["1", "two"]), "age")
+    Traceback (most recent call last):
+    ValueError: column 'age' holds 'two' in row 1, not a number; correct or remove such rows
+
+    Raises:
+        ValueError: text, dates or infinity, naming the first.
+    """
+    import pandas as pd
+
+    kind = kind_of(values)
+    if kind in ("numbers", "booleans"):
+        numbers = values.astype("Float64" if kind == "booleans" else values.dtype)
+        numbers = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif kind == "dates":
+        numbers = np.where(values.isna(), np.nan, np.inf)
+    else:
+        numbers = pd.to_numeric(values.astype(object), errors="coerce").to_numpy(dtype=np.float64)
+        numbers = np.where(values.notna() & np.isnan(numbers), np.inf, numbers)
+    wrong = np.flatnonzero(np.isinf(numbers))
+    if len(wrong):
+        value = values.iloc[wrong[0]]
+        what, kind = (float(value), "finite number") if isinstance(value, float) else (str(value), "number")
+        raise ValueError(
+            f"column {shown([name])} holds {shown([what])} in row {wrong[0]}, not a {kind}; correct or remove"
+            " such rows"
+        )
+    return numbers
+
+
+def as_texts(values: "pd.Series") -> np.ndarray:
+    """A column's values as text, object, shape (M,); None where missing.
+
+    A category that is a number is spelt alike whatever else is in its column: 1 and 1.0 are "1".
+
+    >>> import pandas as pd
+    >>> as_texts(pd.Series([1.0, 2.5, None])), as_texts(pd.Series(["1", "x"]))
+    (array(['1', '2.5', None], dtype=object), array(['1', 'x'], dtype=object))
+    """
+    texts = np.empty(len(values), dtype=object)
+    for i, (value, missing) in enumerate(zip(values, values.isna(), strict=True)):
+        if not missing:
+            whole = isinstance(value, float) and value.is_integer()
+            texts[i] = str(int(value) if whole else value)
+    return texts
+
+
+def _position(name: str) -> int:
+    word, _, number = name.partition(" ")
+    if word != "column" or not number.isdecimal():
+        raise ValueError(f"{shown([name])} is no position; without a header columns are 'column 0', ...")
+    return int(number)

@@ -1,0 +1,243 @@
+"""Which columns of a table are features and which is the target; where that is unclear, the user is asked."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qrt_tn.models.columns import Column, Columns, Encode, as_texts
+from qrt_tn.models.delimited import shown
+from qrt_tn.models.tables import Table, kind_of, memory_limit
+from qrt_tn.models.targets import Targets, read_targets, reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TARGETS = {"target", "label", "class", "y"}
+_IDENTIFIER = re.compile(r"(|.*_)id|index|key|no|number|rowid|unnamed: \d+|", re.IGNORECASE)
+_FEWEST = 3  # rows from which on a column can be told to be a number of the row
+_MOSTLY = 0.9  # a column with this share of numbers is one of numbers with mistakes, not of categories
+_FREE_TEXT = 20  # text that differs in each of more rows than this is no category
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a table is taken for.
+
+    Attributes:
+        x: the points, shape (M, D), float64; NaN where missing.
+        columns: where the coordinates came from.
+        targets: labels or numbers.
+        left_out: (name, reason) of each column that is neither a feature nor the target.
+    """
+
+    x: np.ndarray
+    columns: Columns
+    targets: Targets
+    left_out: tuple[tuple[str, str], ...]
+
+
+def choose_columns(
+    table: Table,
+    *,
+    target: str | None = None,
+    task: str | None = None,
+    drop: Sequence[str] = (),
+    encode: Encode | None = None,
+    impute: bool = False,
+    command: str = "qrt-tn ticket --data PATH",
+    name: str = "the table",
+) -> Chosen:
+    """Choose the target and the features of a table, and read both.
+
+    Columns that tell nothing are left out: one value throughout, or a number for each row.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"id": [1, 2, 3, 4], "a": [0.5, 1, 2, 4], "y": ["n", "m", "n", "m"]})
+    >>> chosen = choose_columns(Table(frame, True))
+    >>> chosen.columns.names, chosen.targets.classes, chosen.left_out
+    (('a',), ('m', 'n'), (('id', 'a different whole number in every row'),))
+
+    Args:
+        table: with M rows.
+        target: a column's name, or else its position as in Python. Left out: the only column named
+            target, label, class or y, else the last; a table without names needs one.
+        task: "classification", "regression", or None to find out.
+        drop: columns to leave out, each as `target`.
+        encode: how text becomes numbers, "onehot" or "ordinal"; None to refuse text.
+        impute: whether missing numbers will be filled in; else they are refused.
+        command: what to print options behind.
+        name: what errors call the table.
+
+    Raises:
+        ValueError: no such column, a target or task that is unclear, text without an encoding, missing
+            values, or no features left.
+    """
+    if encode not in (None, "onehot", "ordinal"):
+        raise ValueError(f"encode is {encode!r}; give onehot or ordinal, or leave it out")
+    frame = table.frame
+    names = list(frame.columns)
+    if len(names) < 2:
+        raise ValueError(
+            f"{name} has one column, {shown(names)}, and no features; it needs a column for each feature"
+            " and one for the target, split by commas, semicolons, tabs or bars"
+        )
+    dropped = [_find(names, given, "drop", name) for given in drop]
+    kept = [column for column in names if column not in dropped]
+    if target is not None:
+        chosen = _find(names, target, "target", name)
+        if chosen in dropped:
+            raise ValueError(f"{name}: column {shown([chosen])} is the target and to be dropped; choose one")
+    elif not kept:
+        raise ValueError(f"{name} has no columns left; drop fewer")
+    else:
+        chosen = _default_target(table, kept, task, command, name)
+    targets = read_targets(frame[chosen], f"{name}: target {shown([chosen])}", task)
+    rest = [column for column in kept if column != chosen]
+    if encode is not None:
+        for column in rest:
+            _check_mostly_text(frame[column], column, name)
+    reasons = {column: _useless(column, frame[column], encode) for column in rest}
+    left_out = dict.fromkeys(dropped, "--drop") | {column: why for column, why in reasons.items() if why}
+    features = [column for column in rest if column not in left_out]
+    if not features:
+        told = ", ".join(f"{shown([column])} ({reason})" for column, reason in left_out.items())
+        raise ValueError(f"{name} has no features left beside its target {shown([chosen])}; left out: {told}")
+    encoded = _encoded(frame, features, encode, name)
+    columns = Columns(tuple(encoded), chosen, table.header, len(names))
+    if 8 * len(frame) * len(columns.names) > memory_limit():
+        raise ValueError(
+            f"{name} would have {len(columns.names)} coordinates in {len(frame)} rows, which take more than a"
+            " quarter of the free memory; say --encode ordinal, or drop columns"
+        )
+    if not impute:
+        _check_missing(frame, encoded, name)
+    try:
+        x = columns.matrix(frame)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return Chosen(x, columns, targets, tuple(left_out.items()))
+
+
+def _find(names: list[str], given: str, what: str, name: str) -> str:
+    """The column of a name, or else of a position."""
+    if given in names:
+        return given
+    if re.fullmatch(r"[+-]?\d+", given.strip()) and -len(names) <= int(given) < len(names):
+        return names[int(given)]
+    raise ValueError(
+        f"{name} has no column {given!r} for {what}; it has {shown(names, 20)} (or give a position, 0 to"
+        f" {len(names) - 1} or -1 for the last)"
+    )
+
+
+def _default_target(table: Table, kept: list[str], task: str | None, command: str, name: str) -> str:
+    if table.header:
+        usual = [column for column in kept if column.strip().lower() in _TARGETS]
+        if len(usual) > 1:
+            raise ValueError(f"{name}: the target could be any of {shown(usual)}; name it with --target")
+        return (usual or kept)[-1 if not usual else 0]
+    # positions count all columns, dropped ones too
+    names = list(table.frame.columns)
+    choices = {str(names.index(kept[0])): kept[0], str(names.index(kept[-1]) - len(names)): kept[-1]}
+    lines = [
+        f"  {command} --target {position:<3} {reading(table.frame[column], task)}"
+        for position, column in choices.items()
+    ]
+    question = f"{name} does not name its columns; say which is the target, such as the first or the last:"
+    raise ValueError("\n".join([question, *lines]))
+
+
+def _useless(name: str, values: "pd.Series", encode: Encode | None) -> str:
+    """Why a column tells nothing about a target, or ""."""
+    if values.isna().all():
+        return "no value in any row"
+    if values.notna().all() and values.nunique() == 1:
+        return "the same value in every row"
+    if len(values) < _FEWEST or values.isna().any() or values.nunique() < len(values):
+        return ""
+    kind = kind_of(values)
+    if kind == "text" and encode is not None and len(values) > _FREE_TEXT:
+        return "a different text in every row"
+    if kind == "numbers":
+        numbers = np.sort(values.to_numpy(dtype=np.float64))
+        whole = (numbers == np.round(numbers)).all()
+        consecutive = (np.diff(numbers) == 1).all()
+        if whole and (consecutive or _IDENTIFIER.fullmatch(name.strip())):
+            return "a different whole number in every row"
+    return ""
+
+
+def _encoded(frame: "pd.DataFrame", features: list[str], encode: Encode | None, name: str) -> list[Column]:
+    """The features, each with its categories if it holds no numbers."""
+    kinds = {column: kind_of(frame[column]) for column in features}
+    texts = {column: kind for column, kind in kinds.items() if kind not in ("numbers", "booleans")}
+    if texts and encode is None:
+        told = [f"{shown([column])} ({_sample(frame[column])})" for column in list(texts)[:6]]
+        more = f" and {len(texts) - 6} more" if len(texts) > 6 else ""
+        count = f"{len(texts)} columns hold" if len(texts) > 1 else "1 column holds"
+        raise ValueError(
+            f"{name}: {count} text, categories or dates: {', '.join(told)}{more}; say --encode onehot or"
+            f" --encode ordinal, or {_drop(list(frame.columns), list(texts))}"
+        )
+    found = []
+    for column in features:
+        if column not in texts or encode is None:
+            found.append(Column(column))
+            continue
+        values = as_texts(frame[column])
+        known: list[str | None] = sorted({value for value in values if value is not None})
+        if encode == "onehot" and frame[column].isna().any():
+            known.append(None)
+        found.append(Column(column, tuple(known), encode))
+    return found
+
+
+def _sample(values: "pd.Series") -> str:
+    """The first value that is no number."""
+    import pandas as pd
+
+    present = values.dropna().astype(object)
+    odd = present[pd.to_numeric(present.astype(str), errors="coerce").isna()]
+    return shown([str(value) for value in (odd if len(odd) else present)[:1]])
+
+
+def _check_mostly_text(values: "pd.Series", column: str, name: str) -> None:
+    """Refuse a column of numbers with a few that are misspelt: it would become a category for each number."""
+    import pandas as pd
+
+    if kind_of(values) != "text":
+        return
+    present = values.dropna()
+    odd = int(pd.to_numeric(present, errors="coerce").isna().sum())
+    if 0 < odd <= (1 - _MOSTLY) * len(present):
+        raise ValueError(
+            f"{name}: column {shown([column])} holds {len(present) - odd} numbers and in {odd} rows text,"
+            f" such as {_sample(values)}; correct these or --drop it"
+        )
+
+
+def _check_missing(frame: "pd.DataFrame", features: list[Column], name: str) -> None:
+    counts = {
+        column.name: int(frame[column.name].isna().sum()) for column in features if column.encode != "onehot"
+    }
+    gaps = {column: count for column, count in counts.items() if count}
+    if gaps:
+        told = ", ".join(f"{shown([column])} ({count})" for column, count in list(gaps.items())[:6])
+        more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
+        raise ValueError(
+            f"{name}: values are missing in {told}{more} of {len(frame)} rows; say --impute mean, median or"
+            f" most_frequent, or {_drop(list(frame.columns), list(gaps))}"
+        )
+
+
+def _drop(names: list[str], columns: list[str]) -> str:
+    """The option that drops columns: by name, or by position where a name would not pass."""
+    words = [
+        column if re.fullmatch(r"[^,\s][^,]{0,40}", column) else str(names.index(column))
+        for column in columns
+    ]
+    return f"--drop {shlex.quote(','.join(words[:6]))}{' and so on' if len(words) > 6 else ''}"

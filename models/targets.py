@@ -1,0 +1,153 @@
+"""What a target is: labels of classes, or numbers to predict; where it could be both, the user is asked."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qrt_tn.models.delimited import shown
+from qrt_tn.models.tables import kind_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLASSIFICATION, REGRESSION = "classification", "regression"
+# Whole numbers are classes if they are this few and each is there this often.
+_MOST_CLASSES = 20
+_MEMBERS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """One target for each point.
+
+    Attributes:
+        y: labels 0 .. C-1, shape (M,), int64; or numbers, shape (M, outputs), float64.
+        classes: the C classes as text, or None for numbers.
+        class_values: the classes as in the file: text, whole numbers, numbers or booleans.
+    """
+
+    y: np.ndarray
+    classes: tuple[str, ...] | None = None
+    class_values: tuple[Any, ...] | None = None
+
+    def describe(self) -> str:
+        """The task in words.
+
+        >>> Targets(np.array([0, 1]), ("no", "yes"), ("no", "yes")).describe()
+        'classification, 2 classes (no, yes)'
+        """
+        if self.classes is None:
+            return f"regression ({len(self.y)} values from {self.y.min():g} to {self.y.max():g})"
+        some = ", ".join(name if len(name) <= 20 else f"{name[:17]}..." for name in self.classes[:6])
+        more = ", ..." if len(self.classes) > 6 else ""
+        return (
+            f"classification, {len(self.classes)} class{'es'[: 2 * (len(self.classes) > 1)]} ({some}{more})"
+        )
+
+
+def check_task(task: str | None) -> None:
+    """Refuse what is no task.
+
+    >>> check_task("ranking")
+    Traceback (most recent call last):
+    ValueError: task is 'ranking'; give classification or regression, or leave it out
+
+    Raises:
+        ValueError: naming it.
+    """
+    if task not in (None, CLASSIFICATION, REGRESSION):
+        raise ValueError(f"task is {task!r}; give classification or regression, or leave it out")
+
+
+def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Targets:
+    """Turn a target column into labels or numbers.
+
+    Left to find out the task, text, booleans and categories are classes. Numbers are quantities if some
+    are not whole, or if at least half of the distinct ones are there fewer than 3 times; they are classes
+    if 2 to 20 are distinct and each is there 3 times or more.
+
+    >>> import pandas as pd
+    >>> read_targets(pd.Series([7, 7, 7, 9, 9, 9]), "the target").class_values
+    (7, 9)
+    >>> read_targets(pd.Series([7, 7, 7, 9, 9, 9]), "the target", "regression").y.T
+    array([[7., 7., 7., 9., 9., 9.]])
+
+    Args:
+        values: a pandas Series of length M.
+        what: what errors call it.
+        task: "classification", "regression", or None to find out.
+
+    Raises:
+        ValueError: missing or infinite values, numbers that could be both, or regression on text.
+    """
+    check_task(task)
+    missing = int(values.isna().sum())
+    if missing:
+        raise ValueError(f"{what} is missing in {missing} of {len(values)} rows; remove these rows")
+    kind = kind_of(values)
+    if kind != "numbers":
+        if task == REGRESSION:
+            raise ValueError(
+                f"{what} holds {kind} ({shown(values[:1])}), not numbers; regression needs numbers"
+            )
+        return _labels(values, kind)
+    numbers = values.to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        wrong = numbers[~np.isfinite(numbers)][0]
+        raise ValueError(f"{what} holds {wrong}; every value must be finite (remove such rows)")
+    if (task or _task_of(numbers, what)) == REGRESSION:
+        return Targets(numbers[:, None])
+    return _labels(values, kind)
+
+
+def reading(values: "pd.Series", task: str | None = None) -> str:
+    """What a column would be as the target, or why it cannot be, in words.
+
+    >>> import pandas as pd
+    >>> reading(pd.Series([0.5, 1.5])), reading(pd.Series(["a", None]))
+    ('regression (2 values from 0.5 to 1.5)', 'it is missing in 1 of 2 rows; remove these rows')
+    """
+    try:
+        return read_targets(values, "it", task).describe()
+    except ValueError as error:
+        return str(error)
+
+
+def _task_of(numbers: np.ndarray, what: str) -> str:
+    """The task of finite numbers, shape (M,)."""
+    if (numbers != np.round(numbers)).any():
+        return REGRESSION
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if len(distinct) <= _MOST_CLASSES and counts.min() >= _MEMBERS:
+        return CLASSIFICATION
+    if 2 * (counts < _MEMBERS).sum() >= len(distinct):
+        return REGRESSION
+    some = ", ".join(f"{value:.0f}" for value in distinct[:3])
+    raise ValueError(
+        f"{what} holds {len(distinct)} different whole numbers, which could be classes or quantities; say"
+        f" --task classification ({len(distinct)} classes: {some}, ...) or --task regression"
+        f" ({len(numbers)} values from {distinct[0]:g} to {distinct[-1]:g})"
+    )
+
+
+def _labels(values: "pd.Series", kind: str) -> Targets:
+    """Labels of the sorted classes."""
+    from pandas.api.types import is_numeric_dtype
+
+    if kind == "categories" and is_numeric_dtype(values.cat.categories.dtype):
+        values, kind = values.astype(values.cat.categories.dtype), "numbers"
+    if kind == "numbers":
+        plain = values.to_numpy()
+        if plain.dtype.kind not in "iu":
+            plain = plain.astype(np.float64)
+            # a file may spell the class 1 as 1.0
+            if (plain == np.round(plain)).all() and np.abs(plain).max() < 2**53:
+                plain = plain.astype(np.int64)
+    elif kind == "booleans":
+        plain = values.to_numpy(dtype=bool)
+    else:
+        plain = np.array([str(value) for value in values])
+    distinct, labels = np.unique(plain, return_inverse=True)
+    known = tuple(distinct.tolist())
+    return Targets(labels.astype(np.int64), tuple(str(value) for value in known), known)

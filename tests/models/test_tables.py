@@ -1,0 +1,218 @@
+"""Tables in every format, and all that is refused rather than misread."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qrt_tn.models import tables
+from qrt_tn.models.tables import SUFFIXES, check_source, kind_of, read_table, suffix_of
+
+RNG = np.random.default_rng(0)
+
+
+def write(folder, name, content):
+    path = folder / name
+    if isinstance(content, pd.DataFrame):
+        if name.endswith(".xlsx"):
+            content.to_excel(path, index=False)
+        elif name.endswith(".parquet"):
+            content.to_parquet(path)
+        else:
+            content.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
+        return path
+    content = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+    return path
+
+
+def random_frame(seed):
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(2, 30))
+    makers = [
+        lambda: rng.normal(size=rows) * 10.0 ** rng.integers(-9, 9),
+        lambda: rng.integers(-(10**6), 10**6, rows),
+        lambda: rng.choice(["red", 'a "b", c', "x;y\nz", "é|ü"], rows),
+        lambda: np.where(rng.random(rows) < 0.4, np.nan, rng.integers(9, size=rows)),
+    ]
+    columns = [makers[0]()] + [makers[i]() for i in rng.integers(len(makers), size=rng.integers(1, 6))]
+    return pd.DataFrame({f"name, {i}": column for i, column in enumerate(columns)})
+
+
+def test_importing_the_reader_loads_nothing_heavy():
+    code = (
+        "import sys, qrt_tn.models.tables\n"
+        "heavy = {'jax', 'numpy', 'pandas', 'pyarrow', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "from qrt_tn.models import Dataset\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".npz"])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_pandas_writes_is_read_back(suffix, seed, tmp_path):
+    frame = random_frame(seed)
+    table = read_table(write(tmp_path, f"some data{suffix}", frame))
+    assert table.header
+    pd.testing.assert_frame_equal(table.frame, frame, check_dtype=False, rtol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("header", [True, False])
+def test_every_delimiter_with_and_without_names(delimiter, header, seed, tmp_path):
+    frame = random_frame(seed)
+    text = frame.to_csv(index=False, sep=delimiter, header=header)
+    for content in (text, "\ufeff" + text, text.replace("x;y\nz", "x").replace("\n", "\r\n")):
+        table = read_table(write(tmp_path, "t.csv", content), None if header else False)
+        assert table.header == header
+        assert list(table.frame) == (
+            list(frame) if header else [f"column {i}" for i in range(frame.shape[1])]
+        )
+        numbers = frame.select_dtypes("number")
+        kept = [list(frame).index(name) for name in numbers]
+        np.testing.assert_allclose(table.frame.iloc[:, kept], numbers, rtol=1e-14)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("header", [True, False])
+def test_decimal_commas(delimiter, header, tmp_path):
+    frame = pd.DataFrame({"a": RNG.normal(size=9), "n": np.arange(9), "t": list("abcabcabc")})
+    text = frame.to_csv(index=False, sep=delimiter, decimal=",", header=header)
+    table = read_table(write(tmp_path, "t.csv", text))
+    assert table.header == header
+    np.testing.assert_allclose(table.frame.iloc[:, :2].astype(float), frame[["a", "n"]], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        ("a,b\n1,2\n", True),
+        ('"1","2"\n"3","4"\n', False),
+        ("5.1,Iris\n4.9,Iris\n", False),
+        ("1,5\n2,?\n", False),
+        ("country,2019,people\nFR,1,2\nDE,3,4\n", True),
+        ("0,1,2\n5,6,7\n", True),
+        (",0,1,2\n0,5.5,6,7\n", True),
+        ("0,1\n5,6\n", False),
+        ("-,1\n5,6\n", False),  # a gap above numbers is no name
+        ("NA,1\n5,6\n", False),
+        ("yes,kind\nTrue,a\nFalse,b\n", True),
+    ],
+)
+def test_headers_are_told(text, header, tmp_path):
+    table = read_table(write(tmp_path, "t.csv", text))
+    assert table.header == header
+    assert len(table.frame) == text.count("\n") - header
+    assert read_table(write(tmp_path, "t.csv", text), not header).header == (not header)
+
+
+def test_gaps_and_columns_without_names(tmp_path):
+    frame = read_table(write(tmp_path, "t.csv", "a,,c\n1, ?,x\nNA,2,\n\n3,,y\n")).frame
+    assert list(frame) == ["a", "Unnamed: 1", "c"]
+    assert frame.isna().to_numpy().tolist() == [
+        [False, True, False],
+        [True, False, True],
+        [False, True, False],
+    ]
+
+
+def test_types_that_parquet_has(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "b": [True, False],
+            "c": pd.Categorical(["u", "v"]),
+            "d": pd.to_datetime(["2020-01-01", "2021-01-01"]),
+            "t": ["1", "x"],
+            "i": [1, 2],
+        },
+        index=[7, 9],
+    )
+    read = read_table(write(tmp_path, "t.parquet", frame)).frame
+    kinds = [kind_of(read[name]) for name in read]
+    assert kinds == ["booleans", "categories", "dates", "text", "numbers", "numbers"]
+    assert list(read.iloc[:, -1]) == [7, 9]
+    assert kind_of(pd.Series([True, None])) == "booleans"
+    assert kind_of(pd.Series([10**30, 1], dtype=object)) == "numbers"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "", "empty"),
+        ("t.csv", "a,b\n", "empty below its only line"),
+        ("t.csv", "a,b\n1,2\n3\n", "line 3 has 1 cells, the first 2"),
+        ("t.csv", "a,b\n1,2,3\n4,5,6\n", "line 2 has 3 cells, the first 2"),
+        ("t.csv", "a,b,a\n1,2,3\n", "named 'a', at positions 0 and 2"),
+        ("t.parquet", b"PAR1torn", "not a whole Parquet"),
+        ("t.xlsx", b"PK\x03\x04torn", "not a whole .xlsx"),
+        ("t.csv.gz", b"", "empty"),
+        ("t.csv", "a,b\né,2\n".encode("latin1"), "0xe9.*iconv"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
+        ("t.csv", b"PK\x03\x04torn", "Excel workbook"),
+        ("t.csv", gzip.compress(b"a,b\n1,2\n"), "ending .gz"),
+        ("t.csv", 'a,b\n1,"2\n3,4\n', "not a whole table"),
+        ("t.csv", "p,x\ne,y\n", "'p', 'x'.*--header.*--no-header"),
+        ("t.csv", "unknown,5,3.2\n1,5,3.2\n", "'unknown', '5', '3.2'.*--no-header"),
+        ("t.csv", "a;b\n1,5;2.5\n2;3\n", "decimal commas in column 0"),
+        ("t.npz", b"", "arrays"),
+        ("t.pdf", b"", r"'\.pdf'.*\.csv"),
+    ],
+)
+def test_what_could_be_misread_is_refused(name, content, message, tmp_path):
+    path = write(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+    assert name in str(caught.value)
+
+
+def test_torn_gzip_files_folders_and_sheets(tmp_path):
+    path = write(tmp_path, "t.csv.gz", "a,b\n" + "".join(f"{i},{i * i}\n" for i in range(999)))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="not a whole gzip"):
+        read_table(path)
+    path.write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(ValueError, match="not a whole gzip"):
+        read_table(path)
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        check_source(tmp_path / "d.csv")
+    with pytest.raises(ValueError, match="no file"):
+        check_source(tmp_path / "none.CSV.gz")
+    with pytest.raises(OSError, match="too long"):
+        check_source(tmp_path / f"{'x' * 300}.csv")
+    with pd.ExcelWriter(tmp_path / "two.xlsx") as book:
+        for name in ("one", "two"):
+            pd.DataFrame({"a": [1], "b": [2]}).to_excel(book, sheet_name=name)
+    with pytest.raises(ValueError, match="'one', 'two'"):
+        read_table(tmp_path / "two.xlsx")
+    pd.DataFrame({"a": [[1], [2]]}).to_parquet(tmp_path / "lists.parquet")
+    with pytest.raises(ValueError, match="'a' holds list"):
+        read_table(tmp_path / "lists.parquet")
+    with pytest.raises(ValueError, match="--no-header"):
+        read_table(tmp_path / "lists.parquet", header=False)
+    assert suffix_of("a.b.TSV.gz") == ".tsv.gz"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".xlsx", ".parquet"])
+def test_what_does_not_fit_is_refused(suffix, tmp_path, monkeypatch):
+    path = write(tmp_path, f"t{suffix}", pd.DataFrame({"a": np.zeros(500), "b": np.ones(500)}))
+    monkeypatch.setattr(tables, "memory_limit", lambda: 10**6)
+    read_table(path)
+    monkeypatch.setattr(tables, "memory_limit", lambda: 3000)
+    with pytest.raises(ValueError, match="quarter of the free memory"):
+        read_table(path)
+
+
+def test_excel_is_an_extra(tmp_path, monkeypatch):
+    path = write(tmp_path, "t.xlsx", pd.DataFrame({"a": [1], "b": [2]}))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'qrt-tn\[excel\]'"):
+        read_table(path)
