@@ -285,10 +285,11 @@ def split(
         rare = [f"{shown([dataset.classes[i]])} ({n})" for i, n in zip(labels, members, strict=True) if n < 3]
         if rare:
             few = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
+            numbers = all(isinstance(value, int | float) for value in dataset.class_values or ("",))
             raise ValueError(
-                f"{dataset.name}: {len(rare)} of {len(labels)} classes have fewer than 3 points: {few}; a"
-                " split needs 3 or more of each; add points, or remove or merge these classes (where they are"
-                " quantities, say --task regression)"
+                f"{dataset.name}: classes of fewer than 3 points: {few}; a split needs 3 of each, so add"
+                " points, or remove or merge these classes"
+                + (", or say --task regression if they are quantities" if numbers else "")
             )
     for name in ("train", "validation", "test"):
         if counts[name] < fewest:

@@ -215,7 +215,7 @@ def _check_mostly_text(values: "pd.Series", column: str, name: str) -> None:
     odd = int(pd.to_numeric(present, errors="coerce").isna().sum())
     if 0 < odd <= (1 - _MOSTLY) * len(present):
         raise ValueError(
-            f"{name}: column {shown([column])} holds {len(present) - odd} numbers and in {odd} rows text,"
+            f"{name}: column {shown([column])} holds numbers but {odd} of its {len(present)} values are not,"
             f" such as {_sample(values)}; correct these or --drop it"
         )
 

@@ -1,16 +1,22 @@
 """Files in every format, their splits, and everything that can be wrong with them."""
 
+import gzip
+import io
+import zipfile
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from qrt_tn.models.columns import Column, Columns
 from qrt_tn.models.datasets import Dataset, load_digits, load_file, one_hot, split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
 LABELS = np.arange(30) % 3
+ONE_COLUMN = Columns((Column("a"),), "y", True)
 
 
 def table(x, y, name="label"):
@@ -53,13 +59,15 @@ def test_every_format_gives_the_same_data(suffix, tmp_path):
     assert real.classes is None
 
 
-def test_whole_numbers_are_labels_only_if_they_are_few(tmp_path):
-    x = RNG.normal(size=(400, 2))
-    few, many = np.arange(400.0) % 100, np.arange(400.0) % 101
-    assert len(load_file(write(tmp_path, ".npz", x, few)).classes) == 100
-    dataset = load_file(write(tmp_path, ".npz", x, many))
-    assert dataset.classes is None
-    np.testing.assert_array_equal(dataset.y, many[:, None])
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
+def test_whole_numbers_that_could_be_both_are_asked_about(suffix, tmp_path):
+    path = write(tmp_path, suffix, RNG.normal(size=(400, 2)), np.arange(400) % 100)
+    with pytest.raises(
+        ValueError, match=r"--task classification \(100 classes: 0, 1, 2, ...\) or --task regr"
+    ):
+        load_file(path)
+    assert len(load_file(path, task="classification").classes) == 100
+    np.testing.assert_array_equal(load_file(path, task="regression").y[:, 0], np.arange(400) % 100)
 
 
 def test_an_npz_file_may_hold_images_and_several_targets(tmp_path):
@@ -73,23 +81,97 @@ def test_an_npz_file_may_hold_images_and_several_targets(tmp_path):
     assert load_file(path).classes == ("0", "1")
 
 
-def test_a_column_can_be_the_target_by_name(tmp_path):
-    path = tmp_path / "data.parquet"
-    pa.parquet.write_table(
-        pa.table({"kind": pa.array(["a", "b"] * 5).dictionary_encode(), "x": range(10)}), path
+def test_npz_files_hold_one_hot_labels_and_colour_images(tmp_path):
+    path = tmp_path / "images.npz"
+    images = RNG.integers(256, size=(20, 2, 3, 3), dtype=np.uint8)
+    np.savez(path, X=images, y=np.eye(4)[np.arange(20) % 4], flags=np.eye(2, dtype=bool)[np.arange(20) % 2])
+    dataset = load_file(path)
+    np.testing.assert_array_equal(dataset.x, images.reshape(20, 18))
+    assert (dataset.image_shape, dataset.classes, dataset.class_values) == (
+        (2, 3, 3),
+        tuple("0123"),
+        (0, 1, 2, 3),
     )
-    dataset = load_file(path, target="kind")
-    assert dataset.classes == ("a", "b")
-    np.testing.assert_array_equal(dataset.x[:, 0], np.arange(10))
+    assert dataset.names[:4] == (
+        "pixel (0, 0) red",
+        "pixel (0, 0) green",
+        "pixel (0, 0) blue",
+        "pixel (0, 1) red",
+    )
+    assert dataset.describe() == "20 images of 2 x 3 x 3, target 'y', classification, 4 classes"
+    assert load_file(path, task="regression").outputs == 4
+    assert load_file(path, "flags").classes == ("0", "1")
+    grey = np.concatenate([images, images])[..., :1]
+    np.savez(path, x=grey, y=np.arange(40) / 3)
+    assert load_file(path).image_shape == (2, 3)
+    assert load_file(path).names[4] == "pixel (1, 1)"
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "classes", "values"),
+    [
+        ("kind", None, ("a", "b"), ("a", "b")),
+        ("0", None, ("a", "b"), ("a", "b")),
+        ("-1", None, ("False", "True"), (False, True)),
+        ("number", None, ("1", "4"), (1, 4)),
+        ("real", None, None, None),
+        ("real", "classification", ("0.5", "1.5"), (0.5, 1.5)),
+        ("number", "regression", None, None),
+    ],
+)
+def test_classes_are_those_of_the_file(target, task, classes, values, tmp_path):
+    path = tmp_path / "data.parquet"
+    columns = {
+        "kind": pa.array(["a", "b"] * 5).dictionary_encode(),
+        "number": [1, 4] * 5,
+        "real": [0.5, 1.5] * 5,
+        "more": X[:10, 0],
+        "flag": [True, False] * 5,
+    }
+    pa.parquet.write_table(pa.table(columns), path)
+    dataset = load_file(path, target, task=task, encode="ordinal")
+    assert (dataset.classes, dataset.class_values) == (classes, values)
+    assert values is None or [type(value) for value in dataset.class_values] == list(map(type, values))
+    assert len(dataset.names) == dataset.dim == 4
 
 
 def test_a_csv_file_needs_no_header(tmp_path):
     path = tmp_path / "data.csv"
     np.savetxt(path, np.column_stack([X, LABELS]), delimiter=",")
-    dataset = load_file(path)
-    assert len(dataset) == 30
+    dataset = load_file(path, "-1")
     np.testing.assert_allclose(dataset.x, X)
     np.testing.assert_array_equal(dataset.y, LABELS)
+    assert dataset.class_values == (0, 1, 2)
+    with pytest.raises(ValueError, match="does not name its columns") as caught:
+        load_file(path, command="qrt-tn ticket --data PATH")
+    lines = str(caught.value).splitlines()
+    assert f"--data {path} --target 0 " in lines[1] and "regression (30 values from" in lines[1]
+    assert f"--data {path} --target -1 " in lines[2] and "classification, 3 classes (0, 1, 2)" in lines[2]
+
+
+def test_gaps_stay_gaps_until_the_data_are_split(tmp_path):
+    x = np.where(RNG.random(X.shape) < 0.2, np.nan, X)
+    for suffix in (".npz", ".csv", ".parquet"):
+        dataset = load_file(write(tmp_path, suffix, x, LABELS), impute="median")
+        np.testing.assert_allclose(dataset.x, x)
+        assert dataset.impute == "median"
+        assert f"{np.isnan(x).sum()} missing values, filled in by median" in dataset.describe()
+    with pytest.raises(ValueError, match="nan"):
+        Dataset(x, LABELS, "d", ("a", "b", "c"))
+
+
+def test_the_data_line(tmp_path):
+    path = tmp_path / "plants.csv.gz"
+    text = "id,Species Name,width,constant\n" + "".join(f"{i},{'ab'[i % 2]},{i / 7},0\n" for i in range(9))
+    path.write_bytes(gzip.compress(text.encode()))
+    dataset = load_file(path, "Species Name")
+    assert dataset.name == "plants"
+    assert dataset.describe() == (
+        "9 points, 1 feature, target 'Species Name', classification, 2 classes; left out: 'id' (a different"
+        " whole number in every row), 'constant' (the same value in every row)"
+    )
+    assert Dataset(X, X[:, :2], "d").describe() == "30 points, 4 features, target 'y', regression, 2 outputs"
+    assert Dataset(X, X[:, :2], "d").names == ("x0", "x1", "x2", "x3")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
@@ -108,8 +190,8 @@ def test_malformed_files_are_named(suffix, content, tmp_path):
     [
         (np.where(X[3, 2] == X, np.nan, X), LABELS, "nan|missing"),
         (np.where(X[3, 2] == X, np.inf, X), LABELS, "inf"),
-        (np.where(X > 0, "high", "low"), LABELS, "numbers"),
-        (np.ones_like(X), LABELS, "constant data"),
+        (np.where(X > 0, "high", "low"), LABELS, "numbers|text"),
+        (np.ones_like(X), LABELS, "constant data|same value in every row"),
         (X, np.zeros(30, dtype=int), "constant data"),
         (X, np.full(30, "same"), "constant data"),
         (X, np.where(LABELS == 0, np.nan, 0.5), "nan|missing"),
@@ -122,39 +204,122 @@ def test_bad_content_is_named_in_one_line(suffix, x, y, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_requests_are_named(tmp_path):
-    with pytest.raises(ValueError, match="no file"):
-        load_file(tmp_path / "none.npz")
-    with pytest.raises(ValueError, match=r"\.npz, \.csv, \.parquet"):
-        load_file(tmp_path / "data.txt")
-    with pytest.raises(ValueError, match="no array 'z'; it holds x, y"):
-        load_file(write(tmp_path, ".npz", X, LABELS), target="z")
-    for suffix in (".csv", ".parquet"):
-        with pytest.raises(ValueError, match="no column 'z'"):
-            load_file(write(tmp_path, suffix, X, LABELS), target="z")
-    path = tmp_path / "bad.npz"
-    np.savez(path, x=X, y=LABELS[:7])
-    with pytest.raises(ValueError, match="30 points but 7 targets"):
-        load_file(path)
-    np.savez(path, x=X, y=np.array([{}] * 30, dtype=object))
-    with pytest.raises(ValueError, match=r"bad\.npz is not a whole npz file"):
-        load_file(path)
-    np.savez(path, features=X, y=LABELS)
-    with pytest.raises(ValueError, match="no array 'x'"):
-        load_file(path)
-    pa.parquet.write_table(pa.table({"x": [1.0, None], "y": [0, 1]}), tmp_path / "gap.parquet")
-    with pytest.raises(ValueError, match="'x' has 1 missing"):
-        load_file(tmp_path / "gap.parquet")
-    (tmp_path / "one.csv").write_text("x\n1\n2\n")
-    with pytest.raises(ValueError, match="no features"):
-        load_file(tmp_path / "one.csv")
-    for arguments, message in [
+@pytest.mark.parametrize(
+    ("suffix", "options", "message"),
+    [
+        (".npz", {"target": "z"}, "no array 'z'; it holds x, y"),
+        (".npz", {"drop": ["a"]}, "--drop"),
+        (".npz", {"encode": "onehot"}, "--encode"),
+        (".npz", {"header": True}, "--header"),
+        (".csv", {"target": "z"}, "no column 'z'"),
+        (".parquet", {"target": "5"}, "no column '5'.*0 to 4"),
+        (".csv", {"drop": ["w"]}, "no column 'w' for drop"),
+        (".csv", {"drop": ["label"], "target": "label"}, "'label' is the target and to be dropped"),
+        (".csv", {"drop": ["0", "1", "2", "3"]}, "no features left"),
+        (".csv", {"impute": "magic"}, "'magic'.*mean, median, most_frequent"),
+        (".csv", {"encode": "hash"}, "'hash'; give onehot or ordinal"),
+        (".npz", {"task": "ranking"}, "'ranking'; give classification or regression"),
+    ],
+)
+def test_bad_requests_are_named(suffix, options, message, tmp_path):
+    path = write(tmp_path, suffix, X, LABELS)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_file(path, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": X, "y": LABELS[:7]}, "30 points but 7 targets"),
+        ({"x": X, "y": np.array([{}] * 30, dtype=object)}, "pickle"),
+        ({"features": X, "y": LABELS}, "no array 'x'; it holds features, y"),
+        ({"x": X[0], "y": LABELS}, r"x has shape \(4,\)"),
+        ({"x": np.zeros((30, 2, 2, 4)), "y": LABELS}, r"\(30, 2, 2, 4\)"),
+        ({"x": X, "y": np.full((30, 2), "a")}, r"\(30, 2\), <U1"),
+        ({"x": X + 1j, "y": LABELS}, "complex128"),
+        ({"x": X, "y": np.full((30, 2), np.inf)}, "inf"),
+    ],
+)
+def test_arrays_that_are_no_data_are_named(arrays, message, tmp_path):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_file(tmp_path / "bad.npz")
+    assert "bad.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         ((X, LABELS, "d", ("a", "b")), "label 2 is outside 0..1"),
         ((X, LABELS * 1.0, "d", None), "real targets have shape"),
         ((X, LABELS, "d", ("a", "b", "c"), (2, 3)), "images of"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            Dataset(*arguments)
+        (
+            (X, LABELS, "d", ("a", "b", "c"), None, ONE_COLUMN),
+            "1 coordinates.* has 4",
+        ),
+    ],
+)
+def test_data_that_do_not_fit_together_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Dataset(*arguments)
+
+
+def arrays_renamed(path):
+    np.save(path.with_suffix(".npy"), X)
+    path.with_suffix(".npy").rename(path)
+
+
+def other_size(path):
+    content = io.BytesIO()
+    np.save(content, X)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content.getvalue() + bytes(9))
+
+
+def encrypted(path):
+    np.savez(path, x=X, y=LABELS)
+    content = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for at in range(len(content)):
+            if content[at : at + 4] == start:
+                content[at + flags] |= 1
+    path.write_bytes(content)
+
+
+def twice(path):
+    np.savez(path, x=X)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x", b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (arrays_renamed, "npy file"),
+        (other_size, "takes 960 bytes, but 969 are there"),
+        (encrypted, "encrypted"),
+        (twice, "two arrays named 'x'"),
+    ],
+)
+def test_archives_that_promise_something_else_are_refused(make, message, tmp_path):
+    make(tmp_path / "odd.npz")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_file(tmp_path / "odd.npz")
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, ".npz", X.astype(np.float32), LABELS)
+    monkeypatch.setattr("qrt_tn.models.npz.memory_limit", lambda: 479)
+    with pytest.raises(
+        ValueError, match=r"array 'x' of shape \(30, 4\), float32 takes .* quarter of the free"
+    ):
+        load_file(path)
+    monkeypatch.setattr("qrt_tn.models.npz.memory_limit", lambda: 480)
+    monkeypatch.setattr("qrt_tn.models.arrays.memory_limit", lambda: 959)
+    with pytest.raises(ValueError, match=r"as float64, more than .* quarter of the free"):
+        load_file(path)
 
 
 def test_digits_split_into_1200_237_and_360_stratified():
@@ -190,7 +355,7 @@ def test_splits_that_cannot_be_are_named():
         with pytest.raises(ValueError, match=message):
             split(dataset, seed=0, **arguments)
     rare = Dataset(X, np.array([2, 2, *[0, 1] * 14]), "d", ("a", "b", "rare"))
-    with pytest.raises(ValueError, match="class 'rare' has 2 points"):
+    with pytest.raises(ValueError, match=r"fewer than 3 points: 'rare' \(2\)"):
         split(rare, seed=0)
 
 

@@ -1,0 +1,273 @@
+"""Columns of tables as coordinates, and the choice of target, task and features."""
+
+import json
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qrt_tn.models.columns import Column, Columns, as_numbers
+from qrt_tn.models.features import choose_columns
+from qrt_tn.models.tables import Table
+from qrt_tn.models.targets import read_targets, reading
+
+RNG = np.random.default_rng(0)
+KINDS = [f"k{i % 2}" for i in range(12)]
+NUMBERS = RNG.normal(size=12)
+
+
+def plants(rows=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "id": rng.permutation(rows) + 7,
+            "age": np.where(np.arange(rows) % 5 == 1, np.nan, rng.normal(size=rows)),
+            "colour": np.where(np.arange(rows) % 7 == 2, None, rng.choice(["red", "blue", "green"], rows)),
+            "wild": np.arange(rows) % 3 == 0,
+            "same": 3,
+            "height": rng.normal(size=rows),
+        }
+    )
+
+
+def choose(frame, header=True, **options):
+    return choose_columns(Table(frame, header), **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("encode", ["onehot", "ordinal"])
+def test_coordinates_are_those_of_a_plain_loop(encode, seed):
+    frame = plants(seed=seed)
+    chosen = choose(frame, encode=encode, impute=True)
+    known = ["blue", "green", "red"]
+    rows = []
+    for age, colour, wild in zip(frame["age"], frame["colour"], frame["wild"], strict=True):
+        if encode == "onehot":
+            middle = [float(colour == name) for name in known] + [float(not isinstance(colour, str))]
+        else:
+            middle = [float(known.index(colour)) if isinstance(colour, str) else np.nan]
+        rows.append([age, *middle, float(wild)])
+    np.testing.assert_array_equal(chosen.x, rows)
+    np.testing.assert_array_equal(chosen.targets.y[:, 0], frame["height"])
+    colours = ("colour=blue", "colour=green", "colour=red", "colour=(missing)")
+    assert chosen.columns.names == ("age", *(colours if encode == "onehot" else ["colour"]), "wild")
+    assert dict(chosen.left_out) == {
+        "id": "a different whole number in every row",
+        "same": "the same value in every row",
+    }
+
+
+@pytest.mark.parametrize("encode", ["onehot", "ordinal"])
+def test_columns_are_found_by_name_in_any_order_and_after_json(encode):
+    frame = plants()
+    chosen = choose(frame, encode=encode, impute=True)
+    columns = Columns.from_json(json.loads(json.dumps(chosen.columns.to_json())))
+    assert columns == chosen.columns
+    for order in list(permutations(["age", "wild", "colour", "more", "height"]))[::17]:
+        other = frame.assign(more="x")[list(order)]
+        np.testing.assert_array_equal(columns.matrix(other), chosen.x)
+        assert columns.ignored(other) == ("more",)
+    assert columns.ignored(frame) == ("id", "same")
+
+
+@pytest.mark.parametrize("target", [0, 2, 4])
+def test_columns_without_names_are_found_by_position(target):
+    frame = pd.DataFrame(RNG.normal(size=(9, 5)), columns=[f"column {i}" for i in range(5)])
+    chosen = choose(frame, header=False, target=str(target), drop=["1"])
+    kept = [i for i in range(5) if i not in (1, target)]
+    np.testing.assert_array_equal(chosen.x, frame.iloc[:, kept])
+    columns = chosen.columns
+    bare = frame.drop(columns=f"column {target}")
+    bare.columns = [f"column {i}" for i in range(4)]
+    np.testing.assert_array_equal(columns.matrix(bare), chosen.x)
+    np.testing.assert_array_equal(columns.matrix(frame.iloc[:, kept]), chosen.x)
+    assert columns.ignored(frame) == ("column 1",)
+    assert columns.ignored(bare) == (f"column {1 - (target < 1)}",)
+    with pytest.raises(ValueError, match="2 columns without names; give 5"):
+        columns.matrix(bare.iloc[:, :2])
+
+
+def test_categories_are_spelt_alike_whatever_else_is_in_the_file():
+    column = Column("grade", ("1", "2", "2.5", "x"), "ordinal")
+    for values in ([1, 2], [1.0, 2.0], ["1", "2"], pd.Series([1, 2], dtype=object)):
+        np.testing.assert_array_equal(column.coordinates(pd.Series(values)), [[0], [1]])
+    np.testing.assert_array_equal(column.coordinates(pd.Series([2.5, None])), [[2], [np.nan]])
+    unseen = Column("grade", ("1", "2"), "onehot").coordinates(pd.Series(["1", "9", None]))
+    np.testing.assert_array_equal(unseen, [[1, 0], [0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["1.5", "tall"], "'height' holds 'tall' in row 1"),
+        ([1.5, np.inf], "'height' holds inf in row 1, not a finite number"),
+        (pd.to_datetime(["2020-01-01"]), "'height' holds '2020-01-01 00:00:00' in row 0"),
+    ],
+)
+def test_what_is_no_number_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        as_numbers(pd.Series(values), "height")
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"a": [1.0]}, "lacks the columns 'b', 'c'; it has 'a'"),
+        ({"a": [1.0], "b": [2.0], "c": ["green"]}, "'c' holds 'green' in row 0.*'blue', 'red'"),
+        ({"a": ["one"], "b": [2.0], "c": ["red"]}, "'a' holds 'one'"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(frame, message):
+    columns = Columns((Column("a"), Column("b"), Column("c", ("blue", "red"), "ordinal")), "y", True)
+    with pytest.raises(ValueError, match=message):
+        columns.matrix(pd.DataFrame(frame))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "None"),
+        ({"features": [], "target": "y", "header": True}, "features are"),
+        ({"features": [{"name": "a"}], "header": True}, "target"),
+        ({"features": [{"name": 3}], "target": "y", "header": True}, r"features\.0\.name.*'3'"),
+        ({"features": [{"name": "a"}], "target": "y", "header": False}, "'a' is no position"),
+        ({"features": [{"name": "a"}, {"name": "a"}], "target": "y", "header": True}, "'a', 'a'"),
+        ({"features": [{"name": "a", "encode": "onehot"}], "target": "y", "header": True}, "categories"),
+        ({"features": [{"name": "a", "categories": ["u"]}], "target": "y", "header": True}, "encode None"),
+        (
+            {
+                "features": [{"name": "a", "categories": ["u", "u"], "encode": "onehot"}],
+                "target": "y",
+                "header": 1,
+            },
+            "each once",
+        ),
+    ],
+)
+def test_json_of_something_else_is_refused(value, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Columns.from_json(value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["a", "b", "a"], "classification, 2 classes (a, b)"),
+        ([True, False], "classification, 2 classes (False, True)"),
+        (pd.Categorical([3, 1]), "classification, 2 classes (1, 3)"),
+        ([1, 2] * 3, "classification, 2 classes (1, 2)"),
+        ([1.0, 2.0] * 3, "classification, 2 classes (1, 2)"),
+        (list(range(20)) * 3, "classification, 20 classes (0, 1, 2, 3, 4, 5, ...)"),
+        ([0.5, 1] * 9, "regression (18 values from 0.5 to 1)"),
+        (list(range(278, 456)), "regression (178 values from 278 to 455)"),
+        ([1, 1, 1, 2, 2], "regression (5 values from 1 to 2)"),
+        (
+            list(range(21)) * 3,
+            "it holds 21 different whole numbers.* --task classification .*--task regression",
+        ),
+        ([1, 1, 1, 2, 2, 2, 3, 3], "it holds 3 different whole numbers"),
+        ([1, None, None], "it is missing in 2 of 3 rows"),
+        ([1, np.inf], "it holds inf"),
+    ],
+)
+def test_what_a_target_is(values, told):
+    found = reading(pd.Series(values))
+    if told.startswith("it "):
+        with pytest.raises(ValueError, match=told):
+            read_targets(pd.Series(values), "it")
+    else:
+        assert found == told
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_are_the_places_of_sorted_classes(seed):
+    rng = np.random.default_rng(seed)
+    for values in (rng.choice(["b", "a", "ü"], 50), rng.integers(-5, 5, 50) * 10, rng.random(50) < 0.5):
+        targets = read_targets(pd.Series(values), "it", "classification")
+        assert list(targets.class_values) == sorted(set(values.tolist()))
+        assert [targets.class_values[label] for label in targets.y] == values.tolist()
+        assert targets.classes == tuple(map(str, targets.class_values))
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        (["a", "b", "c"], "c"),
+        (["a", "Label", "c"], "Label"),
+        (["CLASS", "b", "c"], "CLASS"),
+        (["y", "b", "id"], "y"),
+    ],
+)
+def test_the_usual_names_are_targets_and_else_the_last_column(names, target):
+    frame = pd.DataFrame(dict(zip(names, RNG.normal(size=(3, 8)), strict=True)))
+    assert choose(frame).columns.target == target
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "out"),
+    [
+        ("row", range(12), True),
+        ("row", np.arange(12)[::-1] + 100.0, True),
+        ("row", np.arange(12) * 2, False),
+        ("customer_id", np.arange(12) * 2, True),
+        ("Unnamed: 0", np.arange(12) * 2, True),
+        ("No", np.arange(12) ** 2, True),
+        ("No", np.arange(12) / 2, False),
+        ("No", [3, *range(11)], False),
+        ("idea", np.arange(12) ** 2, False),
+        ("gap", [None] * 12, True),
+    ],
+)
+def test_columns_that_number_the_rows_are_left_out(name, values, out):
+    chosen = choose(pd.DataFrame({name: values, "a": NUMBERS, "y": KINDS}))
+    assert [left for left, _ in chosen.left_out] == [name] * out
+    assert choose(pd.DataFrame({"row": [1, 2], "y": [0.5, 1]})).columns.names == ("row",)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (
+            {"a": KINDS, "b": KINDS, "y": NUMBERS},
+            {},
+            r"2 columns .*'a' \('k0'\).*onehot.*ordinal.*--drop a,b",
+        ),
+        ({"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS}, {}, "'a' .'2020-01-01"),
+        (
+            {"a": [None, *NUMBERS[1:]], "y": NUMBERS},
+            {},
+            r"'a' \(1\) of 12 rows.*--impute mean, median or.*--drop a",
+        ),
+        ({"a": [*KINDS[:-1], None], "y": NUMBERS}, {"encode": "ordinal"}, r"'a' \(1\)"),
+        (
+            {"a": ["7 yrs", *NUMBERS[1:].astype(str)], "y": KINDS},
+            {"encode": "onehot"},
+            "1 of its 12.*'7 yrs'",
+        ),
+        ({"a": NUMBERS, "y": [*KINDS[:-2], None, None]}, {}, "'y' is missing in 2 of 12 rows"),
+        ({"a": NUMBERS, "y": KINDS}, {"task": "regression"}, "'y' holds text .'k0'"),
+        ({"y": NUMBERS, "label": KINDS, "a": NUMBERS}, {}, "'y', 'label'; name it with --target"),
+        ({"a": NUMBERS}, {}, "one column, 'a'"),
+        ({"a": NUMBERS, "y": KINDS}, {"drop": ["a", "y"]}, "no columns left"),
+        ({"a": [1] * 12, "y": KINDS}, {}, "'a' .the same value"),
+        ({"a": [np.inf, *NUMBERS[1:]], "y": KINDS}, {}, "'a' holds inf"),
+        ({"a": NUMBERS, "y": KINDS}, {"target": "z"}, "no column 'z' for target; it has 'a', 'y'"),
+        ({"a": NUMBERS, "y": KINDS}, {"drop": ["-3"]}, "no column '-3' for drop"),
+    ],
+)
+def test_tables_that_could_be_misread_are_refused(columns, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        choose(pd.DataFrame(columns), name="t.csv", **options)
+    assert str(caught.value).startswith("t.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_an_option_cannot_spell_are_dropped_by_position():
+    frame = pd.DataFrame({"a, b": KINDS, "x" * 300: KINDS, "it's": KINDS, "y": NUMBERS})
+    with pytest.raises(ValueError, match="--drop ") as caught:
+        choose(frame)
+    assert str(caught.value).endswith("--drop '0,1,it'\"'\"'s'")
+    assert len(str(caught.value)) < 400
+    assert choose(frame, drop=["0", "1"], encode="onehot").columns.names == ("it's=k0", "it's=k1")
