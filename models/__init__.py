@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qrt_tn.models.readout import fit_output_weights, select_ridge
     from qrt_tn.models.residual import residual_ticket
     from qrt_tn.models.ridge import RidgeNetwork, importance_weights
+    from qrt_tn.models.saved import SavedModel, load
     from qrt_tn.models.teachers import teacher
     from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
 
@@ -25,11 +26,13 @@ _NAMES = {
     "RidgeletClassifier": "estimators",
     "RidgeletFeatures": "estimators",
     "RidgeletRegressor": "estimators",
+    "SavedModel": "saved",
     "Split": "datasets",
     "TrainingHistory": "training",
     "accuracy": "training",
     "fit_output_weights": "readout",
     "importance_weights": "ridge",
+    "load": "saved",
     "load_digits": "datasets",
     "load_file": "datasets",
     "one_hot": "datasets",
@@ -51,11 +54,13 @@ __all__ = [
     "RidgeletClassifier",
     "RidgeletFeatures",
     "RidgeletRegressor",
+    "SavedModel",
     "Split",
     "TrainingHistory",
     "accuracy",
     "fit_output_weights",
     "importance_weights",
+    "load",
     "load_digits",
     "load_file",
     "one_hot",

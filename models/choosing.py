@@ -119,8 +119,8 @@ def draw_nodes(
     cosine = Ridgelet("cosine", modulus)
     if method == "qrt" and varied:
         state = from_samples(points.levels, targets, modulus, smoothing=width, tolerance=_TOLERANCE)
-        return _untempered(QuantumRidgeletTransform(state, cosine).sample(n, seed, progress=progress))
-    return _untempered(filter_nodes(n, points.levels.shape[1], cosine, width, seed))
+        return untempered(QuantumRidgeletTransform(state, cosine).sample(n, seed, progress=progress))
+    return untempered(filter_nodes(n, points.levels.shape[1], cosine, width, seed))
 
 
 def choose_settings(
@@ -257,7 +257,8 @@ def _row(settings: Settings, nodes: int, error: float) -> dict[str, Any]:
     }
 
 
-def _untempered(nodes: RidgeNodes) -> TemperedNodes:
+def untempered(nodes: RidgeNodes) -> TemperedNodes:
+    """Nodes of the transform, its filter or none of them as nodes at beta = 1 that all count alike."""
     count = len(nodes)
     b = nodes.b.astype(np.float64)
     return TemperedNodes(nodes.a, b, np.zeros(count), 1.0, float(count), 0.0, nodes.modulus)

@@ -256,14 +256,14 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
         x, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
         self.classes_, targets = _binarised(np.asarray(y))
-        self._means = targets.mean(axis=0)
-        choice = self._fit_outputs(x, targets - self._means)
-        labels = (choice.targets + self._means).argmax(axis=1)
-        self.temperature_ = _temperature(choice.outputs + self._means, labels)
+        self.target_mean_ = targets.mean(axis=0)
+        choice = self._fit_outputs(x, targets - self.target_mean_)
+        labels = (choice.targets + self.target_mean_).argmax(axis=1)
+        self.temperature_ = _temperature(choice.outputs + self.target_mean_, labels)
         return self
 
     def _scores(self, X: Any) -> np.ndarray:
-        return self._outputs(X) + self._means
+        return self._outputs(X) + self.target_mean_
 
     def decision_function(self, X: Any) -> np.ndarray:
         """The outputs of points (M, D): (M, classes), or (M,) for two classes, above 0 for the second."""
@@ -306,15 +306,15 @@ class RidgeletRegressor(RegressorMixin, _Predictor):
         self._check()
         x, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         y = np.asarray(y, dtype=np.float64)
-        self._one_output = y.ndim == 1
-        targets, self._means, self._scales = _standardised(y.reshape(len(x), -1))
+        self.one_output_ = y.ndim == 1
+        targets, self.target_mean_, self.target_scale_ = _standardised(y.reshape(len(x), -1))
         self._fit_outputs(x, targets)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The targets at points (M, D), of the shape of those fitted to."""
-        outputs = self._outputs(X) * self._scales + self._means
-        return outputs[:, 0] if self._one_output else outputs
+        outputs = self._outputs(X) * self.target_scale_ + self.target_mean_
+        return outputs[:, 0] if self.one_output_ else outputs
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

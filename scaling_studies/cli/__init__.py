@@ -17,6 +17,7 @@ LONGEST = 120  # characters of a file's name that a message shows
 _COMMANDS = {
     "info": "info:info_app",
     "ticket": "ticket:ticket_app",
+    "predict": "predict:predict_app",
     "lottery": "lottery:lottery_app",
     "moe": "moe:moe",
     "study": "study:study",

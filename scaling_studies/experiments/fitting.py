@@ -47,3 +47,12 @@ def mean_scores(found: list[Scores]) -> Scores:
         values = [row[name] for row in found]
         means[name] = None if None in values else float(np.mean(np.array(values, dtype=np.float64)))
     return means
+
+
+def rank(found: list[Scores]) -> tuple[float, float]:
+    """What the better of two settings has more of: mean validation accuracy over seeds, then less risk."""
+    if not found:
+        return 0.0, 0.0
+    accuracies = [row["validation_accuracy"] or 0.0 for row in found]
+    risks = [row["validation_risk"] or 0.0 for row in found]
+    return float(np.mean(accuracies)), -float(np.mean(risks))

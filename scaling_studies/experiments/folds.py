@@ -7,7 +7,7 @@ import numpy as np
 
 from qrt_tn import Quantizer
 from qrt_tn.models import Dataset, Split, load_digits, load_file, one_hot, split
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.experiments.grid import GridConfig
 
 _KEPT = 20  # sets the choice of training points apart from other draws of a seed
 
@@ -71,7 +71,7 @@ def load_dataset(data: Path | None, target: str | None) -> Dataset:
     return load_digits() if data is None else load_file(data, target)
 
 
-def make_folds(dataset: Dataset, config: TicketConfig) -> list[Fold]:
+def make_folds(dataset: Dataset, config: GridConfig) -> list[Fold]:
     """Split, quantise and standardise the data for every seed.
 
     Raises:
@@ -80,7 +80,7 @@ def make_folds(dataset: Dataset, config: TicketConfig) -> list[Fold]:
     return [make_fold(dataset, config, seed) for seed in range(config.seeds)]
 
 
-def make_fold(dataset: Dataset, config: TicketConfig, seed: int, points: int | None = None) -> Fold:
+def make_fold(dataset: Dataset, config: GridConfig, seed: int, points: int | None = None) -> Fold:
     """Split, quantise and standardise the data for one seed.
 
     Args:

@@ -13,7 +13,7 @@ from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, filter_nodes,
 from qrt_tn.models import CosineNetwork, DenseNetwork, RidgeNetwork
 from qrt_tn.models.shallow import ShallowNetwork
 from qrt_tn.studies.experiments.folds import Fold
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.parallel import side_by_side
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # tried for random features, in units of the median heuristic
@@ -34,7 +34,7 @@ class Sources:
     States are built once for each fold and width, side by side on the machine's cores, and kept.
     """
 
-    def __init__(self, folds: list[Fold], config: TicketConfig) -> None:
+    def __init__(self, folds: list[Fold], config: GridConfig) -> None:
         self.folds = folds
         self.config = config
         self._smoothed: dict[tuple[int, float], states.MPSState] = {}

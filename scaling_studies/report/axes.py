@@ -202,13 +202,13 @@ FORMS = {
     "dense": "dense",
     "dense with mask": "uniform",
     "compacted": "random-features",
-    "BCOO": "qrt-importance",
+    "BCOO": "qrt",
     "BCSR": "qrt-unsmoothed",
     # files
     "dense, gzip": "uniform",
     "mask and values": "random-features",
     "mask and values, gzip": "filter",
-    "COO": "qrt-importance",
+    "COO": "qrt",
     "CSR": "qrt-unsmoothed",
 }
 

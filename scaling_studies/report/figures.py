@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from qrt_tn.studies.report import node_panels, score_panels, state_panels
 from qrt_tn.studies.report.drawing import draw_panels
 from qrt_tn.studies.report.folder import TicketFolder, load
-from qrt_tn.studies.report.style import BROAD_METHODS, MAIN_METHODS
+from qrt_tn.studies.report.style import METHODS, YARDSTICKS
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:
@@ -30,37 +31,24 @@ def draw_all(folder: str | Path) -> dict[str, Path]:
 
 
 def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of every panel for which there are numbers."""
-    for kind in ("accuracy", "risk"):
-        for training in ("fitted", "trained"):
-            bands = results.bands(MAIN_METHODS, training, f"test_{kind}")
-            if bands:
-                yield (
-                    f"{kind}-{training}",
-                    score_panels.scores(results, bands, training, f"test_{kind}"),
-                )
-    yield from _broad_panels(results)
+    """Name and figure of every panel for which there are numbers; one node count makes no curve."""
+    levels = {
+        method: float(np.mean(list(errors.values())))
+        for method in YARDSTICKS
+        if (errors := results.values(method, "fitted", None, "error"))
+    }
+    for training in ("fitted", "trained"):
+        bands = results.bands(METHODS, training, "error")
+        if any(len(band.nodes) > 1 for band in bands.values()):
+            yield f"scores-{training}", score_panels.scores(results, bands, training, levels)
     for k in range(len(results.showcase["b"])):
         yield f"node-{k + 1:02d}", node_panels.node(results, k)
-    if any(name in results.showcase for name in node_panels.NODE_SPECTRA):
+    if any(name in results.showcase for name in node_panels.SPECTRA):
         yield "node-spectrum", node_panels.node_spectrum(results)
-    if "ridgelet_spectrum" in results.showcase:
-        yield "ridgelet-spectrum", node_panels.ridgelet_spectrum(results)
     states = results.manifest.get("states") or []
-    if any(state.get("bond_dimensions") for state in states):
+    if any(len(state.get("bond_dimensions") or []) > 1 for state in states):
         yield "bond-dimensions", state_panels.bond_dimensions(results)
-    if any(state.get("schmidt_values") for state in states):
-        yield "schmidt-values", state_panels.schmidt_values(results)
-    if any(state.get("schmidt_spectra") for state in states):
-        yield "schmidt-spectra", state_panels.schmidt_spectra(results)
-
-
-def _broad_panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
-    score = results.score("test")
-    for training in ("fitted", "trained"):
-        gain = results.gain(*BROAD_METHODS, training, score)
-        if gain is not None:
-            bands = results.bands(BROAD_METHODS, training, score)
-            yield f"broad-{training}", score_panels.scores(results, bands, training, score)
-            yield f"broad-gain-{training}", score_panels.gain(results, gain)
-            return  # one way of training answers the question; the tables have both
+        if any(state.get("schmidt_values") for state in states):
+            yield "schmidt-values", state_panels.schmidt_values(results)
+        if any(state.get("schmidt_spectra") for state in states):
+            yield "schmidt-spectra", state_panels.schmidt_spectra(results)

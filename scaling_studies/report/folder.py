@@ -1,5 +1,6 @@
 """What `qrt-tn ticket` leaves in its output folder, read back and checked before anything is drawn."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,65 +13,39 @@ import pyarrow.parquet
 from qrt_tn.engine.atomic import load_tensors
 from qrt_tn.studies.report.manifest import read_manifest
 
+TICKET = "residual"
 TEXT_COLUMNS = ("method", "training")
-NUMBER_COLUMNS = (
-    "nodes",
-    "seed",
-    "smoothing",
-    "train_accuracy",
-    "validation_accuracy",
-    "test_accuracy",
-    "train_risk",
-    "validation_risk",
-    "test_risk",
-    "seconds",
-    "parameters",
-)
-OPTIONAL_COLUMNS = ("draws",)
+NUMBER_COLUMNS = ("nodes", "seed", "score", "error", "rmse", "smoothing", "beta", "seconds", "parameters")
 SHOWCASE_FORMAT = "qrt-tn.showcase"
-# The shape of each showcase array: K nodes, D coordinates, P grid points. The first four tell of drawn
-# nodes and are needed; a run that has no filter, say, may leave out a spectrum.
+# The shape of each showcase array: K nodes, D coordinates, P grid points.
 SHOWCASE_SHAPES = {
-    "b": "K",
-    "v": "K",
-    "u": "KD",
-    "probability": "KP",
     "a": "KD",
-    "profiles": "KP",
-    "node_spectrum_smoothed": "P",
-    "node_spectrum_unsmoothed": "P",
+    "b": "K",
+    "residual_spectrum": "P",
+    "qrt_spectrum": "P",
     "filter_spectrum": "P",
-    "activation": "P",
-    "ridgelet_spectrum": "P",
 }
 AGAIN = "run qrt-tn ticket into this folder again"
-NEEDED_SHOWCASE = ("b", "v", "u", "probability")
+NEEDED_SHOWCASE = ("a", "b")
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """One measured column against node count: the median over seeds and the range it lies in.
+    """One measured column against node count: the mean over seeds and the range it lies in.
 
     Attributes:
         nodes: node counts, ascending, shape (n,).
         low: smallest value over seeds, shape (n,).
-        median: median over seeds, shape (n,).
+        mean: over seeds, shape (n,).
         high: largest value over seeds, shape (n,).
         seeds: how many seeds the most measured node count has.
     """
 
     nodes: np.ndarray
     low: np.ndarray
-    median: np.ndarray
+    mean: np.ndarray
     high: np.ndarray
     seeds: int
-
-    def at(self, nodes: int) -> tuple[float, float, float] | None:
-        """Low, median and high at a node count, or None where it was not measured."""
-        found = np.flatnonzero(self.nodes == nodes)
-        if not len(found):
-            return None
-        return float(self.low[found[0]]), float(self.median[found[0]]), float(self.high[found[0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +55,9 @@ class TicketFolder:
     Attributes:
         path: the folder.
         manifest: settings, states, timings and versions, from manifest.json.
-        metrics: the columns of metrics.parquet by name, NaN where a number is missing.
+        metrics: the columns of metrics.parquet by name, NaN where a number is missing: `nodes` of methods
+            that have none, `rmse` (in the target's units) of labels. `score` is the accuracy or R^2 on the
+            test points, `error` is 1 - score.
         showcase: arrays of a few drawn nodes and of the spectra, from showcase.safetensors.
     """
 
@@ -91,12 +68,14 @@ class TicketFolder:
 
     @property
     def classification(self) -> bool:
-        """Whether accuracies were measured; otherwise risk is the score."""
-        return bool(np.isfinite(self.metrics["test_accuracy"]).any())
+        """Whether scores are accuracies; else they are R^2."""
+        return self.manifest["dataset"].get("classes") is not None
 
-    def score(self, split: str) -> str:
-        """The column that says how good a network is on a split: its accuracy, or else its risk."""
-        return f"{split}_{'accuracy' if self.classification else 'risk'}"
+    @property
+    def counts(self) -> list[int]:
+        """The node counts of the fitted ticket, ascending."""
+        band = self.band(TICKET, "fitted", "score")
+        return [] if band is None else band.nodes.tolist()
 
     def trainings(self, method: str) -> list[str]:
         """The ways in which a method was trained, in the order they were measured."""
@@ -107,40 +86,37 @@ class TicketFolder:
         """The methods that were measured, in the order they were measured."""
         return list(dict.fromkeys(self.metrics["method"].tolist()))
 
-    @property
-    def class_count(self) -> int | None:
-        """How many classes the data have, None for real targets."""
-        classes = self.manifest["dataset"].get("classes")
-        return len(classes) if isinstance(classes, list) else classes
+    def values(
+        self, method: str, training: str, nodes: int | None, column: str = "score"
+    ) -> dict[int, float]:
+        """A column by seed.
+
+        Args:
+            method: its name.
+            training: how it was trained.
+            nodes: of which count; None for methods that have none.
+            column: of metrics.parquet.
+        """
+        metrics = self.metrics
+        chosen = (metrics["method"] == method) & (metrics["training"] == training)
+        chosen &= np.isnan(metrics["nodes"]) if nodes is None else metrics["nodes"] == nodes
+        chosen &= np.isfinite(metrics[column])
+        pairs = zip(metrics["seed"][chosen], metrics[column][chosen], strict=True)
+        return {int(seed): float(value) for seed, value in pairs}
 
     def band(self, method: str, training: str, column: str) -> Band | None:
         """A column against node count for one method and training, or None where nothing was measured."""
-        chosen = self._measured(method, training, column)
+        metrics = self.metrics
+        chosen = (metrics["method"] == method) & (metrics["training"] == training)
+        chosen &= np.isfinite(metrics[column]) & np.isfinite(metrics["nodes"])
         if not chosen.any():
             return None
-        return _band(self.metrics["nodes"][chosen].astype(int), self.metrics[column][chosen])
+        return _band(metrics["nodes"][chosen].astype(int), metrics[column][chosen])
 
     def bands(self, methods: Iterable[str], training: str, column: str) -> dict[str, Band]:
         """The bands of those of `methods` that were measured."""
         found = {method: self.band(method, training, column) for method in methods}
         return {method: band for method, band in found.items() if band is not None}
-
-    def gain(self, method: str, other: str, training: str, column: str) -> Band | None:
-        """`column` of one method minus that of another, paired by node count and seed."""
-        values = []
-        for name in (method, other):
-            chosen = self._measured(name, training, column)
-            triples = zip(*(self.metrics[key][chosen] for key in ("nodes", "seed", column)), strict=True)
-            values.append({(int(nodes), int(seed)): float(value) for nodes, seed, value in triples})
-        pairs = [key for key in values[0] if key in values[1]]
-        if not pairs:
-            return None
-        differences = np.array([values[0][key] - values[1][key] for key in pairs])
-        return _band(np.array([nodes for nodes, _ in pairs]), differences)
-
-    def _measured(self, method: str, training: str, column: str) -> np.ndarray:
-        chosen = (self.metrics["method"] == method) & (self.metrics["training"] == training)
-        return chosen & np.isfinite(self.metrics[column])
 
 
 def _band(nodes: np.ndarray, values: np.ndarray) -> Band:
@@ -149,7 +125,7 @@ def _band(nodes: np.ndarray, values: np.ndarray) -> Band:
     return Band(
         counts,
         np.array([group.min() for group in groups]),
-        np.array([np.median(group) for group in groups]),
+        np.array([group.mean() for group in groups]),
         np.array([group.max() for group in groups]),
         max(len(group) for group in groups),
     )
@@ -167,23 +143,37 @@ def load(folder: str | Path) -> TicketFolder:
     manifest = _manifest(path / "manifest.json")
     metrics = _metrics(path / "metrics.parquet")
     showcase = _showcase(path / "showcase.safetensors", manifest["modulus"], manifest["dataset"])
-    return TicketFolder(path, manifest, metrics, showcase)
+    results = TicketFolder(path, manifest, metrics, showcase)
+    if not results.counts:
+        raise ValueError(
+            f"{path / 'metrics.parquet'} has no scores of a fitted {TICKET!r}, which the others are set "
+            f"against; {AGAIN}"
+        )
+    return results
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     manifest = read_manifest(path, AGAIN)
     kinds: dict[str, type] = {"title": str, "command": str, "dataset": dict, "modulus": int, "seeds": list}
     _check_kinds(path, manifest, kinds)
-    _check_kinds(path, manifest["dataset"], {"points": int, "dim": int})
-    optional: dict[str, type] = dict.fromkeys(("node_counts", "selection", "chosen", "states", "notes"), list)
-    optional |= dict.fromkeys(("broad", "timings", "versions", "machine"), dict)
+    kinds = dict.fromkeys(("points", "dim", "train", "validation", "test"), int)
+    _check_kinds(path, manifest["dataset"], kinds | {"description": str, "names": list})
+    optional: dict[str, type] = dict.fromkeys(("chosen", "states", "notes", "left_out"), list)
+    optional |= dict.fromkeys(("timings", "versions", "machine", "model"), dict)
     _check_kinds(
         path, manifest, {key: kind for key, kind in optional.items() if manifest.get(key) is not None}
     )
-    dim, shape = manifest["dataset"]["dim"], manifest["dataset"].get("image_shape")
-    if shape is not None and (not isinstance(shape, list) or len(shape) != 2 or np.prod(shape) != dim):
-        raise ValueError(f"{path} has image_shape {shape!r}; it must be two extents with product {dim}")
+    dim, names, shape = (manifest["dataset"].get(key) for key in ("dim", "names", "image_shape"))
+    if len(names) != dim:
+        raise ValueError(f"{path} has {len(names)} names for {dim} coordinates; {AGAIN}")
+    if shape is not None and not _extents(shape, dim):
+        raise ValueError(f"{path} has image_shape {shape!r}; it must be 2 or 3 extents with product {dim}")
     return manifest
+
+
+def _extents(shape: Any, dim: int) -> bool:
+    whole = isinstance(shape, list) and all(isinstance(extent, int) for extent in shape)
+    return whole and len(shape) in (2, 3) and math.prod(shape) == dim
 
 
 def _check_kinds(path: Path, entries: dict[str, Any], kinds: dict[str, type]) -> None:
@@ -207,7 +197,7 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
     if table.num_rows == 0:
         raise ValueError(f"{path} holds no rows; {AGAIN}")
     metrics = {name: np.array(table[name].to_pylist(), dtype=object) for name in TEXT_COLUMNS}
-    for name in (*NUMBER_COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in table.column_names)):
+    for name in NUMBER_COLUMNS:
         try:
             metrics[name] = np.array(
                 [np.nan if v is None else float(v) for v in table[name].to_pylist()], dtype=np.float64
@@ -216,9 +206,8 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path} has text in the column {name!r} ({error}); it must hold numbers"
             ) from error
-    for name in ("nodes", "seed"):
-        if not np.isfinite(metrics[name]).all():
-            raise ValueError(f"{path} has an empty entry in the column {name!r}; every row needs one")
+    if not np.isfinite(metrics["seed"]).all():
+        raise ValueError(f"{path} has an empty entry in the column 'seed'; every row needs one")
     return metrics
 
 

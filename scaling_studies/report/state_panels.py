@@ -16,8 +16,7 @@ from qrt_tn.states import MPSState
 from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.style import FIGURE_SETTINGS, METHODS, decades, legend, panel, plain
 
-BLUE = METHODS["qrt-smoothed"].colour
-OTHER_WIDTHS = (METHODS["qrt-importance"].colour, METHODS["uniform"].colour)
+BLUE = METHODS["residual"].colour
 RANKS = (2, 4, 8, 16, 32, 64, 128)  # whose Schmidt values are followed along the chain
 ROUNDING = 1e-6  # of the largest Schmidt value; beyond lies the rounding of truncated bonds
 
@@ -34,7 +33,6 @@ def bond_dimensions(results: TicketFolder) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("bond along the chain")
     axes.set_title("Bond dimension")
-    legend(axes)
     return figure
 
 
@@ -53,24 +51,15 @@ def schmidt_values(results: TicketFolder) -> Figure:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("rank k")
     axes.set_title("Schmidt values σₖ / σ₁ at the half cut")
-    legend(axes)
     return figure
 
 
 def _of_states(results: TicketFolder, key: str, draw: Callable[..., None]) -> tuple[Figure, Axes]:
-    """One thin line a seed, one colour and legend entry a smoothing width; the ticket's own width is blue."""
+    """One thin line a seed."""
     figure, axes = panel()
-    own = results.manifest.get("smoothing")
-    states = [state for state in results.manifest["states"] if state.get(key)]
-    widths = list(dict.fromkeys(state.get("smoothing") for state in states))
-    others = [width for width in widths if width != own]
-    for width in widths:
-        colour = BLUE if width == own else OTHER_WIDTHS[others.index(width) % len(OTHER_WIDTHS)]
-        label: str | None = "unsmoothed" if width is None else f"w = {width:g}"
-        for state in states:
-            if state.get("smoothing") == width:
-                draw(axes, state, color=colour, linewidth=1.1, alpha=0.85, label=label)
-                label = None
+    for state in results.manifest["states"]:
+        if state.get(key):
+            draw(axes, state, color=BLUE, linewidth=1.1, alpha=0.85)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     return figure, axes
 

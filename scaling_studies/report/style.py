@@ -34,15 +34,19 @@ class MethodStyle:
 
 
 METHODS = {
+    "residual": MethodStyle("tempered residual", "#0a5ba8", "#74b5ff", "-", "o", 2.4),
+    "qrt": MethodStyle("QRT", "#7a3fb5", "#c79bff", "-", "P"),
+    "random-features-greedy": MethodStyle("greedy features", "#4a7a16", "#a3d665", (0, (4, 1.5)), "v"),
+    "linear": MethodStyle("linear", "#8a6d00", "#d9c04a", (0, (1, 1.2))),
+    "forest": MethodStyle("random forest", "#8c4a2f", "#d99b7c", (0, (1, 1.2))),
+    "svm": MethodStyle("RBF SVM", "#a0416e", "#e793bb", (0, (1, 1.2))),
+    "boosting": MethodStyle("boosted trees", "#4f6472", "#a9bcc9", (0, (1, 1.2))),
     "qrt-smoothed": MethodStyle("QRT, smoothed", "#0a5ba8", "#74b5ff", "-", "o", 2.4),
     "filter": MethodStyle("filter alone", "#b84a00", "#ff9d57", "-", "s"),
     "random-features": MethodStyle("random features", "#00795a", "#41d0a5", "-", "^"),
     "dense": MethodStyle("dense network", "#2e3136", "#e4e6ea", (0, (5, 2)), "D"),
     "qrt-unsmoothed": MethodStyle("QRT, unsmoothed", "#3a86ad", "#8fd0ea", (0, (2, 1.5)), "v"),
     "uniform": MethodStyle("uniform nodes", "#767676", "#a9a9a9", (0, (1, 1.2)), "x"),
-    "qrt-importance": MethodStyle("QRT, no training", "#a84484", "#f08fd0", (0, (4, 1.5, 1, 1.5)), "P"),
-    "qrt-broad": MethodStyle("QRT, broad", "#0a5ba8", "#74b5ff", "-", "o", 2.4),
-    "filter-broad": MethodStyle("filter alone, broad", "#b84a00", "#ff9d57", "-", "s"),
     # lottery tickets and their controls
     "imp": MethodStyle("winning ticket", "#b0124a", "#ff7da6", "-", "o", 2.4),
     "reinit": MethodStyle("reinitialised", "#a66300", "#f5b44c", (0, (4, 1.6)), "s"),
@@ -62,13 +66,10 @@ METHODS = {
     "imp-nodes-rewound": MethodStyle("pruned, rewound", "#d1491f", "#ff9c78", (0, (4, 1.5)), "s"),
     "imp-weights": MethodStyle("pruned weights", "#8331a8", "#d592f5", (0, (5, 1.5, 1, 1.5)), "D"),
 }
-BROAD_METHODS = ("qrt-broad", "filter-broad")
-# A network that was not trained at all is a number in the text: its few node counts make no curve.
-MAIN_METHODS = tuple(name for name in METHODS if name not in (*BROAD_METHODS, "qrt-importance"))
+YARDSTICKS = ("linear", "forest", "svm", "boosting")  # have no nodes
 TRAININGS = {
     "fitted": "output weights fitted",
     "trained": "everything trained",
-    "none": "no training",
 }
 
 
@@ -151,7 +152,7 @@ def in_page_colours(svg: str) -> str:
 
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--card"}
-_VARIABLES |= {style.colour: f"--{name}" for name, style in METHODS.items() if name not in BROAD_METHODS}
+_VARIABLES |= {style.colour: f"--{name}" for name, style in METHODS.items()}
 
 
 def style_sheet() -> str:
@@ -206,6 +207,7 @@ figure svg{display:block;width:100%;height:auto;overflow:visible}
 figure svg *{stroke-linejoin:round;stroke-linecap:butt}
 figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
   sans-serif!important}
+.lone{max-width:34rem}
 figcaption{font-size:.875rem;line-height:1.5;color:var(--muted);margin-top:.6rem}
 figcaption b{color:var(--ink);font-weight:600}
 .nodes{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.75rem,1fr));gap:.8rem;
@@ -229,8 +231,11 @@ tbody th{font-weight:500}
 td small{color:var(--muted);font-size:.86em;margin-left:.45em}
 sub,sup{line-height:0}
 .note{font-size:.875rem;color:var(--muted)}
+.verdict{font-size:1.2rem;line-height:1.5;max-width:46rem}
+.mark{display:inline-block;width:1.3em;text-align:center;font-weight:600}
 tr.marked>*{background:var(--wash);font-weight:600}
-.tile .scroll{margin:0}.tile table{width:100%}.tile td small{display:block;margin:0}
+.tile .scroll{margin:0}.tile table{width:100%}
+  .tile td:first-child{white-space:normal;overflow-wrap:anywhere}.tile td small{display:block;margin:0}
   .tile b{color:var(--qrt-smoothed)}
   .tile tr:last-child>*{border-bottom:0}
 .swatch{display:inline-block;width:.65rem;height:.65rem;border-radius:50%;margin-right:.5rem}

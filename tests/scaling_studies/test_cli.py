@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def test_an_interrupt_says_so_and_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("qrt_tn.studies.experiments.sources.Sources.build_states", interrupt)
+    monkeypatch.setattr("qrt_tn.studies.experiments.ticket.run.side_by_side", interrupt)
     assert call(monkeypatch, "ticket") == 130
     assert "interrupted" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == []
@@ -73,17 +74,20 @@ def test_info_tells_the_extra_to_install(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--modulus", "100"], "100"),
+        (["--modulus", "100"], "100 is not prime; the next prime is 101"),
         (["--nodes", "16,many"], "'many'"),
-        (["--nodes", "0"], "number of nodes is 0"),
-        (["--smoothing", ""], "no smoothings given"),
+        (["--nodes", "1000000000"], "1000000000"),
+        (["--seeds", "1000000000000"], "1000000000000"),
         (["--seeds", "three"], "seeds"),
+        (["--smoothing", "wide"], "'wide'"),
         (["--frobnicate"], "frobnicate"),
-        (["--activation", "swish"], "swish"),
+        (["--methods", "residual,magic"], "'magic'"),
         (["--data", "nothing.npz"], "nothing.npz"),
         (["--data", "notes.txt"], "notes.txt"),
+        (["--data", f"{'x' * 300}.csv"], "x" * 60),
+        (["--out", "x" * 300], "x" * 60),
         (["--backend", "abacus"], "abacus"),
-        (["--backend", "jax"], "backend 'jax' executes contraction plans only; choose numpy or cupy"),
+        (["--backend", "jax"], "jax"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_writes_nothing(
@@ -127,6 +131,47 @@ def test_bad_data_ends_in_one_line_and_writes_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_a_ticket_from_a_table_and_its_predictions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 2))
+    kinds = np.where(x[:, 0] + x[:, 1] > 0, "up", "down")
+    lines = [f"{i},{a},{b},{kind}" for i, ((a, b), kind) in enumerate(zip(x, kinds, strict=True))]
+    Path("t.csv").write_text("id,left,right,way\n" + "\n".join(lines) + "\n")
+    few = ["--nodes", "8", "--seeds", "3", "--epochs", "0", "--methods", "residual,filter,linear"]
+    chosen = ["--smoothing", "0.6", "--beta", "4", "--levels", "9", "--quantizer", "uniform"]
+    assert call(monkeypatch, "ticket", "--data", "t.csv", *few, *chosen, "--out", "run") == 0
+    shown = capsys.readouterr()
+    assert "90 points, 2 features, target 'way', classification, 2 classes; left out: 'id'" in shown.err
+    assert "logistic regression" in shown.out
+    assert "model: run/model" in shown.out
+    Path("new.csv").write_text("right,note,left\n2,a,2\n-2,b,-2\n")
+    assert call(monkeypatch, "predict", "run", "new.csv") == 0
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["way", "up", "down"]
+    assert "ignored: note" in shown.err
+    assert call(monkeypatch, "predict", "run", "new.csv", "--out", "p.csv") == 0
+    assert Path("p.csv").read_text().split() == ["way", "up", "down"]
+    Path("half.csv").write_text("right\n2\n")
+    for arguments, message in (
+        (["run", "new.csv", "--out", "p.csv"], "p.csv exists"),
+        (["run", "half.csv"], "left"),
+        (["nowhere", "new.csv"], "nowhere"),
+        (["run", "gone.csv"], "gone.csv"),
+    ):
+        capsys.readouterr()
+        assert call(monkeypatch, "predict", *arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    again = ["ticket", "--data", "t.csv", *few, *chosen, "--json", "--out"]
+    assert call(monkeypatch, *again, "other") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in found["scores"]} == {"residual", "filter", "linear"}
+    assert call(monkeypatch, *again, "run") == 2
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """What a comparison of the QRT with pruning is asked to do, checked before any of it starts."""
 
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
 from qrt_tn import Ridgelet
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.experiments.grid import GridConfig
 
 
 @dataclass(frozen=True)
@@ -18,12 +16,12 @@ class ShallowConfig:
 
     All ridge nodes share one activation and one width, so that only the choice of nodes differs. The
     defaults did best, narrowly, on the validation points of the digits: QRT nodes of cosine and triangle
-    at widths 0.5 and 0.6, mean over 16, 64 and 256 nodes. `qrt-tn ticket` chooses anew for each count.
+    at widths 0.5 and 0.6, mean over 16, 64 and 256 nodes. The study `risk` chooses anew for each count.
 
     Attributes:
         data: a npz, csv or parquet file, or None for scikit-learn's digits.
         target: the array or column that holds the targets; None for the file's usual place.
-        quantiser: as in `TicketConfig`.
+        quantiser: as in `GridConfig`.
         levels: the number of levels L of a feature.
         modulus: the prime P.
         activation: of all ridge nodes.
@@ -83,6 +81,8 @@ class ShallowConfig:
             raise ValueError(f"nodes is {self.nodes!r}; give at least one count, as a tuple")
         for count in self.nodes:
             check_whole("a count of nodes", count)
+            if self.nodes.count(count) > 1:
+                raise ValueError(f"nodes {self.nodes} name {count} twice; give each count once")
         object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
         for name in ("keep", "hidden_rate", "output_rate"):
             share = getattr(self, name)
@@ -107,24 +107,17 @@ class ShallowConfig:
         self.grid  # noqa: B018  (checks what the two share)
 
     @cached_property
-    def grid(self) -> TicketConfig:
-        """The settings that make folds, as the main job has them; it checks them too."""
-        nowhere = Path(tempfile.gettempdir()) / uuid4().hex  # the job's folder, which is never written
-        return TicketConfig(
-            data=self.data,
-            target=self.target,
+    def grid(self) -> GridConfig:
+        """The settings that make folds; made with them, they are checked too."""
+        return GridConfig(
             quantiser=self.quantiser,
             levels=self.levels,
             modulus=self.modulus,
             activations=(self.activation,),
             smoothings=(self.smoothing,),
             tolerance=self.tolerance,
-            broad=None,
-            nodes=self.nodes,
             seeds=self.seeds,
-            epochs=self.epochs,
             backend=self.backend,
-            out=nowhere,
         )
 
     @property

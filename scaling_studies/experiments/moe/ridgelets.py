@@ -18,9 +18,9 @@ from qrt_tn.models.moe.ridgelets.rank import RankCorrelation, rank_correlation
 from qrt_tn.models.training import train_many
 from qrt_tn.studies.experiments.fitting import fit
 from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
+from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
 from qrt_tn.studies.experiments.sources import Setting, Sources
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
 from qrt_tn.studies.parallel import side_by_side
 from qrt_tn.studies.progress import StageTimer
 
@@ -119,7 +119,7 @@ class RidgeletSettings:
         return self.experts // 2
 
     @cached_property
-    def grid(self) -> TicketConfig:
+    def grid(self) -> GridConfig:
         """The settings that make folds and states."""
         return ShallowConfig(
             data=self.data,

@@ -9,13 +9,12 @@ from threadpoolctl import threadpool_limits
 from qrt_tn import diagnose, states
 from qrt_tn.models.shallow import ShallowNetwork
 from qrt_tn.studies.experiments.catalogue import Context
-from qrt_tn.studies.experiments.fitting import Scores, draws_at, fit, mean_scores
+from qrt_tn.studies.experiments.fitting import Scores, draws_at, fit, mean_scores, rank
 from qrt_tn.studies.experiments.folds import Fold, make_fold
 from qrt_tn.studies.experiments.lottery.shallow_sources import train_networks
 from qrt_tn.studies.experiments.risk.data import load_named
-from qrt_tn.studies.experiments.risk.samplers import Sampler, make_sampler, ticket_config
+from qrt_tn.studies.experiments.risk.samplers import Sampler, grid_config, make_sampler
 from qrt_tn.studies.experiments.risk.settings import Risk
-from qrt_tn.studies.experiments.selection import rank
 from qrt_tn.studies.experiments.sources import Setting, inputs
 
 CHOOSING, REPORTED, DIAGNOSED = 31, 32, 33  # streams of one seed: what is reported had no part in a choice
@@ -41,7 +40,7 @@ def measure(settings: Risk, seed: int, context: Context) -> Mapping[str, float |
 
 
 def _measured(settings: Risk, seed: int, context: Context) -> Mapping[str, float | int | None]:
-    config = ticket_config(settings, context.folder)
+    config = grid_config(settings)
     fold = make_fold(load_named(settings.data), config, seed, settings.points)
     count, draws = settings.nodes, draws_at(settings.nodes)
     sampler = make_sampler(settings, config, fold, count * draws)

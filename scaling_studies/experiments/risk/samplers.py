@@ -1,17 +1,16 @@
 """The samplers of the risk experiment alike: settings to choose from, states to make, networks to draw."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from qrt_tn import QuantumRidgeletTransform
 from qrt_tn.models.shallow import ShallowNetwork
 from qrt_tn.studies.experiments.folds import Fold
+from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
 from qrt_tn.studies.experiments.lottery.shallow_sources import TRANSFORMS, ShallowSources, ridge_network
 from qrt_tn.studies.experiments.risk.settings import Risk
 from qrt_tn.studies.experiments.sources import Setting, Sources
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 ACTIVATIONS = ("cosine", "triangle", "gaussian")
 WIDTHS = (0.4, 0.5, 0.6, 0.8)  # of filters, for the validation points to choose from
@@ -36,12 +35,12 @@ class Sampler(Protocol):
         """The transform that nodes are drawn from; None where there is none."""
 
 
-def make_sampler(settings: Risk, config: TicketConfig, fold: Fold, most: int) -> Sampler:
+def make_sampler(settings: Risk, config: GridConfig, fold: Fold, most: int) -> Sampler:
     """The sampler that a point names.
 
     Args:
         settings: of the point.
-        config: from `ticket_config`.
+        config: from `grid_config`.
         fold: the data.
         most: nodes that are drawn at once, at most.
     """
@@ -51,35 +50,30 @@ def make_sampler(settings: Risk, config: TicketConfig, fold: Fold, most: int) ->
     return _Plain("dense" if dense else settings.sampler, config, fold)
 
 
-def ticket_config(settings: Risk, folder: Path) -> TicketConfig:
+def grid_config(settings: Risk) -> GridConfig:
     """The settings that make folds and states.
 
     Args:
         settings: of the point.
-        folder: of the point; nothing is written there.
 
     Raises:
-        ValueError: an unknown activation, and whatever else `TicketConfig` refuses.
+        ValueError: an unknown activation, and whatever else `GridConfig` refuses.
     """
-    return TicketConfig(
+    return GridConfig(
         levels=settings.levels,
         modulus=settings.modulus,
         activations=ACTIVATIONS if settings.activation == "auto" else (settings.activation,),
         smoothings=WIDTHS if settings.smoothing is None else (settings.smoothing,),
         tolerance=settings.tolerance,
-        broad=None,
-        nodes=(settings.nodes,),
         seeds=1,
-        epochs=settings.epochs,
         backend=settings.backend,
-        out=folder / "unused",
     )
 
 
 class _Plain:
-    """Nodes as `qrt-tn ticket` draws them."""
+    """Nodes of the transform, its filter, or none of either."""
 
-    def __init__(self, method: str, config: TicketConfig, fold: Fold) -> None:
+    def __init__(self, method: str, config: GridConfig, fold: Fold) -> None:
         self._method, self._config, self._fold = method, config, fold
         self._sources = Sources([fold], config)
 
@@ -113,7 +107,7 @@ class _Plain:
 class _Shallow:
     """Nodes as the comparison with pruning draws them: from a teacher's transform, or by leverage scores."""
 
-    def __init__(self, method: str, config: TicketConfig, fold: Fold, most: int) -> None:
+    def __init__(self, method: str, config: GridConfig, fold: Fold, most: int) -> None:
         self._method, self._config, self._fold, self._most = method, config, fold, most
         self._sources: dict[Setting, ShallowSources] = {}
 

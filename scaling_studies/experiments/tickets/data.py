@@ -20,7 +20,7 @@ class Points:
 
     Attributes:
         x: real, (M, D).
-        y: labels 0 .. C-1, int64, or numbers, float64; (M,).
+        y: labels 0 .. C-1, int64, (M,); or numbers, float64, (M,) or (M, C).
     """
 
     x: np.ndarray
@@ -55,19 +55,29 @@ class Problem:
         """What outputs are fitted to, (M, C): a column of 0 and 1 a class, or standardised numbers."""
         if self.classes:
             return np.eye(self.classes)[points.y]
-        return (points.y[:, None] - self.train.y.mean()) / self.train.y.std()
+        return (points.y.reshape(len(points.y), -1) - self._means) / self._scales
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """Labels or numbers, (M,), from outputs fitted to targets."""
+        """Labels (M,), or numbers of the shape of the targets, from outputs fitted to targets."""
         if self.classes:
             return np.asarray(outputs.argmax(axis=1))
-        return np.asarray(outputs[:, 0] * self.train.y.std() + self.train.y.mean())
+        return (outputs * self._scales + self._means).reshape(-1, *self.train.y.shape[1:])
 
     def loss(self, predictions: np.ndarray, points: Points) -> float:
-        """The share of errors, or the squared error over the variance of the targets."""
+        """The share of errors, or the squared error over the variance of the targets, a mean over outputs."""
         if self.classes:
             return float((predictions != points.y).mean())
-        return float(np.square(predictions - points.y).mean() / points.y.var())
+        errors = np.square(predictions - points.y).mean(axis=0)
+        return float((errors / points.y.var(axis=0)).mean())
+
+    @property
+    def _means(self) -> np.ndarray:
+        return np.asarray(self.train.y.mean(axis=0))
+
+    @property
+    def _scales(self) -> np.ndarray:
+        spread = self.train.y.std(axis=0)
+        return np.where(spread > 0, spread, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from sklearn.ensemble import (
 )
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC, SVR
@@ -69,12 +70,13 @@ def _models(method: str, problem: Problem, seed: int, cores: int) -> Iterator[An
     elif method == "boosting":
         for rate in RATES:
             boosting = HistGradientBoostingClassifier if labels else HistGradientBoostingRegressor
-            yield boosting(learning_rate=rate, max_iter=ROUNDS, early_stopping=False, random_state=seed)
+            model = boosting(learning_rate=rate, max_iter=ROUNDS, early_stopping=False, random_state=seed)
+            yield _one_by_one(model, problem)
     else:
         for strength in (1.0, 10.0, 100.0):
             for gamma in (0.1, 0.3, 1.0, 3.0):
                 kernel = {"C": strength, "gamma": gamma / count}
-                yield _scaled(SVC(**kernel) if labels else SVR(**kernel), problem)
+                yield _scaled(SVC(**kernel) if labels else _one_by_one(SVR(**kernel), problem), problem)
 
 
 def _tried(model: Any, problem: Problem, train: Points) -> tuple[float, Any]:
@@ -90,7 +92,10 @@ def _tried(model: Any, problem: Problem, train: Points) -> tuple[float, Any]:
 
 
 def _fitted(model: Any, problem: Problem, points: Points) -> Any:
-    y = points.y if problem.classes else problem.targets(points)[:, 0]
+    y = points.y
+    if not problem.classes:
+        y = problem.targets(points)
+        y = y[:, 0] if y.shape[1] == 1 else y
     with warnings.catch_warnings():
         # a weak penalty on classes that a plane separates: weights grow for ever, predictions do not
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -103,12 +108,17 @@ def _predicted(model: Any, problem: Problem, x: np.ndarray) -> np.ndarray:
 
 def _original(predicted: np.ndarray, problem: Problem) -> np.ndarray:
     """Labels as they are, numbers in the units of the targets."""
-    return predicted if problem.classes else problem.predictions(predicted[:, None])
+    return predicted if problem.classes else problem.predictions(predicted.reshape(len(predicted), -1))
 
 
 def _scaled(model: Any, problem: Problem) -> Any:
     scale = standardiser(problem.train.x, problem.images)
     return make_pipeline(FunctionTransformer(scale), model)
+
+
+def _one_by_one(model: Any, problem: Problem) -> Any:
+    """A model for each of several outputs, where it can have only one."""
+    return MultiOutputRegressor(model) if problem.train.y.ndim > 1 else model
 
 
 def _fewer(points: Points, rng: np.random.Generator) -> Points:

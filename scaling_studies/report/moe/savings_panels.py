@@ -17,7 +17,7 @@ QUANTITIES = {
     "flops": "Operations an image, unpruned = 1",
 }
 # A colour and dashes for each mode, in the order of MODES; several networks differ in the markers.
-_STYLES = ("qrt-smoothed", "filter", "random-features", "qrt-importance")
+_STYLES = ("qrt-smoothed", "filter", "random-features", "qrt")
 _MARKERS = "os^Dv"
 
 

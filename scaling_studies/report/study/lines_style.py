@@ -14,7 +14,7 @@ _CYCLE = (
     "qrt-smoothed",
     "filter",
     "random-features",
-    "qrt-importance",
+    "qrt",
     "qrt-unsmoothed",
     "magnitude-init",
     "dense",

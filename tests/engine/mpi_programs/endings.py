@@ -47,7 +47,7 @@ def main(ending):
 
 if __name__ == "__main__":
     # a launcher that ends the job may drop what a rank has just written to it, a file may not
-    sys.stderr = Path(sys.argv[2], f"errors-{os.getpid()}").open("w", buffering=1)
+    sys.stderr = Path(sys.argv[2], f"errors-{os.getpid()}").open("w", buffering=1)  # noqa: SIM115
     if sys.argv[1] == "leaves":
         with ending_together(world()):
             main(sys.argv[1])

@@ -1,7 +1,6 @@
-"""A small data set of three noisy prototypes, cheap enough to run the main job on."""
+"""A small data set of three noisy prototypes, cheap enough to run any experiment on."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 
 from qrt_tn.models import Dataset
 from qrt_tn.studies.experiments.folds import Fold, make_folds
+from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.experiments.sources import Sources
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
 
 
 def prototypes(points: int = 150, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -21,32 +20,28 @@ def prototypes(points: int = 150, dim: int = 6) -> tuple[np.ndarray, np.ndarray]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., TicketConfig]:
-    def make(**changes: Any) -> TicketConfig:
+def config() -> Callable[..., GridConfig]:
+    def make(**changes: Any) -> GridConfig:
         settings: dict[str, Any] = {
             "activations": ("cosine", "triangle"),
             "smoothings": (0.5, 0.8),
-            "nodes": (4, 20),
             "seeds": 2,
-            "epochs": 2,
-            "broad": None,
             "modulus": 31,
             "levels": 9,
-            "out": tmp_path / "run",
         }
-        return TicketConfig(**{**settings, **changes})
+        return GridConfig(**{**settings, **changes})
 
     return make
 
 
 @pytest.fixture
-def folds(config: Callable[..., TicketConfig]) -> list[Fold]:
+def folds(config: Callable[..., GridConfig]) -> list[Fold]:
     x, labels = prototypes()
     return make_folds(Dataset(x, labels, "prototypes", ("a", "b", "c")), config())
 
 
 @pytest.fixture
-def sources(folds: list[Fold], config: Callable[..., TicketConfig]) -> Sources:
+def sources(folds: list[Fold], config: Callable[..., GridConfig]) -> Sources:
     made = Sources(folds, config())
     made.build_states((0.5, 0.8), 0.05, lambda: None)
     return made

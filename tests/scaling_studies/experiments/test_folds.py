@@ -5,7 +5,7 @@ import pytest
 
 from qrt_tn.models import Dataset, load_digits
 from qrt_tn.studies.experiments.folds import Fold, make_folds
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn.studies.experiments.grid import GridConfig
 
 
 def test_folds_share_no_point_between_their_parts(folds: list[Fold]) -> None:
@@ -19,7 +19,7 @@ def test_folds_share_no_point_between_their_parts(folds: list[Fold]) -> None:
     assert not np.array_equal(folds[0].split.test, folds[1].split.test)
 
 
-def test_digits_are_their_own_grid_points(config: Callable[..., TicketConfig]) -> None:
+def test_digits_are_their_own_grid_points(config: Callable[..., GridConfig]) -> None:
     digits = load_digits()
     (fold,) = make_folds(digits, config(modulus=127, levels=17, seeds=1))
     np.testing.assert_array_equal(fold.grid, digits.x)
@@ -40,7 +40,7 @@ def test_scores_against_plain_sums(folds: list[Fold]) -> None:
     assert scores["test_risk"] == pytest.approx(risk)
 
 
-def test_real_targets_are_standardised_by_the_training_points(config: Callable[..., TicketConfig]) -> None:
+def test_real_targets_are_standardised_by_the_training_points(config: Callable[..., GridConfig]) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 3))
     dataset = Dataset(x, 5 + 3 * x[:, :1], "line", None)

@@ -1,115 +1,227 @@
 import json
-from collections.abc import Callable
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from qrt_tn import Quantizer, RidgeNodes
-from qrt_tn.models import RidgeNetwork
-from qrt_tn.studies.experiments.ticket import run_ticket
-from qrt_tn.studies.experiments.ticket_config import TicketConfig
+from qrt_tn import models
+from qrt_tn.models import Dataset
+from qrt_tn.studies.config.messages import checked
+from qrt_tn.studies.experiments.ticket import costs
+from qrt_tn.studies.experiments.ticket.methods import SEARCHED_WITH, estimated, seed_tasks
+from qrt_tn.studies.experiments.ticket.problems import filled, make_problem
+from qrt_tn.studies.experiments.ticket.run import run_ticket
+from qrt_tn.studies.experiments.ticket.settings import KNOWN, NODELESS, Ticket
+from qrt_tn.studies.experiments.tickets.data import Points
 from qrt_tn.studies.progress import StageTimer
 from tests.scaling_studies.experiments.conftest import prototypes
 
+SMALL: dict[str, Any] = {
+    "nodes": (4, 20),
+    "seeds": 2,
+    "epochs": 2,
+    "modulus": 31,
+    "levels": 9,
+    "smoothing": 0.6,
+    "beta": 16.0,
+    "quantizer": "uniform",
+}
 
-def run(config: TicketConfig) -> Path:
-    return run_ticket(config, "qrt-tn ticket", StageTimer(Console(quiet=True)))
+
+def run(folder: Path, **changes: Any) -> dict[str, Any]:
+    timer = StageTimer(Console(quiet=True))
+    return run_ticket(Ticket(**SMALL | changes), folder, "qrt-tn ticket", timer)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "metrics.parquet").to_pylist()
 
 
 @pytest.fixture
 def points(tmp_path: Path) -> Path:
     x, labels = prototypes()
-    np.savez(tmp_path / "prototypes.npz", x=x, y=labels)
+    np.savez(tmp_path / "prototypes.npz", x=x, y=np.array(["a", "b", "c"])[labels])
     return tmp_path / "prototypes.npz"
 
 
-def test_the_main_job_end_to_end(config: Callable[..., TicketConfig], points: Path) -> None:
-    settings = config(data=points, broad=1.0, broad_tolerance=0.1)
-    report = run(settings)
-    folder = settings.out
-    assert report == folder / "report.html"
-    assert "<h1" in report.read_text(encoding="utf-8")
-    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
-    rows = pq.read_table(folder / "metrics.parquet").to_pylist()
-    kinds = {(row["method"], row["training"]) for row in rows}
-    drawn = ("qrt-smoothed", "qrt-unsmoothed", "filter", "uniform", "random-features")
-    wanted = {(method, training) for method in drawn for training in ("fitted", "trained")}
-    others = {
-        ("dense", "trained"),
-        ("qrt-importance", "none"),
-        ("qrt-broad", "fitted"),
-        ("filter-broad", "fitted"),
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modulus": 2}, "modulus is 2"),
+        ({"levels": 1}, "1"),
+        ({"levels": 200}, "levels is 200"),
+        ({"quantizer": "round"}, "'round'"),
+        ({"smoothing": -1.0}, "-1.0"),
+        ({"beta": 0.5}, "0.5"),
+        ({"nodes": (16, 0)}, "0"),
+        ({"nodes": (1_000_000_000,)}, "1000000000"),
+        ({"nodes": (16, 16)}, "twice"),
+        ({"nodes": ()}, "nodes is ()"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"seeds": 10**12}, "1000000000000"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"methods": ("residual", "magic")}, "'magic'"),
+        ({"methods": ("filter",)}, "leave out residual"),
+        ({"task": "clustering"}, "'clustering'"),
+        ({"encode": "hash"}, "'hash'"),
+        ({"impute": "guess"}, "'guess'"),
+        ({"backend": "abacus"}, "'abacus'"),
+        ({"node": (3,)}, "did you mean 'nodes'"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
+        checked(Ticket, change, "")
+    assert "\n" not in str(refused.value)
+
+
+def test_every_method_end_to_end(points: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    found = run(folder, data=points, methods=KNOWN)
+    rows = rows_of(folder)
+    drawn = [method for method in KNOWN if method not in (*NODELESS, "dense")]
+    wanted = {(m, "fitted", n) for m in drawn for n in (4, 20)} | {(m, "fitted", None) for m in NODELESS}
+    wanted |= {(method, "trained", n) for method in ("residual", "dense") for n in (4, 20)}
+    assert {(row["method"], row["training"], row["nodes"]) for row in rows} == wanted
+    assert {row["seed"] for row in rows} == {0, 1}
+    scores = {
+        method: np.mean([row["score"] for row in rows if (row["method"], row["nodes"]) == (method, 20)])
+        for method in ("residual", "qrt", "uniform", "qrt-unsmoothed")
     }
-    assert kinds == wanted | others
-    # the classes lie far apart: smoothed tickets tell them apart, unsmoothed ones know no more than chance
-    score = {
-        method: np.mean([r["test_accuracy"] for r in rows if (r["method"], r["nodes"]) == (method, 20)])
-        for method in ("qrt-smoothed", "qrt-unsmoothed", "qrt-importance")
-    }
-    assert score["qrt-smoothed"] > 0.9
-    assert score["qrt-unsmoothed"] < 0.6
-    # what was saved computes what was measured
-    quantizer = Quantizer.load(folder / "quantizer-seed0.safetensors")
-    network = RidgeNetwork.load(folder / "qrt-smoothed-20-seed0-trained.safetensors")
-    nodes = RidgeNodes.load(folder / "qrt-smoothed-20-seed0-nodes.safetensors")
+    # the classes lie far apart: nodes that are smooth tell them apart, the others know no more than chance
+    assert min(scores["residual"], scores["qrt"]) > 0.9
+    assert max(scores["uniform"], scores["qrt-unsmoothed"]) < 0.7
+    # the folder is whole, and what it tells agrees
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert "<h1" in (folder / "report.html").read_text(encoding="utf-8")
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(found))
+    (told,) = [row for row in found["scores"] if (row["method"], row["nodes"]) == ("qrt", 20)]
+    assert told["mean"] == pytest.approx(scores["qrt"])
+    assert "two" in found["verdict"].lower() or "2 seeds" in found["verdict"]
+    # and the model reads the points it learnt from, by their names
+    model = models.load(folder)
     x, labels = prototypes()
-    accuracy = np.mean(network.predict(quantizer.transform(x)).argmax(axis=1) == labels)
-    (row,) = [
-        r
-        for r in rows
-        if (r["method"], r["training"], r["nodes"], r["seed"]) == ("qrt-smoothed", "trained", 20, 0)
-    ]
-    parts = json.loads((folder / "manifest.json").read_text())["dataset"]
-    weights = [parts[name] / parts["points"] for name in ("train", "validation", "test")]
-    recorded = [row[f"{name}_accuracy"] for name in ("train", "validation", "test")]
-    assert accuracy == pytest.approx(np.dot(weights, recorded))
-    np.testing.assert_array_equal(nodes.a % 31, np.asarray(network.a[...]) % 31)
+    assert (model.predict(x) == np.array(["a", "b", "c"])[labels]).mean() > 0.95
+    assert "points" in (folder / "README.md").read_text(encoding="utf-8")
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert kinds <= {".html", ".json", ".md", ".parquet", ".safetensors", ".svg"}
 
 
-def test_the_same_settings_give_the_same_numbers(config: Callable[..., TicketConfig], points: Path) -> None:
+def test_the_same_settings_give_the_same_numbers(points: Path, tmp_path: Path) -> None:
     tables = []
     for name in ("one", "two"):
-        settings = config(
-            data=points, methods=("qrt-smoothed", "dense"), nodes=(4,), out=points.parent / name
-        )
-        run(settings)
-        tables.append(pq.read_table(settings.out / "metrics.parquet").drop(["seconds"]).to_pylist())
+        methods = ("residual", "qrt", "dense", "forest")
+        run(tmp_path / name, data=points, methods=methods, nodes=(4,), smoothing="auto")
+        tables.append(pq.read_table(tmp_path / name / "metrics.parquet").drop(["seconds"]).to_pylist())
     assert tables[0] == tables[1]
 
 
-def test_real_targets_from_a_table(config: Callable[..., TicketConfig], tmp_path: Path) -> None:
+def test_a_table_of_text_and_gaps_in_the_targets_units(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 3))
-    y = np.sin(x[:, 0]) + 0.5 * x[:, 1]
-    np.savetxt(tmp_path / "t.csv", np.column_stack([x, y]), delimiter=",", header="a,b,c,y", comments="")
-    settings = config(data=tmp_path / "t.csv", methods=("qrt-smoothed", "uniform"))
-    run(settings)
-    rows = pq.read_table(settings.out / "metrics.parquet").to_pylist()
-    risks = {
-        method: np.mean(
-            [
-                r["test_risk"]
-                for r in rows
-                if (r["method"], r["nodes"], r["training"]) == (method, 20, "fitted")
-            ]
-        )
-        for method in ("qrt-smoothed", "uniform")
-    }
-    assert risks["qrt-smoothed"] < 0.3 < risks["uniform"]
-    assert all(row["test_accuracy"] is None for row in rows)
+    size, colour = rng.normal(size=240), rng.choice(["red", "blue"], 240)
+    price = 1e4 * (np.sin(size) + (colour == "red") + 0.02 * rng.normal(size=240))
+    frame = pd.DataFrame({"id": np.arange(240), "size": size, "colour": colour, "price": price})
+    frame.loc[::17, "size"] = np.nan
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    folder = tmp_path / "run"
+    found = run(
+        folder,
+        data=tmp_path / "t.csv",
+        methods=("residual", "linear"),
+        nodes=(20,),
+        epochs=0,
+        encode="onehot",
+        impute="mean",
+    )
+    assert found["score"] == "R^2"
+    (row,) = [row for row in found["scores"] if row["method"] == "residual"]
+    assert row["mean"] > 0.85
+    assert 300 < row["rmse"] < 4000  # in the units of the price
+    shuffled = frame.drop(columns=["price", "id"])[["colour", "size"]]
+    predicted = models.load(folder).predict(shuffled)
+    assert 1 - np.square(predicted - price).mean() / price.var() > 0.85
+
+
+def test_several_real_targets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(150, 3))
+    y = np.c_[np.sin(x[:, 0]), 100 * x[:, 1]]
+    np.savez(tmp_path / "two.npz", x=x, y=y)
+    methods = ("residual", "filter", "random-features", "linear", "svm", "boosting")
+    found = run(tmp_path / "run", data=tmp_path / "two.npz", methods=methods, nodes=(30,), epochs=1)
+    (row,) = [r for r in found["scores"] if r["method"] == "residual" and r["training"] == "fitted"]
+    assert row["mean"] > 0.9
+    assert models.load(tmp_path / "run").predict(x).shape == (150, 2)
 
 
 def test_a_run_that_fails_leaves_nothing(
-    config: Callable[..., TicketConfig], points: Path, monkeypatch: pytest.MonkeyPatch
+    points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("disk full")
 
     monkeypatch.setattr("qrt_tn.studies.folders.write_table", fail)
-    settings = config(data=points, methods=("qrt-smoothed",), nodes=(4,))
     with pytest.raises(RuntimeError, match="disk full"):
-        run(settings)
-    assert [path.name for path in points.parent.iterdir()] == [points.name]
+        run(tmp_path / "run", data=points, methods=("residual",), nodes=(4,), epochs=0)
+    assert [path.name for path in tmp_path.iterdir()] == [points.name]
+
+
+def test_the_test_points_take_no_part() -> None:
+    x, labels = prototypes()
+    problem = make_problem(Dataset(x, labels, "prototypes", ("a", "b", "c")), 0)
+    rng = np.random.default_rng(2)
+    test = Points(rng.normal(size=problem.test.x.shape), rng.permutation(problem.test.y))
+    other = type(problem)(problem.train, problem.validation, test, problem.classes, problem.images)
+    settings = Ticket(**SMALL)
+    answers = []
+    for one in (problem, other):
+        fits = [fit for task in seed_tasks(KNOWN, one, settings, 0, 32) for fit in task()]
+        answers.append([fit.predict(x) for fit in fits])
+    for first, second in zip(*answers, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_settings_are_chosen_once_a_seed() -> None:
+    x, labels = prototypes()
+    problem = make_problem(Dataset(x, labels, "prototypes", ("a", "b", "c")), 0)
+    settings = Ticket(**SMALL | {"nodes": (4, SEARCHED_WITH, 100), "smoothing": "auto"})
+    fits = estimated("residual", problem, settings, 0)
+    assert [fit.nodes for fit in fits] == [4, SEARCHED_WITH, 100]
+    assert len({(fit.smoothing, fit.beta) for fit in fits}) == 1
+    assert [len(fit.estimator.search_results_) > 1 for fit in fits] == [False, True, False]
+
+
+def test_missing_numbers_become_those_of_the_training_points() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(100, 2))
+    x[90:, 0] = 50.0  # would move the mean
+    x[::10, 0] = np.nan
+    dataset = Dataset(x, np.arange(100) % 2, "gaps", ("a", "b"), impute="mean")
+    known = np.arange(80)
+    whole, fills = filled(dataset, known)
+    assert fills is not None
+    assert fills[0] == pytest.approx(np.nanmean(x[known, 0]))
+    np.testing.assert_array_equal(whole[::10, 0], fills[0])
+
+
+def test_what_cannot_pay_is_left_out_and_the_ticket_never() -> None:
+    small = costs.usual_methods(1500, 64, 10, (16, 64, 256), 40)
+    assert small[1] == []
+    kept, left_out = costs.usual_methods(60_000, 784, 10, (16, 64, 256), 40)
+    names = {method for method, _ in left_out}
+    assert "svm" in names
+    assert "residual" in kept
+    assert not names & set(kept)
+    assert all(seconds > costs.MOST_SECONDS for _, seconds in left_out)
+    assert "dense" not in costs.usual_methods(1500, 64, 10, (16,), 0)[0]
+
+
+@pytest.mark.parametrize("method", [m for m in KNOWN if m not in ("uniform", "qrt-unsmoothed", "boosting")])
+def test_more_points_cost_more(method: str) -> None:
+    seconds = [costs.predicted_seconds(method, points, 50, 3, (16, 64), 40) for points in (500, 20_000)]
+    assert 0 < seconds[0] < seconds[1]

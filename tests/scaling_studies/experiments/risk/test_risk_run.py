@@ -15,7 +15,7 @@ from qrt_tn.studies.experiments.folds import Fold, make_fold
 from qrt_tn.studies.experiments.risk import data as risk_data
 from qrt_tn.studies.experiments.risk.data import load_named
 from qrt_tn.studies.experiments.risk.run import REPORTED, measure
-from qrt_tn.studies.experiments.risk.samplers import WIDTHS, make_sampler, ticket_config
+from qrt_tn.studies.experiments.risk.samplers import WIDTHS, grid_config, make_sampler
 from qrt_tn.studies.experiments.risk.settings import Risk
 from qrt_tn.studies.experiments.sources import Setting
 
@@ -90,7 +90,7 @@ def test_risk_by_plain_least_squares_from_the_same_nodes(
     point: Point, settings: Callable[..., Risk], tmp_path: Path, sampler: str
 ) -> None:
     chosen = settings(sampler=sampler)
-    config = ticket_config(chosen, tmp_path)
+    config = grid_config(chosen)
     fold = make_fold(load_named(chosen.data), config, 4)
     draws = 8
     made = make_sampler(chosen, config, fold, 6 * draws)
@@ -112,7 +112,7 @@ def test_risk_by_plain_least_squares_from_the_same_nodes(
 def test_bond_and_error_are_those_of_the_state(
     point: Point, settings: Callable[..., Risk], tmp_path: Path
 ) -> None:
-    fold = make_fold(load_named(settings().data), ticket_config(settings(), tmp_path), 0, 60)
+    fold = make_fold(load_named(settings().data), grid_config(settings()), 0, 60)
     state = states.from_samples(
         fold.grid[fold.split.train], fold.state_targets, 31, smoothing=0.8, tolerance=0.02, backend="numpy"
     )
@@ -141,7 +141,7 @@ def test_training_goes_on_from_fitted_weights(point: Point) -> None:
 
 def test_fewer_points_are_among_more(settings: Callable[..., Risk], tmp_path: Path) -> None:
     dataset = load_named(settings().data)
-    config = ticket_config(settings(), tmp_path)
+    config = grid_config(settings())
     few, more, everything = (make_fold(dataset, config, 2, points) for points in (20, 50, None))
     assert len(few.split.train) == 20
     assert set(few.split.train) < set(more.split.train) < set(everything.split.train)

@@ -1,0 +1,236 @@
+"""Fitted models in a folder: saved as safetensors and JSON, loaded to predict from tables or arrays."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qrt_tn.engine.atomic import atomic_path, load_tensors, save_tensors
+from qrt_tn.models.columns import Columns
+from qrt_tn.models.estimators import RidgeletClassifier, RidgeletRegressor
+from qrt_tn.quantize import Quantizer
+from qrt_tn.tempered import TemperedNodes
+
+FORMAT = "qrt-tn.model"
+WEIGHTS = "qrt-tn.model-weights"
+SUBFOLDER = "model"  # of the folder of a run
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RidgeletClassifier, RidgeletRegressor)}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A fitted estimator, and how data are read for it.
+
+    Attributes:
+        estimator: fitted; its classes are 0 .. C-1.
+        columns: of the table it learnt from; None for an array.
+        fills: what missing numbers become, shape (D,); None if there must be none.
+        target: the name of what is predicted.
+        class_values: the C labels; None for numbers.
+        image_shape: of one point, where points are images.
+    """
+
+    estimator: Any
+    columns: Columns | None
+    fills: np.ndarray | None
+    target: str
+    class_values: tuple[Any, ...] | None
+    image_shape: tuple[int, ...] | None
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels as they were in the data, or numbers in the units of the target.
+
+        Args:
+            X: a data frame with the columns learnt from, in any order, others ignored; or an array (M, D)
+                with them in order; or images, (M, height, width) or (M, height, width, 3).
+
+        Returns:
+            Shape (M,), or (M, C) for C real targets.
+
+        Raises:
+            ValueError: missing columns, another shape, text where numbers were, or missing numbers where
+                there were none.
+        """
+        found = np.asarray(self.estimator.predict(self.inputs(X)))
+        if self.class_values is None:
+            return found
+        labels = np.empty(len(self.class_values), dtype=object)
+        labels[:] = self.class_values
+        plain = np.asarray(self.class_values)
+        return (plain if plain.dtype.kind in "biufU" else labels)[found]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities of the labels in the order of `class_values`, shape (M, C).
+
+        Raises:
+            ValueError: as `predict`; or numbers are predicted, which have none.
+        """
+        if self.class_values is None:
+            raise ValueError("this model predicts numbers; probabilities are of classes")
+        return np.asarray(self.estimator.predict_proba(self.inputs(X)))
+
+    def inputs(self, X: Any) -> np.ndarray:
+        """What the estimator takes for points, float64 of shape (M, D).
+
+        Raises:
+            ValueError: as `predict`.
+        """
+        x = self._matrix(X)
+        missing = np.isnan(x)
+        if missing.any():
+            if self.fills is None:
+                column = int(np.flatnonzero(missing.any(axis=0))[0])
+                raise ValueError(
+                    f"{self._name(column)} has {int(missing[:, column].sum())} missing values, and the data "
+                    "learnt from had none; fill them in"
+                )
+            x = np.where(missing, self.fills, x)
+        return x
+
+    def _matrix(self, X: Any) -> np.ndarray:
+        if hasattr(X, "columns") and hasattr(X, "iloc"):
+            if self.columns is None:
+                raise ValueError("this model learnt from an array; give an array, such as frame.to_numpy()")
+            return self.columns.matrix(X)
+        x = np.asarray(X)
+        if self.columns is not None:
+            import pandas as pd
+
+            names = [column.name for column in self.columns.features]
+            if x.ndim != 2 or x.shape[1] != len(names):
+                raise ValueError(
+                    f"X has shape {x.shape}; give a data frame, or (M, {len(names)}) with the columns "
+                    f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''} in this order"
+                )
+            return self.columns.matrix(pd.DataFrame(x, columns=names))
+        if self.image_shape is not None and x.shape[1:] == tuple(self.image_shape):
+            x = x.reshape(len(x), -1)
+        if x.ndim != 2 or x.shape[1] != self.estimator.n_features_in_ or x.dtype.kind not in "biuf":
+            wanted = f"(M, {self.estimator.n_features_in_})"
+            if self.image_shape is not None:
+                wanted += f" or (M, {', '.join(map(str, self.image_shape))})"
+            raise ValueError(f"X has shape {x.shape}, {x.dtype}; give numbers of shape {wanted}")
+        return x.astype(np.float64)
+
+    def _name(self, coordinate: int) -> str:
+        if self.columns is None:
+            return f"feature {coordinate}"
+        return f"column {self.columns.names[coordinate]!r}"
+
+
+def save(folder: str | Path, model: SavedModel) -> None:
+    """Write a model: model.json, and its nodes, quantiser and weights as safetensors.
+
+    Args:
+        folder: made if it is not there.
+        model: what to save.
+    """
+    place, estimator = Path(folder), model.estimator
+    place.mkdir(parents=True, exist_ok=True)
+    parameters = estimator.get_params(deep=False)
+    parameters["quantizer"] = None  # the fitted one has a file
+    about = {
+        "format": FORMAT,
+        "estimator": type(estimator).__name__,
+        "parameters": parameters,
+        "smoothing": estimator.smoothing_,
+        "beta": estimator.beta_,
+        "temperature": getattr(estimator, "temperature_", None),
+        "one_output": getattr(estimator, "one_output_", None),
+        "target": model.target,
+        "classes": None if model.class_values is None else list(model.class_values),
+        "columns": None if model.columns is None else model.columns.to_json(),
+        "fills": None if model.fills is None else model.fills.tolist(),
+        "image_shape": None if model.image_shape is None else list(model.image_shape),
+    }
+    tensors = {"coef": estimator.coef_, "intercept": estimator.intercept_, "mean": estimator.target_mean_}
+    if hasattr(estimator, "target_scale_"):
+        tensors["scale"] = estimator.target_scale_
+    estimator.nodes_.save(place / "nodes.safetensors")
+    estimator.quantizer_.save(place / "quantizer.safetensors")
+    save_tensors(place / "weights.safetensors", tensors, {"format": WEIGHTS})
+    with atomic_path(place / "model.json") as partial:
+        partial.write_text(json.dumps(about, indent=1, default=_plain) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path) -> SavedModel:
+    """Read a model from the folder of a run of `qrt-tn ticket`, or from its subfolder "model".
+
+    Nothing is unpickled: the files are JSON and safetensors.
+
+    Args:
+        folder: of the run or of the model.
+
+    Raises:
+        ValueError: no such folder, no model in it, or one that is not whole.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise ValueError(f"no folder {place}; give the output folder of qrt-tn ticket")
+    if not (place / "model.json").is_file():
+        place = place / SUBFOLDER
+    if not (place / "model.json").is_file():
+        raise ValueError(f"{folder} holds no model; give the output folder of qrt-tn ticket")
+    nodes = TemperedNodes.load(place / "nodes.safetensors")
+    quantizer = Quantizer.load(place / "quantizer.safetensors")
+    tensors, _ = load_tensors(place / "weights.safetensors", WEIGHTS)
+    try:
+        about = json.loads((place / "model.json").read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']!r}")
+        estimator = _estimator(about, nodes, quantizer, tensors)
+        fills = None if about["fills"] is None else np.array(about["fills"], dtype=np.float64)
+        columns = None if about["columns"] is None else Columns.from_json(about["columns"])
+        width = estimator.n_features_in_
+        counts = [width if columns is None else len(columns.names), width if fills is None else len(fills)]
+        if counts != [width, width]:
+            raise ValueError(f"{counts} columns and fills for {width} features")
+        values = about["classes"]
+        if values is not None and len(values) != len(estimator.classes_):
+            raise ValueError(f"{len(values)} classes for {len(estimator.classes_)} outputs")
+        shape = about["image_shape"]
+        return SavedModel(
+            estimator,
+            columns,
+            fills,
+            str(about["target"]),
+            None if values is None else tuple(values),
+            None if shape is None else tuple(shape),
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{place} does not hold a whole model: {error}") from error
+
+
+def _estimator(
+    about: dict[str, Any], nodes: TemperedNodes, quantizer: Quantizer, tensors: dict[str, np.ndarray]
+) -> Any:
+    estimator = _KINDS[about["estimator"]](**about["parameters"] | {"quantizer": quantizer})
+    estimator.nodes_, estimator.quantizer_ = nodes, quantizer
+    estimator.smoothing_, estimator.beta_ = float(about["smoothing"]), float(about["beta"])
+    estimator.coef_, estimator.intercept_ = tensors["coef"], tensors["intercept"]
+    estimator.target_mean_ = tensors["mean"]
+    outputs = len(estimator.intercept_)
+    shapes = [estimator.coef_.shape, estimator.intercept_.shape, estimator.target_mean_.shape]
+    if shapes != [(len(nodes), outputs), (outputs,), (outputs,)]:
+        raise ValueError(f"weights of shapes {shapes} for {len(nodes)} nodes")
+    if isinstance(estimator, RidgeletClassifier):
+        estimator.classes_ = np.arange(outputs)
+        estimator.temperature_ = float(about["temperature"])
+    else:
+        estimator.target_scale_ = tensors["scale"]
+        estimator.one_output_ = bool(about["one_output"])
+    estimator.n_features_in_ = quantizer.n_features_in_
+    estimator._n_features_out = len(nodes)
+    if quantizer.dim != nodes.dim:
+        raise ValueError(f"nodes of dimension {nodes.dim} for a quantiser of dimension {quantizer.dim}")
+    return estimator
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as JSON has them."""
+    if isinstance(value, Sequence | np.ndarray):
+        return list(value)
+    return value.item()

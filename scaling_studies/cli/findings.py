@@ -1,0 +1,61 @@
+"""What a ticket run found, in the terminal: a verdict and a table of scores."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from qrt_tn.studies.report.comparison import MARKS, NAMES
+
+
+def show(found: dict[str, Any], folder: Path, console: Console | None = None) -> None:
+    """Print verdict, scores and where the files are.
+
+    Args:
+        found: of `report.comparison.summary`.
+        folder: of the run.
+        console: where to print; standard output if left out.
+    """
+    console = console or Console(highlight=False)
+    console.print()
+    console.print(found["verdict"], style="bold", markup=False)
+    for line in found["findings"]:
+        console.print(line, markup=False)
+    console.print()
+    console.print(scores(found))
+    console.print(
+        "mean over seeds; ✓ the ticket is ahead, = a tie, ✗ it is behind, ? too few seeds", style="dim"
+    )
+    for one in found["left_out"]:
+        console.print(f"left out: {one['method']} ({one['why']})", markup=False)
+    for what, path in (("report", folder / "report.html"), ("model", folder / "model")):
+        console.print(f"{what}: {path}", markup=False, soft_wrap=True)
+    console.print(f"predict: qrt-tn predict {folder} new.csv", markup=False, soft_wrap=True)
+
+
+def scores(found: dict[str, Any]) -> Table:
+    """Test scores: a row a method, a column a node count."""
+    counts = sorted({row["nodes"] for row in found["scores"] if row["nodes"] is not None})
+    what = "accuracy" if found["score"] == "accuracy" else "R²"
+    table = Table(title=f"test {what}", title_justify="left")
+    table.add_column("method")
+    for nodes in counts:
+        table.add_column(f"{nodes:,} nodes", justify="right")
+    if any(row["nodes"] is None for row in found["scores"]):
+        table.add_column("no nodes", justify="right")
+    cells: dict[str, dict[Any, str]] = {}
+    for row in found["scores"]:
+        title = NAMES.get(row["method"], row["method"])
+        if row["method"] == "linear":
+            title = "logistic regression" if found["score"] == "accuracy" else "ridge regression"
+        if row["training"] == "trained" and row["method"] != "dense":
+            title += ", trained"
+        mark = MARKS.get(row.get("ticket_is", ""), " ")
+        cells.setdefault(title, {})[row["nodes"]] = f"{row['mean']:.3f} {mark}"
+    for title, by_nodes in cells.items():
+        own = [by_nodes.get(nodes, "") for nodes in counts]
+        if None in [row["nodes"] for row in found["scores"]]:
+            own.append(by_nodes.get(None, ""))
+        table.add_row(title, *own)
+    return table

@@ -1,0 +1,262 @@
+"""The main job from data to a folder: methods compared over seeds, a fitted model, a report."""
+
+import datetime
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.models import Dataset, load_digits, load_file
+from qrt_tn.models.saved import SUBFOLDER
+from qrt_tn.studies import folders, provenance, report
+from qrt_tn.studies.experiments.ticket import costs
+from qrt_tn.studies.experiments.ticket.final import final_model, model_card
+from qrt_tn.studies.experiments.ticket.methods import ESTIMATED, TOLERANCE, Fit, seed_tasks
+from qrt_tn.studies.experiments.ticket.problems import make_problem
+from qrt_tn.studies.experiments.ticket.settings import METHODS, TICKET, Ticket
+from qrt_tn.studies.experiments.ticket.showcase import showcase
+from qrt_tn.studies.experiments.ticket.training import dense_start, ticket_start, train_together
+from qrt_tn.studies.experiments.tickets.data import Problem
+from qrt_tn.studies.parallel import side_by_side
+from qrt_tn.studies.progress import StageTimer
+from qrt_tn.studies.report.comparison import summary
+from qrt_tn.studies.report.state_panels import leading_schmidt_values
+
+Row = dict[str, Any]
+
+
+def run_ticket(settings: Ticket, out: Path, command: str, timer: StageTimer) -> dict[str, Any]:
+    """Run the main job and write its folder: model, metrics, figures and report.
+
+    Args:
+        settings: what to run.
+        out: the folder, which must not exist or be empty.
+        command: the command line that repeats it, for the report.
+        timer: shows the stages and keeps their times.
+
+    Returns:
+        What was found, as `report.comparison.summary` has it.
+
+    Raises:
+        ValueError: data that cannot be read or used, or a folder in use; nothing is written then.
+    """
+    started = time.perf_counter()
+    namespace(settings.backend)  # refuses what is not here
+    dataset = _load(settings, command)
+    timer.say(dataset.describe())
+    problems = [make_problem(dataset, seed) for seed in range(settings.seeds)]
+    with folders.whole_folder(out) as folder:
+        methods, left_out = _methods(settings, problems[0], timer)
+        fits = _fitted(methods, problems, settings, timer)
+        rows = [_row(fit, problems[seed], seed, "fitted") for seed, fit in fits]
+        if settings.epochs:
+            trained = _trained(methods, problems, fits, settings, timer)
+            rows += [_row(fit, problems[seed], seed, "trained") for seed, fit in trained]
+        with timer.stage("Fitting the model to all points", 1) as stage:
+            model, about = final_model(dataset, [fit for _, fit in fits], folder / SUBFOLDER)
+            stage.advance()
+        save_tensors(folder / "showcase.safetensors", showcase(model, fits), {"format": "qrt-tn.showcase"})
+        folders.write_table(folder / "metrics.parquet", sorted(rows, key=_order))
+        manifest = _manifest(dataset, problems[0], fits, settings, command)
+        manifest |= {"model": about, "left_out": left_out, "timings": dict(timer.seconds)}
+        folders.write_json(folder / "manifest.json", manifest | {"seconds": time.perf_counter() - started})
+        with timer.stage("Report", 1) as stage:
+            report.write(folder)
+            found = summary(report.load(folder))
+            stage.advance()
+        folders.write_json(folder / "summary.json", found)
+        (folder / "README.md").write_text(model_card(dataset, found, about, command), encoding="utf-8")
+    return found
+
+
+def _load(settings: Ticket, command: str) -> Dataset:
+    if settings.data is None:
+        return load_digits()
+    return load_file(
+        settings.data,
+        settings.target,
+        task=settings.task,
+        header=settings.header,
+        drop=settings.drop,
+        encode=settings.encode,
+        impute=settings.impute,
+        command=command,
+    )
+
+
+def _methods(
+    settings: Ticket, problem: Problem, timer: StageTimer
+) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """The methods that run, and those that are left out; says how long it will take."""
+    points, features = problem.both.x.shape
+    outputs = problem.targets(problem.train).shape[1]
+    size = (points, features, outputs, settings.nodes, settings.epochs)
+    left_out: list[dict[str, str]] = []
+    if settings.methods is None:
+        methods, slow = costs.usual_methods(*size)
+        for method, seconds in slow:
+            why = f"about {_minutes(seconds)} a seed; --methods runs it all the same"
+            left_out.append({"method": method, "why": why})
+            timer.say(f"left out: {method}, {why}")
+    else:
+        methods = settings.methods
+    total = settings.seeds * sum(costs.predicted_seconds(method, *size) for method in methods)
+    cores = len(os.sched_getaffinity(0))
+    timer.say(
+        f"{len(methods)} methods, {settings.seeds} seeds: {_minutes(total / cores)} on {cores} cores, roughly"
+    )
+    return methods, left_out
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(10, round(seconds, -1)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _fitted(
+    methods: Sequence[str], problems: Sequence[Problem], settings: Ticket, timer: StageTimer
+) -> list[tuple[int, Fit]]:
+    """Every method at every count, by seed."""
+    bond = costs.largest_bond(*problems[0].both.x.shape)
+    tasks = [
+        partial(_of_seed, seed, task)
+        for seed, problem in enumerate(problems)
+        for task in seed_tasks(methods, problem, settings, seed, bond)
+    ]
+    with timer.stage("Choosing settings, drawing nodes, fitting", len(tasks)) as stage:
+        found = side_by_side(tasks, stage.advance)
+    return list(chain.from_iterable(found))
+
+
+def _of_seed(seed: int, task: Any) -> list[tuple[int, Fit]]:
+    return [(seed, fit) for fit in task()]
+
+
+def _trained(
+    methods: Sequence[str],
+    problems: Sequence[Problem],
+    fits: Sequence[tuple[int, Fit]],
+    settings: Ticket,
+    timer: StageTimer,
+) -> list[tuple[int, Fit]]:
+    """Tickets, and dense networks, of which everything is trained."""
+    tasks = []
+    for n in reversed(settings.nodes):
+        own = [(seed, fit) for seed, fit in fits if fit.method == TICKET and fit.nodes == n]
+        tasks.append(
+            partial(_train, TICKET, [ticket_start(problems[seed], seed, fit) for seed, fit in own], settings)
+        )
+        if "dense" in methods:
+            starts = [dense_start(problem, seed, n) for seed, problem in enumerate(problems)]
+            tasks.append(partial(_train, "dense", starts, settings))
+    with timer.stage("Training all parameters", len(tasks)) as stage:
+        return list(chain.from_iterable(side_by_side(tasks, stage.advance)))
+
+
+def _train(method: str, starts: list[Any], settings: Ticket) -> list[tuple[int, Fit]]:
+    fits = train_together(method, starts, settings.epochs)
+    return [(start.seed, fit) for start, fit in zip(starts, fits, strict=True)]
+
+
+def _row(fit: Fit, problem: Problem, seed: int, training: str) -> Row:
+    """A row of metrics.parquet: scores on the test points."""
+    predictions = fit.predict(problem.test.x)
+    error = problem.loss(predictions, problem.test)
+    rmse = None
+    if not problem.classes:
+        rmse = float(np.sqrt(np.square(predictions - problem.test.y).mean()))
+    outputs, dim = problem.targets(problem.train).shape[1], problem.train.x.shape[1]
+    parameters = None
+    if fit.nodes is not None:
+        parameters = (fit.nodes + 1) * outputs + (fit.nodes * (dim + 1) if training == "trained" else 0)
+    return {
+        "method": fit.method,
+        "training": training,
+        "nodes": fit.nodes,
+        "seed": seed,
+        "score": 1 - error,
+        "error": error,
+        "rmse": rmse,
+        "smoothing": fit.smoothing,
+        "beta": fit.beta,
+        "seconds": fit.seconds,
+        "parameters": parameters,
+    }
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    place = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
+    return row["training"], place, row["method"], row["nodes"] or 0, row["seed"]
+
+
+def _manifest(
+    dataset: Dataset, problem: Problem, fits: Sequence[tuple[int, Fit]], settings: Ticket, command: str
+) -> dict[str, Any]:
+    chance = None
+    if dataset.classes is not None:
+        chance = float(np.bincount(dataset.y).max() / len(dataset))
+    estimators = {(fit.method, seed): fit.estimator for seed, fit in fits if fit.method in ESTIMATED}
+    return {
+        "title": f"{dataset.name}: hidden nodes drawn from the data, compared",
+        "command": command,
+        "config": settings.plain(),
+        "dataset": {
+            "name": dataset.name,
+            "description": dataset.describe(),
+            "points": len(dataset),
+            "dim": dataset.dim,
+            "names": list(dataset.names),
+            "target": dataset.target,
+            "classes": None if dataset.classes is None else list(dataset.classes),
+            "chance": chance,
+            "image_shape": None if dataset.image_shape is None else list(dataset.image_shape),
+            **{part: len(getattr(problem, part).x) for part in ("train", "validation", "test")},
+        },
+        "modulus": settings.modulus,
+        "tolerance": TOLERANCE,
+        "seeds": list(range(settings.seeds)),
+        "chosen": [
+            {
+                "method": method,
+                "seed": seed,
+                "quantizer": own.quantizer_.kind,
+                "levels": own.quantizer_.levels,
+                "smoothing": own.smoothing_,
+                "beta": own.beta_ if method == TICKET else None,
+            }
+            for (method, seed), own in estimators.items()
+        ],
+        "states": [
+            _described(fit, seed) for seed, fit in fits if fit.method == "qrt" and fit.state is not None
+        ],
+        "versions": provenance.versions(),
+        "machine": provenance.machine(resolve(settings.backend)),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+        "notes": [],
+    }
+
+
+def _described(fit: Fit, seed: int) -> dict[str, Any]:
+    state = fit.state
+    assert state is not None
+    # the class site comes first, so bond D/2 has as many coordinates on either side
+    values = state.schmidt_values()
+    return {
+        "schmidt_spectra": leading_schmidt_values(state),
+        "seed": seed,
+        "smoothing": fit.smoothing,
+        "bond_dimensions": state.bond_dimensions,
+        "truncation_error": state.truncation_error,
+        "tolerance": state.tolerance,
+        "site_dimension": max(len(support) for support in state.supports),
+        "schmidt_values": values[min(state.dim // 2, len(values) - 1)].tolist() if values else [],
+    }

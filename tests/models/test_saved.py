@@ -1,0 +1,116 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qrt_tn import models
+from qrt_tn.models import RidgeletClassifier, RidgeletRegressor, SavedModel
+from qrt_tn.models.columns import Column, Columns
+from qrt_tn.models.saved import save
+
+CHOSEN: dict[str, Any] = {"smoothing": 0.6, "beta": 4, "levels": 9, "modulus": 31, "quantizer": "uniform"}
+COLUMNS = Columns((Column("left"), Column("right")), "kind", True)
+
+
+def model(values: tuple[Any, ...] | None = ("a", "b", "c"), **changes: Any) -> SavedModel:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)
+    kind: Any = RidgeletRegressor if values is None else RidgeletClassifier
+    target = y * 2.5 if values is None else y
+    estimator = kind(12, random_state=0, **CHOSEN).fit(x, target)
+    given = {"columns": COLUMNS, "fills": None, "image_shape": None} | changes
+    return SavedModel(estimator, target="kind", class_values=values, **given)
+
+
+@pytest.mark.parametrize("values", [("a", "b", "c"), (3, 7, 9), (0.5, 1.0, 2.0), None])
+def test_a_loaded_model_is_the_saved_one(tmp_path: Path, values: tuple[Any, ...] | None) -> None:
+    own = model(values, fills=np.array([0.5, -0.5]))
+    save(tmp_path / "run" / "model", own)
+    x = np.random.default_rng(1).normal(size=(40, 2)) * 2
+    x[::7, 1] = np.nan
+    for folder in (tmp_path / "run", tmp_path / "run" / "model"):
+        loaded = models.load(folder)
+        np.testing.assert_array_equal(loaded.predict(x), own.predict(x))
+        if values is not None:
+            np.testing.assert_array_equal(loaded.predict_proba(x), own.predict_proba(x))
+            assert set(loaded.predict(x).tolist()) <= set(values)
+            assert [type(value) for value in loaded.class_values or ()] == [type(value) for value in values]
+    assert {path.suffix for path in (tmp_path / "run" / "model").iterdir()} == {".json", ".safetensors"}
+
+
+def test_columns_are_found_by_name() -> None:
+    own = model()
+    x = np.random.default_rng(1).normal(size=(30, 2))
+    frame = pd.DataFrame({"note": "n", "right": x[:, 1], "left": x[:, 0]})
+    np.testing.assert_array_equal(own.predict(frame), own.predict(x))
+    with pytest.raises(ValueError, match="left"):
+        own.predict(frame.drop(columns="left"))
+    with pytest.raises(ValueError, match=r"\(30, 3\)"):
+        own.predict(np.zeros((30, 3)))
+    frame.loc[3, "right"] = np.nan
+    with pytest.raises(ValueError, match="column 'right' has 1 missing"):
+        own.predict(frame)
+
+
+def test_arrays_and_images() -> None:
+    own = model(columns=None, image_shape=(1, 2))
+    x = np.random.default_rng(1).normal(size=(30, 2))
+    np.testing.assert_array_equal(own.predict(x[:, None, :]), own.predict(x))
+    for wrong in (x[:, :1], x[:, :, None], x.astype(str)):
+        with pytest.raises(ValueError, match=r"X has shape"):
+            own.predict(wrong)
+    with pytest.raises(ValueError, match="array"):
+        own.predict(pd.DataFrame(x))
+
+
+def test_numbers_have_no_probabilities() -> None:
+    with pytest.raises(ValueError, match="predicts numbers"):
+        model(None).predict_proba(np.zeros((1, 2)))
+
+
+def _less(place: Path, name: str) -> None:
+    (place / name).unlink()
+
+
+def _torn(place: Path, name: str) -> None:
+    (place / name).write_bytes((place / name).read_bytes()[:-9])
+
+
+def _changed(place: Path, name: str, value: Any) -> None:
+    about = json.loads((place / "model.json").read_text())
+    (place / "model.json").write_text(json.dumps(about | {name: value}))
+
+
+def test_what_is_not_whole_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    save(whole, model())
+    files = ("model.json", "nodes.safetensors", "quantizer.safetensors", "weights.safetensors")
+    damages = [(damage, name) for damage in (_less, _torn) for name in files]
+    changes = {
+        "format": "another",
+        "estimator": "Popen",
+        "classes": ["a", "b"],
+        "columns": {},
+        "fills": [1.0],
+        "parameters": {"shell": True},
+        "smoothing": None,
+    }
+    for k, (damage, name) in enumerate(damages):
+        place = tmp_path / f"damaged{k}"
+        shutil.copytree(whole, place)
+        damage(place, name)
+        with pytest.raises(ValueError, match=f"damaged{k}"):
+            models.load(place)
+    for name, value in changes.items():
+        place = tmp_path / f"changed-{name}"
+        shutil.copytree(whole, place)
+        _changed(place, name, value)
+        with pytest.raises(ValueError, match=f"changed-{name}"):
+            models.load(place)
+    with pytest.raises(ValueError, match="nowhere"):
+        models.load(tmp_path / "nowhere")
