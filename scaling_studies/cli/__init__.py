@@ -73,7 +73,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader has gone
         code = 1  # as Typer and rich give where they meet it first
     except (ValueError, OSError, TyperException) as error:
-        print(f"qrt-tn: {' '.join(_said(error).split())}", file=sys.stderr)
+        print(f"qrt-tn: {_lines(_said(error))}", file=sys.stderr)
         code = 2
     except typer.Abort:
         code = INTERRUPTED
@@ -84,6 +84,12 @@ def main() -> None:
     except OSError:  # Python would try once more as it ends, and complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _lines(text: str) -> str:
+    """A message in one line, but for the commands it offers, which begin lines of their own."""
+    first, *commands = text.split("\n  qrt-tn ")
+    return "\n  qrt-tn ".join([" ".join(first.split()), *(line.replace("\n", " ") for line in commands)])
 
 
 def _said(error: Exception) -> str:

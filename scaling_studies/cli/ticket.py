@@ -53,8 +53,9 @@ def ticket(
         int, typer.Option(help="how many random splits; three or more decide")
     ] = _DEFAULTS.seeds,
     epochs: Annotated[
-        int, typer.Option(help="epochs of training all parameters; 0 for none")
-    ] = _DEFAULTS.epochs,
+        int | None,
+        typer.Option(help="epochs of training all parameters; left out: 40, or none if that takes too long"),
+    ] = None,
     quantizer: Annotated[str, typer.Option(help="auto, uniform or quantile")] = _DEFAULTS.quantizer,
     levels: Annotated[str, typer.Option(help="levels of a feature, or auto")] = "auto",
     modulus: Annotated[

@@ -154,7 +154,7 @@ def best_yardstick(results: TicketFolder) -> tuple[str, Score] | None:
 
 def percent(value: float) -> str:
     """A score in a sentence, in percent."""
-    return f"{100 * value:.1f} %".replace("-", "−")
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
 
 
 def gap(difference: Difference) -> str:

@@ -46,7 +46,7 @@ def header(results: TicketFolder) -> str:
 
 def headline(results: TicketFolder) -> str:
     """The verdict, by how much, and a tile a node count with a mark for every rival."""
-    said = " ".join(comparison.sentences(results)).replace(" %", "&nbsp;%")
+    said = " ".join(comparison.sentences(results))
     tiles = "".join(_tile(results, nodes) for nodes in _counts(results))
     key = "".join(f'<li><span class="mark">{MARKS[word]}</span>{text}</li>' for word, text in LEGEND.items())
     return section(

@@ -152,7 +152,7 @@ def _state(results: TicketFolder, drawn: dict[str, Path]) -> str:
         "<b>Bond dimensions.</b> One line a seed.",
     )  # fmt: skip
     right = figure(
-        drawn, "schmidt-values", "Schmidt values at the half cut, the largest set to 1, one line a seed.",
+        drawn, "schmidt-values", "Schmidt values at the half cut of the first state, the largest set to 1.",
         "<b>Schmidt values.</b> The faster they fall, the less entangled the two halves of the input.",
     )  # fmt: skip
     along = figure(

@@ -1,6 +1,6 @@
 """Panels of the states that nodes are drawn from: bonds and Schmidt spectra along the chain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def draw_state(state: MPSState, path: str | Path) -> None:
     """
     if not isinstance(state, MPSState):
         raise ValueError(f"a {type(state).__name__} has no bonds to draw; give a matrix product state")
-    spectra = leading_schmidt_values(state)
+    spectra = leading_schmidt_values(state.schmidt_values())
     if not spectra:
         raise ValueError("a state of one site has no bond to draw")
     with matplotlib.rc_context(FIGURE_SETTINGS), atomic_path(path) as partial:
@@ -101,10 +101,14 @@ def draw_state(state: MPSState, path: str | Path) -> None:
         FigureCanvasSVG(figure).print_svg(partial, metadata={"Date": None, "Creator": None})
 
 
-def leading_schmidt_values(state: MPSState) -> list[list[float]]:
-    """The Schmidt values of `RANKS` at every bond, over the largest there."""
+def leading_schmidt_values(spectra: Sequence[np.ndarray]) -> list[list[float]]:
+    """The Schmidt values of `RANKS` at every bond, over the largest there.
+
+    Args:
+        spectra: of `MPSState.schmidt_values`.
+    """
     found = []
-    for values in state.schmidt_values():
+    for values in spectra:
         ratios = values / values[:1]
         found.append([float(ratios[rank - 1]) for rank in RANKS if rank <= len(ratios)])
     return found

@@ -77,12 +77,10 @@ class ShallowConfig:
     def __post_init__(self) -> None:
         for name in ("seeds", "epochs", "wide", "teacher_nodes", "pool", "reference", "rank", "null_draws"):
             check_whole(name, getattr(self, name))
-        if not isinstance(self.nodes, list | tuple) or not self.nodes:
-            raise ValueError(f"nodes is {self.nodes!r}; give at least one count, as a tuple")
+        if not isinstance(self.nodes, list | tuple) or not 0 < len(self.nodes) == len(set(self.nodes)):
+            raise ValueError(f"nodes is {self.nodes!r}; give a tuple of counts, at least one and none twice")
         for count in self.nodes:
             check_whole("a count of nodes", count)
-            if self.nodes.count(count) > 1:
-                raise ValueError(f"nodes {self.nodes} name {count} twice; give each count once")
         object.__setattr__(self, "nodes", tuple(sorted(self.nodes)))
         for name in ("keep", "hidden_rate", "output_rate"):
             share = getattr(self, name)

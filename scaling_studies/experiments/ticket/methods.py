@@ -186,34 +186,53 @@ def rival(method: str, problem: Problem, nodes: int | None, seed: int) -> Fit:
     return Fit(method, nodes, answer.predict, seconds)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A piece of work that needs no other.
+
+    Attributes:
+        methods: what it fits.
+        nodes: at which counts; empty for methods without nodes.
+        run: does it.
+    """
+
+    methods: tuple[str, ...]
+    nodes: tuple[int, ...]
+    run: Callable[[], list[Fit]]
+
+
 def seed_tasks(
     methods: Sequence[str], problem: Problem, settings: Ticket, seed: int, bond: int
-) -> list[Callable[[], list[Fit]]]:
+) -> list[Task]:
     """What one seed has to fit, in pieces that may run side by side, the longest first."""
-    tasks: list[Callable[[], list[Fit]]] = []
+    tasks: list[Task] = []
     if "residual" in methods:
-        tasks.append(partial(estimated, "residual", problem, settings, seed))
-    if {"filter", *TRANSFORMED} & set(methods):
-        tasks.append(partial(_filter_and_transformed, methods, problem, settings, seed, bond))
+        run = partial(estimated, "residual", problem, settings, seed)
+        tasks.append(Task(("residual",), settings.nodes, run))
+    nodes = tuple(method for method in ("filter", *TRANSFORMED) if method in methods)
+    if nodes:
+        run = partial(_filter_and_transformed, nodes, problem, settings, seed, bond)
+        tasks.append(Task(nodes, settings.nodes, run))
     for method in methods:
         if method in NODELESS:
-            tasks.append(partial(_alone, method, problem, None, seed))
+            tasks.append(Task((method,), (), partial(_alone, method, problem, None, seed)))
         elif method.startswith("random-features"):
-            tasks += [partial(_alone, method, problem, n, seed) for n in reversed(settings.nodes)]
+            for n in reversed(settings.nodes):
+                tasks.append(Task((method,), (n,), partial(_alone, method, problem, n, seed)))
     return tasks
 
 
 def _filter_and_transformed(
     methods: Sequence[str], problem: Problem, settings: Ticket, seed: int, bond: int
 ) -> list[Fit]:
-    found = estimated("filter", problem, settings, seed)
-    fits = found if "filter" in methods else []
-    for method in TRANSFORMED:
-        if method in methods:
-            fits = [
-                *fits,
-                *transformed(method, problem, found[0].estimator, settings, seed, bond),
-            ]
+    """The filter's nodes, and those that take its quantiser and width."""
+    fits = estimated("filter", problem, settings, seed)
+    chosen = fits[0].estimator
+    if "filter" not in methods:
+        fits = []
+    for method in methods:
+        if method != "filter":
+            fits += transformed(method, problem, chosen, settings, seed, bond)
     return fits
 
 

@@ -20,7 +20,7 @@ from qrt_tn.studies.experiments.ticket import costs
 from qrt_tn.studies.experiments.ticket.final import final_model, model_card
 from qrt_tn.studies.experiments.ticket.methods import ESTIMATED, TOLERANCE, Fit, seed_tasks
 from qrt_tn.studies.experiments.ticket.problems import make_problem
-from qrt_tn.studies.experiments.ticket.settings import METHODS, TICKET, Ticket
+from qrt_tn.studies.experiments.ticket.settings import EPOCHS, METHODS, TICKET, Ticket
 from qrt_tn.studies.experiments.ticket.showcase import showcase
 from qrt_tn.studies.experiments.ticket.training import dense_start, ticket_start, train_together
 from qrt_tn.studies.experiments.tickets.data import Problem
@@ -53,7 +53,8 @@ def run_ticket(settings: Ticket, out: Path, command: str, timer: StageTimer) -> 
     timer.say(dataset.describe())
     problems = [make_problem(dataset, seed) for seed in range(settings.seeds)]
     with folders.whole_folder(out) as folder:
-        methods, left_out = _methods(settings, problems[0], timer)
+        settings, left_out = _plan(settings, problems[0], timer)
+        methods = settings.methods or ()
         fits = _fitted(methods, problems, settings, timer)
         rows = [_row(fit, problems[seed], seed, "fitted") for seed, fit in fits]
         if settings.epochs:
@@ -62,9 +63,13 @@ def run_ticket(settings: Ticket, out: Path, command: str, timer: StageTimer) -> 
         with timer.stage("Fitting the model to all points", 1) as stage:
             model, about = final_model(dataset, [fit for _, fit in fits], folder / SUBFOLDER)
             stage.advance()
-        save_tensors(folder / "showcase.safetensors", showcase(model, fits), {"format": "qrt-tn.showcase"})
+        with timer.stage("Describing states and nodes", 2) as stage:
+            shown = showcase(model, fits)
+            stage.advance()
+            manifest = _manifest(dataset, problems[0], fits, settings, command)
+            stage.advance()
+        save_tensors(folder / "showcase.safetensors", shown, {"format": "qrt-tn.showcase"})
         folders.write_table(folder / "metrics.parquet", sorted(rows, key=_order))
-        manifest = _manifest(dataset, problems[0], fits, settings, command)
         manifest |= {"model": about, "left_out": left_out, "timings": dict(timer.seconds)}
         folders.write_json(folder / "manifest.json", manifest | {"seconds": time.perf_counter() - started})
         with timer.stage("Report", 1) as stage:
@@ -91,28 +96,29 @@ def _load(settings: Ticket, command: str) -> Dataset:
     )
 
 
-def _methods(
-    settings: Ticket, problem: Problem, timer: StageTimer
-) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """The methods that run, and those that are left out; says how long it will take."""
+def _plan(settings: Ticket, problem: Problem, timer: StageTimer) -> tuple[Ticket, list[dict[str, str]]]:
+    """The settings with methods and epochs in place, and what is left out; says how long it will take."""
     points, features = problem.both.x.shape
-    outputs = problem.targets(problem.train).shape[1]
-    size = (points, features, outputs, settings.nodes, settings.epochs)
-    left_out: list[dict[str, str]] = []
-    if settings.methods is None:
-        methods, slow = costs.usual_methods(*size)
+    size = (points, features, problem.targets(problem.train).shape[1], settings.nodes)
+    epochs = EPOCHS if settings.epochs is None else settings.epochs
+    methods, left_out = settings.methods, []
+    if methods is None:
+        methods, slow = costs.usual_methods(*size, epochs)
         for method, seconds in slow:
-            why = f"about {_minutes(seconds)} a seed; --methods runs it all the same"
+            option = "--epochs trains" if method == "dense" else "--methods runs"
+            why = f"about {_minutes(seconds)} a seed; {option} it all the same"
             left_out.append({"method": method, "why": why})
             timer.say(f"left out: {method}, {why}")
-    else:
-        methods = settings.methods
-    total = settings.seeds * sum(costs.predicted_seconds(method, *size) for method in methods)
+        if settings.epochs is not None and epochs and "dense" not in methods:
+            methods, left_out = (*methods, "dense"), [one for one in left_out if one["method"] != "dense"]
+        elif "dense" not in methods:
+            epochs = 0  # what does not pay for a dense network does not pay for a ticket
+    total = settings.seeds * sum(costs.predicted_seconds(method, *size, epochs) for method in methods)
+    total += settings.seeds * costs.predicted_seconds("dense", *size, epochs)
     cores = len(os.sched_getaffinity(0))
-    timer.say(
-        f"{len(methods)} methods, {settings.seeds} seeds: {_minutes(total / cores)} on {cores} cores, roughly"
-    )
-    return methods, left_out
+    seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
+    timer.say(f"{len(methods)} methods, {seeds}: {_minutes(total / cores)} on {cores} cores, roughly")
+    return settings.model_copy(update={"methods": methods, "epochs": epochs}), left_out
 
 
 def _minutes(seconds: float) -> str:
@@ -125,19 +131,28 @@ def _fitted(
     methods: Sequence[str], problems: Sequence[Problem], settings: Ticket, timer: StageTimer
 ) -> list[tuple[int, Fit]]:
     """Every method at every count, by seed."""
-    bond = costs.largest_bond(*problems[0].both.x.shape)
+    points, features = problems[0].both.x.shape
+    outputs = problems[0].targets(problems[0].train).shape[1]
+    bond = costs.largest_bond(points, features)
     tasks = [
-        partial(_of_seed, seed, task)
+        (seed, task)
         for seed, problem in enumerate(problems)
         for task in seed_tasks(methods, problem, settings, seed, bond)
     ]
-    with timer.stage("Choosing settings, drawing nodes, fitting", len(tasks)) as stage:
-        found = side_by_side(tasks, stage.advance)
-    return list(chain.from_iterable(found))
-
-
-def _of_seed(seed: int, task: Any) -> list[tuple[int, Fit]]:
-    return [(seed, fit) for fit in task()]
+    seconds = [
+        sum(
+            costs.predicted_seconds(method, points, features, outputs, task.nodes, 0)
+            for method in task.methods
+        )
+        for _, task in tasks
+    ]
+    # steps of about equal work, so that what is left of them tells what is left of the time
+    parts = max(100, len(tasks))
+    steps = [max(1, round(parts * one / max(sum(seconds), 1e-9))) for one in seconds]
+    with timer.stage("Choosing settings, drawing nodes, fitting", sum(steps)) as stage:
+        left = iter(steps)
+        found = side_by_side([task.run for _, task in tasks], lambda: stage.advance(next(left)))
+    return [(seed, fit) for (seed, _), fits in zip(tasks, found, strict=True) for fit in fits]
 
 
 def _trained(
@@ -162,7 +177,7 @@ def _trained(
 
 
 def _train(method: str, starts: list[Any], settings: Ticket) -> list[tuple[int, Fit]]:
-    fits = train_together(method, starts, settings.epochs)
+    fits = train_together(method, starts, settings.epochs or 0)
     return [(start.seed, fit) for start, fit in zip(starts, fits, strict=True)]
 
 
@@ -246,17 +261,20 @@ def _manifest(
 
 
 def _described(fit: Fit, seed: int) -> dict[str, Any]:
+    """A state in numbers; the Schmidt values of the first alone: they take as long as compressing it."""
     state = fit.state
     assert state is not None
-    # the class site comes first, so bond D/2 has as many coordinates on either side
-    values = state.schmidt_values()
-    return {
-        "schmidt_spectra": leading_schmidt_values(state),
+    told = {
         "seed": seed,
         "smoothing": fit.smoothing,
         "bond_dimensions": state.bond_dimensions,
         "truncation_error": state.truncation_error,
         "tolerance": state.tolerance,
         "site_dimension": max(len(support) for support in state.supports),
-        "schmidt_values": values[min(state.dim // 2, len(values) - 1)].tolist() if values else [],
     }
+    if seed > 0 or not state.bond_dimensions:
+        return told
+    values = state.schmidt_values()
+    # the class site comes first, so bond D/2 has as many coordinates on either side
+    half = values[min(state.dim // 2, len(values) - 1)]
+    return told | {"schmidt_values": half.tolist(), "schmidt_spectra": leading_schmidt_values(values)}

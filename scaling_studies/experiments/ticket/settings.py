@@ -15,6 +15,7 @@ KNOWN = (*METHODS, *YARDSTICKS, *ON_DEMAND)
 NODELESS = (*YARDSTICKS, "boosting")
 MOST_NODES = 100_000
 MOST_SEEDS = 1_000
+EPOCHS = 40
 
 Auto = Literal["auto"]
 
@@ -42,8 +43,9 @@ class Ticket(Table):
     """Node counts."""
     seeds: int = Field(5, ge=1, le=MOST_SEEDS)
     """How many; each draws its own split, nodes and training order."""
-    epochs: int = Field(40, ge=0, le=100_000)
-    """Passes over the data when all parameters are trained; 0 to leave training out."""
+    epochs: int | None = Field(None, ge=0, le=100_000)
+    """Passes over the data when all parameters are trained; 0 for no training, None for `EPOCHS`, or for no
+    training where that would take too long."""
     quantizer: Literal["auto", "uniform", "quantile"] = "auto"
     levels: Auto | Annotated[int, Field(ge=2)] = "auto"
     modulus: int = Field(127, ge=3)

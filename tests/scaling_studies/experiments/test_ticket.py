@@ -1,3 +1,4 @@
+import io
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from qrt_tn.studies.config.messages import checked
 from qrt_tn.studies.experiments.ticket import costs
 from qrt_tn.studies.experiments.ticket.methods import SEARCHED_WITH, estimated, seed_tasks
 from qrt_tn.studies.experiments.ticket.problems import filled, make_problem
-from qrt_tn.studies.experiments.ticket.run import run_ticket
+from qrt_tn.studies.experiments.ticket.run import _plan, run_ticket
 from qrt_tn.studies.experiments.ticket.settings import KNOWN, NODELESS, Ticket
 from qrt_tn.studies.experiments.tickets.data import Points
 from qrt_tn.studies.progress import StageTimer
@@ -180,7 +181,7 @@ def test_the_test_points_take_no_part() -> None:
     settings = Ticket(**SMALL)
     answers = []
     for one in (problem, other):
-        fits = [fit for task in seed_tasks(KNOWN, one, settings, 0, 32) for fit in task()]
+        fits = [fit for task in seed_tasks(KNOWN, one, settings, 0, 32) for fit in task.run()]
         answers.append([fit.predict(x) for fit in fits])
     for first, second in zip(*answers, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -219,6 +220,22 @@ def test_what_cannot_pay_is_left_out_and_the_ticket_never() -> None:
     assert not names & set(kept)
     assert all(seconds > costs.MOST_SECONDS for _, seconds in left_out)
     assert "dense" not in costs.usual_methods(1500, 64, 10, (16,), 0)[0]
+
+
+def test_training_that_cannot_pay_is_left_out_unless_asked_for() -> None:
+    rng = np.random.default_rng(4)
+    big = type(make_problem(Dataset(*prototypes(), "p", ("a", "b", "c")), 0))(
+        *(Points(rng.normal(size=(n, 800)), np.arange(n) % 3) for n in (40_000, 5_000, 5_000)), 3
+    )
+    said = Console(file=io.StringIO(), width=200)
+    timer = StageTimer(said)
+    plan, left_out = _plan(Ticket(), big, timer)
+    assert plan.epochs == 0
+    assert "dense" in {one["method"] for one in left_out}
+    assert "left out: dense" in said.file.getvalue()  # type: ignore[attr-defined]
+    asked, _ = _plan(Ticket(epochs=3), big, timer)
+    assert asked.epochs == 3
+    assert "dense" in (asked.methods or ())
 
 
 @pytest.mark.parametrize("method", [m for m in KNOWN if m not in ("uniform", "qrt-unsmoothed", "boosting")])
