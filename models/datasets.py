@@ -160,7 +160,8 @@ def load_digits() -> Dataset:
     """Scikit-learn's 1,797 handwritten digits: 8 x 8 pixels of 17 grey levels, 0 .. 16."""
     bunch = sklearn.datasets.load_digits()
     classes = tuple(str(name) for name in bunch.target_names)
-    return Dataset(bunch.data, bunch.target, "digits", classes, (8, 8))
+    values = tuple(int(value) for value in bunch.target_names)
+    return Dataset(bunch.data, bunch.target, "digits", classes, (8, 8), class_values=values, target="digit")
 
 
 def load_file(

@@ -54,7 +54,7 @@ def ticket(
     ] = _DEFAULTS.seeds,
     epochs: Annotated[
         int | None,
-        typer.Option(help="epochs of training all parameters; left out: 40, or none if that takes too long"),
+        typer.Option(help="epochs of training all parameters; left out: 30, or none if that takes too long"),
     ] = None,
     quantizer: Annotated[str, typer.Option(help="auto, uniform or quantile")] = _DEFAULTS.quantizer,
     levels: Annotated[str, typer.Option(help="levels of a feature, or auto")] = "auto",

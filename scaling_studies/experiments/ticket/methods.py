@@ -88,10 +88,11 @@ def estimated(method: str, problem: Problem, settings: Ticket, seed: int) -> lis
 
 
 def estimator(problem: Problem, settings: Ticket, seed: int, **parameters: Any) -> Any:
-    """An estimator with the settings of the run, not fitted."""
+    """An estimator with the settings of the run, not fitted; levels of pixels are uniform."""
     kind: Any = RidgeletClassifier if problem.classes else RidgeletRegressor
+    pixels = problem.images and settings.quantizer == "auto"
     return kind(
-        quantizer=settings.quantizer,
+        quantizer="uniform" if pixels else settings.quantizer,
         levels=settings.levels,
         modulus=settings.modulus,
         smoothing=settings.smoothing,
@@ -125,13 +126,14 @@ def transformed(
         bond: the largest of the state.
     """
     started = time.perf_counter()
-    points = quantized(clone(chosen.quantizer_).fit(problem.both.x), problem.both.x)
+    # of the training points alone: the validation points, which choose the penalty, must be new to the nodes
+    points = quantized(clone(chosen.quantizer_).fit(problem.train.x), problem.train.x)
     modulus, most = points.quantizer.modulus, max(settings.nodes)
     state = None
     if method == "uniform":
         nodes = uniform_nodes(most, points.levels.shape[1], modulus, seed)
     else:
-        targets = problem.targets(problem.both)
+        targets = problem.targets(problem.train)
         smoothing = {"smoothing": chosen.smoothing_, "tolerance": TOLERANCE, "max_bond": bond}
         state = states.from_samples(
             points.levels,

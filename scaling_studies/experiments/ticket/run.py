@@ -22,7 +22,7 @@ from qrt_tn.studies.experiments.ticket.methods import ESTIMATED, TOLERANCE, Fit,
 from qrt_tn.studies.experiments.ticket.problems import make_problem
 from qrt_tn.studies.experiments.ticket.settings import EPOCHS, METHODS, TICKET, Ticket
 from qrt_tn.studies.experiments.ticket.showcase import showcase
-from qrt_tn.studies.experiments.ticket.training import dense_start, ticket_start, train_together
+from qrt_tn.studies.experiments.ticket.training import Start, dense_start, ticket_start, train_together
 from qrt_tn.studies.experiments.tickets.data import Problem
 from qrt_tn.studies.parallel import side_by_side
 from qrt_tn.studies.progress import StageTimer
@@ -163,20 +163,28 @@ def _trained(
     timer: StageTimer,
 ) -> list[tuple[int, Fit]]:
     """Tickets, and dense networks, of which everything is trained."""
-    tasks = []
+    tasks: list[Any] = []
     for n in reversed(settings.nodes):
         own = [(seed, fit) for seed, fit in fits if fit.method == TICKET and fit.nodes == n]
-        tasks.append(
-            partial(_train, TICKET, [ticket_start(problems[seed], seed, fit) for seed, fit in own], settings)
-        )
+        tasks.append(partial(_train_tickets, own, problems, settings))
         if "dense" in methods:
-            starts = [dense_start(problem, seed, n) for seed, problem in enumerate(problems)]
-            tasks.append(partial(_train, "dense", starts, settings))
+            tasks.append(partial(_train_dense, n, problems, settings))
     with timer.stage("Training all parameters", len(tasks)) as stage:
         return list(chain.from_iterable(side_by_side(tasks, stage.advance)))
 
 
-def _train(method: str, starts: list[Any], settings: Ticket) -> list[tuple[int, Fit]]:
+def _train_tickets(
+    own: Sequence[tuple[int, Fit]], problems: Sequence[Problem], settings: Ticket
+) -> list[tuple[int, Fit]]:
+    return _train(TICKET, [ticket_start(problems[seed], seed, fit) for seed, fit in own], settings)
+
+
+def _train_dense(nodes: int, problems: Sequence[Problem], settings: Ticket) -> list[tuple[int, Fit]]:
+    starts = [dense_start(problem, seed, nodes) for seed, problem in enumerate(problems)]
+    return _train("dense", starts, settings)
+
+
+def _train(method: str, starts: list[Start], settings: Ticket) -> list[tuple[int, Fit]]:
     fits = train_together(method, starts, settings.epochs or 0)
     return [(start.seed, fit) for start, fit in zip(starts, fits, strict=True)]
 

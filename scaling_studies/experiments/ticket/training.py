@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from sklearn.base import clone
 
 from qrt_tn import Ridgelet
+from qrt_tn.engine.progress import silent
 from qrt_tn.models import DenseNetwork, RidgeNetwork, select_ridge, train_many
+from qrt_tn.models.choosing import Settings, draw_nodes, quantized
 from qrt_tn.models.shallow import ShallowNetwork
 from qrt_tn.studies.experiments.ticket.methods import Fit
+from qrt_tn.studies.experiments.ticket.settings import TICKET
 from qrt_tn.studies.experiments.tickets.data import Points, Problem
 from qrt_tn.studies.experiments.tickets.rivals import Features, standardiser
 
@@ -44,19 +48,37 @@ class Start:
 
 
 def ticket_start(problem: Problem, seed: int, fit: Fit) -> Start:
-    """The ridge network of a fitted ticket, its output weights fitted to the training points alone.
+    """The ridge network of a ticket drawn from the training points alone, its output weights fitted to them.
 
-    Its nodes have seen the validation points too, which choose epoch and learning rate; the test points
-    nobody has.
+    The validation points, which choose epoch and learning rate, must be new to it.
+
+    Args:
+        problem: the seed's data.
+        seed: of nodes and batches.
+        fit: of the ticket; its settings are taken.
     """
-    drawn = fit.estimator
+    known = fit.estimator
+    settings = Settings(known.quantizer_, known.smoothing_, known.beta_)
+    points = quantized(clone(known.quantizer_).fit(problem.train.x), problem.train.x)
     parts = problem.train, problem.validation
-    outputs = problem.targets(problem.train).shape[1]
-    ridgelet = Ridgelet("cosine", drawn.nodes_.modulus)
-    network = RidgeNetwork(drawn.nodes_, ridgelet, outputs, rngs=nnx.Rngs(seed))
-    scale = drawn.quantizer_.positions
-    features = [network.compute_features(scale(part.x)) for part in parts]
     targets = [problem.targets(part) for part in parts]
+    centred = targets[0] - targets[0].mean(axis=0)
+    nodes = draw_nodes(
+        TICKET,
+        settings,
+        points,
+        centred,
+        len(known.nodes_),
+        sweeps=known.sweeps,
+        subsample=known.subsample,
+        seed=seed,
+        progress=silent,
+    )
+    ridgelet = Ridgelet("cosine", nodes.modulus)
+    network = RidgeNetwork(nodes, ridgelet, targets[0].shape[1], rngs=nnx.Rngs(seed))
+    scale = points.quantizer.positions
+    # those of the network: its cosine has variance 1
+    features = [np.sqrt(2) * nodes.features(scale(part.x)) for part in parts]
     kernel, bias, _ = select_ridge(features[0], targets[0], features[1], targets[1])
     network.set_output_weights(kernel, bias)
     return Start(problem, seed, network, scale)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy.linalg.blas import sgemv
 from sklearn.kernel_approximation import RBFSampler
 
 from qrt_tn import Quantizer, Ridgelet, filter_nodes
@@ -143,7 +144,7 @@ def forward(phi: np.ndarray, targets: np.ndarray, n: int) -> np.ndarray:
     Returns:
         Places of the columns in the order chosen, (n,).
     """
-    z = (phi - phi.mean(axis=0)).astype(np.float32)
+    z = np.asfortranarray(phi - phi.mean(axis=0), dtype=np.float32)  # columns lie together
     products = (z.T @ (targets - targets.mean(axis=0)).astype(np.float32)).astype(np.float64)
     variances = np.square(z).sum(axis=0, dtype=np.float64)
     left, rows = variances.copy(), np.empty((n, len(variances)))
@@ -157,7 +158,7 @@ def forward(phi: np.ndarray, targets: np.ndarray, n: int) -> np.ndarray:
             break
         gains = np.where(usable, np.square(products).sum(axis=1) / np.where(usable, left, 1.0), -1.0)
         best = int(gains.argmax())
-        row = (z[:, best] @ z - rows[:k, best] @ rows[:k]) / np.sqrt(left[best])
+        row = (sgemv(1.0, z, z[:, best], trans=1) - rows[:k, best] @ rows[:k]) / np.sqrt(left[best])
         explained = products[best] / np.sqrt(left[best])
         products -= np.outer(row, explained)
         left -= row**2

@@ -1,179 +1,86 @@
-import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from qrt_tn.studies.report import figures, node_panels, score_panels
-from qrt_tn.studies.report.folder import load
-from qrt_tn.studies.report.style import FIGURE_SETTINGS, METHODS, NEGATIVE, POSITIVE, in_page_colours, plain
+from qrt_tn.studies.report import draw_all, load, node_panels, score_panels, style
 
 Folder = Callable[..., Path]
-PANELS = [
-    "accuracy-fitted",
-    "accuracy-trained",
-    "risk-fitted",
-    "risk-trained",
-    "broad-fitted",
-    "broad-gain-fitted",
-]
-NODES = [f"node-{k:02d}" for k in range(1, 4)]
-STATES = ["bond-dimensions", "schmidt-values", "schmidt-spectra"]
-SOURCES = ["node-spectrum", "ridgelet-spectrum", *STATES]
 
 
-def texts(path: Path) -> list[str]:
-    root = ElementTree.parse(path).getroot()
-    return ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_every_panel_is_a_whole_svg_file_in_the_order_of_the_report(ticket_folder: Folder) -> None:
-    folder = ticket_folder()
-    drawn = figures.draw_all(folder)
-    assert list(drawn) == [*PANELS, *NODES, *SOURCES]
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == sorted(
-        f"{name}.svg" for name in drawn
-    )
-    labels = texts(drawn["accuracy-trained"])
-    for method in ("qrt-smoothed", "qrt-unsmoothed", "filter", "uniform", "random-features", "dense"):
-        assert METHODS[method].label in labels
-    assert "dense network" not in texts(drawn["accuracy-fitted"])
-    assert {"16", "64", "1024"} <= set(labels)
-
-
-def test_the_same_folder_gives_the_same_bytes(ticket_folder: Folder) -> None:
-    folder = ticket_folder()
-    first = {name: path.read_bytes() for name, path in figures.draw_all(folder).items()}
-    second = {name: path.read_bytes() for name, path in figures.draw_all(folder).items()}
-    assert first == second
-    assert not any(b"<dc:date>" in content for content in first.values())
+@pytest.mark.parametrize("seeds", [(5,), (0, 1)])
+def test_every_method_is_named_and_one_seed_has_no_band(ticket_folder: Folder, seeds: tuple) -> None:
+    drawn = draw_all(ticket_folder(seeds=seeds))
+    others = "node-01 node-02 node-03 node-spectrum bond-dimensions schmidt-values schmidt-spectra"
+    assert list(drawn) == ["scores-fitted", "scores-trained", *others.split()]
+    for training, methods in (
+        ("fitted", "residual qrt filter random-features"),
+        ("trained", "residual dense"),
+    ):
+        words = {*ElementTree.parse(drawn[f"scores-{training}"]).getroot().itertext()}
+        named = {method for method, look in style.METHODS.items() if look.label in words}
+        assert named == {*methods.split(), "linear", "svm"}
+        assert {"16", "64"} <= words
+        assert ("FillBetweenPolyCollection" in drawn[f"scores-{training}"].read_text()) == (len(seeds) > 1)
 
 
 @pytest.mark.parametrize(
-    ("options", "absent"),
-    [
-        ({"regression": True, "image": False}, {"accuracy-fitted", "accuracy-trained"}),
-        ({"seeds": (5,)}, set()),
-        ({"methods": ("qrt-smoothed",)}, {"broad-fitted", "broad-gain-fitted"}),
-        ({"methods": ("dense",)}, {"accuracy-fitted", "risk-fitted", "broad-fitted", "broad-gain-fitted"}),
-        ({"node_counts": (64,)}, set()),
-        ({"manifest_changes": {"states": []}}, set(STATES)),
-        (
-            {"manifest_changes": {"states": None, "smoothing": None}},
-            set(STATES),
-        ),
-    ],
+    ("score", "regression"),
+    [(None, False), (None, True), (1.0, False), (1.0, True), (0.9995, True), (0.8, False), (-0.3, True)],
 )
-def test_only_what_was_measured_is_drawn(ticket_folder: Folder, options: dict, absent: set[str]) -> None:
-    drawn = figures.draw_all(ticket_folder(**options))
-    assert set(drawn) == {*PANELS, *NODES, *SOURCES} - absent
-
-
-def test_one_seed_has_no_band(ticket_folder: Folder) -> None:
-    def bands(**options: tuple[int, ...]) -> int:
-        path = figures.draw_all(ticket_folder(**options))["accuracy-fitted"]
-        return len(re.findall(r"FillBetweenPolyCollection|fill-opacity: 0\.16", path.read_text()))
-
-    assert bands(seeds=(0, 1)) > 0
-    assert bands(seeds=(0,)) == 0
-
-
-def test_the_accuracy_axis_is_logarithmic_in_the_error(ticket_folder: Folder) -> None:
-    results = load(ticket_folder(methods=("qrt-smoothed",)))
-    bands = results.bands(("qrt-smoothed",), "fitted", "test_accuracy")
-    axes = score_panels.scores(results, bands, "fitted", "test_accuracy").axes[0]
-    line = next(line for line in axes.lines if len(line.get_xdata()) == 7)
-    np.testing.assert_allclose(1 - 10 ** -np.asarray(line.get_ydata()), bands["qrt-smoothed"].median)
-    ticks = axes.get_yticks()
-    formatted = [axes.yaxis.get_major_formatter()(tick, 0) for tick in ticks]
-    np.testing.assert_allclose([float(text) for text in formatted], 1 - 10**-ticks, atol=1e-9)
-
-
-def test_perfect_accuracy_is_drawn_at_half_a_test_point(ticket_folder: Folder) -> None:
-    results = load(ticket_folder(methods=("qrt-smoothed",)))
-    results.metrics["test_accuracy"][:] = 1.0
-    bands = results.bands(("qrt-smoothed",), "fitted", "test_accuracy")
-    axes = score_panels.scores(results, bands, "fitted", "test_accuracy").axes[0]
-    line = next(line for line in axes.lines if len(line.get_xdata()) == 7)
-    np.testing.assert_allclose(10 ** -np.asarray(line.get_ydata()), 0.5 / 360)
-
-
-def label_heights(axes: Axes) -> list[float]:
-    return sorted(text.xyann[1] for text in axes.texts)
-
-
-def test_names_of_lines_do_not_touch(ticket_folder: Folder) -> None:
-    """Even where every line ends at the same point."""
-    results = load(ticket_folder())
-    results.metrics["test_risk"][:] = 0.05
-    bands = results.bands(("qrt-smoothed", "filter", "uniform", "random-features"), "fitted", "test_risk")
-    assert len(bands) == 4
-    axes = score_panels.scores(results, bands, "fitted", "test_risk").axes[0]
-    heights = label_heights(axes)
+def test_curves_are_whole_and_truly_labelled(
+    ticket_folder: Folder, score: float | None, regression: bool
+) -> None:
+    results = load(ticket_folder(regression=regression, counts=(16, 64, 256)))
+    if score is not None:
+        results.metrics["error"][:] = 1 - score
+    bands = results.bands(style.METHODS, "fitted", "error")
+    axes = score_panels.scores(results, bands, "fitted", {"svm": bands["residual"].mean[-1]}).axes[0]
+    floor = 1e-6 if regression else 0.5 / 80  # a perfect score is drawn at half a test point
+    low, high = axes.get_ylim()
+    lines = [np.asarray(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 3]
+    for heights, band in zip(lines, bands.values(), strict=True):
+        np.testing.assert_allclose(10**-heights, np.maximum(band.mean, floor))
+        assert low < heights.min() <= heights.max() < high
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    labels = [axes.yaxis.get_major_formatter()(tick, 0).replace("−", "-") for tick in ticks]
+    assert labels
+    np.testing.assert_allclose([float(label) for label in labels], 1 - 10 ** -np.array(ticks), atol=1e-6)
+    # names keep apart and inside, even where every line ends at the same point
+    places = sorted(text.xyann[1] for text in axes.texts)
     points = axes.get_position().height * axes.get_figure().get_figheight() * 72
-    assert np.diff(heights).min() * points > axes.texts[0].get_fontsize()
-    assert heights[0] >= 0
-    assert heights[-1] <= 1
+    assert np.diff(places).min() * points > axes.texts[0].get_fontsize()
+    assert 0 <= places[0] <= places[-1] <= 1
 
 
-def test_a_gain_in_risk_is_a_saving(ticket_folder: Folder) -> None:
-    results = load(ticket_folder(regression=True, image=False))
-    qrt = results.metrics["method"] == "qrt-broad"
-    results.metrics["test_risk"][:] = np.where(qrt, 0.1, 0.3)
-    gain = results.gain("qrt-broad", "filter-broad", "fitted", "test_risk")
-    assert gain is not None
-    axes = score_panels.gain(results, gain).axes[0]
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), 0.2)
+@pytest.mark.parametrize("shape", [(8, 8), (4, 5, 3), None])
+def test_a_node_shows_its_frequency(ticket_folder: Folder, shape: tuple[int, ...] | None) -> None:
+    results = load(ticket_folder(image=shape))
+    for k, a in enumerate((results.showcase["a"] + 63) % 127 - 63):
+        axes = node_panels.node(results, k).axes[0]
+        if shape is None:
+            names = [label.get_text() for label in axes.get_yticklabels()]
+            assert names == [f"column {place}" for place in np.flatnonzero(a)]
+            values, colours = a[a != 0], [bar.get_facecolor() for bar in axes.patches]
+            assert [bar.get_width() for bar in axes.patches] == values.tolist()
+        else:
+            pixels = np.asarray(axes.images[0].get_array())
+            planes = a.reshape((*shape, 1)[:3])  # red, green and blue side by side
+            values = np.concatenate([planes[..., colour] for colour in range(planes.shape[2])], axis=1)
+            np.testing.assert_array_equal(pixels[..., 3] > 0, values != 0)
+            values, colours = values[values != 0], pixels[values != 0]
+        signs = [style.POSITIVE if value > 0 else style.NEGATIVE for value in values]
+        assert [to_hex(colour[:3]) for colour in colours] == signs
 
 
-def test_a_node_shows_its_frequency_and_its_threshold(ticket_folder: Folder) -> None:
-    results = load(ticket_folder())
-    for k in (0, 2):
-        upper, lower = node_panels.node(results, k).axes
-        pixels = np.asarray(upper.images[0].get_array())
-        u = results.showcase["u"][k].reshape(8, 8)
-        assert pixels.shape == (8, 8, 4)
-        np.testing.assert_array_equal(pixels[..., 3] > 0, u != 0)
-        for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
-            assert {to_hex(pixel[:3]) for pixel in pixels[np.sign(u) == sign]} <= {colour}
-        (dot,) = (line for line in lower.lines if len(line.get_xdata()) == 1)
-        assert int(dot.get_xdata()[0]) % 127 == results.showcase["b"][k]
-        np.testing.assert_allclose(
-            dot.get_ydata()[0], results.showcase["probability"][k][results.showcase["b"][k]]
-        )
-
-
-def test_colours_on_the_page_are_variables_and_differ_by_method() -> None:
-    colours = {style.colour for name, style in METHODS.items() if not name.endswith("broad")}
-    assert len(colours) == len(METHODS) - 2
-    for name, style in METHODS.items():
-        if not name.endswith("broad"):
-            assert in_page_colours(f"stroke: {style.colour}") == f"stroke: var(--{name})"
-    assert METHODS["qrt-broad"].colour == METHODS["qrt-smoothed"].colour
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.02, "0.02"),
-        (-63, "−63"),
-        (1e-5, "10⁻⁵"),
-        (1e-4, "10⁻⁴"),
-        (0.001, "0.001"),
-        (2000.0, "2·10³"),
-        (0, "0"),
-        (1, "1"),
-    ],
-)
-def test_tick_labels_are_plain(value: float, text: str) -> None:
-    assert plain(value) == text
-
-
-def test_settings_are_known_to_matplotlib() -> None:
-    import matplotlib
-
-    assert set(FIGURE_SETTINGS) <= set(matplotlib.rcParams)
+def test_colours_follow_light_and_dark_and_ticks_are_plain() -> None:
+    for look in style.METHODS.values():  # those of one colour are of one colour in the dark too
+        variable = style.in_page_colours(look.colour)
+        assert style.METHODS[variable.removeprefix("var(--").removesuffix(")")].dark == look.dark
+    assert set(style.FIGURE_SETTINGS) <= set(matplotlib.rcParams)
+    texts = {0.02: "0.02", -63: "−63", 1e-5: "10⁻⁵", 0.001: "0.001", 2000.0: "2·10³", 0: "0", 1: "1"}
+    assert {value: style.plain(value) for value in texts} == texts
