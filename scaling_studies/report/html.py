@@ -130,11 +130,16 @@ def inline_svg(text: str, name: str, alternative: str) -> str:
     """An SVG file as an element of the page: ids unique to it, colours the page's, as wide as its column."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*|<style[^>]*>.*?</style>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}.\1"', text)
-    text = re.sub(r'(href="|url\()#', rf"\1#{name}.", text)
     head, rest = text.split(">", 1)
     head = re.sub(r'\s(width|height|version)="[^"]*"', "", head)
-    return in_page_colours(f'{head} role="img" aria-label="{escape(alternative)}">{rest}'.strip())
+    text = f'{head} role="img" aria-label="{escape(alternative)}">{rest}'.strip()
+
+    def own(tag: re.Match[str]) -> str:
+        """A tag with ids unique to this figure; what the figure writes as text stays as it is."""
+        found = re.sub(r'\bid="([^"]+)"', rf'id="{name}.\1"', tag[0])
+        return in_page_colours(re.sub(r'(href="|url\()#', rf"\1#{name}.", found))
+
+    return re.sub(r"<[^<>]*>", own, text)
 
 
 def page(title: str, sections: Sequence[str], rules: str = "") -> str:

@@ -120,7 +120,8 @@ def _nodes(results: TicketFolder, drawn: dict[str, Path]) -> str:
     a = show["a"]
     strongest = max(int(np.abs(np.where(a > half, a - results.manifest["modulus"], a)).max()), 1)
     key = f'<ul class="key">{swatches}<li>full strength: |a| = {strongest}</li></ul>'
-    tiled = f'<div class="nodes">\n{"".join(tiles)}\n</div>'
+    kind = "nodes" if image else "nodes bars-by-name"
+    tiled = f'<div class="{kind}">\n{"".join(tiles)}\n</div>'
     return section("nodes", "Some of the nodes drawn", f"<p>{text}</p>", tiled, key)
 
 

@@ -144,11 +144,11 @@ def plain(value: float) -> str:
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 
-def in_page_colours(svg: str) -> str:
-    """Replace the figures' fixed colours by the page's variables, so that they follow light and dark."""
+def in_page_colours(tag: str) -> str:
+    """Replace a tag's fixed colours by the page's variables, so that they follow light and dark."""
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg
+        tag = tag.replace(colour, f"var({variable})")
+    return tag
 
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--card"}
@@ -212,6 +212,7 @@ figcaption{font-size:.875rem;line-height:1.5;color:var(--muted);margin-top:.6rem
 figcaption b{color:var(--ink);font-weight:600}
 .nodes{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.75rem,1fr));gap:.8rem;
   margin:1.1rem 0 .8rem}
+.nodes.bars-by-name{grid-template-columns:repeat(auto-fill,minmax(13rem,1fr))}
 .nodes figure{padding:.7rem .7rem .55rem}.nodes figcaption{margin-top:.3rem;font-size:.8125rem;
   text-align:center}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.8125rem;color:var(--muted);padding:0;
@@ -264,7 +265,8 @@ footer{font-size:.8125rem;color:var(--muted);max-width:42rem}
   body{font-size:1rem}.lede{font-size:1.1rem}
   figure{padding:.7rem .6rem .7rem}
   table{font-size:.8125rem}th,td{padding-right:.6rem}
-  .nodes{grid-template-columns:repeat(3,1fr);gap:.5rem}.nodes figure{padding:.45rem}
+  .nodes{grid-template-columns:repeat(3,1fr);gap:.5rem}
+  .nodes.bars-by-name{grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr))}.nodes figure{padding:.45rem}
   .nodes figcaption{font-size:.72rem}
 }
 @media print{
