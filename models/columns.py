@@ -152,7 +152,7 @@ class Columns:
         Raises:
             ValueError: missing columns, or values that `Column.coordinates` refuses.
         """
-        at = self._positions(frame)
+        at = self._positions(_names(frame))
         parts = [column.coordinates(frame.iloc[:, i]) for column, i in zip(self.features, at, strict=True)]
         return np.hstack(parts)
 
@@ -166,12 +166,48 @@ class Columns:
         Raises:
             ValueError: missing columns.
         """
-        used = set(self._positions(frame))
-        names = [str(name) for name in frame.columns]
+        names = _names(frame)
+        used = set(self._positions(names))
         if self.header:
             return tuple(name for i, name in enumerate(names) if i not in used and name != self.target)
         target = _position(self.target) if frame.shape[1] == self.width else None
         return tuple(name for i, name in enumerate(names) if i not in used and i != target)
+
+    def text_positions(self, names: list[str]) -> list[int]:
+        """Where the columns of categories are: for `read_table`, which would take "007" for a number.
+
+        >>> Columns((Column("a"), Column("b", ("007", "x"), "onehot")), "y", True).text_positions(["b", "a"])
+        [0]
+
+        Args:
+            names: of all columns of a table.
+
+        Raises:
+            ValueError: missing columns.
+        """
+        at = self._positions(names)
+        return [i for column, i in zip(self.features, at, strict=True) if column.encode is not None]
+
+    def unseen(self, frame: "pd.DataFrame") -> dict[str, tuple[str, int]]:
+        """The columns that hold categories never seen, with the first of them and the number of rows.
+
+        >>> import pandas as pd
+        >>> columns = Columns((Column("b", ("u", "v"), "onehot"),), "y", True)
+        >>> columns.unseen(pd.DataFrame({"b": ["u", "w", None]}))
+        {'b': ('w', 2)}
+
+        Raises:
+            ValueError: missing columns.
+        """
+        found = {}
+        for column, i in zip(self.features, self._positions(_names(frame)), strict=True):
+            if column.categories is None:
+                continue
+            known = set(column.categories)
+            new = [text for text in as_texts(frame.iloc[:, i]).tolist() if text not in known]
+            if new:
+                found[column.name] = (MISSING if new[0] is None else new[0], len(new))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, from which `from_json` makes an equal object.
@@ -205,9 +241,8 @@ class Columns:
                 f"columns: {place}: {first['msg']} (found {str(first['input'])[:60]!r})"
             ) from error
 
-    def _positions(self, frame: "pd.DataFrame") -> list[int]:
-        """Where in the table each feature is."""
-        names = [str(name) for name in frame.columns]
+    def _positions(self, names: list[str]) -> list[int]:
+        """Where in a table with columns of these names each feature is."""
         features = [column.name for column in self.features]
         if self.header:
             where = {name: i for i, name in reversed(list(enumerate(names)))}
@@ -280,6 +315,10 @@ def as_texts(values: "pd.Series") -> np.ndarray:
             whole = isinstance(value, float) and value.is_integer()
             texts[i] = str(int(value) if whole else value)
     return texts
+
+
+def _names(frame: "pd.DataFrame") -> list[str]:
+    return [str(name) for name in frame.columns]
 
 
 def _position(name: str) -> int:

@@ -46,6 +46,7 @@ class Dataset:
         target: the name of the target.
         impute: how missing features are to be filled in: "mean", "median" or "most_frequent" of the
             training points, by whoever splits the data; None where none may be missing.
+        how: what of the reading of its file is worth telling, such as "decimal commas".
 
     Raises:
         ValueError: empty, mismatched shapes, NaN or infinity, labels outside 0..C-1, or constant data.
@@ -61,6 +62,7 @@ class Dataset:
     class_values: tuple[Any, ...] | None = None
     target: str = "y"
     impute: Impute | None = None
+    how: str = ""
 
     def __post_init__(self) -> None:
         x, y = np.asarray(self.x), np.asarray(self.y)
@@ -87,9 +89,11 @@ class Dataset:
                 wrong = y.min() if y.min() < 0 else y.max()
                 raise ValueError(f"{self.name}: label {wrong} is outside 0..{len(self.classes) - 1}")
             y = y.astype(np.int64)
-        if (y == y[0]).all():
+        constant = np.flatnonzero(np.atleast_1d((y == y[0]).all(axis=0)))
+        if len(constant):
+            which = f" of output {constant[0]}" if y.ndim == 2 and y.shape[1] > 1 else ""
             raise ValueError(
-                f"{self.name}: constant data: all {len(y)} targets are the same; give two or more"
+                f"{self.name}: constant data: all {len(y)} targets{which} are the same; give two or more"
             )
         if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"{self.name}: images of {self.image_shape} pixels but {x.shape[1]} features")
@@ -142,6 +146,12 @@ class Dataset:
         gaps = int(np.isnan(self.x).sum())
         if gaps:
             told += f"; {gaps} missing value{'s' if gaps > 1 else ''}, filled in by {self.impute}"
+        own = [] if self.columns is None else self.columns.features
+        named = [column.name for column in own if None in (column.categories or ())]
+        if named:
+            told += f"; missing values of {shown(named)} are a category"
+        if self.how:
+            told += f"; read with {self.how}"
         if self.left_out:
             told += "; left out: " + ", ".join(f"{shown([name])} ({why})" for name, why in self.left_out)
         return told
@@ -230,8 +240,9 @@ def load_file(
         )
     if command.endswith(" PATH"):
         command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
+    table = read_table(source, header)
     chosen = choose_columns(
-        read_table(source, header),
+        table,
         target=target,
         task=task,
         drop=drop,
@@ -250,6 +261,7 @@ def load_file(
         class_values=chosen.targets.class_values,
         target=chosen.columns.target,
         impute=impute,
+        how=table.how,
     )
 
 
@@ -296,7 +308,7 @@ def split(
         if counts[name] < fewest:
             raise ValueError(
                 f"{counts[name]} of {points} points would be left for {name}; it needs {fewest} or more, one"
-                f" of each class: give more points, or other sizes (validation={validation}, test={test})"
+                " of each class: give more points, or other sizes of validation and test"
             )
     random_state = int(generator(seed).integers(2**31))
     rest, test_index = train_test_split(
@@ -347,7 +359,7 @@ def _finite(values: np.ndarray, name: str, gaps: bool = False) -> np.ndarray:
     """Real numbers as float64; NaN is allowed if `gaps` are."""
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {values.dtype}; give real numbers")
-    numbers = values.astype(np.float64)
+    numbers = values.astype(np.float64, copy=False)
     bad = numbers[np.isinf(numbers) if gaps else ~np.isfinite(numbers)]
     if bad.size:
         raise ValueError(f"{name} holds {bad[0]}; every value must be finite (fill in or drop such points)")

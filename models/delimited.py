@@ -3,14 +3,14 @@
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_DELIMITERS = (",", ";", "\t", "|")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 50  # lines that are looked at to find the delimiter
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -25,12 +25,13 @@ def parse_text(
     header: bool | None = None,
     delimiter: str | None = None,
     preferred: str | None = None,
-) -> tuple["pd.DataFrame", bool]:
+    text: Callable[[list[str]], Iterable[int]] | None = None,
+) -> tuple["pd.DataFrame", bool, str]:
     r"""Parse delimited text into a DataFrame.
 
-    >>> frame, header = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
-    >>> header, list(frame.columns), frame["height"].tolist()
-    (True, ['age', 'height'], [0.94, 1.02])
+    >>> frame, header, how = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
+    >>> header, list(frame.columns), frame["height"].tolist(), how
+    (True, ['age', 'height'], [0.94, 1.02], 'semicolons between cells, decimal commas')
 
     Args:
         name: what errors call the text.
@@ -38,9 +39,11 @@ def parse_text(
         header: whether the first line holds names; None to find out.
         delimiter: what separates cells; None to find out.
         preferred: the delimiter to take if it splits the first lines alike.
+        text: which columns, of those names, are text as it is written, whatever it looks like.
 
     Returns:
-        The table, and whether its first line held names. Columns without names are "column 0", ...
+        The table; whether its first line held names (columns without are "column 0", ...); and what is not
+        as in most files: the delimiter, decimal commas, no names.
 
     Raises:
         ValueError: text of another encoding, rows of several lengths, no rows, a first line that could be
@@ -51,19 +54,24 @@ def parse_text(
     if header is not False:
         if rows == 1:
             raise ValueError(f"{name} is empty below its only line; it needs a row for each point")
-        frame = _parse(name, content, delimiter, len(first), header=True)
+        frame, commas = _parse(name, content, delimiter, len(first), header=True)
         if header is None:
             header = _is_header(name, first, frame)
     if not header or frame is None:
-        frame = _parse(name, content, delimiter, len(first), header=False)
+        frame, commas = _parse(name, content, delimiter, len(first), header=False)
     if len(frame) != rows - header:
         raise ValueError(f"{name}: of {rows - header} rows {len(frame)} could be read; check its quotes")
     names = [f"column {i}" for i in range(len(first))]
     if header:
         names = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(first)]
         check_names(name, names)
+    texts = list(text(names)) if text else []
+    if texts:
+        frame, commas = _parse(name, content, delimiter, len(first), header, texts)
     frame.columns = names
-    return frame, header
+    how = [f"{_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
+    how += ["decimal commas"] * commas + ["no names in the first line"] * (not header)
+    return frame, header, ", ".join(how)
 
 
 def check_names(name: str, names: list[str]) -> None:
@@ -159,8 +167,10 @@ def _delimiter(content: bytes, preferred: str | None) -> str:
     return max(_DELIMITERS, key=line.count)
 
 
-def _parse(name: str, content: bytes, delimiter: str, width: int, header: bool) -> "pd.DataFrame":
-    """The rows, without the first if it is the header; columns 0 .. width-1."""
+def _parse(
+    name: str, content: bytes, delimiter: str, width: int, header: bool, texts: Iterable[int] = ()
+) -> tuple["pd.DataFrame", bool]:
+    """The rows below the header, columns 0 .. width-1; and whether numbers have decimal commas."""
     import pandas as pd
 
     def parse(decimal: str) -> "pd.DataFrame":
@@ -173,6 +183,7 @@ def _parse(name: str, content: bytes, delimiter: str, width: int, header: bool) 
             decimal=decimal,
             na_values=["?"],
             skipinitialspace=True,
+            dtype=dict.fromkeys(texts, str),
             low_memory=False,  # one type for a column, not one for each block of rows
             encoding="utf-8-sig",
         )
@@ -180,7 +191,7 @@ def _parse(name: str, content: bytes, delimiter: str, width: int, header: bool) 
     try:
         frame = parse(".")
         if delimiter == ",":
-            return frame
+            return frame, False
         commas = [i for i in frame if _all_decimal_commas(frame[i])]
         points = [i for i in frame if frame[i].dtype.kind == "f" and (frame[i].dropna() % 1 != 0).any()]
         if commas and points:
@@ -188,7 +199,7 @@ def _parse(name: str, content: bytes, delimiter: str, width: int, header: bool) 
                 f"{name} has decimal commas in column {commas[0]} and decimal points in column {points[0]}"
                 " (0 is the first); write all numbers with points"
             )
-        return parse(",") if commas else frame
+        return (parse(",") if commas else frame), bool(commas)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{name} is not a whole table ({str(error).strip()[:120]})") from error
 

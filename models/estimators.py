@@ -131,6 +131,7 @@ class _Ridgelets(BaseEstimator):
             self.method, settings, points, targets, n, sweeps=sweeps, subsample=self.subsample, seed=seed
         )
         self.smoothing_, self.beta_ = settings.smoothing, settings.beta
+        self.validation_error_ = choice.error
         self._n_features_out = len(self.nodes_)
         return choice
 
@@ -181,6 +182,7 @@ _PARAMETERS = """What is "auto" is chosen by the squared error on an inner valid
         quantizer_: fitted.
         smoothing_, beta_: as given or chosen.
         search_results_: a row for each of the settings tried, with its squared error.
+        validation_error_: the squared error of those chosen, a point on the inner validation part.
         n_features_in_, feature_names_in_: of the points."""
 
 

@@ -139,7 +139,7 @@ def _default_target(table: Table, kept: list[str], task: str | None, command: st
         usual = [column for column in kept if column.strip().lower() in _TARGETS]
         if len(usual) > 1:
             raise ValueError(f"{name}: the target could be any of {shown(usual)}; name it with --target")
-        return (usual or kept)[-1 if not usual else 0]
+        return usual[0] if usual else kept[-1]
     # positions count all columns, dropped ones too
     names = list(table.frame.columns)
     choices = {str(names.index(kept[0])): kept[0], str(names.index(kept[-1]) - len(names)): kept[-1]}
@@ -176,7 +176,10 @@ def _encoded(frame: "pd.DataFrame", features: list[str], encode: Encode | None, 
     kinds = {column: kind_of(frame[column]) for column in features}
     texts = {column: kind for column, kind in kinds.items() if kind not in ("numbers", "booleans")}
     if texts and encode is None:
-        told = [f"{shown([column])} ({_sample(frame[column])})" for column in list(texts)[:6]]
+        told = [
+            f"{shown([column])} ({frame[column].nunique()} values such as {_sample(frame[column])})"
+            for column in list(texts)[:6]
+        ]
         more = f" and {len(texts) - 6} more" if len(texts) > 6 else ""
         count = f"{len(texts)} columns hold" if len(texts) > 1 else "1 column holds"
         raise ValueError(

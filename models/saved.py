@@ -57,10 +57,7 @@ class SavedModel:
         found = np.asarray(self.estimator.predict(self.inputs(X)))
         if self.class_values is None:
             return found
-        labels = np.empty(len(self.class_values), dtype=object)
-        labels[:] = self.class_values
-        plain = np.asarray(self.class_values)
-        return (plain if plain.dtype.kind in "biufU" else labels)[found]
+        return np.asarray(self.class_values)[found]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the labels in the order of `class_values`, shape (M, C).
@@ -78,7 +75,7 @@ class SavedModel:
         Raises:
             ValueError: as `predict`.
         """
-        x = self._matrix(X)
+        x = self.matrix(X)
         missing = np.isnan(x)
         if missing.any():
             if self.fills is None:
@@ -90,7 +87,12 @@ class SavedModel:
             x = np.where(missing, self.fills, x)
         return x
 
-    def _matrix(self, X: Any) -> np.ndarray:
+    def matrix(self, X: Any) -> np.ndarray:
+        """The coordinates of points, float64 of shape (M, D), NaN where missing.
+
+        Raises:
+            ValueError: as `predict`, but for missing numbers.
+        """
         if hasattr(X, "columns") and hasattr(X, "iloc"):
             if self.columns is None:
                 raise ValueError("this model learnt from an array; give an array, such as frame.to_numpy()")
@@ -125,7 +127,7 @@ def save(folder: str | Path, model: SavedModel) -> None:
     """Write a model: model.json, and its nodes, quantiser and weights as safetensors.
 
     Args:
-        folder: made if it is not there.
+        folder: a new one; the files of a model that is there are replaced one by one.
         model: what to save.
     """
     place, estimator = Path(folder), model.estimator

@@ -3,6 +3,7 @@
 import gzip
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -31,10 +32,12 @@ class Table:
         frame: a pandas DataFrame whose column names are distinct texts; "column 0", "column 1", ... where
             the file names none.
         header: whether the names were in the file.
+        how: what of the reading is not as in most files, such as "decimal commas".
     """
 
     frame: "pd.DataFrame"
     header: bool
+    how: str = ""
 
 
 def check_source(path: str | Path) -> None:
@@ -75,7 +78,11 @@ def memory_limit() -> int:
     return (free or total or 2**32) // 4
 
 
-def read_table(path: str | Path, header: bool | None = None) -> Table:
+def read_table(
+    path: str | Path,
+    header: bool | None = None,
+    text: Callable[[list[str]], Iterable[int]] | None = None,
+) -> Table:
     r"""Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
 
     Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines
@@ -97,6 +104,8 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
         path: the file; its suffix tells the format.
         header: whether the first line holds the names of the columns; None to find out. A Parquet file
             always names its columns.
+        text: gives, from the names of all columns, the positions of those that are text as it is written even
+            where it looks like numbers; not asked for a Parquet file, whose columns have types.
 
     Returns:
         The table, with at least one row.
@@ -116,9 +125,9 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
             raise ValueError(f"{source}: a Parquet file always names its columns; leave out --no-header")
         return Table(_read_parquet(source), True)
     if suffix == ".xlsx":
-        return Table(*parse_text(str(source), _workbook(source), header, delimiter=","))
+        return Table(*parse_text(str(source), _workbook(source), header, delimiter=",", text=text))
     preferred = "\t" if suffix.startswith(".tsv") else None
-    return Table(*parse_text(str(source), _content(source), header, preferred=preferred))
+    return Table(*parse_text(str(source), _content(source), header, preferred=preferred, text=text))
 
 
 def kind_of(column: "pd.Series") -> str:

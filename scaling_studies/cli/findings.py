@@ -6,7 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qrt_tn.studies.report.comparison import MARKS, NAMES
+from qrt_tn.studies.report.comparison import MARKS
+
+_LEGEND = """\
+Means over seeds. ✓ the fitted ticket (first row) is ahead of this method, = a tie, ✗ it is behind, ? too few
+seeds; methods without nodes: beside the ticket of the most nodes. Filter alone: what tickets are drawn from
+before they look at the targets. Greedy features: the best of 16 times as many random features."""
 
 
 def show(found: dict[str, Any], folder: Path, console: Console | None = None) -> None:
@@ -19,17 +24,14 @@ def show(found: dict[str, Any], folder: Path, console: Console | None = None) ->
     """
     console = console or Console(highlight=False)
     console.print()
-    console.print(found["verdict"], style="bold", markup=False)
+    console.print(found["verdict"], style="bold", markup=False, soft_wrap=True)
     for line in found["findings"]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     console.print()
     console.print(scores(found))
-    console.print(
-        "mean over seeds; ✓ the ticket is ahead, = a tie, ✗ it is behind, ? too few seeds", style="dim"
-    )
-    for one in found["left_out"]:
-        console.print(f"left out: {one['method']} ({one['why']})", markup=False)
-    for what, path in (("report", folder / "report.html"), ("model", folder / "model")):
+    console.print(_LEGEND, style="dim", soft_wrap=True)
+    nodes = found["model"]["nodes"]
+    for what, path in (("report", folder / "report.html"), (f"model of {nodes:,} nodes", folder / "model")):
         console.print(f"{what}: {path}", markup=False, soft_wrap=True)
     console.print(f"predict: qrt-tn predict {folder} new.csv", markup=False, soft_wrap=True)
 
@@ -39,16 +41,14 @@ def scores(found: dict[str, Any]) -> Table:
     counts = sorted({row["nodes"] for row in found["scores"] if row["nodes"] is not None})
     what = "accuracy" if found["score"] == "accuracy" else "R²"
     table = Table(title=f"test {what}", title_justify="left")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for nodes in counts:
         table.add_column(f"{nodes:,} nodes", justify="right")
     if any(row["nodes"] is None for row in found["scores"]):
         table.add_column("no nodes", justify="right")
     cells: dict[str, dict[Any, str]] = {}
     for row in found["scores"]:
-        title = NAMES.get(row["method"], row["method"])
-        if row["method"] == "linear":
-            title = "logistic regression" if found["score"] == "accuracy" else "ridge regression"
+        title = row["name"]
         if row["training"] == "trained" and row["method"] != "dense":
             title += ", trained"
         mark = MARKS.get(row.get("ticket_is", ""), " ")

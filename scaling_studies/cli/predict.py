@@ -21,28 +21,38 @@ def predict(
     check_source(data)
     if out is not None and out.exists():
         raise ValueError(f"{out} exists; give another file with --out")
+    import numpy as np
     import pandas as pd
 
     from qrt_tn.engine.atomic import atomic_path
     from qrt_tn.models import load
     from qrt_tn.models.npz import read_npz
-    from qrt_tn.models.tables import read_table
+    from qrt_tn.models.tables import read_table, suffix_of
 
     model = load(folder)
-    if data.suffix.lower() == ".npz":
-        arrays, known = read_npz(data, lambda names: [name for name in names if name in ("x", "X")])
+    columns = model.columns
+    if suffix_of(data) == ".npz":
+        arrays, known = read_npz(data, lambda names: ["x" if "x" in names else "X"])
         if not arrays:
             raise ValueError(f"{data} has no array 'x'; it holds {', '.join(known) or 'none'}")
-        points = next(iter(arrays.values()))
+        (points,) = arrays.values()
+    elif columns is None:
+        raise ValueError(
+            f"{data} is a table, but the model learnt from an npz file; give an npz with array x"
+        )
     else:
-        if model.columns is None:
-            raise ValueError(
-                f"{data} is a table, but the model learnt from an npz file; give an npz with array x"
+        header = columns.header if suffix_of(data) != ".parquet" else None
+        points = read_table(data, header, columns.text_positions).frame
+        told = [f"ignored: {', '.join(columns.ignored(points))}"] if columns.ignored(points) else []
+        for name, (value, rows) in columns.unseen(points).items():
+            told.append(
+                f"column {name!r} holds categories the model has not seen: {value!r}, {rows} rows in all"
             )
-        points = read_table(data, header=model.columns.header).frame
-        ignored = [name for name in model.columns.ignored(points) if name != model.target]
-        if ignored:
-            print(f"ignored: {', '.join(ignored)}", file=sys.stderr)
+        for line in told:
+            print(line, file=sys.stderr)
+    filled = int(np.isnan(model.matrix(points)).sum()) if model.fills is not None else 0
+    if filled:
+        print(f"filled in: {filled:,} missing numbers", file=sys.stderr)
     found = model.predict(points)
     if found.ndim == 1:
         table = pd.DataFrame({model.target: found})

@@ -32,14 +32,6 @@ def fit(fold: Fold, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, Score
     return kernel, bias, fold.scores(features @ kernel + bias)
 
 
-def scores_by_draw(fold: Fold, features: np.ndarray, count: int) -> list[Scores]:
-    """The scores of each run of `count` nodes among those of `features`, shape (M, a multiple of count)."""
-    return [
-        fit(fold, features[:, start : start + count])[2]
-        for start in range(0, features.shape[1] - count + 1, count)
-    ]
-
-
 def mean_scores(found: list[Scores]) -> Scores:
     """The mean of each score over draws; None where it was not measured."""
     means: Scores = {}

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.studies.report.folder import TICKET, TicketFolder
-from qrt_tn.studies.report.style import YARDSTICKS, method_style
+from qrt_tn.studies.experiments.ticket.settings import NODELESS, TICKET
+from qrt_tn.studies.report.folder import TicketFolder
+from qrt_tn.studies.report.style import method_style
 from qrt_tn.studies.report.verdicts import Difference, paired
 
 BLIND = ("random-features", "filter")  # nodes that know nothing of the targets
@@ -22,7 +23,9 @@ NAMES = {
     "forest": "a random forest",
     "svm": "an RBF support-vector machine",
     "boosting": "boosted trees",
+    "training": "training of all parameters",
 }
+WIDE = 0.02  # of a score: intervals that reach further say little
 MARKS = {"ahead": "✓", "behind": "✗", "tie": "=", "undecided": "?"}
 
 
@@ -100,54 +103,80 @@ def gains(results: TicketFolder) -> list[Gain]:
 
 
 def verdict(results: TicketFolder) -> str:
-    """In one or two sentences: whether nodes that know the data paid off, and with how many nodes."""
+    """In one or two sentences: whether tickets paid off, and with how many nodes."""
     found = gains(results)
     if not found:
-        return "Nothing that knows no targets was run beside the tickets, so nothing is said of their worth."
-    by: dict[str, list[str]] = {}
+        return "No nodes drawn without the targets were run, so there is nothing to compare with."
+    by: dict[str, list[Gain]] = {}
     for gain in found:
-        by.setdefault(gain.difference.verdict, []).append(f"{gain.nodes:,}")
+        by.setdefault(gain.difference.verdict, []).append(gain)
     if "undecided" in by:
-        seeds = min(gain.difference.seeds for gain in found)
+        seeds = by["undecided"][0].difference.seeds
         return f"{_seeds(seeds).capitalize()} decide{'s' if seeds == 1 else ''} nothing: run at least three."
     said = []
     if "ahead" in by:
-        said.append(f"Nodes that know the data paid off {_at(by['ahead'], found)}")
+        said.append(f"Tickets paid off {_at(by['ahead'], found)}")
     if "tie" in by:
         at = _at(by["tie"], found)
-        said.append(
-            f"{at} it is a tie" if said else f"{at} it is a tie: nodes that know the data made no difference"
-        )
+        said.append(f"{at} it is a tie" if said else f"{at} it is a tie: no difference could be shown")
     if "behind" in by:
         at = _at(by["behind"], found)
-        said.append(f"{at} those that know nothing of the targets are ahead")
+        said.append(f"{at} those drawn without the targets are ahead")
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def sentences(results: TicketFolder) -> list[str]:
-    """By how much, at each node count, and what the best method without nodes does."""
+    """By how much, at each node count; who is ahead of the ticket; and what would decide a tie."""
     said: list[str] = []
-    for gain in gains(results):
+    found = gains(results)
+    for gain in found:
         own, other = percent(gain.own.mean), percent(gain.other.mean)
         rival = name(gain.rival, results)
         verb = "read" if results.classification else "explain"
         what = " of the test points right" if results.classification else " of the variance"
-        start = f"With {gain.nodes:,} nodes tickets {verb} {own}{what if not said else ''}, {rival} {other}"
-        said.append(f"{start}: {gap(gain.difference)}.")
+        better = ", the better without the targets," if not said and {*BLIND} <= {*results.methods()} else ""
+        first = f"With {gain.nodes:,} nodes tickets {verb} {own}{what if not said else ''}"
+        said.append(f"{first}, {rival}{better} {other}: {gap(gain.difference)}.")
+    ahead = _ahead(results)
+    if ahead:
+        said.append(f"Ahead of tickets: {'; '.join(ahead)}.")
     best = best_yardstick(results)
-    if best is not None:
-        method, found = best
-        said.append(
-            f"Without nodes, {name(method, results)} {'reads' if results.classification else 'explains'} "
-            f"{percent(found.mean)}."
-        )
+    if best is not None and not any(one.startswith(name(best[0], results)) for one in ahead):
+        verb = "reads" if results.classification else "explains"
+        said.append(f"Without nodes, {name(best[0], results)} {verb} {percent(best[1].mean)}.")
+    wide = [gain for gain in found if gain.difference.high - gain.difference.low > 2 * WIDE]
+    if any(gain.difference.verdict == "tie" for gain in wide):
+        said.append("More seeds (--seeds) narrow the intervals.")
     return said
+
+
+def _ahead(results: TicketFolder) -> list[str]:
+    """The methods that are ahead of the fitted ticket, each with the node counts."""
+    found = []
+    for method in results.methods():
+        for training in results.trainings(method):
+            if method == TICKET:
+                continue
+            counts = []
+            for nodes in results.counts:
+                rival = (method, training, None if method in NODELESS else nodes)
+                difference = against(results, rival, nodes)
+                if difference is not None and difference.verdict == "behind":
+                    counts.append(f"{nodes:,}")
+            if counts:
+                at = (
+                    "at every node count"
+                    if len(counts) == len(results.counts) > 1
+                    else f"at {_listed(counts)} nodes"
+                )
+                found.append(f"{name(method, results)} {at}")
+    return found
 
 
 def best_yardstick(results: TicketFolder) -> tuple[str, Score] | None:
     """The method without nodes that has the best mean score."""
-    found = [(method, score(results, method, "fitted", None)) for method in YARDSTICKS]
+    found = [(method, score(results, method, "fitted", None)) for method in NODELESS]
     known = [(method, value) for method, value in found if value is not None]
     return max(known, key=lambda pair: pair[1].mean) if known else None
 
@@ -177,6 +206,7 @@ def summary(results: TicketFolder) -> dict[str, Any]:
                 if found is None:
                     continue
                 row: dict[str, Any] = {"method": method, "training": training, "nodes": nodes}
+                row["name"] = label(method, results)
                 row |= {"mean": found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
                 rmse = list(results.values(method, training, nodes, "rmse").values())
                 if rmse:
@@ -215,11 +245,14 @@ def label(method: str, results: TicketFolder) -> str:
     return method_style(method).label
 
 
-def _at(counts: list[str], found: list[Gain]) -> str:
-    if len(counts) == len(found):
-        return "at every node count" if len(found) > 1 else f"with {counts[0]} nodes"
-    listed = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
-    return f"with {listed} nodes"
+def _at(some: list[Gain], found: list[Gain]) -> str:
+    if len(some) == len(found) > 1:
+        return "at every node count"
+    return f"with {_listed([f'{gain.nodes:,}' for gain in some])} nodes"
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _seeds(count: int) -> str:

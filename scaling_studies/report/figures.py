@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from qrt_tn.studies.experiments.ticket.settings import NODELESS
 from qrt_tn.studies.report import node_panels, score_panels, state_panels
 from qrt_tn.studies.report.drawing import draw_panels
 from qrt_tn.studies.report.folder import TicketFolder, load
-from qrt_tn.studies.report.style import METHODS, YARDSTICKS
+from qrt_tn.studies.report.style import METHODS
 
 
 def draw_all(folder: str | Path) -> dict[str, Path]:
@@ -34,7 +35,7 @@ def _panels(results: TicketFolder) -> Iterator[tuple[str, Figure]]:
     """Name and figure of every panel for which there are numbers; one node count makes no curve."""
     levels = {
         method: float(np.mean(list(errors.values())))
-        for method in YARDSTICKS
+        for method in NODELESS
         if (errors := results.values(method, "fitted", None, "error"))
     }
     for training in ("fitted", "trained"):

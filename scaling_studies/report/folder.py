@@ -11,9 +11,9 @@ import pyarrow
 import pyarrow.parquet
 
 from qrt_tn.engine.atomic import load_tensors
+from qrt_tn.studies.experiments.ticket.settings import TICKET
 from qrt_tn.studies.report.manifest import read_manifest
 
-TICKET = "residual"
 TEXT_COLUMNS = ("method", "training")
 NUMBER_COLUMNS = ("nodes", "seed", "score", "error", "rmse", "smoothing", "beta", "seconds", "parameters")
 SHOWCASE_FORMAT = "qrt-tn.showcase"
@@ -158,7 +158,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     _check_kinds(path, manifest, kinds)
     kinds = dict.fromkeys(("points", "dim", "train", "validation", "test"), int)
     _check_kinds(path, manifest["dataset"], kinds | {"description": str, "names": list})
-    optional: dict[str, type] = dict.fromkeys(("chosen", "states", "notes", "left_out"), list)
+    optional: dict[str, type] = dict.fromkeys(("chosen", "states", "left_out"), list)
     optional |= dict.fromkeys(("timings", "versions", "machine", "model"), dict)
     _check_kinds(
         path, manifest, {key: kind for key, kind in optional.items() if manifest.get(key) is not None}

@@ -2,11 +2,11 @@
 
 from html import escape
 
+from qrt_tn.studies.experiments.ticket.settings import NODELESS, TICKET
 from qrt_tn.studies.report import comparison
 from qrt_tn.studies.report.comparison import MARKS, Score
-from qrt_tn.studies.report.folder import TICKET, TicketFolder
+from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.html import MISSING, facts, number, section, span, table
-from qrt_tn.studies.report.style import YARDSTICKS
 
 MOST_TILES = 3
 LEGEND = {
@@ -72,7 +72,7 @@ def _tile(results: TicketFolder, nodes: int) -> str:
     assert own is not None
     rows = []
     for method in results.methods():
-        at = None if method in YARDSTICKS else nodes
+        at = None if method in NODELESS else nodes
         rows += [_row(results, method, training, at, nodes) for training in results.trainings(method)]
     what = "Accuracy" if results.classification else "R²"
     return (
@@ -123,7 +123,7 @@ def _about(results: TicketFolder) -> str:
             "variance "
             "of resampled splits, Nadeau and Bengio 2003); all else is a tie. "
         )
-    about += "The test points took no part in any choice."
+    about += "The test points took no part in fitting or in choosing settings."
     if left:
         names = ", ".join(f"{comparison.name(one['method'], results)} ({one['why']})" for one in left)
         about += f" Left out: {escape(names)}."

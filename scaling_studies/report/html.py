@@ -63,26 +63,22 @@ def join(parts: Sequence[str], last: str = " and ") -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}{last}{parts[-1]}"
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1, marked: int | None = None
-) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
     """An HTML table of HTML cells that scrolls sideways where it is too wide for the page.
 
     Args:
         head: column names; none for a table without a head.
         rows: cells; the first of each row names it.
         texts: how many columns, from the left, are text and not numbers.
-        marked: the row to set off.
     """
 
-    def line(cells: Sequence[str], place: int | None) -> str:
-        tag = "th scope=col" if place is None else "td"
+    def line(cells: Sequence[str], tag: str) -> str:
         marks = [" class=text" if column < texts else "" for column in range(len(cells))]
         inside = "".join(f"<{tag}{mark}>{cell}</{tag[:2]}>" for mark, cell in zip(marks, cells, strict=True))
-        return f"<tr{' class=marked' if place is not None and place == marked else ''}>{inside}</tr>\n"
+        return f"<tr>{inside}</tr>\n"
 
-    top = f"<thead>{line(head, None)}</thead>" if head else ""
-    body = "".join(line(cells, place) for place, cells in enumerate(rows))
+    top = f"<thead>{line(head, 'th scope=col')}</thead>" if head else ""
+    body = "".join(line(cells, "td") for cells in rows)
     return f'<div class="scroll" tabindex="0"><table>{top}<tbody>\n{body}</tbody></table></div>'
 
 

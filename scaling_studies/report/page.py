@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from qrt_tn.field import centred
+from qrt_tn.studies.experiments.ticket.settings import NODELESS
 from qrt_tn.studies.report import figures, tables
 from qrt_tn.studies.report.comparison import label
 from qrt_tn.studies.report.folder import TicketFolder, load
@@ -18,7 +20,7 @@ from qrt_tn.studies.report.html import (
     side_by_side,
     write_page,
 )
-from qrt_tn.studies.report.style import METHODS, YARDSTICKS, training_name
+from qrt_tn.studies.report.style import METHODS, training_name
 
 DEQUANTISED = '<a href="https://arxiv.org/abs/2605.13979">arXiv:2605.13979</a>'
 
@@ -45,10 +47,10 @@ def render(results: TicketFolder, drawn: dict[str, Path]) -> str:
         header(results),
         headline(results),
         _scores(results, drawn),
+        _use(results),
         _nodes(results, drawn),
         _spectra(results, drawn),
         _state(results, drawn),
-        _use(results),
         _exactness(results),
         _reproduce(results),
     )
@@ -74,7 +76,7 @@ def _scores(results: TicketFolder, drawn: dict[str, Path]) -> str:
     if not panels:
         return ""
     lines = "Lines are means over the seeds, shaded bands run from the smallest to the largest. "
-    flat = "Level lines are methods without nodes. " if {*YARDSTICKS} & {*results.methods()} else ""
+    flat = "Level lines are methods without nodes. " if {*NODELESS} & {*results.methods()} else ""
     text = (
         f"{lines if len(results.manifest['seeds']) > 1 else ''}{flat}The vertical axis is logarithmic in the "
         "error: equal steps up divide the error by equal factors."
@@ -116,9 +118,7 @@ def _nodes(results: TicketFolder, drawn: dict[str, Path]) -> str:
     swatches = "".join(
         f'<li><i style="background:var(--{name})"></i>{name}</li>' for name in ("positive", "negative")
     )
-    half = results.manifest["modulus"] // 2
-    a = show["a"]
-    strongest = max(int(np.abs(np.where(a > half, a - results.manifest["modulus"], a)).max()), 1)
+    strongest = max(int(np.abs(centred(show["a"], results.manifest["modulus"])).max()), 1)
     key = f'<ul class="key">{swatches}<li>full strength: |a| = {strongest}</li></ul>'
     kind = "nodes" if image else "nodes bars-by-name"
     tiled = f'<div class="{kind}">\n{"".join(tiles)}\n</div>'
@@ -206,6 +206,8 @@ def _exactness(results: TicketFolder) -> str:
         "where the points lie between them.",
         "Smoothing changes <i>f</i> on purpose: an unsmoothed transform knows nothing between its points.",
         "The smoothed state of the QRT’s nodes is compressed.",
+        "QRT and uniform nodes are drawn with the training points alone, tickets and all rivals with the "
+        "validation points too; settings are chosen once a split.",
         f"Bands are the range over {seeds} seeds, not confidence intervals."
         if seeds > 1
         else "One seed says nothing of the spread.",
@@ -227,14 +229,12 @@ def _exactness(results: TicketFolder) -> str:
 
 def _reproduce(results: TicketFolder) -> str:
     manifest = results.manifest
-    notes = "".join(f"<li>{escape(str(note))}</li>" for note in manifest.get("notes") or [])
     rows = f"{number(len(results.metrics['nodes']))} rows"
     return section(
         "reproduce",
         "To reproduce",
         f"<pre>{escape(manifest['command'])}</pre>",
         tables.origin(manifest),
-        f"<ul>{notes}</ul>" if notes else "",
         details("What was chosen", "by each seed, on inner validation points", tables.chosen(results)),
         tables.timings(manifest.get("timings") or {}, manifest.get("seconds")),
         "<h3>All numbers</h3>",

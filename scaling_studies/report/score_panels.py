@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from scipy.optimize import isotonic_regression
 
+from qrt_tn.studies.report.axes import draw, method_line, name_lines
 from qrt_tn.studies.report.folder import Band, TicketFolder
-from qrt_tn.studies.report.style import MUTED, method_style, panel, training_name
+from qrt_tn.studies.report.style import MUTED, panel, training_name
 
 TICKS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 0.9999, 0.99999)
 
@@ -28,37 +28,31 @@ def scores(
     floor = (
         0.5 / max(int(results.manifest["dataset"].get("test") or 500), 1) if results.classification else 1e-6
     )
-    ends = []
-    for method, band in bands.items():
-        style = method_style(method)
-        low, middle, high = (_height(values, floor) for values in (band.low, band.mean, band.high))
-        if band.seeds > 1:
-            axes.fill_between(band.nodes, low, high, color=style.colour, alpha=0.16, linewidth=0)
-        axes.plot(
-            band.nodes,
-            middle,
-            color=style.colour,
-            linestyle=style.dashes,
-            linewidth=style.width,
-            marker=style.marker,
-            markersize=3.6,
-            zorder=4 if style.width > 2 else 3,
-        )
-        ends.append((float(band.nodes[-1]), float(middle[-1]), method))
+    lines = [
+        method_line(method, band.nodes, *(_height(part, floor) for part in (band.high, band.mean, band.low)))
+        for method, band in bands.items()
+    ]
     nodes = np.unique(np.concatenate([band.nodes for band in bands.values()]))
+    flat = []
     for method, error in (levels or {}).items():
-        style, level = method_style(method), float(_height(np.array(error), floor))
-        axes.axhline(level, color=style.colour, linestyle=style.dashes, linewidth=1.0, zorder=2)
-        ends.append((float(nodes[-1]), level, method))
+        level = np.full(2, _height(np.array(error), floor))
+        flat.append(method_line(method, nodes[[0, -1]], level, level, level))
+    draw(axes, lines)
+    draw(axes, flat, markers=False)
     _node_axis(axes, nodes)
     _score_axis(axes)
     chance = results.manifest["dataset"].get("chance")
     if chance is not None:
-        level = float(_height(np.array(1 - chance), floor))
-        axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+        axes.axhline(
+            float(_height(np.array(1 - chance), floor)),
+            color=MUTED,
+            linewidth=0.8,
+            linestyle=(0, (1, 2)),
+            zorder=1,
+        )
     what = "accuracy" if results.classification else "R²"
     axes.set_title(f"Test {what}, {training_name(training)}")
-    _name_lines(axes, ends)
+    name_lines(axes, [*lines, *flat])
     return figure
 
 
@@ -87,40 +81,3 @@ def _score_axis(axes: Axes) -> None:
     axes.yaxis.set_major_locator(FixedLocator([float(-np.log10(1 - t)) for t in ticks]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{1 - 10**-y:.6g}".replace("-", "−")))
     axes.set_ylim(bottom, high)
-
-
-def _name_lines(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
-    """Name each line at its right end, the names moved apart as little as keeps them from touching.
-
-    With the names in order, least squares under y_{i+1} - y_i >= gap is isotonic regression of y_i - i gap.
-    """
-    ends = sorted(ends, key=lambda end: end[1])
-    low, high = axes.get_ylim()
-    # in points: the axes are 0.745 of the figure's height, and a line of text takes 11.8
-    gap = 11.8 / (0.745 * float(axes.get_figure(root=True).get_figheight()) * 72)  # type: ignore[union-attr]
-    steps = gap * np.arange(len(ends))
-    wanted = np.array([(y - low) / (high - low) for _, y, _ in ends])
-    placed = np.asarray(isotonic_regression(wanted - steps).x) + steps
-    placed += max(0.0, 0.01 - float(placed[0]))
-    placed -= max(0.0, float(placed[-1]) - 0.985)
-    for (x, y, method), level in zip(ends, placed, strict=True):
-        style = method_style(method)
-        axes.annotate(
-            style.label,
-            xy=(x, y),
-            xytext=(1.045, float(level)),
-            textcoords="axes fraction",
-            color=style.colour,
-            va="center",
-            fontsize=8.8,
-            fontweight="bold" if style.width > 2 else "normal",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.colour,
-                "lw": 0.6,
-                "alpha": 0.55,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            },
-            annotation_clip=False,
-        )

@@ -66,7 +66,6 @@ METHODS = {
     "imp-nodes-rewound": MethodStyle("pruned, rewound", "#d1491f", "#ff9c78", (0, (4, 1.5)), "s"),
     "imp-weights": MethodStyle("pruned weights", "#8331a8", "#d592f5", (0, (5, 1.5, 1, 1.5)), "D"),
 }
-YARDSTICKS = ("linear", "forest", "svm", "boosting")  # have no nodes
 TRAININGS = {
     "fitted": "output weights fitted",
     "trained": "everything trained",
@@ -159,8 +158,8 @@ def style_sheet() -> str:
     """The page's CSS: light, dark and print."""
     light = "".join(f"--{name}:{style.colour};" for name, style in METHODS.items())
     dark = "".join(f"--{name}:{style.dark};" for name, style in METHODS.items())
-    light = f"--ink:{INK};--muted:{MUTED};--rule:{RULE};--page:#f7f6f3;--card:#ffffff;--wash:#eef3f9;{light}"
-    dark = f"--ink:#e6e8eb;--muted:#9aa3ae;--rule:#363b43;--page:#15171a;--card:#1d2024;--wash:#1f2a38;{dark}"
+    light = f"--ink:{INK};--muted:{MUTED};--rule:{RULE};--page:#f7f6f3;--card:#ffffff;{light}"
+    dark = f"--ink:#e6e8eb;--muted:#9aa3ae;--rule:#363b43;--page:#15171a;--card:#1d2024;{dark}"
     return (
         f":root{{color-scheme:light dark;{light}--positive:{POSITIVE};--negative:{NEGATIVE};}}\n"
         f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{_RULES}"
@@ -182,7 +181,7 @@ h3{font-size:1.0625rem;margin:1.8rem 0 .4rem;font-weight:600}
 p,ul{max-width:42rem;margin:0 0 .9rem;text-wrap:pretty}
 ul{padding-left:1.15rem}li{margin-bottom:.45rem}
 a{color:var(--qrt-smoothed)}
-.sans,.kicker,.facts,.note,figcaption,table,.tile,.bars,summary,pre,nav,footer,.key
+.kicker,.facts,.note,figcaption,table,.tile,.bars,summary,pre,.key
   {font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 .kicker{font-size:.8rem;letter-spacing:.09em;text-transform:uppercase;color:var(--qrt-smoothed);
   font-weight:600;margin:0}
@@ -228,13 +227,11 @@ th,td{padding:.32rem .9rem .32rem 0;text-align:right;border-bottom:1px solid var
 th:first-child,td:first-child,.text{text-align:left!important}
 th:last-child,td:last-child{padding-right:.15rem}
 thead th{color:var(--muted);font-weight:500;vertical-align:bottom}
-tbody th{font-weight:500}
 td small{color:var(--muted);font-size:.86em;margin-left:.45em}
 sub,sup{line-height:0}
 .note{font-size:.875rem;color:var(--muted)}
 .verdict{font-size:1.2rem;line-height:1.5;max-width:46rem}
 .mark{display:inline-block;width:1.3em;text-align:center;font-weight:600}
-tr.marked>*{background:var(--wash);font-weight:600}
 .tile .scroll{margin:0}.tile table{width:100%}
   .tile td:first-child{white-space:normal;overflow-wrap:anywhere}.tile td small{display:block;margin:0}
   .tile b{color:var(--qrt-smoothed)}
@@ -259,7 +256,6 @@ summary span{color:var(--muted);font-weight:400}
 aside{border-left:3px solid var(--qrt-smoothed);padding:.1rem 0 .1rem 1.1rem;margin:1.2rem 0;
   max-width:42rem}
 aside p:last-child{margin-bottom:0}
-footer{font-size:.8125rem;color:var(--muted);max-width:42rem}
 @media(max-width:34rem){
   main{padding:1.75rem 1rem 2.5rem}header,section{margin-bottom:2.75rem}
   body{font-size:1rem}.lede{font-size:1.1rem}

@@ -9,7 +9,6 @@ import numpy as np
 from qrt_tn.studies.report.comparison import label, score
 from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.html import MISSING, facts, number, span, table
-from qrt_tn.studies.report.style import METHODS
 
 
 def states(entries: Sequence[dict[str, Any]]) -> str:
@@ -22,7 +21,7 @@ def states(entries: Sequence[dict[str, Any]]) -> str:
         kept = MISSING if error is None or tolerance is None else "yes" if error <= tolerance else "no"
         rows.append(
             [
-                _width(state.get("smoothing")),
+                number(state.get("smoothing")),
                 number(state.get("seed")),
                 number(state.get("site_dimension")),
                 number(max(bonds)) if bonds else MISSING,
@@ -33,7 +32,7 @@ def states(entries: Sequence[dict[str, Any]]) -> str:
             ]
         )
     head = ["w", "seed", "site<br>dimension", "largest<br>bond", "middle<br>bond", "truncation<br>error"]
-    return table([*head, "tolerance", "kept"], rows)
+    return table([*head, "tolerance", "tolerance<br>kept"], rows)
 
 
 def timings(stages: dict[str, float], total: float | None) -> str:
@@ -71,9 +70,8 @@ def chosen(results: TicketFolder) -> str:
 
 def means(results: TicketFolder) -> str:
     """Every method, training and node count: means over seeds, and the range of the test score."""
-    order = {name: place for place, name in enumerate(METHODS)}
     rows = []
-    for method in sorted(results.methods(), key=lambda name: order.get(name, len(order))):
+    for method in results.methods():
         for training in results.trainings(method):
             for nodes in (None, *results.counts):
                 found = score(results, method, training, nodes)
@@ -118,7 +116,8 @@ def origin(manifest: Mapping[str, Any]) -> str:
     """Date, commit and machine of a run in a line; nothing where the manifest tells none of them."""
     pairs = [("date", escape(str(manifest["date"])[:16].replace("T", " ")))] if manifest.get("date") else []
     if manifest.get("commit"):
-        pairs.append(("commit", escape(str(manifest["commit"])[:12])))
+        commit = str(manifest["commit"])
+        pairs.append(("commit", escape(commit[:12] + "+" * commit.endswith("+"))))
     for name, value in (manifest.get("machine") or {}).items():
         if value is not None:
             shown = f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -131,7 +130,3 @@ def versions(found: dict[str, Any]) -> str:
     if not found:
         return ""
     return table([], [[escape(str(name)), escape(str(value))] for name, value in found.items()], texts=2)
-
-
-def _width(smoothing: float | None) -> str:
-    return "none" if smoothing is None else number(float(smoothing))

@@ -232,9 +232,13 @@ def test_columns_that_number_the_rows_are_left_out(name, values, out):
         (
             {"a": KINDS, "b": KINDS, "y": NUMBERS},
             {},
-            r"2 columns .*'a' \('k0'\).*onehot.*ordinal.*--drop a,b",
+            r"2 columns .*'a' \(2 values such as 'k0'\).*onehot.*ordinal.*--drop a,b",
         ),
-        ({"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS}, {}, "'a' .'2020-01-01"),
+        (
+            {"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS},
+            {},
+            "'a' .2 values such as '2020-01-01",
+        ),
         (
             {"a": [None, *NUMBERS[1:]], "y": NUMBERS},
             {},

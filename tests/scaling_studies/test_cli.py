@@ -148,7 +148,7 @@ def test_a_ticket_from_a_table_and_its_predictions(
     shown = capsys.readouterr()
     assert "90 points, 2 features, target 'way', classification, 2 classes; left out: 'id'" in shown.err
     assert "logistic regression" in shown.out
-    assert "model: run/model" in shown.out
+    assert "model of 8 nodes: run/model" in shown.out
     Path("new.csv").write_text("right,note,left\n2,a,2\n-2,b,-2\n")
     assert call(monkeypatch, "predict", "run", "new.csv") == 0
     shown = capsys.readouterr()
@@ -172,6 +172,45 @@ def test_a_ticket_from_a_table_and_its_predictions(
     found = json.loads(capsys.readouterr().out)
     assert {row["method"] for row in found["scores"]} == {"residual", "filter", "linear"}
     assert call(monkeypatch, *again, "run") == 2
+
+
+def test_codes_keep_their_zeros_in_new_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    codes = rng.choice(["007", "011", "x9"], 120)
+    lines = [
+        f"{code},{u},{3 * (code == '007') + u}" for code, u in zip(codes, rng.normal(size=120), strict=True)
+    ]
+    Path("t.csv").write_text("code,u,y\n" + "\n".join(lines) + "\n")
+    options = [
+        "--nodes",
+        "12",
+        "--seeds",
+        "1",
+        "--epochs",
+        "0",
+        "--methods",
+        "residual",
+        "--encode",
+        "onehot",
+    ]
+    options += ["--smoothing", "0.6", "--beta", "4", "--levels", "9", "--quantizer", "uniform"]
+    assert call(monkeypatch, "ticket", "--data", "t.csv", *options, "--out", "run") == 0
+    found = []
+    for more in ("", "x9,0\n"):
+        Path("new.csv").write_text("code,u\n007,0\n011,0\n" + more)
+        capsys.readouterr()
+        assert call(monkeypatch, "predict", "run", "new.csv") == 0
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        found.append(shown.out.split()[1:3])
+    assert found[0] == found[1]
+    assert float(found[0][0]) > float(found[0][1]) + 1
+    Path("new.csv").write_text("code,u\n008,0\n")
+    assert call(monkeypatch, "predict", "run", "new.csv") == 0
+    assert "'008'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

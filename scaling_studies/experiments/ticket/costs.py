@@ -10,6 +10,8 @@ from qrt_tn.studies.experiments.tickets.yardsticks import KEPT, MANY, TREES
 
 MOST_SECONDS = 300.0  # of one core, for one seed of one method: beyond it a method is left out
 BOND_SECONDS = 60.0  # of one core, for one state of "qrt": its bond is limited to keep within it
+START_SECONDS = 10.0  # before and after the methods
+COMPILE_SECONDS = 4.0  # of a trained network, for each count
 BONDS = (256, 128, 64, 32)  # of the state of "qrt": the largest that does not take too long
 _SEARCHED = 5000  # points that settings are chosen on, about
 _KNOWN_POINTS = 16_384  # that a round of tickets looks at
@@ -51,7 +53,7 @@ def predicted_seconds(
     if method == "dense":
         return float(18 * epochs * points * (counts * (features + outputs)).sum()) / _RATES[method]
     if method == "qrt":
-        return _compressed(points, features, BONDS[-1])
+        return _compressed(points, features, largest_bond(points, features))
     work = {
         "filter": 12 * points * (counts * (features + counts)).sum(),
         "random-features": 9 * points * (counts * (features + counts)).sum(),

@@ -49,40 +49,82 @@ def final_model(
     return model, {"nodes": best, "smoothing": estimator.smoothing_, "beta": estimator.beta_}
 
 
-def model_card(dataset: Dataset, found: dict[str, Any], about: dict[str, Any], command: str) -> str:
-    """What the model is, what it learnt from, how good it is, in Markdown.
+def model_card(
+    dataset: Dataset, model: saved.SavedModel, found: dict[str, Any], folder: str, command: str
+) -> str:
+    """What the model is, what it learnt from, what it takes and how good it is, in Markdown.
 
     Args:
         dataset: what it learnt from.
-        found: of `report.comparison.summary`.
-        about: what the manifest tells of the model.
+        model: itself.
+        found: of `report.comparison.summary`, and `model`.
+        folder: the name of the run's folder.
         command: the command line.
     """
+    about = found["model"]
     rows = [row for row in found["scores"] if row["method"] == TICKET and row["training"] == "fitted"]
     (own,) = [row for row in rows if row["nodes"] == about["nodes"]]
-    name = "Accuracy" if found["score"] == "accuracy" else "R^2"
+    score = "Accuracy" if found["score"] == "accuracy" else "R^2"
     error = f", root mean square error {own['rmse']:.4g}" if "rmse" in own else ""
-    classes = ""
-    if dataset.classes is not None:
-        listed = ", ".join(dataset.classes[:12]) + (", ..." if len(dataset.classes) > 12 else "")
-        classes = f"Classes: {listed}.\n"
-    return (
-        f"# A model of {dataset.target} from {dataset.name}\n\n"
-        f"{dataset.describe()}\n\n{classes}"
+    settings = f"w = {about['smoothing']:g}, beta = {about['beta']:g}"
+    described = (
         f"A network with one hidden layer of {about['nodes']} cosine nodes, drawn from the ridgelet "
-        "transform of the "
-        f"data (tempered residual ticket, w = {about['smoothing']:g}, beta = {about['beta']:g}), its output "
-        "weights by "
-        "ridge regression on all points.\n\n"
-        f"{name} on test points: {own['mean']:.4g} in the mean of {own['seeds']} random splits "
-        f"({own['low']:.4g} to {own['high']:.4g}){error}. That is measured for fits to four fifths of the "
-        "points.\n\n"
-        "It knows no more than the data it learnt from: outside their range, and for kinds of points that "
-        "were not "
-        "among them, it may be wrong without a sign.\n\n"
-        "```sh\nqrt-tn predict FOLDER new.csv --out predictions.csv\n```\n\n"
-        '```python\nfrom qrt_tn import models\n\nmodels.load("FOLDER").predict(X)\n```\n\n'
-        f"Made by `{command}`; report.html has all figures. The model is JSON and safetensors in model/; "
-        "loading it "
-        "runs no code of the file.\n"
+        f"transform of the data (tempered residual ticket, {settings}), its output weights by ridge regression on all "
+        "points."
     )
+    scored = (
+        f"{score} on test points: {own['mean']:.4g} in the mean of {own['seeds']} random splits "
+        f"({own['low']:.4g} to {own['high']:.4g}){error}. Those scores are of fits to four fifths of the "
+        f"points. Beside other methods: {found['verdict']} {' '.join(found['findings'])}"
+    )
+    return f"""# A model of {dataset.target} from {dataset.name}
+
+{dataset.describe()}
+
+{described}
+
+{scored}
+
+## What it takes
+
+{_inputs(dataset, model)}
+It knows no more than the data it learnt from: outside their range, and for kinds of points that were not
+among them, it may be wrong without a sign.
+
+```sh
+qrt-tn predict {folder} new.csv --out predictions.csv
+```
+
+```python
+from qrt_tn import models
+
+model = models.load("{folder}")
+model.predict(X)
+```
+
+Made by `{command}`; report.html has all figures. The model is JSON and safetensors in model/; loading it runs
+no code of the file.
+"""
+
+
+def _inputs(dataset: Dataset, model: saved.SavedModel) -> str:
+    """The columns or arrays, what missing values become, and what comes out, as a list."""
+    lines = []
+    if model.columns is not None:
+        for column in model.columns.features:
+            kind = "a number" if column.categories is None else f"one of {len(column.categories)} categories"
+            lines.append(f"- `{column.name}`: {kind}")
+    elif model.image_shape is not None:
+        lines.append(f"- images of {' x '.join(map(str, model.image_shape))}")
+    else:
+        lines.append(f"- arrays of {dataset.dim} numbers a point")
+    if model.fills is not None:
+        lines.append(
+            f"- missing numbers become the {dataset.impute} of the training points".replace("_", " ")
+        )
+    if dataset.classes is None:
+        lines.append(f"\nIt gives {dataset.target} in its own units.")
+    else:
+        listed = ", ".join(dataset.classes[:12]) + (", ..." if len(dataset.classes) > 12 else "")
+        lines.append(f"\nIt gives one of the classes {listed}.")
+    return "\n".join(lines) + "\n"

@@ -29,8 +29,8 @@ class Fit:
     Attributes:
         method: its name.
         nodes: N; None where there are none.
-        predict: labels or numbers at points.
-        seconds: that it took, the choice of settings shared out among the counts.
+        predict: labels or numbers at points; None once it has been scored.
+        seconds: of choosing settings, shared out among the counts, drawing and fitting.
         estimator: of "residual" and "filter".
         smoothing: the width chosen; None where there is none.
         beta: likewise.
@@ -40,7 +40,7 @@ class Fit:
 
     method: str
     nodes: int | None
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Callable[[np.ndarray], np.ndarray] | None
     seconds: float
     estimator: Any = None
     smoothing: float | None = None
@@ -62,28 +62,17 @@ def estimated(method: str, problem: Problem, settings: Ticket, seed: int) -> lis
         seed: of folds and nodes.
     """
     first = max((n for n in settings.nodes if n <= SEARCHED_WITH), default=settings.nodes[0])
-    started = time.perf_counter()
+    started, both = time.perf_counter(), problem.both
     chosen = estimator(problem, settings, seed, n_components=first, method=method)
-    chosen.fit(problem.both.x, problem.both.y)
+    chosen.fit(both.x, both.y)
     search = (time.perf_counter() - started) / len(settings.nodes)
     fits = []
     for n in settings.nodes:
         started = time.perf_counter()
-        own = chosen if n == first else with_settings_of(chosen, n).fit(problem.both.x, problem.both.y)
+        own = chosen if n == first else with_settings_of(chosen, n).fit(both.x, both.y)
         seconds = search + time.perf_counter() - started
-        error = float(own.search_results_[-1]["squared_error"])
-        fits.append(
-            Fit(
-                method,
-                n,
-                own.predict,
-                seconds,
-                own,
-                float(own.smoothing_),
-                float(own.beta_),
-                validation=error,
-            )
-        )
+        chose = float(own.smoothing_), float(own.beta_), float(own.validation_error_)
+        fits.append(Fit(method, n, own.predict, seconds, own, *chose))
     return fits
 
 
@@ -126,7 +115,7 @@ def transformed(
         bond: the largest of the state.
     """
     started = time.perf_counter()
-    # of the training points alone: the validation points, which choose the penalty, must be new to the nodes
+    # of the training points alone: the validation points, which choose the penalty, are new to the nodes
     points = quantized(clone(chosen.quantizer_).fit(problem.train.x), problem.train.x)
     modulus, most = points.quantizer.modulus, max(settings.nodes)
     state = None
@@ -175,7 +164,7 @@ def readout(
     return lambda x: problem.predictions(features(x) @ kernel + bias)
 
 
-def rival(method: str, problem: Problem, nodes: int | None, seed: int) -> Fit:
+def rival(method: str, problem: Problem, nodes: int | None, seed: int) -> list[Fit]:
     """Other nodes, or a yardstick without any."""
     started = time.perf_counter()
     if method in NODELESS:
@@ -185,12 +174,12 @@ def rival(method: str, problem: Problem, nodes: int | None, seed: int) -> Fit:
         answer = rivals.solve(method, problem, nodes, seed)
     seconds = time.perf_counter() - started
     # a rival's width is no filter's
-    return Fit(method, nodes, answer.predict, seconds)
+    return [Fit(method, nodes, answer.predict, seconds)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work that needs no other.
+    """A piece of work on one seed's data that needs no other.
 
     Attributes:
         methods: what it fits.
@@ -200,27 +189,32 @@ class Task:
 
     methods: tuple[str, ...]
     nodes: tuple[int, ...]
-    run: Callable[[], list[Fit]]
+    run: Callable[[Problem], list[Fit]]
 
 
-def seed_tasks(
-    methods: Sequence[str], problem: Problem, settings: Ticket, seed: int, bond: int
-) -> list[Task]:
-    """What one seed has to fit, in pieces that may run side by side, the longest first."""
+def seed_tasks(methods: Sequence[str], settings: Ticket, seed: int, bond: int) -> list[Task]:
+    """What one seed has to fit, in pieces that may run side by side, the longest first.
+
+    Args:
+        methods: of `settings.KNOWN`.
+        settings: of the run.
+        seed: of nodes and folds.
+        bond: the largest of the state of "qrt".
+    """
     tasks: list[Task] = []
     if "residual" in methods:
-        run = partial(estimated, "residual", problem, settings, seed)
+        run = partial(estimated, "residual", settings=settings, seed=seed)
         tasks.append(Task(("residual",), settings.nodes, run))
-    nodes = tuple(method for method in ("filter", *TRANSFORMED) if method in methods)
-    if nodes:
-        run = partial(_filter_and_transformed, nodes, problem, settings, seed, bond)
-        tasks.append(Task(nodes, settings.nodes, run))
+    drawn = tuple(method for method in ("filter", *TRANSFORMED) if method in methods)
+    if drawn:
+        run = partial(_filter_and_transformed, drawn, settings=settings, seed=seed, bond=bond)
+        tasks.append(Task(drawn, settings.nodes, run))
     for method in methods:
         if method in NODELESS:
-            tasks.append(Task((method,), (), partial(_alone, method, problem, None, seed)))
+            tasks.append(Task((method,), (), partial(rival, method, nodes=None, seed=seed)))
         elif method.startswith("random-features"):
             for n in reversed(settings.nodes):
-                tasks.append(Task((method,), (n,), partial(_alone, method, problem, n, seed)))
+                tasks.append(Task((method,), (n,), partial(rival, method, nodes=n, seed=seed)))
     return tasks
 
 
@@ -236,7 +230,3 @@ def _filter_and_transformed(
         if method != "filter":
             fits += transformed(method, problem, chosen, settings, seed, bond)
     return fits
-
-
-def _alone(method: str, problem: Problem, nodes: int | None, seed: int) -> list[Fit]:
-    return [rival(method, problem, nodes, seed)]

@@ -11,23 +11,24 @@ def make_problem(dataset: Dataset, seed: int) -> Problem:
     """Split for one seed: two thirds to train, the rest for validation and the test.
 
     Raises:
-        ValueError: too few points for the split.
+        ValueError: too few points for the split, or a target that does not vary in a part of it.
     """
     parts = split(dataset, seed)
-    known = np.concatenate([parts.train, parts.validation])
-    x = filled(dataset, known)[0]
+    x = filled(dataset, np.concatenate([parts.train, parts.validation]))[0]
     y = dataset.y if dataset.classes is not None or dataset.y.shape[1] > 1 else dataset.y[:, 0]
 
-    def points(rows: np.ndarray) -> Points:
+    def points(part: str) -> Points:
+        rows = getattr(parts, part)
+        if (y[rows] == y[rows][0]).all(axis=0).any():
+            raise ValueError(
+                f"{dataset.name}: the target {dataset.target!r} has one value in all {len(rows)} {part} "
+                f"points of seed {seed}; give more points, or fewer seeds"
+            )
         return Points(x[rows], y[rows])
 
-    return Problem(
-        points(parts.train),
-        points(parts.validation),
-        points(parts.test),
-        0 if dataset.classes is None else len(dataset.classes),
-        images=dataset.image_shape is not None,
-    )
+    classes = 0 if dataset.classes is None else len(dataset.classes)
+    images = dataset.image_shape is not None
+    return Problem(points("train"), points("validation"), points("test"), classes, images)
 
 
 def filled(dataset: Dataset, known: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -4,6 +4,7 @@ import datetime
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from qrt_tn.models.saved import SUBFOLDER
 from qrt_tn.studies import folders, provenance, report
 from qrt_tn.studies.experiments.ticket import costs
 from qrt_tn.studies.experiments.ticket.final import final_model, model_card
-from qrt_tn.studies.experiments.ticket.methods import ESTIMATED, TOLERANCE, Fit, seed_tasks
+from qrt_tn.studies.experiments.ticket.methods import ESTIMATED, TOLERANCE, Fit, Task, seed_tasks
 from qrt_tn.studies.experiments.ticket.problems import make_problem
 from qrt_tn.studies.experiments.ticket.settings import EPOCHS, METHODS, TICKET, Ticket
 from qrt_tn.studies.experiments.ticket.showcase import showcase
@@ -51,22 +52,20 @@ def run_ticket(settings: Ticket, out: Path, command: str, timer: StageTimer) -> 
     namespace(settings.backend)  # refuses what is not here
     dataset = _load(settings, command)
     timer.say(dataset.describe())
-    problems = [make_problem(dataset, seed) for seed in range(settings.seeds)]
+    for seed in range(settings.seeds):
+        problem = make_problem(dataset, seed)  # refuses splits that cannot be scored
     with folders.whole_folder(out) as folder:
-        settings, left_out = _plan(settings, problems[0], timer)
-        methods = settings.methods or ()
-        fits = _fitted(methods, problems, settings, timer)
-        rows = [_row(fit, problems[seed], seed, "fitted") for seed, fit in fits]
+        settings, left_out = _plan(settings, problem, timer)
+        fits, rows = _fitted(dataset, problem, settings, timer)
         if settings.epochs:
-            trained = _trained(methods, problems, fits, settings, timer)
-            rows += [_row(fit, problems[seed], seed, "trained") for seed, fit in trained]
+            rows += _trained(dataset, fits, settings, timer)
         with timer.stage("Fitting the model to all points", 1) as stage:
             model, about = final_model(dataset, [fit for _, fit in fits], folder / SUBFOLDER)
             stage.advance()
         with timer.stage("Describing states and nodes", 2) as stage:
             shown = showcase(model, fits)
             stage.advance()
-            manifest = _manifest(dataset, problems[0], fits, settings, command)
+            manifest = _manifest(dataset, problem, fits, settings, command)
             stage.advance()
         save_tensors(folder / "showcase.safetensors", shown, {"format": "qrt-tn.showcase"})
         folders.write_table(folder / "metrics.parquet", sorted(rows, key=_order))
@@ -74,10 +73,11 @@ def run_ticket(settings: Ticket, out: Path, command: str, timer: StageTimer) -> 
         folders.write_json(folder / "manifest.json", manifest | {"seconds": time.perf_counter() - started})
         with timer.stage("Report", 1) as stage:
             report.write(folder)
-            found = summary(report.load(folder))
+            found = summary(report.load(folder)) | {"model": about}
             stage.advance()
         folders.write_json(folder / "summary.json", found)
-        (folder / "README.md").write_text(model_card(dataset, found, about, command), encoding="utf-8")
+        card = model_card(dataset, model, found, out.name, command)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     return found
 
 
@@ -98,27 +98,38 @@ def _load(settings: Ticket, command: str) -> Dataset:
 
 def _plan(settings: Ticket, problem: Problem, timer: StageTimer) -> tuple[Ticket, list[dict[str, str]]]:
     """The settings with methods and epochs in place, and what is left out; says how long it will take."""
-    points, features = problem.both.x.shape
-    size = (points, features, problem.targets(problem.train).shape[1], settings.nodes)
+    size = (*_size(problem), settings.nodes)
     epochs = EPOCHS if settings.epochs is None else settings.epochs
-    methods, left_out = settings.methods, []
+    methods, slow = settings.methods, list[tuple[str, float]]()
     if methods is None:
         methods, slow = costs.usual_methods(*size, epochs)
-        for method, seconds in slow:
-            option = "--epochs trains" if method == "dense" else "--methods runs"
-            why = f"about {_minutes(seconds)} a seed; {option} it all the same"
-            left_out.append({"method": method, "why": why})
-            timer.say(f"left out: {method}, {why}")
-        if settings.epochs is not None and epochs and "dense" not in methods:
-            methods, left_out = (*methods, "dense"), [one for one in left_out if one["method"] != "dense"]
-        elif "dense" not in methods:
-            epochs = 0  # what does not pay for a dense network does not pay for a ticket
+        if settings.epochs and "dense" not in methods:  # asked for
+            methods, slow = (*methods, "dense"), [one for one in slow if one[0] != "dense"]
+    training = costs.predicted_seconds("dense", *size, epochs)
+    if settings.epochs is None and "dense" not in methods and training > costs.MOST_SECONDS:
+        epochs, slow = 0, [*(one for one in slow if one[0] != "dense"), ("training", training)]
+    left_out = []
+    for method, seconds in slow:
+        option = f"--epochs {EPOCHS} does" if method == "training" else "--methods runs"
+        left_out.append(
+            {"method": method, "why": f"about {_minutes(seconds)} a seed; {option} it all the same"}
+        )
+        timer.say(f"left out: {method} ({left_out[-1]['why']})")
     total = settings.seeds * sum(costs.predicted_seconds(method, *size, epochs) for method in methods)
     total += settings.seeds * costs.predicted_seconds("dense", *size, epochs)
     cores = len(os.sched_getaffinity(0))
+    total = total / cores + costs.START_SECONDS
+    if epochs:
+        total += costs.COMPILE_SECONDS * len(settings.nodes)
     seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
-    timer.say(f"{len(methods)} methods, {seeds}: {_minutes(total / cores)} on {cores} cores, roughly")
+    timer.say(f"{len(methods)} methods, {seeds}: {_minutes(total)} on {cores} cores, roughly")
     return settings.model_copy(update={"methods": methods, "epochs": epochs}), left_out
+
+
+def _size(problem: Problem) -> tuple[int, int, int]:
+    """Points to learn from, features and outputs."""
+    points = len(problem.train.x) + len(problem.validation.x)
+    return points, problem.train.x.shape[1], problem.targets(problem.train).shape[1]
 
 
 def _minutes(seconds: float) -> str:
@@ -128,22 +139,18 @@ def _minutes(seconds: float) -> str:
 
 
 def _fitted(
-    methods: Sequence[str], problems: Sequence[Problem], settings: Ticket, timer: StageTimer
-) -> list[tuple[int, Fit]]:
-    """Every method at every count, by seed."""
-    points, features = problems[0].both.x.shape
-    outputs = problems[0].targets(problems[0].train).shape[1]
-    bond = costs.largest_bond(points, features)
+    dataset: Dataset, problem: Problem, settings: Ticket, timer: StageTimer
+) -> tuple[list[tuple[int, Fit]], list[Row]]:
+    """Every method at every count, by seed, and their rows of metrics."""
+    size = _size(problem)
+    bond = costs.largest_bond(*size[:2])
     tasks = [
         (seed, task)
-        for seed, problem in enumerate(problems)
-        for task in seed_tasks(methods, problem, settings, seed, bond)
+        for seed in range(settings.seeds)
+        for task in seed_tasks(settings.methods or (), settings, seed, bond)
     ]
     seconds = [
-        sum(
-            costs.predicted_seconds(method, points, features, outputs, task.nodes, 0)
-            for method in task.methods
-        )
+        sum(costs.predicted_seconds(method, *size, task.nodes, 0) for method in task.methods)
         for _, task in tasks
     ]
     # steps of about equal work, so that what is left of them tells what is left of the time
@@ -151,50 +158,56 @@ def _fitted(
     steps = [max(1, round(parts * one / max(sum(seconds), 1e-9))) for one in seconds]
     with timer.stage("Choosing settings, drawing nodes, fitting", sum(steps)) as stage:
         left = iter(steps)
-        found = side_by_side([task.run for _, task in tasks], lambda: stage.advance(next(left)))
-    return [(seed, fit) for (seed, _), fits in zip(tasks, found, strict=True) for fit in fits]
+        work = [partial(_scored, dataset, seed, task) for seed, task in tasks]
+        found = side_by_side(work, lambda: stage.advance(next(left)))
+    pairs = list(chain.from_iterable(found))
+    return [(row["seed"], fit) for fit, row in pairs], [row for _, row in pairs]
+
+
+def _scored(dataset: Dataset, seed: int, task: Task) -> list[tuple[Fit, Row]]:
+    """What a task fits, scored; the seed's share of the data is made anew, so that few are held at once."""
+    problem = make_problem(dataset, seed)
+    fits = task.run(problem)
+    return [(replace(fit, predict=None), _row(fit, problem, seed, "fitted")) for fit in fits]
 
 
 def _trained(
-    methods: Sequence[str],
-    problems: Sequence[Problem],
-    fits: Sequence[tuple[int, Fit]],
-    settings: Ticket,
-    timer: StageTimer,
-) -> list[tuple[int, Fit]]:
-    """Tickets, and dense networks, of which everything is trained."""
+    dataset: Dataset, fits: Sequence[tuple[int, Fit]], settings: Ticket, timer: StageTimer
+) -> list[Row]:
+    """Rows of tickets, and of dense networks, of which everything is trained."""
     tasks: list[Any] = []
     for n in reversed(settings.nodes):
         own = [(seed, fit) for seed, fit in fits if fit.method == TICKET and fit.nodes == n]
-        tasks.append(partial(_train_tickets, own, problems, settings))
-        if "dense" in methods:
-            tasks.append(partial(_train_dense, n, problems, settings))
+        tasks.append(partial(_train_tickets, dataset, own, settings))
+        if "dense" in (settings.methods or ()):
+            tasks.append(partial(_train_dense, dataset, n, settings))
     with timer.stage("Training all parameters", len(tasks)) as stage:
         return list(chain.from_iterable(side_by_side(tasks, stage.advance)))
 
 
-def _train_tickets(
-    own: Sequence[tuple[int, Fit]], problems: Sequence[Problem], settings: Ticket
-) -> list[tuple[int, Fit]]:
-    return _train(TICKET, [ticket_start(problems[seed], seed, fit) for seed, fit in own], settings)
+def _train_tickets(dataset: Dataset, own: Sequence[tuple[int, Fit]], settings: Ticket) -> list[Row]:
+    return _train(
+        TICKET, [ticket_start(make_problem(dataset, seed), seed, fit) for seed, fit in own], settings
+    )
 
 
-def _train_dense(nodes: int, problems: Sequence[Problem], settings: Ticket) -> list[tuple[int, Fit]]:
-    starts = [dense_start(problem, seed, nodes) for seed, problem in enumerate(problems)]
+def _train_dense(dataset: Dataset, nodes: int, settings: Ticket) -> list[Row]:
+    starts = [dense_start(make_problem(dataset, seed), seed, nodes) for seed in range(settings.seeds)]
     return _train("dense", starts, settings)
 
 
-def _train(method: str, starts: list[Start], settings: Ticket) -> list[tuple[int, Fit]]:
+def _train(method: str, starts: list[Start], settings: Ticket) -> list[Row]:
     fits = train_together(method, starts, settings.epochs or 0)
-    return [(start.seed, fit) for start, fit in zip(starts, fits, strict=True)]
+    return [_row(fit, start.problem, start.seed, "trained") for start, fit in zip(starts, fits, strict=True)]
 
 
 def _row(fit: Fit, problem: Problem, seed: int, training: str) -> Row:
     """A row of metrics.parquet: scores on the test points."""
+    assert fit.predict is not None
     predictions = fit.predict(problem.test.x)
     error = problem.loss(predictions, problem.test)
     rmse = None
-    if not problem.classes:
+    if problem.train.y.ndim == 1 and not problem.classes:  # several targets have no common unit
         rmse = float(np.sqrt(np.square(predictions - problem.test.y).mean()))
     outputs, dim = problem.targets(problem.train).shape[1], problem.train.x.shape[1]
     parameters = None
@@ -230,7 +243,7 @@ def _manifest(
     return {
         "title": f"{dataset.name}: hidden nodes drawn from the data, compared",
         "command": command,
-        "config": settings.plain(),
+        "config": settings.model_dump(mode="json"),
         "dataset": {
             "name": dataset.name,
             "description": dataset.describe(),
@@ -264,7 +277,6 @@ def _manifest(
         "machine": provenance.machine(resolve(settings.backend)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": provenance.commit(),
-        "notes": [],
     }
 
 

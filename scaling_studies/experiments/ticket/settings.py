@@ -1,7 +1,7 @@
 """What a run of the main job is asked to do, checked before any of it starts."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -86,7 +86,3 @@ class Ticket(Table):
         if self.levels != "auto" and self.levels > self.modulus:
             raise ValueError(f"levels is {self.levels}, above the modulus {self.modulus}; give fewer levels")
         return self
-
-    def plain(self) -> dict[str, Any]:
-        """The settings as JSON can hold them."""
-        return self.model_dump(mode="json")

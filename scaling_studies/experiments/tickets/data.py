@@ -29,7 +29,7 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What one point learns from.
+    """One split of a data set.
 
     Attributes:
         train: what settings are fitted to while they are being chosen.

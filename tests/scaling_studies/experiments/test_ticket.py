@@ -18,6 +18,8 @@ from qrt_tn.studies.experiments.ticket.methods import SEARCHED_WITH, estimated, 
 from qrt_tn.studies.experiments.ticket.problems import filled, make_problem
 from qrt_tn.studies.experiments.ticket.run import _plan, run_ticket
 from qrt_tn.studies.experiments.ticket.settings import KNOWN, NODELESS, Ticket
+from qrt_tn.studies.experiments.ticket.training import dense_start, ticket_start, train_together
+from qrt_tn.studies.experiments.tickets import yardsticks
 from qrt_tn.studies.experiments.tickets.data import Points
 from qrt_tn.studies.progress import StageTimer
 from tests.scaling_studies.experiments.conftest import prototypes
@@ -83,11 +85,10 @@ def test_settings_that_cannot_work_are_named(change: dict[str, Any], message: st
 
 def test_every_method_end_to_end(points: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    found = run(folder, data=points, methods=KNOWN)
+    found = run(folder, data=points, methods=KNOWN, epochs=0)
     rows = rows_of(folder)
     drawn = [method for method in KNOWN if method not in (*NODELESS, "dense")]
     wanted = {(m, "fitted", n) for m in drawn for n in (4, 20)} | {(m, "fitted", None) for m in NODELESS}
-    wanted |= {(method, "trained", n) for method in ("residual", "dense") for n in (4, 20)}
     assert {(row["method"], row["training"], row["nodes"]) for row in rows} == wanted
     assert {row["seed"] for row in rows} == {0, 1}
     scores = {
@@ -103,7 +104,7 @@ def test_every_method_end_to_end(points: Path, tmp_path: Path) -> None:
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(found))
     (told,) = [row for row in found["scores"] if (row["method"], row["nodes"]) == ("qrt", 20)]
     assert told["mean"] == pytest.approx(scores["qrt"])
-    assert "two" in found["verdict"].lower() or "2 seeds" in found["verdict"]
+    assert found["verdict"] == "2 seeds decide nothing: run at least three."
     # and the model reads the points it learnt from, by their names
     model = models.load(folder)
     x, labels = prototypes()
@@ -116,10 +117,14 @@ def test_every_method_end_to_end(points: Path, tmp_path: Path) -> None:
 def test_the_same_settings_give_the_same_numbers(points: Path, tmp_path: Path) -> None:
     tables = []
     for name in ("one", "two"):
-        methods = ("residual", "qrt", "dense", "forest")
-        run(tmp_path / name, data=points, methods=methods, nodes=(4,), smoothing="auto")
+        run(tmp_path / name, data=points, methods=("residual", "qrt", "dense"), nodes=(4,))
         tables.append(pq.read_table(tmp_path / name / "metrics.parquet").drop(["seconds"]).to_pylist())
     assert tables[0] == tables[1]
+    trained = [row for row in tables[0] if row["training"] == "trained"]
+    assert {(row["method"], row["seed"]) for row in trained} == {
+        (m, k) for m in ("residual", "dense") for k in (0, 1)
+    }
+    assert min(row["score"] for row in trained if row["method"] == "residual") > 0.6
 
 
 def test_a_table_of_text_and_gaps_in_the_targets_units(tmp_path: Path) -> None:
@@ -154,9 +159,10 @@ def test_several_real_targets(tmp_path: Path) -> None:
     y = np.c_[np.sin(x[:, 0]), 100 * x[:, 1]]
     np.savez(tmp_path / "two.npz", x=x, y=y)
     methods = ("residual", "filter", "random-features", "linear", "svm", "boosting")
-    found = run(tmp_path / "run", data=tmp_path / "two.npz", methods=methods, nodes=(30,), epochs=1)
-    (row,) = [r for r in found["scores"] if r["method"] == "residual" and r["training"] == "fitted"]
+    found = run(tmp_path / "run", data=tmp_path / "two.npz", methods=methods, nodes=(30,), epochs=0)
+    (row,) = [r for r in found["scores"] if r["method"] == "residual"]
     assert row["mean"] > 0.9
+    assert "rmse" not in row  # no common unit
     assert models.load(tmp_path / "run").predict(x).shape == (150, 2)
 
 
@@ -172,17 +178,21 @@ def test_a_run_that_fails_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == [points.name]
 
 
-def test_the_test_points_take_no_part() -> None:
+def test_the_test_points_take_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     x, labels = prototypes()
     problem = make_problem(Dataset(x, labels, "prototypes", ("a", "b", "c")), 0)
     rng = np.random.default_rng(2)
     test = Points(rng.normal(size=problem.test.x.shape), rng.permutation(problem.test.y))
     other = type(problem)(problem.train, problem.validation, test, problem.classes, problem.images)
-    settings = Ticket(**SMALL)
+    settings = Ticket(**SMALL | {"nodes": (4,)})
+    monkeypatch.setattr(yardsticks, "TREES", 10)
+    monkeypatch.setattr(yardsticks, "ROUNDS", 10)
     answers = []
     for one in (problem, other):
-        fits = [fit for task in seed_tasks(KNOWN, one, settings, 0, 32) for fit in task.run()]
-        answers.append([fit.predict(x) for fit in fits])
+        fits = [fit for task in seed_tasks(KNOWN, settings, 0, 32) for fit in task.run(one)]
+        starts = ticket_start(one, 0, fits[0]), dense_start(one, 0, 4)
+        fits += [fit for start in starts for fit in train_together("any", [start], 2)]
+        answers.append([fit.predict(x) for fit in fits if fit.predict is not None])
     for first, second in zip(*answers, strict=True):
         np.testing.assert_array_equal(first, second)
 
@@ -195,6 +205,9 @@ def test_settings_are_chosen_once_a_seed() -> None:
     assert [fit.nodes for fit in fits] == [4, SEARCHED_WITH, 100]
     assert len({(fit.smoothing, fit.beta) for fit in fits}) == 1
     assert [len(fit.estimator.search_results_) > 1 for fit in fits] == [False, True, False]
+    rows = fits[1].estimator.search_results_
+    finalists = [row["squared_error"] for row in rows if row["nodes"] == SEARCHED_WITH][-3:]
+    assert fits[1].validation == min(finalists)
 
 
 def test_missing_numbers_become_those_of_the_training_points() -> None:
@@ -208,6 +221,13 @@ def test_missing_numbers_become_those_of_the_training_points() -> None:
     assert fills is not None
     assert fills[0] == pytest.approx(np.nanmean(x[known, 0]))
     np.testing.assert_array_equal(whole[::10, 0], fills[0])
+
+
+@pytest.mark.parametrize("y", [np.c_[np.arange(60.0), np.full(60, 3.0)], np.r_[1.0, np.zeros(59)]])
+def test_targets_that_do_not_vary_are_refused_before_work(y: np.ndarray) -> None:
+    x = np.random.default_rng(5).normal(size=(60, 2))
+    with pytest.raises(ValueError, match=r"same|one value in all"):
+        make_problem(Dataset(x, y.reshape(60, -1), "flat"), 0)
 
 
 def test_what_cannot_pay_is_left_out_and_the_ticket_never() -> None:
@@ -231,14 +251,19 @@ def test_training_that_cannot_pay_is_left_out_unless_asked_for() -> None:
     timer = StageTimer(said)
     plan, left_out = _plan(Ticket(), big, timer)
     assert plan.epochs == 0
-    assert "dense" in {one["method"] for one in left_out}
-    assert "left out: dense" in said.file.getvalue()  # type: ignore[attr-defined]
-    asked, _ = _plan(Ticket(epochs=3), big, timer)
-    assert asked.epochs == 3
+    assert "training" in {one["method"] for one in left_out}
+    assert "left out: training" in said.file.getvalue()  # type: ignore[attr-defined]
+    assert _plan(Ticket(methods=("residual", "filter")), big, timer)[0].epochs == 0
+    said.file = io.StringIO()
+    asked, left_out = _plan(Ticket(epochs=30), big, timer)
+    assert asked.epochs == 30
     assert "dense" in (asked.methods or ())
+    assert "dense" not in said.file.getvalue()
+    assert _plan(Ticket(methods=("residual",), epochs=30), big, timer)[0].epochs == 30
 
 
 @pytest.mark.parametrize("method", [m for m in KNOWN if m not in ("uniform", "qrt-unsmoothed", "boosting")])
 def test_more_points_cost_more(method: str) -> None:
     seconds = [costs.predicted_seconds(method, points, 50, 3, (16, 64), 40) for points in (500, 20_000)]
-    assert 0 < seconds[0] < seconds[1]
+    # a state of more points may have a smaller bond
+    assert 0 < seconds[0] < seconds[1] or (method == "qrt" and max(seconds) <= costs.BOND_SECONDS)

@@ -10,9 +10,9 @@ from qrt_tn.studies.report.verdicts import paired
 Folder = Callable[..., Path]
 BETTER, LEVEL, WORSE = (0.90, 0.91, 0.92), (0.81, 0.79, 0.80), (0.70, 0.71, 0.72)
 RIVALS = ("random-features", "filter")
-UP = "Nodes that know the data paid off "
-NONE = "it is a tie: nodes that know the data made no difference"
-DOWN = "those that know nothing of the targets are ahead"
+UP = "Tickets paid off "
+NONE = "it is a tie: no difference could be shown"
+DOWN = "those drawn without the targets are ahead"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,10 @@ def test_verdict(ticket_folder: Folder, own: tuple, said: str, better: str) -> N
         ({}, "Without nodes, logistic regression reads 80.0 %."),
         ({"regression": True}, "tickets explain 91.0 % of the variance, random features 80.0 %: +11.0 "),
         ({"regression": True}, "Without nodes, ridge regression explains 80.0 %."),
-        ({"methods": ("residual", "linear", "svm")}, "Without nodes, an RBF support-vector machine reads"),
+        (
+            {"methods": ("residual", "linear", "svm")},
+            "Ahead of tickets: an RBF support-vector machine at 16 nodes.",
+        ),
         ({"seeds": (4,), "scores": {}}, "points in one seed."),
         ({"methods": ("residual", "dense")}, ""),
     ],
@@ -62,7 +65,7 @@ def test_sentences(ticket_folder: Folder, options: dict, said: str) -> None:
     results = load(ticket_folder(**made))
     found = " ".join(comparison.sentences(results)).replace("\N{NO-BREAK SPACE}", " ")
     assert said in found if said else found == ""
-    nothing = comparison.verdict(results).startswith("Nothing that knows no targets was run")
+    nothing = comparison.verdict(results).startswith("No nodes drawn without the targets were run")
     assert nothing == ("random-features" not in made["methods"])
 
 

@@ -11,7 +11,7 @@ from qrt_tn.studies.report.comparison import MARKS, against
 
 Folder = Callable[..., Path]
 Reader = Callable[[Path], Any]
-SECTIONS = ["headline", "scores", "nodes", "spectra", "state", "use", "exact", "reproduce"]
+SECTIONS = ["headline", "scores", "use", "nodes", "spectra", "state", "exact", "reproduce"]
 OPTIONAL = "tolerance chosen states versions machine date commit notes model left_out timings seconds"
 MISSED = {"seed": 0, "bond_dimensions": [3, 41, 7], "truncation_error": 0.07, "tolerance": 0.05}
 
@@ -27,7 +27,7 @@ MISSED = {"seed": 0, "bond_dimensions": [3, 41, 7], "truncation_error": 0.07, "t
         ({"states": []}, "state", "Where the frequencies lie"),
         ({"states": [MISSED]}, "", "largest bond is 41."),
         ({"states": [MISSED]}, "", "0.070.05no"),
-        ({"methods": ("residual", "dense")}, "", "Nothing that knows no targets was run"),
+        ({"methods": ("residual", "dense")}, "", "No nodes drawn without the targets were run"),
         (dict.fromkeys(OPTIONAL.split()), "state use", "Means over 3 seeds"),
         ({"left_out": [{"method": "svm", "why": "slow & big"}]}, "", "vector machine (slow & big)"),
     ],
