@@ -69,8 +69,8 @@ def model_card(
     settings = f"w = {about['smoothing']:g}, beta = {about['beta']:g}"
     described = (
         f"A network with one hidden layer of {about['nodes']} cosine nodes, drawn from the ridgelet "
-        f"transform of the data (tempered residual ticket, {settings}), its output weights by ridge regression on all "
-        "points."
+        f"transform of the data (tempered residual ticket, {settings}), "
+        "its output weights by ridge regression on all points."
     )
     scored = (
         f"{score} on test points: {own['mean']:.4g} in the mean of {own['seeds']} random splits "

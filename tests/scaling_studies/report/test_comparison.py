@@ -51,9 +51,10 @@ def test_verdict(ticket_folder: Folder, own: tuple, said: str, better: str) -> N
         ({}, "Without nodes, logistic regression reads 80.0 %."),
         ({"regression": True}, "tickets explain 91.0 % of the variance, random features 80.0 %: +11.0 "),
         ({"regression": True}, "Without nodes, ridge regression explains 80.0 %."),
+        ({"methods": ("residual", "linear", "svm")}, "Without nodes, an RBF support-vector machine reads"),
         (
-            {"methods": ("residual", "linear", "svm")},
-            "Ahead of tickets: an RBF support-vector machine at 16 nodes.",
+            {"scores": {("residual", 16): WORSE, ("random-features", 16): LEVEL, ("linear", None): BETTER}},
+            "Ahead of tickets: random features at 16 nodes; logistic regression at 16 nodes.",
         ),
         ({"seeds": (4,), "scores": {}}, "points in one seed."),
         ({"methods": ("residual", "dense")}, ""),
