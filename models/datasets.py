@@ -13,7 +13,7 @@ from sklearn.model_selection import train_test_split
 from qrt_tn.engine.arguments import Seed, generator
 from qrt_tn.models.columns import Columns, Encode
 from qrt_tn.models.delimited import shown
-from qrt_tn.models.features import choose_columns
+from qrt_tn.models.features import Chosen, choose_columns
 from qrt_tn.models.tables import check_source, read_table, suffix_of
 
 if TYPE_CHECKING:
@@ -241,16 +241,24 @@ def load_file(
     if command.endswith(" PATH"):
         command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
     table = read_table(source, header)
-    chosen = choose_columns(
-        table,
-        target=target,
-        task=task,
-        drop=drop,
-        encode=encode,
-        impute=impute is not None,
-        command=command,
-        name=str(source),
-    )
+
+    def choose(target: str | None) -> Chosen:
+        return choose_columns(
+            table,
+            target=target,
+            task=task,
+            drop=drop,
+            encode=encode,
+            impute=impute is not None,
+            command=command,
+            name=str(source),
+        )
+
+    chosen = choose(target)
+    label = chosen.columns.target
+    if label in table.padded and task != "regression":  # 007 and 07 are two labels, and no numbers
+        table = read_table(source, header, lambda names: [names.index(label)])
+        chosen = choose(label)
     return Dataset(
         chosen.x,
         chosen.targets.y,

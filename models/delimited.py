@@ -26,10 +26,10 @@ def parse_text(
     delimiter: str | None = None,
     preferred: str | None = None,
     text: Callable[[list[str]], Iterable[int]] | None = None,
-) -> tuple["pd.DataFrame", bool, str]:
+) -> tuple["pd.DataFrame", bool, str, list[str]]:
     r"""Parse delimited text into a DataFrame.
 
-    >>> frame, header, how = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
+    >>> frame, header, how, _ = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
     >>> header, list(frame.columns), frame["height"].tolist(), how
     (True, ['age', 'height'], [0.94, 1.02], 'semicolons between cells, decimal commas')
 
@@ -42,14 +42,14 @@ def parse_text(
         text: which columns, of those names, are text as it is written, whatever it looks like.
 
     Returns:
-        The table; whether its first line held names (columns without are "column 0", ...); and what is not
-        as in most files: the delimiter, decimal commas, no names.
+        The table; whether its first line held names (columns without are "column 0", ...); what is not as in
+        most files: the delimiter, decimal commas, no names; and the columns with zeros before whole numbers.
 
     Raises:
         ValueError: text of another encoding, rows of several lengths, no rows, a first line that could be
             either, two columns of one name, or both kinds of decimal marks.
     """
-    delimiter, first, rows = _scan(name, content, delimiter, preferred)
+    delimiter, first, rows, padded = _scan(name, content, delimiter, preferred)
     frame = None
     if header is not False:
         if rows == 1:
@@ -71,7 +71,7 @@ def parse_text(
     frame.columns = names
     how = [f"{_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
     how += ["decimal commas"] * commas + ["no names in the first line"] * (not header)
-    return frame, header, ", ".join(how)
+    return frame, header, ", ".join(how), [names[i] for i in sorted(padded)]
 
 
 def check_names(name: str, names: list[str]) -> None:
@@ -107,11 +107,14 @@ def shown(names: Iterable[object], most: int = 6) -> str:
 
 def _scan(
     name: str, content: bytes, delimiter: str | None, preferred: str | None
-) -> tuple[str, list[str], int]:
-    """The delimiter, the first row and the number of rows; each row has as many cells as the first."""
+) -> tuple[str, list[str], int, set[int]]:
+    """The delimiter, the first row, the number of rows, and the columns with a cell like "007".
+
+    Each row has as many cells as the first.
+    """
     # pandas fills short rows with missing values, and takes a column for an index where the first is short
     first: list[str] = []
-    rows = 0
+    rows, padded = 0, set[int]()
     try:
         if delimiter is None:
             delimiter = _delimiter(content, preferred)
@@ -121,6 +124,9 @@ def _scan(
                 continue
             first = first or row
             rows += 1
+            padded.update(
+                i for i, cell in enumerate(row) if cell[:1] == "0" and len(cell) > 1 and cell.isdecimal()
+            )
             if len(row) != len(first):
                 raise ValueError(
                     f"{name}: line {reader.line_num} has {len(row)} cells, the first {len(first)}; give every"
@@ -135,7 +141,7 @@ def _scan(
         raise ValueError(f"{name} is not a whole table ({error}); check its quotes") from error
     if not rows:
         raise ValueError(f"{name} is empty; it needs a row for each point")
-    return delimiter, first, rows
+    return delimiter, first, rows, padded
 
 
 def _rows(content: bytes, delimiter: str) -> Any:

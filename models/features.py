@@ -136,6 +136,13 @@ def _find(names: list[str], given: str, what: str, name: str) -> str:
 
 def _default_target(table: Table, kept: list[str], task: str | None, command: str, name: str) -> str:
     if table.header:
+        every = list(table.frame.columns)
+        usual = [column for column in every if column.strip().lower() in _TARGETS]
+        guess = usual[0] if len(usual) == 1 else every[-1]
+        if guess not in kept:
+            raise ValueError(
+                f"{name}: {shown([guess])} would be the target, but is dropped; name one with --target"
+            )
         usual = [column for column in kept if column.strip().lower() in _TARGETS]
         if len(usual) > 1:
             raise ValueError(f"{name}: the target could be any of {shown(usual)}; name it with --target")

@@ -3,7 +3,7 @@
 import gzip
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".parquet", ".xlsx", ".npz")
 
 _CHUNK = 2**20
+_PARSED = 8  # times as much memory as its text a table takes while it is parsed
 # How files begin that are often given a wrong suffix.
 _FOREIGN = {
     b"PK\x03\x04": "is a zip archive or an Excel workbook, not text; name it .xlsx if it is a workbook",
@@ -33,11 +34,13 @@ class Table:
             the file names none.
         header: whether the names were in the file.
         how: what of the reading is not as in most files, such as "decimal commas".
+        padded: the columns that hold whole numbers with zeros before them, such as 007.
     """
 
     frame: "pd.DataFrame"
     header: bool
     how: str = ""
+    padded: Sequence[str] = ()
 
 
 def check_source(path: str | Path) -> None:
@@ -52,12 +55,14 @@ def check_source(path: str | Path) -> None:
     """
     source = Path(path)
     suffix = suffix_of(source)
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{source} has suffix {suffix!r}; give a file of {', '.join(SUFFIXES)}")
     if source.is_dir():
         raise ValueError(f"{source} is a folder; give the path of a data file")
-    if not source.is_file():
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{source} has suffix {suffix!r}; give a file of {', '.join(SUFFIXES)}")
+    if not source.exists():
         raise ValueError(f"no file {source}; give the path of a data file")
+    if not source.is_file():
+        raise ValueError(f"{source} is no regular file; copy its content into one")
 
 
 def suffix_of(source: str | Path) -> str:
@@ -160,7 +165,7 @@ def kind_of(column: "pd.Series") -> str:
 
 def _content(source: Path) -> bytes:
     """The bytes of a text file, unpacked, and never more of them than the limit."""
-    limit = memory_limit()
+    limit = memory_limit() // _PARSED
     parts, size = [], 0
     try:
         with source.open("rb") as raw:

@@ -116,9 +116,14 @@ def reading(values: "pd.Series", task: str | None = None) -> str:
 
 def _task_of(numbers: np.ndarray, what: str) -> str:
     """The task of finite numbers, shape (M,)."""
-    if (numbers != np.round(numbers)).any():
-        return REGRESSION
     distinct, counts = np.unique(numbers, return_counts=True)
+    if (numbers != np.round(numbers)).any():
+        if len(distinct) == 2 and len(numbers) > 2:
+            raise ValueError(
+                f"{what} holds {distinct[0]:g} and {distinct[1]:g} alone, which could be classes or"
+                " quantities; say --task classification or --task regression"
+            )
+        return REGRESSION
     if len(distinct) <= _MOST_CLASSES and counts.min() >= _MEMBERS:
         return CLASSIFICATION
     if 2 * (counts < _MEMBERS).sum() >= len(distinct):

@@ -33,7 +33,8 @@ def show(found: dict[str, Any], folder: Path, console: Console | None = None) ->
     nodes = found["model"]["nodes"]
     for what, path in (("report", folder / "report.html"), (f"model of {nodes:,} nodes", folder / "model")):
         console.print(f"{what}: {path}", markup=False, soft_wrap=True)
-    console.print(f"predict: qrt-tn predict {folder} new.csv", markup=False, soft_wrap=True)
+    new = "new.csv" if found["model"]["table"] else "new.npz"
+    console.print(f"predict: qrt-tn predict {folder} {new}", markup=False, soft_wrap=True)
 
 
 def scores(found: dict[str, Any]) -> Table:

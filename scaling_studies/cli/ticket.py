@@ -1,6 +1,7 @@
 """The command line's main job: qrt-tn ticket."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,6 +101,9 @@ def ticket(
     from qrt_tn.studies.cli.findings import show
     from qrt_tn.studies.experiments.ticket.run import run_ticket
 
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a batch system's end leaves nothing, as Ctrl-C
     found = run_ticket(settings, folder, command(), StageTimer())
     if as_json:
         print(json.dumps(found | {"folder": str(folder)}, indent=1))

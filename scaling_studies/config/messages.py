@@ -53,6 +53,8 @@ def _said(kind: type[BaseModel], error: ValidationError, place: str) -> str:
     if found["type"] == "missing":
         return f"{where} is missing; give it"
     message = found["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if not where:  # of the whole, which is no value to show
+        return message
     return f"{where} is {found['input']!r}: {message[:1].lower()}{message[1:]}"
 
 

@@ -90,13 +90,14 @@ def node_spectrum(results: TicketFolder) -> Figure:
     window = min(int(max([8, *reach])) + 2, int(t[-1]))
     for name, curve in curves.items():
         label, colour = SPECTRA[name]
-        shown = (np.abs(t) <= window) & (curve > lowest)
+        shown = np.abs(t) <= window
+        height = np.where(curve > lowest, curve, np.nan)  # no line where nothing was drawn
         line: dict[str, Any]
         if name == "filter_spectrum":
             line = {"linestyle": "none", "marker": "s", "markersize": 6, "markerfacecolor": "none"}
         else:
             line = {"linestyle": "-", "marker": "o", "markersize": 3}
-        axes.plot(t[shown], curve[shown], color=colour, linewidth=1.5, label=label, **line)
+        axes.plot(t[shown], height[shown], color=colour, linewidth=1.5, label=label, **line)
     axes.set_yscale("log")
     axes.set_ylim(lowest, 2)
     decades(axes)

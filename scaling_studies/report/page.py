@@ -100,7 +100,7 @@ def _nodes(results: TicketFolder, drawn: dict[str, Path]) -> str:
     for k in range(len(show["b"])):
         a = show["a"][k]
         used = f"{int(np.count_nonzero(a))} of {len(a)} coordinates"
-        threshold = f"b = {number(float(show['b'][k]), 1)}"
+        threshold = f"b = {float(show['b'][k]):.1f}"
         tiles.append(figure(drawn, f"node-{k + 1:02d}", f"Node {k + 1}: {threshold}, {used}.", threshold))
     if not tiles:
         return ""
@@ -183,7 +183,8 @@ def _use(results: TicketFolder) -> str:
         "validation points "
         "of each seed.)"
     )
-    lines = "qrt-tn predict FOLDER new.csv --out predictions.csv"
+    new = "new.csv" if model.get("table") else "new.npz"
+    lines = f"qrt-tn predict FOLDER {new} --out predictions.csv"
     code = 'from qrt_tn import models\n\nmodels.load("FOLDER").predict(X)'
     return section("use", "To use it", f"<p>{text}</p>", f"<pre>{lines}</pre>", f"<pre>{escape(code)}</pre>")
 

@@ -160,7 +160,7 @@ def test_json_of_something_else_is_refused(value, message):
         ([1, 2] * 3, "classification, 2 classes (1, 2)"),
         ([1.0, 2.0] * 3, "classification, 2 classes (1, 2)"),
         (list(range(20)) * 3, "classification, 20 classes (0, 1, 2, 3, 4, 5, ...)"),
-        ([0.5, 1] * 9, "regression (18 values from 0.5 to 1)"),
+        ([0.5, 1, 2] * 6, "regression (18 values from 0.5 to 2)"),
         (list(range(278, 456)), "regression (178 values from 278 to 455)"),
         ([1, 1, 1, 2, 2], "regression (5 values from 1 to 2)"),
         (

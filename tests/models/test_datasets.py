@@ -114,7 +114,7 @@ def test_npz_files_hold_one_hot_labels_and_colour_images(tmp_path):
         ("0", None, ("a", "b"), ("a", "b")),
         ("-1", None, ("False", "True"), (False, True)),
         ("number", None, ("1", "4"), (1, 4)),
-        ("real", None, None, None),
+        ("real", "regression", None, None),
         ("real", "classification", ("0.5", "1.5"), (0.5, 1.5)),
         ("number", "regression", None, None),
     ],
@@ -374,3 +374,22 @@ def test_one_hot_targets_are_centred():
     ]:
         with pytest.raises(ValueError, match=message):
             one_hot(y, 3)
+
+
+def test_labels_with_zeros_before_them_stay_as_they_are(tmp_path):
+    path = tmp_path / "codes.csv"
+    labels = ["007", "07", "8"] * 10
+    path.write_text("a,y\n" + "".join(f"{i * 0.37 % 1},{label}\n" for i, label in enumerate(labels)))
+    assert load_file(path).class_values == ("007", "07", "8")
+    assert load_file(path, task="regression").classes is None
+
+
+def test_a_target_that_could_be_two_things_is_asked_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n" + "".join(f"{i % 7},{i % 3},{1 + 0.5 * (i % 2)}\n" for i in range(30)))
+    with pytest.raises(ValueError, match=r"1 and 1.5 alone"):
+        load_file(path)
+    assert load_file(path, task="classification").class_values == (1.0, 1.5)
+    with pytest.raises(ValueError, match="'y' would be the target, but is dropped"):
+        load_file(path, drop=["y"])
+    assert load_file(path, "b", drop=["y"]).target == "b"

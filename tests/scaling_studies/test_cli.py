@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -30,6 +31,22 @@ def test_an_interrupt_says_so_and_leaves_nothing(
     monkeypatch.setattr("qrt_tn.studies.experiments.ticket.run.side_by_side", interrupt)
     assert call(monkeypatch, "ticket") == 130
     assert "interrupted" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == []
+
+
+def test_a_batch_system_that_ends_a_run_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "qrt_tn.studies.experiments.ticket.run.side_by_side",
+        lambda *_: signal.raise_signal(signal.SIGTERM),
+    )
+    try:
+        assert call(monkeypatch, "ticket") == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert [path.name for path in tmp_path.rglob("*") if path.name != "runs"] == []
 
 

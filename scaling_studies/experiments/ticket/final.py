@@ -46,7 +46,12 @@ def final_model(
         dataset.image_shape,
     )
     saved.save(folder, model)
-    return model, {"nodes": best, "smoothing": estimator.smoothing_, "beta": estimator.beta_}
+    return model, {
+        "nodes": best,
+        "smoothing": estimator.smoothing_,
+        "beta": estimator.beta_,
+        "table": dataset.columns is not None,
+    }
 
 
 def model_card(
@@ -92,7 +97,7 @@ It knows no more than the data it learnt from: outside their range, and for kind
 among them, it may be wrong without a sign.
 
 ```sh
-qrt-tn predict {folder} new.csv --out predictions.csv
+qrt-tn predict {folder} {"new.csv" if about["table"] else "new.npz"} --out predictions.csv
 ```
 
 ```python

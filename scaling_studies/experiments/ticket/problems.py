@@ -6,6 +6,8 @@ from sklearn.impute import SimpleImputer
 from qrt_tn.models import Dataset, split
 from qrt_tn.studies.experiments.tickets.data import Points, Problem
 
+LARGEST = 1e100
+
 
 def make_problem(dataset: Dataset, seed: int) -> Problem:
     """Split for one seed: two thirds to train, the rest for validation and the test.
@@ -13,6 +15,7 @@ def make_problem(dataset: Dataset, seed: int) -> Problem:
     Raises:
         ValueError: too few points for the split, or a target that does not vary in a part of it.
     """
+    _check_range(dataset)
     parts = split(dataset, seed)
     x = filled(dataset, np.concatenate([parts.train, parts.validation]))[0]
     y = dataset.y if dataset.classes is not None or dataset.y.shape[1] > 1 else dataset.y[:, 0]
@@ -29,6 +32,20 @@ def make_problem(dataset: Dataset, seed: int) -> Problem:
     classes = 0 if dataset.classes is None else len(dataset.classes)
     images = dataset.image_shape is not None
     return Problem(points("train"), points("validation"), points("test"), classes, images)
+
+
+def _check_range(dataset: Dataset) -> None:
+    """Refuse columns whose squares or spreads leave floating point, which no method here could scale."""
+    columns = dict(zip(dataset.names, dataset.x.T, strict=True))
+    if dataset.classes is None:
+        columns |= {f"target {k}": column for k, column in enumerate(dataset.y.T)}
+    for name, column in columns.items():
+        largest = float(np.nanmax(np.abs(column), initial=0.0, where=~np.isnan(column)))
+        if largest > LARGEST or 0 < largest < 1 / LARGEST:
+            raise ValueError(
+                f"{dataset.name}: the largest of {name!r} is {largest:g} in size; rescale it to lie between "
+                f"{1 / LARGEST:g} and {LARGEST:g}"
+            )
 
 
 def filled(dataset: Dataset, known: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,9 +1,10 @@
 """What a run of the main job is asked to do, checked before any of it starts."""
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from qrt_tn.studies.config.messages import Table
 
@@ -47,10 +48,10 @@ class Ticket(Table):
     """Passes over the data when all parameters are trained; 0 for no training, None for `EPOCHS`, or for no
     training where that would take too long."""
     quantizer: Literal["auto", "uniform", "quantile"] = "auto"
-    levels: Auto | Annotated[int, Field(ge=2)] = "auto"
+    levels: Auto | int = "auto"
     modulus: int = Field(127, ge=3)
-    smoothing: Auto | Annotated[float, Field(gt=0)] = "auto"
-    beta: Auto | Annotated[float, Field(ge=1)] = "auto"
+    smoothing: Auto | float = "auto"
+    beta: Auto | float = "auto"
     """As in `qrt_tn.models.RidgeletClassifier`, as are the four before."""
     backend: Literal["auto", "numpy", "cupy", "cuquantum"] = "auto"
     """Where the state of "qrt" is compressed and sampled."""
@@ -61,6 +62,18 @@ class Ticket(Table):
         if len(set(nodes)) < len(nodes):
             raise ValueError("a count is named twice; give each once")
         return tuple(sorted(nodes))
+
+    @field_validator("levels", "smoothing", "beta", mode="before")
+    @classmethod
+    def _auto_or_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "auto":
+            return value
+        least = {"levels": 2, "smoothing": 0, "beta": 1}[str(info.field_name)]
+        number = isinstance(value, int | float) and math.isfinite(value) and value >= least
+        if not number or (info.field_name == "smoothing" and value == 0):
+            bound = "above 0" if least == 0 else f"of at least {least}"
+            raise ValueError(f"give a finite number {bound}, or auto")
+        return value
 
     @field_validator("modulus")
     @classmethod

@@ -60,7 +60,10 @@ def points(tmp_path: Path) -> Path:
         ({"levels": 200}, "levels is 200"),
         ({"quantizer": "round"}, "'round'"),
         ({"smoothing": -1.0}, "-1.0"),
-        ({"beta": 0.5}, "0.5"),
+        ({"beta": 0.5}, "beta is 0.5: give a finite number of at least 1, or auto"),
+        ({"beta": float("inf")}, "inf"),
+        ({"smoothing": float("nan")}, "smoothing is nan: give a finite number above 0, or auto"),
+        ({"levels": 127, "modulus": 3}, "levels is 127, above the modulus 3"),
         ({"nodes": (16, 0)}, "0"),
         ({"nodes": (1_000_000_000,)}, "1000000000"),
         ({"nodes": (16, 16)}, "twice"),
@@ -221,6 +224,16 @@ def test_missing_numbers_become_those_of_the_training_points() -> None:
     assert fills is not None
     assert fills[0] == pytest.approx(np.nanmean(x[known, 0]))
     np.testing.assert_array_equal(whole[::10, 0], fills[0])
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("part", ["x", "y"])
+def test_sizes_that_leave_floating_point_are_refused_before_work(part: str, scale: float) -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.normal(size=(60, 2)), rng.normal(size=(60, 1))
+    data = Dataset(x * scale, y, "far") if part == "x" else Dataset(x, y * scale, "far")
+    with pytest.raises(ValueError, match=r"rescale it"):
+        make_problem(data, 0)
 
 
 @pytest.mark.parametrize("y", [np.c_[np.arange(60.0), np.full(60, 3.0)], np.r_[1.0, np.zeros(59)]])
