@@ -138,6 +138,10 @@ def sentences(results: TicketFolder) -> list[str]:
         better = ", the better without the targets," if not said and {*BLIND} <= {*results.methods()} else ""
         first = f"With {gain.nodes:,} nodes tickets {verb} {own}{what if not said else ''}"
         said.append(f"{first}, {rival}{better} {other}: {gap(gain.difference)}.")
+    errors = [results.values(TICKET, "fitted", nodes, "rmse").values() for nodes in results.counts]
+    if found and all(errors):
+        sizes = _listed([f"{np.mean(list(one)):.4g}" for one in errors])
+        said.append(f"Root mean square error of tickets in the units of the target: {sizes}.")
     ahead = _ahead(results)
     if ahead:
         said.append(f"Ahead of tickets: {'; '.join(ahead)}.")

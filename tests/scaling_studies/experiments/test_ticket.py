@@ -151,6 +151,7 @@ def test_a_table_of_text_and_gaps_in_the_targets_units(tmp_path: Path) -> None:
     (row,) = [row for row in found["scores"] if row["method"] == "residual"]
     assert row["mean"] > 0.85
     assert 300 < row["rmse"] < 4000  # in the units of the price
+    assert f"{row['rmse']:.4g}" in (folder / "README.md").read_text()  # of the card
     shuffled = frame.drop(columns=["price", "id"])[["colour", "size"]]
     predicted = models.load(folder).predict(shuffled)
     assert 1 - np.square(predicted - price).mean() / price.var() > 0.85
