@@ -1,5 +1,6 @@
 """What a ticket run found, in words and numbers: scores, who is ahead of whom, and whether it paid off."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,16 @@ def score(results: TicketFolder, method: str, training: str, nodes: int | None) 
     if not values:
         return None
     return Score(min(values), float(np.mean(values)), max(values), len(values))
+
+
+def measured(results: TicketFolder) -> Iterator[tuple[str, str, int | None, Score]]:
+    """Method, training, node count and score of all that was measured, in the order of the methods."""
+    for method in results.methods():
+        for training in results.trainings(method):
+            for nodes in (None, *results.counts):
+                found = score(results, method, training, nodes)
+                if found is not None:
+                    yield method, training, nodes, found
 
 
 def against(
@@ -143,10 +154,9 @@ def sentences(results: TicketFolder) -> list[str]:
         sizes = _listed([f"{np.mean(list(one)):.4g}" for one in errors])
         said.append(f"Root mean square error of tickets in the units of the target: {sizes}.")
     ahead = _ahead(results)
-    if ahead:
-        said.append(f"Ahead of tickets: {'; '.join(ahead)}.")
+    said += [f"Ahead of tickets of {at}: {_listed(names)}." for at, names in ahead.items()]
     best = best_yardstick(results)
-    if best is not None and not any(one.startswith(name(best[0], results)) for one in ahead):
+    if best is not None and not any(name(best[0], results) in names for names in ahead.values()):
         verb = "reads" if results.classification else "explains"
         said.append(f"Without nodes, {name(best[0], results)} {verb} {percent(best[1].mean)}.")
     wide = [gain for gain in found if gain.difference.high - gain.difference.low > 2 * WIDE]
@@ -155,26 +165,21 @@ def sentences(results: TicketFolder) -> list[str]:
     return said
 
 
-def _ahead(results: TicketFolder) -> list[str]:
-    """The methods that are ahead of the fitted ticket, each with the node counts."""
-    found = []
+def _ahead(results: TicketFolder) -> dict[str, list[str]]:
+    """The methods that are ahead of the fitted ticket, by the node counts at which they are."""
+    found: dict[str, list[str]] = {}
     for method in results.methods():
         for training in results.trainings(method):
-            if method == TICKET:
-                continue
             counts = []
             for nodes in results.counts:
                 rival = (method, training, None if method in NODELESS else nodes)
-                difference = against(results, rival, nodes)
+                difference = None if method == TICKET else against(results, rival, nodes)
                 if difference is not None and difference.verdict == "behind":
                     counts.append(f"{nodes:,}")
             if counts:
-                at = (
-                    "at every node count"
-                    if len(counts) == len(results.counts) > 1
-                    else f"at {_listed(counts)} nodes"
-                )
-                found.append(f"{name(method, results)} {at}")
+                every = len(counts) == len(results.counts) > 1
+                at = "any number of" if every else _listed(counts)
+                found.setdefault(f"{at} nodes", []).append(name(method, results))
     return found
 
 
@@ -203,19 +208,14 @@ def gap(difference: Difference) -> str:
 def summary(results: TicketFolder) -> dict[str, Any]:
     """Scores, differences and verdict as JSON can hold them."""
     scores = []
-    for method in results.methods():
-        for training in results.trainings(method):
-            for nodes in (None, *results.counts):
-                found = score(results, method, training, nodes)
-                if found is None:
-                    continue
-                row: dict[str, Any] = {"method": method, "training": training, "nodes": nodes}
-                row["name"] = label(method, results)
-                row |= {"mean": found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
-                rmse = list(results.values(method, training, nodes, "rmse").values())
-                if rmse:
-                    row["rmse"] = float(np.mean(rmse))
-                scores.append(row | _beside(results, method, training, nodes))
+    for method, training, nodes, found in measured(results):
+        row: dict[str, Any] = {"method": method, "training": training, "nodes": nodes}
+        row["name"] = label(method, results)
+        row |= {"mean": found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
+        rmse = list(results.values(method, training, nodes, "rmse").values())
+        if rmse:
+            row["rmse"] = float(np.mean(rmse))
+        scores.append(row | _beside(results, method, training, nodes))
     return {
         "data": results.manifest["dataset"],
         "score": "accuracy" if results.classification else "R^2",

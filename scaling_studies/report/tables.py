@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.studies.report.comparison import label, score
+from qrt_tn.studies.report.comparison import label, measured
 from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.html import MISSING, facts, number, span, table
 
@@ -71,18 +71,13 @@ def chosen(results: TicketFolder) -> str:
 def means(results: TicketFolder) -> str:
     """Every method, training and node count: means over seeds, and the range of the test score."""
     rows = []
-    for method in results.methods():
-        for training in results.trainings(method):
-            for nodes in (None, *results.counts):
-                found = score(results, method, training, nodes)
-                if found is None:
-                    continue
-                row = [escape(label(method, results)), escape(training), number(nodes)]
-                row.append(f"{number(found.mean, 3)}<small>{span(found.low, found.high)}</small>")
-                for column, digits in (("rmse", 3), ("seconds", 2), ("parameters", None)):
-                    values = list(results.values(method, training, nodes, column).values())
-                    row.append(number(float(np.mean(values)), digits) if values else MISSING)
-                rows.append(row)
+    for method, training, nodes, found in measured(results):
+        row = [escape(label(method, results)), escape(training), number(nodes)]
+        row.append(f"{number(found.mean, 3)}<small>{span(found.low, found.high)}</small>")
+        for column, digits in (("rmse", 3), ("seconds", 2), ("parameters", None)):
+            values = list(results.values(method, training, nodes, column).values())
+            row.append(number(float(np.mean(values)), digits) if values else MISSING)
+        rows.append(row)
     head = ["method", "training", "nodes", "test score", "root mean<br>square error", "seconds", "parameters"]
     return table(head, rows, texts=2)
 

@@ -54,7 +54,7 @@ def test_verdict(ticket_folder: Folder, own: tuple, said: str, better: str) -> N
         ({"methods": ("residual", "linear", "svm")}, "Without nodes, an RBF support-vector machine reads"),
         (
             {"scores": {("residual", 16): WORSE, ("random-features", 16): LEVEL, ("linear", None): BETTER}},
-            "Ahead of tickets: random features at 16 nodes; logistic regression at 16 nodes.",
+            "Ahead of tickets of 16 nodes: random features and logistic regression.",
         ),
         ({"seeds": (4,), "scores": {}}, "points in one seed."),
         ({"methods": ("residual", "dense")}, ""),
