@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import psutil
+
+from qrt_tn.models.tables import memory_limit
 
 _UBYTE = 0x08  # the type code of unsigned bytes
-_SHARE = 4  # one part in so many of the free memory may be taken
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -56,10 +56,10 @@ def _read(file: IO[bytes] | gzip.GzipFile, source: Path, size: int | None) -> np
     promised = math.prod(shape)
     if size is not None and size - 4 - 4 * axes != promised:
         raise ValueError(f"{source} holds {size - 4 - 4 * axes} values, not {shape}; it is not whole")
-    free = psutil.virtual_memory().available
-    if promised > free // _SHARE:
+    limit = memory_limit()
+    if promised > limit:
         raise ValueError(
-            f"{source} promises {shape}, {promised} values, more than a quarter of the {free} bytes of free"
+            f"{source} promises {shape}, {promised} values, more than {limit} bytes, a quarter of the free"
             " memory; give a smaller file"
         )
     values = file.read(promised)

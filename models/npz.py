@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from qrt_tn.models.tables import memory_limit
+from qrt_tn.models.tables import first_line, memory_limit
 
 # What NumPy and zipfile raise for torn, encrypted, oversized or foreign members.
 _TORN = (
@@ -74,7 +74,7 @@ def read_npz(
     except (_RefusedError, PermissionError):
         raise
     except _TORN as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        line = first_line(error)
         raise ValueError(f"{source} is not a whole npz file of numbers and text ({line})") from error
     return arrays, known
 

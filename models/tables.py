@@ -177,7 +177,7 @@ def _content(source: Path) -> bytes:
                     raise _too_large(source, limit)
                 parts.append(part)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{source} is not a whole gzip file ({_line(error)})") from error
+        raise ValueError(f"{source} is not a whole gzip file ({first_line(error)})") from error
     content = b"".join(parts)
     for start, problem in _FOREIGN.items():
         if content.startswith(start):
@@ -208,7 +208,7 @@ def _workbook(source: Path) -> bytes:
     except PermissionError:
         raise
     except Exception as error:  # openpyxl raises whatever a part that is missing makes it raise
-        raise ValueError(f"{source} is not a whole .xlsx workbook ({_line(error)})") from error
+        raise ValueError(f"{source} is not a whole .xlsx workbook ({first_line(error)})") from error
     if size > limit:
         raise _too_large(source, limit)
     sheets = {name: frame[(frame != "").any(axis=1)] for name, frame in read.items()}
@@ -241,7 +241,7 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
     except PermissionError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{source} is not a whole Parquet file ({_line(error)})") from error
+        raise ValueError(f"{source} is not a whole Parquet file ({first_line(error)})") from error
     if not table.num_rows or not names:
         raise ValueError(
             f"{source} is empty ({table.num_rows} rows, {len(names)} columns); it needs a row for each point"
@@ -259,6 +259,6 @@ def _too_large(source: Path, limit: int) -> ValueError:
     )
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of an error, short enough for one line of ours."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -43,7 +43,8 @@ def predict(
     else:
         header = columns.header if suffix_of(data) != ".parquet" else None
         points = read_table(data, header, columns.text_positions).frame
-        told = [f"ignored: {', '.join(columns.ignored(points))}"] if columns.ignored(points) else []
+        ignored = columns.ignored(points)
+        told = [f"ignored: {', '.join(ignored)}"] if ignored else []
         for name, (value, rows) in columns.unseen(points).items():
             told.append(
                 f"column {name!r} holds categories the model has not seen: {value!r}, {rows} rows in all"

@@ -76,20 +76,17 @@ def measured(results: TicketFolder) -> Iterator[tuple[str, str, int | None, Scor
                     yield method, training, nodes, found
 
 
-def against(
-    results: TicketFolder, rival: tuple[str, str, int | None], nodes: int, training: str = "fitted"
-) -> Difference | None:
-    """The ticket less a rival, paired over seeds.
+def against(results: TicketFolder, rival: tuple[str, str, int | None], nodes: int) -> Difference | None:
+    """The fitted ticket less a rival, paired over seeds.
 
     Args:
         results: the run.
         rival: method, training and node count.
         nodes: of the ticket.
-        training: of the ticket.
     """
     data = results.manifest["dataset"]
     return paired(
-        results.values(TICKET, training, nodes),
+        results.values(TICKET, "fitted", nodes),
         results.values(*rival),
         data["test"],
         data["train"] + data["validation"],

@@ -9,25 +9,21 @@ from matplotlib.figure import Figure
 from qrt_tn.studies.experiments.ticket.settings import NODELESS
 from qrt_tn.studies.report import node_panels, score_panels, state_panels
 from qrt_tn.studies.report.drawing import draw_panels
-from qrt_tn.studies.report.folder import TicketFolder, load
+from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.style import METHODS
 
 
-def draw_all(folder: str | Path) -> dict[str, Path]:
-    """Draw every figure that the folder's results allow, into its subfolder figures/.
+def draw_all(results: TicketFolder) -> dict[str, Path]:
+    """Draw every figure that a folder's results allow, into its subfolder figures/.
 
     The same folder gives the same bytes: no date, no random ids.
 
     Args:
-        folder: what `qrt-tn ticket` wrote.
+        results: what `qrt-tn ticket` wrote, loaded.
 
     Returns:
         The SVG files by figure name, in the order of the report.
-
-    Raises:
-        ValueError: no such folder, or a missing or malformed file in it.
     """
-    results = load(folder)
     return draw_panels(results.path / "figures", _panels(results))
 
 

@@ -38,7 +38,7 @@ def write(folder: str | Path) -> Path:
         ValueError: no such folder, or a missing or malformed file in it.
     """
     results = load(folder)
-    return write_page(results.path, render(results, figures.draw_all(folder)))
+    return write_page(results.path, render(results, figures.draw_all(results)))
 
 
 def render(results: TicketFolder, drawn: dict[str, Path]) -> str:

@@ -1,7 +1,6 @@
 import gzip
 import struct
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,12 +76,12 @@ def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
 
 @pytest.mark.parametrize(("promised", "refused"), [(250, False), (251, True)])
 def test_a_promise_beyond_a_quarter_of_the_free_memory_is_refused(tmp_path, monkeypatch, promised, refused):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1003))
+    monkeypatch.setattr("qrt_tn.models.idx.memory_limit", lambda: 250)
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(packed(np.zeros(promised, dtype=np.uint8)), mtime=0))
     if refused:
         with pytest.raises(
-            ValueError, match=r"images.gz promises \(251,\).*quarter of the 1003 bytes of free"
+            ValueError, match=r"images.gz promises \(251,\).*250 bytes, a quarter of the free"
         ):
             read_idx(path)
     else:

@@ -14,7 +14,7 @@ Folder = Callable[..., Path]
 
 @pytest.mark.parametrize("seeds", [(5,), (0, 1)])
 def test_every_method_is_named_and_one_seed_has_no_band(ticket_folder: Folder, seeds: tuple) -> None:
-    drawn = draw_all(ticket_folder(seeds=seeds))
+    drawn = draw_all(load(ticket_folder(seeds=seeds)))
     others = "node-01 node-02 node-03 node-spectrum bond-dimensions schmidt-values schmidt-spectra"
     assert list(drawn) == ["scores-fitted", "scores-trained", *others.split()]
     for training, methods in (
