@@ -255,7 +255,8 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
 
 def _too_large(source: Path, limit: int) -> ValueError:
     return ValueError(
-        f"{source} holds more than {limit / 2**20:.0f} MiB, a quarter of the free memory; give fewer rows"
+        f"{source} holds more than {limit / 2**20:.0f} MiB, too much for the free memory once it is parsed;"
+        " give fewer rows"
     )
 
 

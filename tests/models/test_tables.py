@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "memory_limit", lambda: 10**6)
     read_table(path)
     monkeypatch.setattr(tables, "memory_limit", lambda: 3000)
-    with pytest.raises(ValueError, match="quarter of the free memory"):
+    with pytest.raises(ValueError, match="too much for the free memory"):
         read_table(path)
 
 
