@@ -94,7 +94,7 @@ class Picked:
         self._recipe: Recipe = found
         self._on(backend)
 
-    def on(self, backend: str) -> "Picked":
+    def to(self, backend: str) -> "Picked":
         """A copy whose arrays live on a backend, where it is contracted."""
         if resolve(backend) == self._backend:
             return self

@@ -49,7 +49,7 @@ class QuantumRidgeletTransform:
         if state.modulus != ridgelet.modulus:
             raise ValueError(f"the state lives on Z_{state.modulus}, the ridgelet on Z_{ridgelet.modulus}")
         self.backend = resolve(backend)
-        self.state = state.on(self.backend)
+        self.state = state.to(self.backend)
         self.ridgelet = ridgelet
         self.modulus = state.modulus
         self.dim = state.dim

@@ -103,7 +103,7 @@ class Sampler:
         self._beliefs: list[np.ndarray] | None = None
         self._bound: tuple[int, list[Bound]] | None = None
 
-    def on(self, backend: str) -> "Sampler":
+    def to(self, backend: str) -> "Sampler":
         """A copy whose arrays live on a backend, where it draws."""
         xp = namespace(backend)
         if xp is self._xp:

@@ -193,7 +193,7 @@ class State(ABC):
         """The backend whose memory drawing takes."""
         return "numpy"
 
-    def on(self, backend: str) -> "State":
+    def to(self, backend: str) -> "State":
         """This state with the arrays of its heavy products on a backend; itself where there are none."""
         return self
 

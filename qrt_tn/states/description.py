@@ -95,7 +95,7 @@ def describe(
     if not isinstance(state, State):
         raise ValueError(f"describe takes a state, not {type(state).__name__}; make one with states.from_...")
     place = "numpy" if resolve(backend) == "numpy" else "cupy"
-    state = state.on(place)  # as a transform moves it: another device goes another way
+    state = state.to(place)  # as a transform moves it: another device goes another way
     count = check_count(nodes, "nodes")
     active = state.modulus - 1 if harmonics is None else check_count(harmonics, "harmonics")
     bonds = getattr(state, "bond_dimensions", None)

@@ -88,7 +88,7 @@ class NetworkState(State):
         self._amplitudes: Picked | None = None
         self._marginals: tuple[tuple[int, ...], Picked] | None = None
 
-    def on(self, backend: str) -> "NetworkState":
+    def to(self, backend: str) -> "NetworkState":
         """A copy whose arrays live on a backend; it contracts amplitudes, samples are drawn on its device."""
         name = resolve(backend)
         if name == self._backend:
@@ -98,8 +98,8 @@ class NetworkState(State):
         moved._backend = name
         if array_module(self._ket[0]) is not xp:
             moved._ket = [xp.asarray(to_host(array)) for array in self._ket]
-            moved.sampler = self.sampler.on("numpy" if xp is np else "cupy")
-        moved._amplitudes = None if self._amplitudes is None else self._amplitudes.on(name)
+            moved.sampler = self.sampler.to("numpy" if xp is np else "cupy")
+        moved._amplitudes = None if self._amplitudes is None else self._amplitudes.to(name)
         moved._marginals = None
         return moved
 

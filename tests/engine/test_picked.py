@@ -89,9 +89,9 @@ def test_on_a_device(device):
     rng = np.random.default_rng(0)
     terms, arrays = network(rng)
     made = Picked(terms, ("d",), SIZES, arrays, "uvwx")
-    assert made.on("numpy") is made
+    assert made.to("numpy") is made
     values = rows(rng, 30)
-    moved = made.on("cupy")
+    moved = made.to("cupy")
     assert np.allclose(moved(values).value(), made(values).value())
     assert isinstance(moved(values).mantissa, np.ndarray)
 

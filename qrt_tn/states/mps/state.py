@@ -69,7 +69,7 @@ class MPSState(State):
         for site, support in enumerate(self.supports):
             self._places[site, support] = np.arange(len(support))
 
-    def on(self, backend: str) -> "MPSState":
+    def to(self, backend: str) -> "MPSState":
         """A copy whose cores live on a backend, where it is sampled and evaluated."""
         xp = namespace(backend)
         if array_module(self.cores[0]) is xp:
@@ -251,7 +251,7 @@ class MPSState(State):
                     f"the states differ in {name}: {getattr(self, name)} and {getattr(other, name)}"
                 )
         if array_module(self.cores[0]) is not array_module(other.cores[0]):
-            raise ValueError("one state lives on a device and the other on the host; move one with .on(...)")
+            raise ValueError("one state lives on a device and the other on the host; move one with .to(...)")
         supports = [np.union1d(a, b) for a, b in zip(self.supports, other.supports, strict=True)]
         return self._padded(supports), other._padded(supports), supports
 

@@ -49,7 +49,7 @@ class Points:
             held[block] = self[block]
         return Points(held)
 
-    def on(self, xp: Any) -> "Points":
+    def to(self, xp: Any) -> "Points":
         """A copy in the memory of `xp`; what is on disk stays there, and moves block by block."""
         return self if self.on_disk else Points(xp.asarray(self.array), self.rows)
 

@@ -102,9 +102,9 @@ class SampleState(State):
         places[hashes.order] = np.arange(len(places))
         self._places = xp.asarray(places)  # of the points as they are read, in the order of their hashes
         self._conditionals = Conditionals(self._model, hashes.depth)
-        self._read = self._points if xp is np else self._points.on(xp)
+        self._read = self._points if xp is np else self._points.to(xp)
 
-    def on(self, backend: str) -> "SampleState":
+    def to(self, backend: str) -> "SampleState":
         """A copy that draws on a backend. Points on disk are moved block by block, others once."""
         xp = namespace(backend)
         if xp is self._xp:

@@ -219,8 +219,8 @@ def test_batches_change_nothing(monkeypatch):
 def test_on_a_device(device):
     inputs, sizes, arrays, sites, _ = born("grid", np.random.default_rng(0))
     sampler = Sampler(inputs, sizes, arrays, sites)
-    assert sampler.on("numpy") is sampler
-    moved = sampler.on("cupy")
+    assert sampler.to("numpy") is sampler
+    moved = sampler.to("cupy")
     values, logs = sampler.sample(200, np.random.default_rng(0))
     device_values, device_logs = moved.sample(200, np.random.default_rng(0))
     assert isinstance(device_values, np.ndarray)

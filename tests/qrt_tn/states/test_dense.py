@@ -11,7 +11,7 @@ def test_normalised_with_its_norm_kept(oracle):
     assert np.isclose(state.norm, np.linalg.norm(f))
     held = state.network().to_dense(["x0"], ["x1"])
     assert np.abs(held - f / np.linalg.norm(f)).max() < 1e-14
-    assert state.on("numpy") is state
+    assert state.to("numpy") is state
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])

@@ -70,7 +70,7 @@ def test_the_error_is_of_the_state_held(oracle):
     true = np.linalg.norm(hat - oracle.fourier(f.reshape((11,) * 3), 3).reshape(-1)) / np.linalg.norm(f)
     assert 0.8 < state.interpolation_error / true < 1.25
     assert max(state.bond_dimensions) <= 5
-    assert state.on("numpy").interpolation_error == state.interpolation_error
+    assert state.to("numpy").interpolation_error == state.interpolation_error
 
 
 @pytest.mark.parametrize(

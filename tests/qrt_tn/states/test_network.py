@@ -269,8 +269,8 @@ def test_precision_is_kept(dtype, held, oracle):
 def test_on_a_device(kind, device, oracle):
     network, sites, class_index, _ = made(kind, 3)
     state = states.from_network(network, sites, class_index=class_index)
-    assert state.on("numpy") is state
-    moved = state.on("cupy")
+    assert state.to("numpy") is state
+    moved = state.to("cupy")
     points = oracle.grid(3, len(sites))
     values = moved.spectrum(points)
     assert isinstance(values.mantissa, np.ndarray)
@@ -289,7 +289,7 @@ def test_on_a_device(kind, device, oracle):
     assert np.isclose(there.log_norm, state.log_norm)
     assert np.abs(there.spectrum(points).value() - state.spectrum(points).value()).max() < 1e-13
     assert (there.sample_spectrum(50, seed=0) == state.sample_spectrum(50, seed=0)).all()
-    back = moved.on("numpy")
+    back = moved.to("numpy")
     assert np.abs(back.spectrum(points).value() - state.spectrum(points).value()).max() < 1e-13
     ridgelet = Ridgelet("relu", 3)
     nodes = QuantumRidgeletTransform(moved, ridgelet).sample(50, seed=1)

@@ -214,7 +214,7 @@ def test_a_memory_map_on_a_device(tmp_path, device):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "x.npy", rng.integers(5, size=(50, 6), dtype=np.uint8))
     state = states.from_samples(np.load(tmp_path / "x.npy", mmap_mode="r"), rng.normal(size=50), 5)
-    assert (state.on("cupy").sample_spectrum(90, seed=0) == state.sample_spectrum(90, seed=0)).all()
+    assert (state.to("cupy").sample_spectrum(90, seed=0) == state.sample_spectrum(90, seed=0)).all()
 
 
 def test_a_memory_map_with_smoothing(tmp_path):

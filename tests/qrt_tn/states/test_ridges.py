@@ -42,7 +42,7 @@ def test_exactness(modulus, dim, classes, complex_values, complex_ridgelet, orac
     assert (state.modulus, state.dim, state.outputs) == (modulus, dim, classes or 1)
     assert state.vector == (classes is not None)
     assert np.isclose(state.norm, np.linalg.norm(f))
-    assert state.on("numpy") is state
+    assert state.to("numpy") is state
     f = f / np.linalg.norm(f)
 
     points = oracle.grid(modulus, dim)

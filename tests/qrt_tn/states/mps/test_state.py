@@ -17,7 +17,7 @@ def test_the_state_of_given_cores(modulus, dim, bond, complex_values, oracle):
     assert (state.truncation_error, state.tolerance) == (0, 0)
     held = state.network().to_dense(*([f"x{site}"] for site in range(dim))).reshape(f.shape)
     assert np.abs(held - f / np.linalg.norm(f)).max() < 1e-12
-    assert state.on("numpy") is state
+    assert state.to("numpy") is state
     assert max(state.bond_dimensions, default=1) <= bond
 
 
@@ -375,7 +375,7 @@ def test_what_is_no_number():
 
 def test_the_device_road(device, oracle):
     state = states.from_mps(oracle.random_cores(np.random.default_rng(9), 5, 3, 3))
-    there = state.on("cupy")
+    there = state.to("cupy")
     assert isinstance(there.cores[0], device.ndarray)
     ridgelet = Ridgelet("relu", 5)
     a = oracle.grid(5, 3)[::7]

@@ -121,7 +121,7 @@ def test_the_network_too_large():
 
 def test_on_the_same_backend(oracle):
     state = states.from_samples([[0, 1], [2, 2]], [1.0, 2.0], 3)
-    moved = state.on("numpy")
+    moved = state.to("numpy")
     assert (moved.sample_spectrum(50, seed=0) == state.sample_spectrum(50, seed=0)).all()
     assert "SampleState(modulus=3, dim=2, outputs=1" in repr(state)
 
@@ -296,8 +296,8 @@ def test_on_a_device(classes, regime, oracle, device, monkeypatch):
     points = rng.integers(3, size=(40, 4))
     values = rng.normal(size=40 if classes is None else (40, classes)) + 0.4
     here = states.from_samples(points, values, 3)
-    there = here.on("cupy")
-    assert there.on("cupy") is there
+    there = here.to("cupy")
+    assert there.to("cupy") is there
     grid, ridgelet = oracle.grid(3, 4), Ridgelet("relu", 3)
     assert np.allclose(there.spectrum(grid).value(), here.spectrum(grid).value())
     profiles = [state.profiles(grid, ridgelet).value() for state in (here, there)]
