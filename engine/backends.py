@@ -1,6 +1,6 @@
-"""Where arrays live and contractions run: NumPy, CuPy, JAX or cuQuantum, and what this machine has of them.
+"""Where arrays live and contractions run: NumPy, CuPy or cuQuantum, and what this machine has of them.
 
-CuPy, JAX (its import takes a second) and cuQuantum are imported only when someone asks for them.
+CuPy and cuQuantum are imported only when someone asks for them.
 """
 
 import importlib.metadata
@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 
-NAMES = ("numpy", "cupy", "jax", "cuquantum")
+NAMES = ("numpy", "cupy", "cuquantum")
+_JAX = (
+    "contractions do not run on backend 'jax'; run a plan's path there by cotengra: "
+    "cotengra.array_contract(arrays, plan.inputs, plan.output, optimize=plan.path), "
+    "which jax.jit and jax.grad take"
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Backend:
     """One backend as found on this machine.
 
     Attributes:
-        name: "numpy", "cupy", "jax" or "cuquantum".
+        name: "numpy", "cupy" or "cuquantum".
         available: whether contractions can run on it here and now.
         version: the library's version, or None where it is not installed.
         device: what it computes on, such as a GPU's name.
@@ -67,13 +72,6 @@ def device_memory(backend: str) -> tuple[int | None, int | None]:
         except Exception:  # as in _find: whatever the driver objects to
             return None, None
         return int(memory), int(free)
-    if backend == "jax":
-        import jax
-
-        found = jax.devices()[0].memory_stats()  # None on a CPU
-        if found is not None:
-            memory, used = found.get("bytes_limit"), found.get("bytes_in_use")
-            return memory, None if memory is None or used is None else memory - used
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -103,6 +101,8 @@ def resolve(backend: str) -> str:
     """
     if backend == "auto":
         return "cupy" if _find("cupy").available else "numpy"
+    if backend == "jax":
+        raise ValueError(_JAX)
     if backend not in NAMES:
         raise ValueError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     found = _find(backend)
@@ -115,10 +115,8 @@ def namespace(backend: str) -> ModuleType:
     """The array module that a backend's operands live in: numpy, or cupy for CuPy and cuQuantum.
 
     Raises:
-        ValueError: as `resolve`; or JAX, which runs contraction plans and nothing else here.
+        ValueError: as `resolve`.
     """
-    if backend == "jax":
-        raise ValueError("backend 'jax' executes contraction plans only; choose numpy or cupy")
     if resolve(backend) == "numpy":
         return np
     import cupy
@@ -144,11 +142,8 @@ def _find(name: str) -> Backend:
         return Backend("numpy", True, np.__version__, "CPU")
     if importlib.util.find_spec(name) is None:
         extra = "pip install 'qrt-tn[cuda13]' (or [cuda12], to match the driver)"
-        extra = "pip install jax" if name == "jax" else extra
         return Backend(name, False, None, "none", f"the package {name} is not installed", extra)
     version = _version(name)
-    if name == "jax":
-        return _find_jax(version)
     try:
         import cupy
 
@@ -165,18 +160,6 @@ def _find(name: str) -> Backend:
             mend = "install cuBLAS and cuSOLVER with it: pip install 'qrt-tn[cuda13]'"
             return Backend(name, False, version, device, f"cuTensorNet does not load ({error})", mend)
     return Backend(name, True, version, device)
-
-
-def _find_jax(version: str | None) -> Backend:
-    try:
-        import jax
-
-        device = jax.devices()[0]
-    except Exception as error:  # whatever the platform's plugin objects to
-        return Backend(
-            "jax", False, version, "none", f"JAX finds no device ({error})", "set JAX_PLATFORMS=cpu"
-        )
-    return Backend("jax", True, version, "CPU" if device.platform == "cpu" else device.device_kind)
 
 
 def _version(name: str) -> str | None:

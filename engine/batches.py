@@ -16,8 +16,8 @@ from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.limit import within
 from qrt_tn.engine.loading import Batch, Loader
 from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.progress import Progress, shown, silent
-from qrt_tn.engine.recipe import Recipe
 from qrt_tn.engine.resume import Checkpoint, identity
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.structure import common_dtype
@@ -40,7 +40,7 @@ ELEMENT = _Element()
 
 
 def execute_many(
-    plan: Recipe,
+    plan: Plan,
     arrays: Sequence[Any],
     backend: str = "auto",
     *,
@@ -51,38 +51,11 @@ def execute_many(
     comm: Any = None,
     progress: Progress | None = None,
 ) -> Scaled:
-    """Contract the plan's network for many elements: arrays with one more axis in front vary, others do not.
-
-    Elements are contracted in batches, as one network with a batch index; what depends on constant arrays
-    alone is contracted once. While one batch is contracted the next is read (from disk, if an array is
-    memory-mapped), cast, and on a GPU copied to the device. The path is the plan's, or a new one where that
-    saves operations.
-
-    Args:
-        plan: the plan of one element; `Plan.execute_many` is this function as a method.
-        arrays: one per tensor: of the plan's shape, the same for all elements; or of shape (N, *shape), one
-            for each. NumPy arrays, memory-mapped ones, or the backend's own.
-        backend: as `Plan.execute`.
-        batch: elements per batch; left out, as many as `memory_limit` takes.
-        memory_limit: bytes for one batch, operands included. Left out: half of a GPU's free memory, or 2**26
-            on a CPU (more makes nothing faster), or what one element takes if that is more.
-        checkpoint: a folder that keeps the results of finished batches; a later call with the same plan and
-            arrays goes on from there, and gives the same bits. It is left for you to delete.
-        compute: as `Plan.execute`.
-        comm: an mpi4py communicator: batches are spread over its ranks, and every rank gets all results.
-        progress: called with (elements done, N); left out, a bar appears after two seconds in a terminal.
-
-    Returns:
-        Shape (N, *output), on the host, with one log-scale for each element.
-
-    Raises:
-        ValueError: no array that varies, different N, a wrong shape or dtype, a limit below one element's
-            need (the message says the least that would do), or a checkpoint of another run.
-    """
+    """Contract a plan for many elements; see `qrt_tn.engine.plan.Plan.execute_many`."""
     ranks, rank = (1, 0) if comm is None else (comm.Get_size(), comm.Get_rank())
     choose_device(comm)
 
-    def fitted(item: int) -> tuple[Recipe, list[int], int]:
+    def fitted(item: int) -> tuple[Plan, list[int], int]:
         varying, count = _varying(plan, arrays)
         dtype = common_dtype([getattr(array, "dtype", np.dtype(float)) for array in arrays])
         if batch is not None and batch < 1:
@@ -126,7 +99,7 @@ class _Run:
 
     def __init__(
         self,
-        plan: Recipe,
+        plan: Plan,
         arrays: Sequence[Any],
         varying: Sequence[int],
         backend: str,
@@ -140,7 +113,7 @@ class _Run:
         if checkpoint is not None:
             settings = {
                 name: getattr(plan, name)
-                for name in ("inputs", "output", "path", "slices", "dtype", "claims", "merged", "sizes")
+                for name in ("inputs", "output", "path", "slices", "dtype", "sizes")
             }
             settings |= {"count": columns[0].shape[0], "backend": backend, "compute": compute}
             self.store = Checkpoint(Path(checkpoint), identity(settings, constants))
@@ -177,7 +150,7 @@ def batch_bytes(backend: str) -> int:
     return HOST_BYTES if free is None else int(SHARE * free)
 
 
-def _varying(plan: Recipe, arrays: Sequence[Any]) -> tuple[list[int], int]:
+def _varying(plan: Plan, arrays: Sequence[Any]) -> tuple[list[int], int]:
     """(the tensors whose arrays vary, the number of elements)."""
     if len(arrays) != len(plan.inputs):
         raise ValueError(f"got {len(arrays)} arrays for a plan of {len(plan.inputs)} tensors")
@@ -208,14 +181,14 @@ def _listed(shape: tuple[int, ...]) -> str:
 
 
 def _batched(
-    plan: Recipe,
+    plan: Plan,
     varying: Sequence[int],
     dtype: str,
     count: int,
     backend: str,
     memory_limit: int | None,
     batch: int | None,
-) -> Recipe:
+) -> Plan:
     """The plan of a batch, on the cheaper of two paths and as large as memory takes."""
     most = min(count, batch or count)
     limit = memory_limit
@@ -226,7 +199,7 @@ def _batched(
     candidates = [first]
     if not plan.slices and repeated_flops(first.program, constants) / most * count > WORTH_A_SEARCH:
         candidates.append(
-            replace(first, path=tuple(find_path(first.terms, first.output, first.sizes, "auto")))
+            replace(first, path=tuple(find_path(first.inputs, first.output, first.sizes, "auto")))
         )
     found = []
     for candidate in candidates:
@@ -242,7 +215,7 @@ def _batched(
     return within(single, memory_limit, 0, may_change_path=True, beside=beside)
 
 
-def _with_elements(plan: Recipe, varying: Sequence[int], dtype: str, size: int) -> Recipe:
+def _with_elements(plan: Plan, varying: Sequence[int], dtype: str, size: int) -> Plan:
     inputs = tuple((ELEMENT, *term) if number in varying else term for number, term in enumerate(plan.inputs))
     return replace(
         plan,
@@ -254,26 +227,26 @@ def _with_elements(plan: Recipe, varying: Sequence[int], dtype: str, size: int) 
     )
 
 
-def _equal(plan: Recipe, count: int) -> Recipe:
+def _equal(plan: Plan, count: int) -> Plan:
     """As many batches, but equal ones: the last is then hardly short."""
     return _resized(plan, math.ceil(count / math.ceil(count / plan.sizes[ELEMENT])))
 
 
-def _resized(plan: Recipe, size: int) -> Recipe:
+def _resized(plan: Plan, size: int) -> Plan:
     if plan.sizes[ELEMENT] == size:
         return plan
     return replace(plan, sizes={**plan.sizes, ELEMENT: size})
 
 
-def _operand_bytes(plan: Recipe, varying: Sequence[int]) -> int:
+def _operand_bytes(plan: Plan, varying: Sequence[int]) -> int:
     elements = sum(math.prod(plan.sizes[index] for index in plan.inputs[number]) for number in varying)
     return elements * np.dtype(plan.dtype).itemsize
 
 
-def _shrunk(plan: Recipe, varying: Sequence[int], limit: int) -> Recipe | None:
+def _shrunk(plan: Plan, varying: Sequence[int], limit: int) -> Plan | None:
     """The plan with the largest batch that fits, about; None if not even one element does."""
 
-    def need(made: Recipe) -> int:
+    def need(made: Plan) -> int:
         return made.peak_bytes + BESIDE * _operand_bytes(made, varying)
 
     if need(plan) <= limit:

@@ -10,9 +10,9 @@ from qrt_tn.engine.backends import namespace, resolve
 from qrt_tn.engine.distribute import choose_device, reduce_slices
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
+from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.program import compile_program
 from qrt_tn.engine.progress import shown, silent
-from qrt_tn.engine.recipe import Recipe
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.structure import common_dtype, dtype_name
 
@@ -22,7 +22,7 @@ class Expression:
 
     Args:
         plan: what to contract.
-        backend: "numpy", "cupy", "jax", "cuquantum", or "auto".
+        backend: "numpy", "cupy", "cuquantum", or "auto".
         constants: arrays by tensor number that never change; steps among them are done once. They are not
             copied: do not write to them.
         dtype: what operands are cast to; the plan's own by default.
@@ -36,7 +36,7 @@ class Expression:
 
     def __init__(
         self,
-        plan: Recipe,
+        plan: Plan,
         backend: str = "auto",
         *,
         constants: Mapping[int, Any] | None = None,
@@ -58,7 +58,6 @@ class Expression:
         self._shapes = [tuple(plan.sizes[index] for index in term) for term in plan.inputs]
         self._varying = [number for number in range(len(self._shapes)) if number not in constants]
         constants = {number: self._check(number, array) for number, array in constants.items()}
-        self._check_diagonal(constants)
         self._comm = comm
         self._executor = self._build(constants, compute, memory_limit)
 
@@ -69,7 +68,7 @@ class Expression:
             from qrt_tn.engine.cutensornet import CuTensorNetExpression
 
             return CuTensorNetExpression(
-                plan.terms,
+                plan.inputs,
                 plan.output,
                 plan.sizes,
                 plan.path,
@@ -81,16 +80,12 @@ class Expression:
                 constants=constants,
                 comm=self._comm,
             )
-        terms = (plan.terms, plan.output, plan.sizes, plan.path, plan.slices, plan.batch)
+        terms = (plan.inputs, plan.output, plan.sizes, plan.path, plan.slices, plan.batch)
         precision = real_bytes(self.dtype)
         program = plan.program
         if precision != real_bytes(plan.dtype):
             program = compile_program(*terms, precision)
         careful = partial(compile_program, *terms, precision, careful=True)
-        if self.backend == "jax":
-            from qrt_tn.engine.xla import JaxExpression
-
-            return JaxExpression(program, self.dtype, constants, careful)
         return PairwiseExpression(program, namespace(self.backend), self.dtype, constants, careful)
 
     def __call__(self, arrays: Sequence[Any]) -> Scaled:
@@ -146,8 +141,6 @@ class Expression:
         for number, array in zip(self._varying, arrays, strict=True):
             known = getattr(array, "dtype", None) is dtype and array.shape == shapes[number]
             operands[number] = array if known else self._check(number, array)
-        if self.plan.claims:
-            self._check_diagonal({number: operands[number] for number in self._varying})
         return operands
 
     def _check(self, number: int, array: Any) -> Any:
@@ -168,17 +161,3 @@ class Expression:
                     "expression with a complex dtype"
                 )
         return array
-
-    def _check_diagonal(self, operands: Mapping[int, Any]) -> None:
-        """The plan took these tensors for diagonal; others would give a wrong result."""
-        from qrt_tn.engine.simplify import is_diagonal
-
-        for number, first, second in self.plan.claims:
-            if number not in operands:
-                continue
-            term = self.plan.inputs[number]
-            if not is_diagonal(operands[number], term.index(first), term.index(second)):
-                raise ValueError(
-                    f"array {number} is not diagonal in {first!r} and {second!r}, as it was when planned; "
-                    "plan this network anew"
-                )

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from qrt_tn.engine.cost import cost_of
 from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.program import compile_program
-from qrt_tn.engine.recipe import Recipe
 from qrt_tn.engine.slicing import slice_to_limit
 
-R = TypeVar("R", bound=Recipe)
 
-
-def within(plan: R, memory_limit: int, seed: int, *, may_change_path: bool, beside: int = 0) -> R:
+def within(plan: Plan, memory_limit: int, seed: int, *, may_change_path: bool, beside: int = 0) -> Plan:
     """The plan with indices sliced so that it takes at most `memory_limit` bytes.
 
     Args:
@@ -31,12 +29,12 @@ def within(plan: R, memory_limit: int, seed: int, *, may_change_path: bool, besi
     itemsize = np.dtype(plan.dtype).itemsize
 
     def cost(path: Sequence[Sequence[int]], slices: Sequence[Any]) -> tuple[int, int]:
-        terms = (plan.terms, plan.output, plan.sizes, path, tuple(slices), plan.batch)
+        terms = (plan.inputs, plan.output, plan.sizes, path, tuple(slices), plan.batch)
         found = cost_of(compile_program(*terms, real_bytes(plan.dtype)))
         return found.flops, found.peak * itemsize + beside
 
     path, slices = slice_to_limit(
-        plan.terms,
+        plan.inputs,
         plan.output,
         plan.sizes,
         plan.path,

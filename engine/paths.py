@@ -1,7 +1,7 @@
 """Contraction paths by name, through opt_einsum's interface.
 
-"auto" and "hyper" are searches of our own (`engine.search`); the other names are the finders of opt_einsum
-and cotengra as they are.
+"auto" is a search of our own (`engine.search`); the other names are the finders of opt_einsum and cotengra as
+they are.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -49,13 +49,12 @@ OPT_EINSUM = {
 }
 COTENGRA: dict[str, Callable[[int], PathFunction]] = {
     "auto": lambda seed: _searched("auto", seed),
-    "hyper": lambda seed: _searched("hyper", seed),
     "cotengra-greedy": lambda seed: _greedy,
     "random-greedy": lambda seed: _random(32, seed),
     "random-greedy-128": lambda seed: _random(128, seed),
 }
 
-for _name in ("auto", "hyper", "cotengra-greedy", "random-greedy"):
+for _name in ("auto", "cotengra-greedy", "random-greedy"):
     # so that opt_einsum.contract(..., optimize="qrt-auto") finds them too
     oe.paths.register_path_fn(f"qrt-{_name}", COTENGRA[_name](0))
 
@@ -80,9 +79,8 @@ def find_path(
         optimizer: a name, a path of your own, or any optimiser with opt_einsum's interface
             (`opt_einsum.RandomGreedy()`, `cotengra.HyperOptimizer()`, a function
             `(inputs, output, sizes, memory_limit) -> path`, ...). The names: "auto", about a second for
-            a few hundred tensors, some seconds where contracting would cost more than 10**10 flops; "hyper",
-            about ten times as long, with cotengra's hyper-optimiser; "greedy", "optimal", "dp",
-            "branch-all", "branch-2" of opt_einsum;
+            a few hundred tensors, some seconds where contracting would cost more than 10**10 flops; "greedy",
+            "optimal", "dp", "branch-all", "branch-2" of opt_einsum;
             "cotengra-greedy", "random-greedy", "random-greedy-128" of cotengra.
         seed: makes the random searches repeatable.
 

@@ -14,9 +14,9 @@ from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.exponents import on_host, scaled
 from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.limit import within
+from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.progress import shown
-from qrt_tn.engine.recipe import Recipe
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.tree import Path
@@ -69,8 +69,8 @@ class Picked:
         for number, (term, array) in enumerate(zip(terms, arrays, strict=True)):
             if array.shape != tuple(sizes[index] for index in term):
                 raise ValueError(f"array {number} has shape {array.shape}, which does not fit its indices")
-        self._held: tuple[Recipe, Expression] | None = None
-        self._fit: tuple[int, tuple[int, Recipe]] | None = None  # the last count and what fits it
+        self._held: tuple[Plan, Expression] | None = None
+        self._fit: tuple[int, tuple[int, Plan]] | None = None  # the last count and what fits it
         self._limit = memory_limit
         self._dtype = common_dtype([array.dtype for array in arrays])
         # which columns each tensor is picked at, where they are along its axes, and its array
@@ -87,11 +87,11 @@ class Picked:
         found = None
         if path is not None:
             steps = tuple(tuple(step) for step in path)
-            found = Recipe(tuple(left), whole, extents, steps, (), self._dtype, batch=(ELEMENT,))
+            found = Plan(tuple(left), whole, extents, steps, (), self._dtype, batch=(ELEMENT,))
         if found is None or self._flops(found) > _WORTH_A_SEARCH * _USUAL * len(left):
             searched = plan((left, whole, extents), dtype=self._dtype, batch_inds=(ELEMENT,))
             found = searched if found is None else min(found, searched, key=self._flops)
-        self._recipe: Recipe = found
+        self._recipe: Plan = found
         self._on(backend)
 
     def to(self, backend: str) -> "Picked":
@@ -133,13 +133,13 @@ class Picked:
         mantissa, exponent = (np.concatenate([part[half] for part in parts]) for half in (0, 1))
         return scaled((mantissa, exponent))
 
-    def fitted(self, count: int) -> tuple[int, Recipe]:
+    def fitted(self, count: int) -> tuple[int, Plan]:
         """The size of equal batches that fit in memory, and what is contracted for one of them."""
         if self._fit is None or self._fit[0] != count:
             self._fit = count, self._found(count)
         return self._fit[1]
 
-    def _found(self, count: int) -> tuple[int, Recipe]:
+    def _found(self, count: int) -> tuple[int, Plan]:
         free = device_memory(self._backend)[1] if self._limit is None else self._limit
         limit = batch_bytes(self._backend) if self._limit is None else self._limit
         size = count
@@ -176,18 +176,18 @@ class Picked:
         self._held = None
         self._fit = None
 
-    def _flops(self, recipe: Recipe) -> int:
+    def _flops(self, recipe: Plan) -> int:
         """Of one batch, once what all share is done."""
         return repeated_flops(
             recipe.program, [number for number, chosen in enumerate(self._chosen) if not chosen]
         )
 
-    def _sized(self, size: int) -> Recipe:
+    def _sized(self, size: int) -> Plan:
         if self._recipe.sizes[ELEMENT] != size:
             self._recipe = replace(self._recipe, sizes={**self._recipe.sizes, ELEMENT: size})
         return self._recipe
 
-    def _ready(self, recipe: Recipe) -> Expression:
+    def _ready(self, recipe: Plan) -> Expression:
         """The recipe bound to the arrays that are the same for all elements."""
         if self._held is None or self._held[0] != recipe:
             if self._held is not None:

@@ -2,29 +2,34 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qrt_tn.engine import cache
 from qrt_tn.engine.atomic import atomic_path
-from qrt_tn.engine.batches import execute_many
-from qrt_tn.engine.cost import predicted_seconds
-from qrt_tn.engine.expression import Expression
-from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.cost import Cost, cost_of, predicted_seconds, program_slices
+from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.paths import check_path
+from qrt_tn.engine.program import Program, compile_program
+from qrt_tn.engine.progress import Progress
 from qrt_tn.engine.roofline import Device
 from qrt_tn.engine.roofline import device as find_device
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import common_dtype
+from qrt_tn.engine.structure import DTYPES, Index, Term, batch_indices, common_dtype, read_structure
+
+if TYPE_CHECKING:
+    from qrt_tn.engine.expression import Expression
 
 FORMAT = "qrt-tn.plan"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, repr=False)
-class Plan(Recipe):
+class Plan:
     """How to contract one network shape, as often as you like.
 
     Attributes:
@@ -34,9 +39,6 @@ class Plan(Recipe):
         path: positions per step, in opt_einsum's linear format.
         slices: indices that are fixed and looped over to save memory; each runs over its whole extent.
         dtype: the numbers that `peak_bytes` and predictions are for.
-        merged: indices that count as another because a tensor is diagonal in the two: {"j": "i"}.
-        claims: what must hold for that, as (tensor, index, index): the tensor is diagonal in the two.
-            Executing checks it.
         batch: the output indices whose elements have a log-scale each; left out, those on two or
             more tensors.
 
@@ -44,6 +46,69 @@ class Plan(Recipe):
         ValueError: an index without a size, an output index on no tensor, a path that does not fit the
             tensors, slices or a batch that name an unknown index, or an unknown dtype.
     """
+
+    inputs: tuple[Term, ...]
+    output: Term
+    sizes: Mapping[Index, int]
+    path: tuple[tuple[int, ...], ...]
+    slices: Term = ()
+    dtype: str = "complex128"
+    batch: Term = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        structure = read_structure((self.inputs, self.output, self.sizes))
+        for name, value in zip(("inputs", "output", "sizes"), structure, strict=True):
+            object.__setattr__(self, name, value)
+        check_path(self.path, len(self.inputs))
+        for index in self.slices:
+            if index not in self.sizes or self.slices.count(index) > 1:
+                raise ValueError(
+                    f"slices {self.slices} name {index!r} twice, or no tensor of the network does"
+                )
+        if self.batch is None:
+            object.__setattr__(self, "batch", batch_indices(self.inputs, self.output))
+        for index in self.batch:
+            if index not in self.output:
+                raise ValueError(f"batch index {index!r} is not in the output {self.output}")
+        # in the output's order, which is that of its log-scales
+        object.__setattr__(self, "batch", tuple(index for index in self.output if index in self.batch))
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+
+    @cached_property
+    def program(self) -> Program:
+        """The steps, with axis orders decided."""
+        return compile_program(
+            self.inputs, self.output, self.sizes, self.path, self.slices, self.batch, real_bytes(self.dtype)
+        )
+
+    @cached_property
+    def _cost(self) -> Cost:
+        return cost_of(self.program)
+
+    @property
+    def flops(self) -> int:
+        """Operations over all slices, as opt_einsum counts them: a multiply and an add are two."""
+        return self._cost.flops
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest intermediate of one slice."""
+        return self._cost.largest
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes held at the worst moment: operands, intermediates of a slice, copies made on the way."""
+        return self._cost.peak * np.dtype(self.dtype).itemsize
+
+    @property
+    def slice_count(self) -> int:
+        """How many slices there are to contract; 1 without slicing."""
+        return program_slices(self.program)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # an expression holds what belongs to this process
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def execute(
         self, arrays: Sequence[Any], backend: str = "auto", *, compute: str | None = None, comm: Any = None
@@ -53,7 +118,7 @@ class Plan(Recipe):
         Args:
             arrays: one per tensor, with the plan's extents; NumPy or the backend's own. They are cast once to
                 the one dtype that holds them all.
-            backend: "numpy", "cupy", "jax", "cuquantum", or "auto" (CuPy where a GPU answers, else NumPy).
+            backend: "numpy", "cupy", "cuquantum", or "auto" (CuPy where a GPU answers, else NumPy).
             compute: cuTensorNet's compute type, such as "TF32"; None for the dtype's own.
             comm: an mpi4py communicator, over whose ranks the slices are spread. Every rank calls this and
                 gets the result.
@@ -65,6 +130,8 @@ class Plan(Recipe):
             ValueError: a wrong number of arrays, a wrong shape, single precision beside double, NaN or
                 infinity (on the host), or a backend missing here.
         """
+        from qrt_tn.engine.expression import Expression  # which imports this file
+
         self._check(arrays)
         arrays = [array if hasattr(array, "dtype") else np.asarray(array) for array in arrays]
         dtype = common_dtype([array.dtype for array in arrays])
@@ -86,7 +153,7 @@ class Plan(Recipe):
         compute: str | None = None,
         memory_limit: int | None = None,
         comm: Any = None,
-    ) -> Expression:
+    ) -> "Expression":
         """The plan made ready for many calls on one backend.
 
         Args:
@@ -100,6 +167,8 @@ class Plan(Recipe):
         Raises:
             ValueError: as `execute`.
         """
+        from qrt_tn.engine.expression import Expression
+
         return Expression(
             self,
             backend,
@@ -110,7 +179,59 @@ class Plan(Recipe):
             comm=comm,
         )
 
-    execute_many = execute_many
+    def execute_many(
+        self,
+        arrays: Sequence[Any],
+        backend: str = "auto",
+        *,
+        batch: int | None = None,
+        memory_limit: int | None = None,
+        checkpoint: str | Path | None = None,
+        compute: str | None = None,
+        comm: Any = None,
+        progress: Progress | None = None,
+    ) -> Scaled:
+        """Contract for many elements: arrays with one more axis in front vary, the others do not.
+
+        Elements are contracted in batches, as one network with a batch index; what depends on constant
+        arrays alone is contracted once. While one batch is contracted the next is read (from disk, if an
+        array is memory-mapped), cast, and on a GPU copied to the device. The path is the plan's, or a new
+        one where that saves operations.
+
+        Args:
+            arrays: one per tensor: of the plan's shape, the same for all elements; or of shape (N, *shape),
+                one for each. NumPy arrays, memory-mapped ones, or the backend's own.
+            backend: as `execute`.
+            batch: elements per batch; left out, as many as `memory_limit` takes.
+            memory_limit: bytes for one batch, operands included. Left out: a share of a GPU's free memory,
+                or 2**26 on a CPU (more makes nothing faster), or what one element takes if that is more.
+            checkpoint: a folder that keeps the results of finished batches; a later call with the same plan
+                and arrays goes on from there, and gives the same bits. It is left for you to delete.
+            compute: as `execute`.
+            comm: an mpi4py communicator: batches are spread over its ranks, and every rank gets all results.
+            progress: called with (elements done, N); left out, a bar appears after two seconds in a
+                terminal.
+
+        Returns:
+            Shape (N, *output), on the host, with one log-scale for each element.
+
+        Raises:
+            ValueError: no array that varies, different N, a wrong shape or dtype, a limit below one
+                element's need (the message says the least that would do), or a checkpoint of another run.
+        """
+        from qrt_tn.engine.batches import execute_many  # which imports this file
+
+        return execute_many(
+            self,
+            arrays,
+            backend,
+            batch=batch,
+            memory_limit=memory_limit,
+            checkpoint=checkpoint,
+            compute=compute,
+            comm=comm,
+            progress=progress,
+        )
 
     def predict(self, device: str | Path | Device = "numpy") -> float:
         """Seconds that the plan takes on a device, by its roofline.
@@ -145,8 +266,6 @@ class Plan(Recipe):
             "path": self.path,
             "slices": self.slices,
             "dtype": self.dtype,
-            "merged": list(self.merged.items()),
-            "claims": self.claims,
             "batch": self.batch,
         }
         text = json.dumps(body)
@@ -178,8 +297,6 @@ class Plan(Recipe):
                 tuple(map(tuple, body["path"])),
                 tuple(body["slices"]),
                 body["dtype"],
-                dict(body["merged"]),
-                tuple(map(tuple, body["claims"])),
                 tuple(body["batch"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -206,8 +323,6 @@ class Plan(Recipe):
             ("largest intermediate", f"{self.largest:.4g} elements"),
             ("peak memory", bytes_text(self.peak_bytes)),
         ]
-        if self.merged:
-            rows.append(("merged indices", f"{len(self.merged)}, of diagonal tensors"))
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {value}" for name, value in rows]
         costly = sorted(self.program.steps, key=lambda step: -step.flops)[:5]

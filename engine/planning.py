@@ -8,12 +8,12 @@ import numpy as np
 
 from qrt_tn.engine import cache
 from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.backends import array_module
 from qrt_tn.engine.limit import within
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.simplify import find_diagonals
-from qrt_tn.engine.structure import Index, dtype_name, exponent_of, network_dtype, read_structure
+from qrt_tn.engine.structure import Index, dtype_name, exponent_of, network_dtype, numbered, read_structure
 
 WORTH_KEEPING = 24  # tensors; a smaller network is searched as fast as a file is read
 
@@ -29,7 +29,6 @@ def plan(
     seed: Seed = 0,
     dtype: Any = None,
     batch_inds: Collection[Index] | None = None,
-    diagonals: bool = False,
     use_cache: bool = True,
 ) -> Plan:
     """Plan the contraction of a network.
@@ -41,7 +40,7 @@ def plan(
         network: a quimb TensorNetwork, or a tuple (inputs, output, sizes).
         output_inds: the indices to keep, in order. Left out, a quimb network keeps its outer indices;
             a hyperindex (one on three or more tensors) is kept only if named here.
-        optimizer: a name ("auto", "hyper", "greedy", "optimal", "dp", "random-greedy", "cotengra-greedy",
+        optimizer: a name ("auto", "greedy", "optimal", "dp", "random-greedy", "cotengra-greedy",
             ...), a path of your own, or an opt_einsum or cotengra optimiser object.
         memory_limit: bytes that contracting may take, operands included; indices are sliced until it fits.
         seed: makes random searches and slicing repeatable.
@@ -49,8 +48,6 @@ def plan(
             complex128 for a tuple.
         batch_inds: output indices whose elements get a log-scale each, so that small elements are not lost
             beside large ones. Left out: the output indices on two or more tensors.
-        diagonals: look at the values of a quimb network, and let the two indices of a diagonal tensor (a
-            phase, a COPY tensor) be one. Other arrays must then be diagonal too; executing checks that.
         use_cache: read and write the cache on disk.
 
     Raises:
@@ -67,22 +64,15 @@ def plan(
     drawn = generator(seed)  # refuses what is no seed
     # the searches take plain ints
     seed = int(drawn.integers(2**31)) if drawn is seed else int(seed)  # type: ignore[arg-type]
-    merged: dict[Index, Index] = {}
-    claims: tuple[tuple[int, Index, Index], ...] = ()
-    if diagonals:
-        if isinstance(network, tuple):
-            raise ValueError("diagonals=True looks at values; give a quimb TensorNetwork")
-        found = find_diagonals([tensor.data for tensor in network], inputs, output)
-        merged, claims = found.renamed, tuple((tensor, one, two) for tensor, one, two in found.claims)
     batch = None if batch_inds is None else tuple(batch_inds)
     # all in one step: a path to start from, replaced by the one that is found
-    bare = Plan(inputs, output, sizes, (tuple(range(len(inputs))),), (), name, merged, claims, batch)  # type: ignore[arg-type]
+    bare = Plan(inputs, output, sizes, (tuple(range(len(inputs))),), (), name, batch)  # type: ignore[arg-type]
     if not isinstance(optimizer, str):
         return _searched(bare, optimizer, memory_limit, seed)
     key = None
     if use_cache and len(inputs) >= WORTH_KEEPING:
         key = cache.structure_key(
-            bare.terms,
+            bare.inputs,
             output,
             sizes,
             optimizer=optimizer,
@@ -96,7 +86,7 @@ def plan(
             return kept
     made = _searched(bare, optimizer, memory_limit, seed)
     if key is not None:
-        places = {index: place for place, index in enumerate(dict.fromkeys(i for t in bare.terms for i in t))}
+        places = numbered(bare.inputs)
         body = {"path": made.path, "slices": [places[index] for index in made.slices]}
         cache.write("plan", key, body)
     return made
@@ -118,7 +108,7 @@ def contract(
         network: a quimb TensorNetwork, whose `exponent` counts; every index not in `output_inds` is summed
             over.
         output_inds: the indices to keep, in order.
-        backend: "numpy", "cupy", "jax", "cuquantum", or "auto".
+        backend: "numpy", "cupy", "cuquantum", or "auto".
         memory_limit: bytes; the contraction is sliced to fit.
         optimizer: see `plan`.
         seed: see `plan`.
@@ -133,20 +123,28 @@ def contract(
     """
     if isinstance(network, tuple):
         raise ValueError("a tuple holds no arrays; give a quimb TensorNetwork, or plan() and execute()")
-    made = plan(
-        network,
-        output_inds=tuple(output_inds),
-        optimizer=optimizer,
-        memory_limit=memory_limit,
-        seed=seed,
-        diagonals=True,
-    )
+    kept = tuple(output_inds)
+    read_structure(network, kept)  # refuses before anything is looked at
+    network = _simplified(network, kept)
+    made = plan(network, output_inds=kept, optimizer=optimizer, memory_limit=memory_limit, seed=seed)
     found = made.execute([tensor.data for tensor in network], backend, comm=comm)
     return Scaled(found.mantissa, found.log_scale + exponent_of(network))
 
 
+def _simplified(network: Any, output: tuple[Index, ...]) -> Any:
+    """The network with what the zeros of its tensors allow: diagonals as one index, lone columns cut.
+
+    quimb's steps "A", "D" and "C" change no number; "R", which multiplies, is left to the plan. Its default
+    tolerance of 1e-12 would take small entries for zeros. Tensors on a device are left alone: each look at
+    their values would wait for it.
+    """
+    if any(array_module(tensor.data) is not np or not np.isfinite(tensor.data).all() for tensor in network):
+        return network  # executing refuses what is not finite by its number
+    return network.full_simplify("ADC", output_inds=output, atol=0.0)
+
+
 def _searched(bare: Plan, optimizer: Optimizer, memory_limit: int | None, seed: int) -> Plan:
-    path = tuple(find_path(bare.terms, bare.output, bare.sizes, optimizer, seed))
+    path = tuple(find_path(bare.inputs, bare.output, bare.sizes, optimizer, seed))
     whole = replace(bare, path=path)
     if memory_limit is None or whole.peak_bytes <= memory_limit:
         return whole
@@ -157,7 +155,7 @@ def _from_cache(bare: Plan, key: str) -> Plan | None:
     kept = cache.read("plan", key)
     if kept is None:
         return None
-    names = list(dict.fromkeys(index for term in bare.terms for index in term))
+    names = list(numbered(bare.inputs))
     try:
         return replace(
             bare,

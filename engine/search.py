@@ -1,4 +1,4 @@
-"""The searches behind "auto" and "hyper": several trees, refined, and the cheapest of them.
+"""The search behind "auto": several trees, refined, and the cheapest of them.
 
 A tree is begun in several ways: greedily, and by random greedy searches (cotengrust); by sweeping along the
 network; for "hyper" also by cotengra's hyper-optimiser. Beginnings are made on the network simplified and on

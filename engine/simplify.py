@@ -1,8 +1,4 @@
-"""A smaller network with the same contraction: what can be settled before a path is searched.
-
-`simplify` looks at the structure alone and settles steps that no search needs to weigh. `find_diagonals`
-looks at the values: a tensor that is diagonal in two of its indices lets them become one index.
-"""
+"""A smaller network with the same contraction: steps settled by its structure, before a path is searched."""
 
 import heapq
 import itertools
@@ -10,15 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-from qrt_tn.engine.backends import array_module
+from typing import Any
 
 Index = Hashable
 Term = tuple[Index, ...]
 
 NEIGHBOURS = 16  # an index on more tensors than this tells nothing about which two belong together
-MAX_ELEMENTS = 2**20  # larger tensors are not looked at for diagonals
 
 
 @dataclass(frozen=True)
@@ -191,95 +184,3 @@ class _Network:
             tuple(index for index in self.output if index in fused),
             fused,
         )
-
-
-class Claim(NamedTuple):
-    """A tensor that is zero wherever two of its indices differ."""
-
-    tensor: int
-    first: Index
-    second: Index
-
-
-class Diagonals(NamedTuple):
-    """Indices that can be identified in a network, and the tensors that allow it.
-
-    Attributes:
-        renamed: the name that each renamed index takes in every tensor; the others are not in it.
-        claims: what must hold of the arrays; with others, check it again by `is_diagonal`.
-    """
-
-    renamed: dict[Index, Index]
-    claims: tuple[Claim, ...]
-
-
-def find_diagonals(
-    arrays: Sequence[Any], inputs: Sequence[Term], output: Term, max_elements: int = MAX_ELEMENTS
-) -> Diagonals:
-    r"""Indices that a tensor's zeros make equal.
-
-    A tensor with T[..i..j..] = 0 for i != j is the same with a factor delta_ij, and that factor lets every
-    other tensor have j for i: the two become one index, on all tensors that held either. Phase gates,
-    controlled phases and COPY tensors are of this kind.
-
-    An output index keeps its name, and two output indices are never identified.
-
-    Args:
-        arrays: the tensors; they are looked at where they live.
-        inputs: the indices of every tensor, one per axis.
-        output: the indices of the result.
-        max_elements: larger tensors are skipped.
-    """
-    outer = set(output)
-    parent: dict[Index, Index] = {}
-
-    def root(index: Index) -> Index:
-        while parent.get(index, index) != index:
-            parent[index] = parent.get(parent[index], parent[index])
-            index = parent[index]
-        return index
-
-    claims = []
-    for number, (array, term) in enumerate(zip(arrays, inputs, strict=True)):
-        for one, two in _diagonal_axes(array, max_elements):
-            first, second = root(term[one]), root(term[two])
-            if first == second or (first in outer and second in outer):
-                continue
-            if second in outer:
-                first, second = second, first
-            parent[second] = first
-            claims.append(Claim(number, term[one], term[two]))
-    held = dict.fromkeys(itertools.chain(*inputs))
-    return Diagonals({index: root(index) for index in held if root(index) != index}, tuple(claims))
-
-
-def is_diagonal(array: Any, first: int, second: int) -> bool:
-    """Whether an array is exactly zero wherever its positions on these two axes differ."""
-    if array.shape[first] != array.shape[second]:
-        return False
-    xp = array_module(array)
-    front = xp.moveaxis(array, (first, second), (0, 1))
-    return all(
-        not bool(xp.any(front[place, :place])) and not bool(xp.any(front[place, place + 1 :]))
-        for place in range(front.shape[0])
-    )
-
-
-def _diagonal_axes(array: Any, max_elements: int) -> list[tuple[int, int]]:
-    """Pairs of axes of more than one place in which this array is diagonal."""
-    shape = array.shape
-    pairs = [
-        (one, two)
-        for one, two in itertools.combinations(range(len(shape)), 2)
-        if shape[one] == shape[two] > 1
-    ]
-    elements = math.prod(shape)
-    if not pairs or elements > max_elements:
-        return []
-    filled = int(array_module(array).count_nonzero(array))
-    # an array of zeros is diagonal in everything, but is hardly meant to be
-    return [
-        (one, two)
-        for one, two in pairs
-        if 0 < filled * shape[one] <= elements and is_diagonal(array, one, two)
-    ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.paths import find_path
-from qrt_tn.engine.recipe import Recipe
+from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.structure import Index, Term
 
 MANY = 10  # tensors; beyond, the best path is not searched for
@@ -23,7 +23,7 @@ class Contractions:
     def __init__(self, backend: str, dtype: str) -> None:
         self._backend = backend
         self._dtype = dtype
-        self._known: dict[Any, Recipe] = {}
+        self._known: dict[Any, Plan] = {}
 
     def recipe(
         self,
@@ -32,7 +32,7 @@ class Contractions:
         sizes: Mapping[Index, int],
         varying: Sequence[int] = (),
         elements: int = 1,
-    ) -> Recipe:
+    ) -> Plan:
         """How to contract these tensors, of which some hold an array for each of many elements.
 
         Args:
@@ -56,11 +56,11 @@ class Contractions:
         if made is None:
             optimizer = "auto" if len(inputs) <= MANY else "cotengra-greedy"
             path = tuple(find_path(inputs, kept, extents, optimizer))
-            made = Recipe(tuple(inputs), kept, extents, path, (), self._dtype, batch=batch)
+            made = Plan(tuple(inputs), kept, extents, path, (), self._dtype, batch=batch)
             self._known[key] = made
         return made
 
-    def expression(self, recipe: Recipe, constants: Mapping[int, Any]) -> Expression:
+    def expression(self, recipe: Plan, constants: Mapping[int, Any]) -> Expression:
         """A recipe made ready for many calls; steps among the constants are done here."""
         return Expression(recipe, self._backend, constants=constants)
 

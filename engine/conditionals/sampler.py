@@ -16,9 +16,8 @@ from qrt_tn.engine.conditionals.rooted import hung_by_an_end
 from qrt_tn.engine.conditionals.script import Contract, Draw, Pick, write_script
 from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.paths import find_path
-from qrt_tn.engine.plan import bytes_text
+from qrt_tn.engine.plan import Plan, bytes_text
 from qrt_tn.engine.progress import shown
-from qrt_tn.engine.recipe import Recipe
 from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.tree import Path, contraction_tree, linear_path
 
@@ -268,15 +267,15 @@ class Sampler:
         done.reverse()
         return done
 
-    def _recipe(self, step: Contract, size: int) -> Recipe:
+    def _recipe(self, step: Contract, size: int) -> Plan:
         varying = [place for place, factor in enumerate(step.factors) if factor.varies]
         terms = [factor.term for factor in step.factors]
         return self._alike.recipe(terms, step.made.term, self._sizes, varying, size)
 
-    def _measured(self, size: int) -> tuple[list[Recipe | None], int]:
+    def _measured(self, size: int) -> tuple[list[Plan | None], int]:
         """(what each step contracts, bytes held at the worst moment) for a batch of this size."""
         itemsize = np.dtype(self._dtype).itemsize
-        recipes: list[Recipe | None] = []
+        recipes: list[Plan | None] = []
         alive: dict[int, int] = {}
         peak = fixed = 0
         for step, done in zip(self._script.steps, self._last_use, strict=True):
@@ -297,7 +296,7 @@ class Sampler:
                 alive.pop(slot)
         return recipes, peak + fixed + size * len(self.variables) * 16
 
-    def _fitted(self, count: int) -> tuple[int, list[Recipe | None], int]:
+    def _fitted(self, count: int) -> tuple[int, list[Plan | None], int]:
         """The size of equal batches that fit in memory, with what `_measured` says of it."""
         free = device_memory(self._backend)[1] if self._limit is None else self._limit
         limit = batch_bytes(self._backend) if self._limit is None else self._limit
@@ -351,7 +350,7 @@ class Sampler:
         return self._bound
 
 
-def _kept(recipe: Recipe, step: Contract) -> int:
+def _kept(recipe: Plan, step: Contract) -> int:
     """Elements of what a step keeps of products among factors that do not vary."""
     fixed = {place for place, factor in enumerate(step.factors) if not factor.varies}
     kept: dict[int, int] = {}

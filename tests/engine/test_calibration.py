@@ -116,7 +116,7 @@ def with_gpu(device, monkeypatch):
     monkeypatch.setattr(device.ndarray, "set", fill, raising=False)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cupy", "jax"])
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
 @pytest.mark.parametrize("dtype", roofline.DTYPES)
 def test_what_is_timed_is_what_it_is_called(request, monkeypatch, backend, dtype):
     if backend == "cupy":

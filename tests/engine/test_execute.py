@@ -134,7 +134,7 @@ def test_ten_thousand_tensors_stay_in_range(kind, dtype):
     assert np.isfinite(result.mantissa).all()
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cupy", "jax"])
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
 @pytest.mark.parametrize(("dtype", "most"), [("float64", 300), ("complex64", 36)])
 def test_every_element_of_a_batch_has_its_own_scale(backend, dtype, most, device):
     rng = np.random.default_rng(0)
@@ -232,7 +232,7 @@ def test_the_same_bits_every_time(networks):
             assert first.log_scale.tobytes() == other.log_scale.tobytes()
 
 
-@pytest.mark.parametrize("backend", ["numpy", "jax"])
+@pytest.mark.parametrize("backend", ["numpy"])
 def test_callers_arrays_are_left_alone(backend, networks):
     """They are not written to, may be read-only, and no result shares their memory."""
     for seed in range(80) if backend == "numpy" else (1, 2):
@@ -332,7 +332,7 @@ def test_any_division_of_the_slices_has_the_same_sum(networks):
         assert np.allclose(total, whole[0] * 2.0 ** whole[1])
 
 
-@pytest.mark.parametrize("backend", ["numpy", "cupy", "jax"])
+@pytest.mark.parametrize("backend", ["numpy", "cupy"])
 @pytest.mark.parametrize(("dtype", "small"), [("float32", 1e-30), ("complex64", 1e-30), ("float64", 1e-300)])
 def test_large_entries_that_meet_only_small_ones_do_not_fade(dtype, small, backend, device):
     """diag(1, s) diag(s, 1) ... : no digit is lost, and the scale falls by s in every step."""

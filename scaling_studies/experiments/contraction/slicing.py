@@ -27,7 +27,7 @@ def in_slices(plan: Plan, least: int, first: Sequence[Index] = ()) -> Plan:
     for index in first:
         if plan.slice_count < least:
             plan = replace(plan, slices=(*plan.slices, index))
-    pairs = contraction_tree(plan.terms, plan.output, plan.path).pairs
+    pairs = contraction_tree(plan.inputs, plan.output, plan.path).pairs
     while plan.slice_count < least:
         steps = sorted(pairs, key=lambda pair: -_size(plan, _indices(pair)))
         choices = next(filter(None, ([i for i in _indices(step) if _free(plan, i)] for step in steps)), None)
