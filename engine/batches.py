@@ -15,12 +15,12 @@ from qrt_tn.engine.exponents import Part, on_host, scaled
 from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.limit import within
 from qrt_tn.engine.loading import Batch, Loader
+from qrt_tn.engine.network import common_dtype
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.progress import Progress, shown, silent
 from qrt_tn.engine.resume import Checkpoint, identity
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import common_dtype
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
 # operations of a whole run; below, a better path saves less than its search takes

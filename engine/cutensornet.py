@@ -36,9 +36,9 @@ from qrt_tn.engine.balance import NOTHING, Batch, Stack
 from qrt_tn.engine.distribute import cutensornet_distributed
 from qrt_tn.engine.execute import assignments, at
 from qrt_tn.engine.exponents import Part, add
+from qrt_tn.engine.network import numbered
 from qrt_tn.engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
 from qrt_tn.engine.segments import Segment
-from qrt_tn.engine.structure import numbered
 from qrt_tn.engine.tensornet import Library, Net
 from qrt_tn.engine.tree import Index, Term
 

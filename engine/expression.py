@@ -10,11 +10,11 @@ from qrt_tn.engine.backends import namespace, resolve
 from qrt_tn.engine.distribute import choose_device, reduce_slices
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
+from qrt_tn.engine.network import common_dtype, dtype_name
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.program import compile_program
 from qrt_tn.engine.progress import shown, silent
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import common_dtype, dtype_name
 
 
 class Expression:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.tree import Pair
 
 DOT, MATMUL, MULTIPLY = range(3)

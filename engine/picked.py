@@ -14,11 +14,11 @@ from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.exponents import on_host, scaled
 from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.limit import within
+from qrt_tn.engine.network import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.progress import shown
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.tree import Path
 
 _USUAL = 64  # elements for which a path is looked for: what all share then costs little

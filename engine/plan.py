@@ -13,13 +13,13 @@ from qrt_tn.engine import cache
 from qrt_tn.engine.atomic import atomic_path
 from qrt_tn.engine.cost import Cost, cost_of, predicted_seconds, program_slices
 from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.network import DTYPES, Index, Term, batch_indices, common_dtype, read_structure
 from qrt_tn.engine.paths import check_path
 from qrt_tn.engine.program import Program, compile_program
 from qrt_tn.engine.progress import Progress
 from qrt_tn.engine.roofline import Device
 from qrt_tn.engine.roofline import device as find_device
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import DTYPES, Index, Term, batch_indices, common_dtype, read_structure
 
 if TYPE_CHECKING:
     from qrt_tn.engine.expression import Expression

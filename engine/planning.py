@@ -10,10 +10,10 @@ from qrt_tn.engine import cache
 from qrt_tn.engine.arguments import Seed, generator
 from qrt_tn.engine.backends import array_module
 from qrt_tn.engine.limit import within
+from qrt_tn.engine.network import Index, dtype_name, exponent_of, network_dtype, numbered, read_structure
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import Index, dtype_name, exponent_of, network_dtype, numbered, read_structure
 
 WORTH_KEEPING = 24  # tensors; a smaller network is searched as fast as a file is read
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from qrt_tn.engine.exponents import GROWTH, MULTIPLIED
 from qrt_tn.engine.layout import MULTIPLY, View, lay_out
-from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.tree import Pair, Path, contraction_tree
 
 

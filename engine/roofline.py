@@ -21,7 +21,7 @@ import numpy as np
 from qrt_tn.engine import cache
 from qrt_tn.engine.backends import NAMES
 from qrt_tn.engine.calibration import Bench, Progress, Table, host_name, measure, operations, processor
-from qrt_tn.engine.structure import DTYPES
+from qrt_tn.engine.network import DTYPES
 
 __all__ = ["DTYPES", "Device", "calibrate", "device", "devices", "host_name", "processor"]
 

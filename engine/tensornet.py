@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from qrt_tn.engine.structure import dtype_name, numbered
+from qrt_tn.engine.network import dtype_name, numbered
 from qrt_tn.engine.tree import Index, Term
 
 COMPUTE = {"single": ("32F", "TF32", "3XTF32"), "double": ("64F",)}

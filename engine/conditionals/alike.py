@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qrt_tn.engine.expression import Expression
+from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
-from qrt_tn.engine.structure import Index, Term
 
 MANY = 10  # tensors; beyond, the best path is not searched for
 _ELEMENT = 0  # the number of the index that numbers the elements

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from qrt_tn.engine.conditionals.alike import Contractions
-from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.tree import Tree
 
 

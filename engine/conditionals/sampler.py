@@ -15,10 +15,10 @@ from qrt_tn.engine.conditionals.playing import Bound, Contracting, Drawing, Pick
 from qrt_tn.engine.conditionals.rooted import hung_by_an_end
 from qrt_tn.engine.conditionals.script import Contract, Draw, Pick, write_script
 from qrt_tn.engine.cost import repeated_flops
+from qrt_tn.engine.network import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan, bytes_text
 from qrt_tn.engine.progress import shown
-from qrt_tn.engine.structure import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.tree import Path, contraction_tree, linear_path
 
 

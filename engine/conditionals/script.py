@@ -19,7 +19,7 @@ from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from qrt_tn.engine.structure import Index, Term
+from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.tree import Tree
 
 

@@ -11,10 +11,10 @@ import quimb.tensor as qtn
 
 from qrt_tn.engine.backends import array_module, namespace, resolve, to_host
 from qrt_tn.engine.conditionals import Sampler, hung_by, restricted
+from qrt_tn.engine.network import common_dtype, exponent_of, read_structure
 from qrt_tn.engine.picked import Picked
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.engine.structure import common_dtype, exponent_of, read_structure
 from qrt_tn.engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier_matrix
 from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index

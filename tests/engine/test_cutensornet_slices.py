@@ -8,9 +8,9 @@ import pytest
 from qrt_tn.engine.balance import Stack
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import add
+from qrt_tn.engine.network import batch_indices
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.program import compile_program
-from qrt_tn.engine.structure import batch_indices
 from tests.engine.conftest import (
     chain,
     draw,

@@ -3,8 +3,8 @@ import pytest
 
 from qrt_tn.engine.exponents import MULTIPLIED
 from qrt_tn.engine.layout import DOT, MATMUL, MULTIPLY
+from qrt_tn.engine.network import batch_indices
 from qrt_tn.engine.program import compile_program
-from qrt_tn.engine.structure import batch_indices
 from qrt_tn.engine.tree import contraction_tree
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.structure import Index, Term, by_position, numbered
+from qrt_tn.engine.network import Index, Term, by_position, numbered
 
 MEMORY = 2**36  # bytes, so that it finds a path without slices; 2**31 and more need no GPU
 START = 60.0  # seconds to load the libraries

@@ -4,7 +4,7 @@ from typing import Any
 
 from qrt_tn import engine
 from qrt_tn.engine import Device
-from qrt_tn.engine.structure import by_position, numbered
+from qrt_tn.engine.network import by_position, numbered
 from qrt_tn.studies.benchmarks.engine import finder
 from qrt_tn.studies.benchmarks.engine.networks import Case
 from qrt_tn.studies.benchmarks.engine.speed import (

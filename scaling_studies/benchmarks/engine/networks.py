@@ -8,7 +8,7 @@ import quimb.tensor as qtn
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.circuit import OUTPUT, weight_index
-from qrt_tn.engine.structure import Index, Term, read_structure
+from qrt_tn.engine.network import Index, Term, read_structure
 from qrt_tn.states.base import site_index
 
 BATCH = "z"

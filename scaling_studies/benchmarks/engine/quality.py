@@ -11,7 +11,7 @@ import numpy as np
 import opt_einsum as oe
 
 from qrt_tn import engine
-from qrt_tn.engine.structure import by_position, numbered
+from qrt_tn.engine.network import by_position, numbered
 from qrt_tn.studies.benchmarks.engine import finder
 from qrt_tn.studies.benchmarks.engine.networks import Case, long_chain, matrix_chain
 

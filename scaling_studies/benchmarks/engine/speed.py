@@ -13,8 +13,8 @@ from qrt_tn import engine
 from qrt_tn.engine import Device, Plan
 from qrt_tn.engine.backends import to_host
 from qrt_tn.engine.cost import predicted_seconds, program_slices
+from qrt_tn.engine.network import numbered
 from qrt_tn.engine.program import Program
-from qrt_tn.engine.structure import numbered
 from qrt_tn.studies.benchmarks.engine.networks import Case, elements, per_amplitude
 from qrt_tn.studies.benchmarks.timing import paired, ratios
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import quimb.tensor as qtn
 
-from qrt_tn.engine.structure import Index, numbered
+from qrt_tn.engine.network import Index, numbered
 from qrt_tn.studies.benchmarks.engine import networks
 from qrt_tn.studies.benchmarks.engine.networks import BATCH, Case
 from qrt_tn.studies.experiments.contraction.settings import Contraction

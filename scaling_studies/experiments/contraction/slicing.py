@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from qrt_tn.engine import Plan
-from qrt_tn.engine.structure import Index
+from qrt_tn.engine.network import Index
 from qrt_tn.engine.tree import Pair, contraction_tree
 
 

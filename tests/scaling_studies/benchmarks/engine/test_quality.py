@@ -3,7 +3,7 @@ import numpy as np
 import opt_einsum as oe
 import pytest
 
-from qrt_tn.engine.structure import numbered
+from qrt_tn.engine.network import numbered
 from qrt_tn.studies.benchmarks.engine import finder, networks, quality
 
 

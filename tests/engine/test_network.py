@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import quimb.tensor as qtn
 
-from qrt_tn.engine.structure import (
+from qrt_tn.engine.network import (
     DTYPES,
     batch_indices,
     by_position,
