@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qrt_tn.engine import cache
-from qrt_tn.engine.atomic import atomic_path
 from qrt_tn.engine.cost import Cost, cost_of, predicted_seconds, program_slices
 from qrt_tn.engine.exponents import real_bytes
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.network import DTYPES, Index, Term, batch_indices, common_dtype, read_structure
 from qrt_tn.engine.paths import check_path
 from qrt_tn.engine.program import Program, compile_program

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.atomic import atomic_path, load_tensors, save_tensors
 from qrt_tn.engine.backends import to_host
 from qrt_tn.engine.exponents import Part
+from qrt_tn.engine.files import atomic_path, load_tensors, save_tensors
 from qrt_tn.engine.loading import Batch
 
 KIND = "qrt-tn.batch"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.atomic import atomic_path, load_tensors, save_tensors
+from qrt_tn.engine.files import atomic_path, load_tensors, save_tensors
 from qrt_tn.models.columns import Columns
 from qrt_tn.models.estimators import RidgeletClassifier, RidgeletRegressor
 from qrt_tn.quantize import Quantizer

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.readout import fit_output_weights
 
 # Points are evaluated in batches of one fixed shape, so that each network compiles once.

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.resume import claim, identity
 
 LONGEST = 200  # bytes of a name that are kept in the names of its lock and its temporary folder

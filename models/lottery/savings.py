@@ -16,7 +16,7 @@ from flax import nnx
 from safetensors.numpy import save as safetensors_bytes
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.lottery.compaction import (
     DenseStack,
     apply_stack_masks,

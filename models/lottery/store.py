@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.lottery.masks import Masks, layers, with_layers
 
 KIND = "qrt-tn.lottery-trial"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.field import centred, check_grid, check_prime
 
 FORMAT = "qrt-tn.tempered-nodes"

@@ -24,7 +24,7 @@ def predict(
     import numpy as np
     import pandas as pd
 
-    from qrt_tn.engine.atomic import atomic_path
+    from qrt_tn.engine.files import atomic_path
     from qrt_tn.models import load
     from qrt_tn.models.npz import read_npz
     from qrt_tn.models.tables import read_table, suffix_of

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.cluster.arrays import Array, arrays
 from qrt_tn.studies.cluster.commands import call, largest_array
 from qrt_tn.studies.cluster.request import Request

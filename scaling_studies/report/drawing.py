@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.report.style import FIGURE_SETTINGS
 
 # Names come from files; a dollar sign in one is no formula.

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from qrt_tn.engine.atomic import load_tensors
+from qrt_tn.engine.files import load_tensors
 from qrt_tn.studies.experiments.ticket.settings import TICKET
 from qrt_tn.studies.report.manifest import read_manifest
 

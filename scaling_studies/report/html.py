@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.report.style import in_page_colours, style_sheet
 
 MISSING = "–"

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.states import MPSState
 from qrt_tn.studies.report.folder import TicketFolder
 from qrt_tn.studies.report.style import FIGURE_SETTINGS, METHODS, decades, legend, panel, plain

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.config import Study
 
 SUFFIXES = (".parquet", ".csv")

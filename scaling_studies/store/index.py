@@ -3,7 +3,7 @@
 import gc
 from typing import Any
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.store.records import Stamp, parsed
 from qrt_tn.studies.store.study import StudyStore
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 
 SUFFIX = ".json"
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -124,7 +124,7 @@ def test_a_read_only_folder_is_still_read(monkeypatch, folder):
     def refuse(*_args, **_settings):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("qrt_tn.engine.atomic.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("qrt_tn.engine.files.tempfile.mkstemp", refuse)
     monkeypatch.setattr(cache.os, "utime", refuse)
     assert not cache.write("plan", KEY, {"a": 2})
     assert cache.read("plan", KEY) == {"a": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.files import save_tensors
 from qrt_tn.models.readout import fit_output_weights
 from qrt_tn.models.ridge import RidgeNetwork, importance_weights
 from qrt_tn.nodes import RidgeNodes

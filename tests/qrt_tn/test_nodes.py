@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qrt_tn import RidgeNodes
-from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.files import save_tensors
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from qrt_tn import quantize
-from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.files import save_tensors
 from qrt_tn.quantize import FORMAT, KINDS, SCOPES, Quantizer
 
 both_scopes = pytest.mark.parametrize("scope", SCOPES)

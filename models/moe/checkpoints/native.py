@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.experts import leaves
 from qrt_tn.models.moe.trees import Tree, from_tree, nested, to_tree

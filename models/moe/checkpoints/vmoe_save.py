@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.models.moe.checkpoints.allocation import as_bytes
 from qrt_tn.models.moe.checkpoints.msgpack_reader import opened

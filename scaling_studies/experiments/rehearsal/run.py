@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 
-from qrt_tn.engine.atomic import atomic_path
+from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.atomic import save_tensors
 from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.engine.files import save_tensors
 from qrt_tn.models import Dataset, load_digits, load_file
 from qrt_tn.models.saved import SUBFOLDER
 from qrt_tn.studies import folders, provenance, report

@@ -9,7 +9,7 @@ import scipy.sparse
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from qrt_tn.engine.atomic import load_tensors
+from qrt_tn.engine.files import load_tensors
 from qrt_tn.models.dense import DenseNetwork
 from qrt_tn.models.lottery.masks import apply_masks, full_masks, layers, with_layers
 from qrt_tn.models.lottery.savings import (

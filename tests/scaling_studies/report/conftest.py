@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qrt_tn.engine.atomic import save_tensors
+from qrt_tn.engine.files import save_tensors
 
 ALL = ("residual", "qrt", "filter", "random-features", "dense", "linear", "svm")
 COLUMNS = "method training nodes seed score error rmse smoothing beta seconds parameters"

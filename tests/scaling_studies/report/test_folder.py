@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qrt_tn.engine.atomic import load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.studies.report.folder import load
 
 Folder = Callable[..., Path]

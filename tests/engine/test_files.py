@@ -3,7 +3,7 @@ import stat
 import numpy as np
 import pytest
 
-from qrt_tn.engine.atomic import atomic_path, load_tensors, save_tensors
+from qrt_tn.engine.files import atomic_path, load_tensors, save_tensors
 
 
 def test_replaced_whole(tmp_path):
