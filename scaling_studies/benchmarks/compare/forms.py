@@ -100,10 +100,8 @@ def _engine() -> Form:
                 ("network", "dtype", "batch", "method"),
                 (
                     _time("seconds"),
-                    _time("against", "qrt-tn*", "seconds"),
                     _theirs("against", "*", "seconds"),
-                    _ratio("against", "[!q]*", "ratio", ours_below=True),  # not those of our own backends
-                    _ratio("against", "quimb*", "ratio", ours_below=True),
+                    _ratio("against", "*", "ratio", ours_below=True),
                 ),
             ),
             Section(

@@ -23,11 +23,11 @@ LOOKS = {
     "cuTensorNet": ("#a84484", "P"),
     "quimb, a loop": ("#767676", "x"),
     "cotengra, a loop": ("#b84a00", "D"),
-    "qrt-tn jax": ("#3a86ad", "v"),
-    "cotengra, as long as auto": ("#b84a00", "s"),
+    "cotengra, as long": ("#b84a00", "s"),
     "opt_einsum auto": ("#00795a", "^"),
-    "qrt-tn hyper": ("#0a5ba8", "o"),
-    "cotengra, as long as hyper": ("#b84a00", "D"),
+    "cotengra greedy": ("#b84a00", "v"),
+    "cotengra greedy, subtrees of 8": ("#b84a00", "<"),
+    "cotengra greedy, subtrees of 10": ("#b84a00", ">"),
     "tensordot": ("#00795a", "^"),
     "matmul": ("#b84a00", "s"),
 }
@@ -170,16 +170,16 @@ class _Panel:
 
 
 def _plans(result: Mapping[str, Any]) -> _Panel:
-    ours = {row["network"]: row for row in result["quality"] if row["method"] == "qrt-tn auto"}
+    ours = {row["network"]: row for row in result["quality"] if row["method"] == "qrt-tn"}
     names = tuple(ours)
     points = []
     for row in result["quality"]:
-        if row["method"] != "qrt-tn auto" and row["log10_flops"] is not None:
+        if row["method"] != "qrt-tn" and row["log10_flops"] is not None:
             own = ours[row["network"]]["log10_flops"]
             factor = 10 ** (row["log10_flops"] - own)
             points.append((row["method"], names.index(row["network"]), factor, factor, factor))
     return _Panel(
-        "Plans", "flops over those of qrt-tn auto; right of 1 ours are fewer", names, tuple(points), 1, True
+        "Plans", "flops over those of qrt-tn; right of 1 ours are fewer", names, tuple(points), 1, True
     )
 
 

@@ -14,7 +14,7 @@ from qrt_tn.studies.folders import check_new, whole_folder, write_json
 from qrt_tn.studies.progress import Stage, StageTimer
 
 FORMAT = "qrt-tn.bench-engine"
-VERSION = 1
+VERSION = 2
 Maker = Callable[[], Case]
 
 
@@ -25,8 +25,8 @@ class Sizes:
     Attributes:
         planned: makes the networks that are planned.
         contracted: makes those that are contracted.
-        optimizers: ours, for planning.
         chain: sites of the long chains.
+        compared: sites of the chain that cotengra plans too.
         extents: of the small matrices.
         rounds: how often each contender is timed.
         limit: seconds for cuTensorNet's finder.
@@ -34,23 +34,23 @@ class Sizes:
 
     planned: tuple[Maker, ...]
     contracted: tuple[Maker, ...]
-    optimizers: tuple[str, ...]
     chain: int
+    compared: int
     extents: tuple[int, ...]
     rounds: int
     limit: float
 
 
 def quick() -> Sizes:
-    """About a minute on two cores."""
+    """About two minutes on two cores."""
     mps, tree, grid = _mps(32, 13, 8, 16), _tree(5, 7, 4, 16), _grid(4, 4, 5, 2, 16)
     planned = (mps, _mps(32, 13, 8, 16, opened=2), tree, grid, _regular(100, 2), _circuit(4, 4, 12))
     contracted = (mps, tree, grid, _regular(60, 3), _circuit(4, 4, 12), _chain(100, 16, 64))
-    return Sizes(planned, contracted, ("auto",), 10_000, (4, 8, 16, 32), 5, 10.0)
+    return Sizes(planned, contracted, 10_000, 1000, (4, 8, 16, 32), 5, 10.0)
 
 
 def full() -> Sizes:
-    """Larger networks too, our long search, and more rounds."""
+    """Larger networks too, and more rounds."""
     small = quick()
     larger = (
         _mps(64, 31, 16, 64),
@@ -64,8 +64,8 @@ def full() -> Sizes:
     return Sizes(
         (*small.planned, *larger),
         (*small.contracted, *heavy),
-        ("auto", "hyper"),
-        10_000,
+        small.chain,
+        small.compared,
         (2, 4, 8, 16, 32, 64),
         15,
         60.0,
@@ -112,11 +112,13 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
         device = engine.calibrate("numpy")
         card = engine.calibrate("cupy") if found["cupy"].available else None
     quality_rows: list[dict[str, Any]] = []
-    with timer.stage("planning", len(sizes.planned) + 2) as stage:
+    with timer.stage("planning", len(sizes.planned) + 3) as stage:
         quality.warm_up()
         stage.advance()
         for case in _made(sizes.planned, stage):
-            quality_rows += quality.compare(case, optimizers=sizes.optimizers, limit=sizes.limit)
+            quality_rows += quality.compare(case, limit=sizes.limit)
+        quality_rows += quality.compare_long(sizes.compared)
+        stage.advance()
         chain_rows = list(quality.chains(sizes.chain))
         stage.advance()
     speed_rows: list[dict[str, Any]] = []
@@ -148,7 +150,6 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
         | {name: one.version for name, one in found.items() if one.available and one.version},
         "devices": {one.backend: asdict(one) for one in (device, card) if one is not None},
         "settings": {
-            "optimizers": list(sizes.optimizers),
             "rounds": sizes.rounds,
             "finder_limit": sizes.limit,
             "extents": list(sizes.extents),

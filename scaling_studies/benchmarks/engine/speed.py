@@ -94,9 +94,7 @@ def work_of(plan: Plan, device: Device, constants: Sequence[int] = ()) -> Work:
     return Work(len(program.steps), flops, moved, predicted_seconds(program, plan.dtype, device))
 
 
-def compare(
-    found: Case, device: Device, *, rounds: int, constants: bool = False, jax: bool = True
-) -> dict[str, Any]:
+def compare(found: Case, device: Device, *, rounds: int, constants: bool = False) -> dict[str, Any]:
     """Seconds of one contraction on the CPU, ours and others', all along the path of our plan.
 
     Args:
@@ -104,7 +102,6 @@ def compare(
         device: the calibration of NumPy.
         rounds: how often each is timed.
         constants: let all but the varying tensors be constants, for those that know such.
-        jax: time our jax backend too.
 
     Raises:
         RuntimeError: two results disagree.
@@ -115,8 +112,6 @@ def compare(
     free = [array for number, array in enumerate(found.arrays) if number not in given]
     contenders = [ours(plan, "numpy", given, free)]
     contenders += [_cotengra(found, plan, given, free), _opt_einsum(found, plan, given, free)]
-    if jax:
-        contenders.append(ours(plan, "jax", given, free))
     if found.varying and len(found.output) == 1:
         contenders.append(quimb_loop(found, found.count))
     seconds = timed(contenders, rounds, found.dtype)

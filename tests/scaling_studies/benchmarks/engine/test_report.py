@@ -48,11 +48,11 @@ def result():
         "machine": {"processor": "Abacus | 9", "cores": 2},
         "threads": {"blas, a.so": 1},
         "quality": [
-            plan("net [one]", "qrt-tn auto", 5.0),
+            plan("net [one]", "qrt-tn", 5.0),
             plan("net [one]", "opt_einsum auto", 6.5),
             plan("net [one]", "cuTensorNet", None, "did not end within 9 s"),
         ],
-        "chains": [plan("chain", "qrt-tn auto", 7.0)],
+        "chains": [plan("chain", "qrt-tn", 7.0)],
         "speed": [speed("net [one]"), speed("net [one]", "qrt-tn cupy"), speed("many", bound=None)],
         "overhead": [
             {
@@ -70,10 +70,10 @@ def result():
 def test_every_figure_stands_in_a_table(result):
     plans, speeds, steps = report.sheets(result)
     assert plans.rows == (
-        ("net [one]", "9", "qrt-tn auto", "5.00", "0.25"),
+        ("net [one]", "9", "qrt-tn", "5.00", "0.25"),
         ("", "", "opt_einsum auto", "6.50", "0.25"),
         ("", "", "cuTensorNet", "did not end within 9 s", "0.25"),
-        ("chain", "9", "qrt-tn auto", "7.00", "0.25"),
+        ("chain", "9", "qrt-tn", "7.00", "0.25"),
     )
     assert speeds.rows[0] == ("net [one]", "qrt-tn", "2.5 ms", "1", "12% of GEMM", "0.75")
     assert speeds.rows[2] == ("", "quimb, a loop", "2 s", "2.50 [1.50, 3.50]", "", "")
