@@ -9,7 +9,7 @@ from qrt_tn.states.base import State, site_index
 
 ANCILLA = "v"  # the hyperindex that every site shares
 OUTPUT = "b"
-_GATE_LIMIT = 2**28  # elements of the controlled multiplication, P^3
+_LIMIT = 2**28  # elements of a tensor of P^3, so P up to 643
 
 
 def weight_index(site: int) -> str:
@@ -29,13 +29,10 @@ def circuit(state: State, ridgelet: Ridgelet) -> qtn.TensorNetwork:
         A network with outer indices a0 .. a{D-1}, b (and c for a vector output).
 
     Raises:
-        ValueError: the gate's P^3 elements, or the state's own network, are too large.
+        ValueError: a gate's P^3 elements, or the state's own network, are too large.
     """
     modulus = ridgelet.modulus
-    if modulus**3 > _GATE_LIMIT:
-        raise ValueError(
-            f"a controlled multiplication at P = {modulus} has P^3 elements, too many; use network()"
-        )
+    _check_size(modulus)
     network = state.network()
     u = np.arange(modulus)
     targets = (inverses(modulus)[:, None] * u[None, :]) % modulus
@@ -63,12 +60,12 @@ def fused_network(state: State, ridgelet: Ridgelet) -> qtn.TensorNetwork:
 
     Returns:
         A network with outer indices a0 .. a{D-1}, b (and c for a vector output).
+
+    Raises:
+        ValueError: as `circuit`.
     """
     modulus = ridgelet.modulus
-    if modulus**3 > _GATE_LIMIT:
-        raise ValueError(
-            f"a site tensor at P = {modulus} has P^3 elements, too many; use amplitudes or profiles"
-        )
+    _check_size(modulus)
     v = np.arange(modulus)
     kernel = roots_of_unity(modulus)[(-v[:, None, None] * v[None, :, None] * v[None, None, :]) % modulus]
     kernel = kernel / np.sqrt(modulus)
@@ -81,3 +78,11 @@ def fused_network(state: State, ridgelet: Ridgelet) -> qtn.TensorNetwork:
     ]
     tensors.append(qtn.Tensor(output, inds=[ANCILLA, OUTPUT], tags=["OUTPUT"]))
     return qtn.TensorNetwork([state.network(), *tensors])
+
+
+def _check_size(modulus: int) -> None:
+    if modulus**3 > _LIMIT:
+        raise ValueError(
+            f"the tensors of a site at P = {modulus} have P^3 elements each, above {_LIMIT}; use amplitudes, "
+            "profiles or sample, which need none"
+        )

@@ -5,11 +5,17 @@ F_1[h](v) = P^{-1/2} sum_b h(b) omega^{-vb}, a unitary transform.
 """
 
 from functools import cache
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
+from scipy.fft import fft, ifft, irfft, next_fast_len, rfft
 
 from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.backends import array_module
+
+_TABLED = 512  # P up to which a table of all shifts correlates faster than Fourier transforms (measured)
+_LARGEST_MATRIX = 4096  # P up to which a Fourier matrix is made (256 MiB)
 
 
 def check_prime(modulus: Any) -> int:
@@ -84,32 +90,73 @@ def centred(values: np.ndarray, modulus: int) -> np.ndarray:
 
 
 @cache
+def powers(modulus: int) -> np.ndarray:
+    """g^0 .. g^{P-2} mod P of the smallest primitive root g: every nonzero element once, int64, (P - 1,)."""
+    order = modulus - 1
+    primes = [q for q in range(2, order + 1) if order % q == 0 and _is_prime(q)]
+    root = next(g for g in range(1, modulus) if all(pow(g, order // q, modulus) != 1 for q in primes))
+    steps = accumulate(repeat(root, order), lambda power, factor: power * factor % modulus)
+    return _frozen(np.roll(np.fromiter(steps, dtype=np.int64, count=order), 1))
+
+
+@cache
 def inverses(modulus: int) -> np.ndarray:
     """Multiplicative inverses on Z_P, shape (P,); entry 0, which has none, is 0."""
-    table = np.array([0] + [pow(v, -1, modulus) for v in range(1, modulus)], dtype=np.int64)
-    table.flags.writeable = False
-    return table
+    table = np.zeros(modulus, dtype=np.int64)
+    table[powers(modulus)] = np.roll(powers(modulus)[::-1], 1)  # the inverse of g^k is g^(P-1-k)
+    return _frozen(table)
 
 
 @cache
 def roots_of_unity(modulus: int) -> np.ndarray:
     """omega^k = exp(2 pi i k / P) for k = 0 .. P-1, shape (P,), complex128."""
-    table = np.exp(2j * np.pi * np.arange(modulus) / modulus)
+    return _frozen(np.exp(2j * np.pi * np.arange(modulus) / modulus))
+
+
+def _frozen(table: np.ndarray) -> np.ndarray:
     table.flags.writeable = False
     return table
 
 
-def fourier(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """F_1 along `axis`: P^{-1/2} sum_b h(b) omega^{-vb}."""
-    return np.fft.fft(values, axis=axis, norm="ortho")
+def fourier(values: Any, axis: int = -1) -> Any:
+    """F_1 along `axis` of a NumPy or CuPy array: P^{-1/2} sum_b h(b) omega^{-vb}."""
+    return array_module(values).fft.fft(values, axis=axis, norm="ortho")
 
 
-def inverse_fourier(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    """F_1^{-1} along `axis`: P^{-1/2} sum_v h(v) omega^{vb}."""
-    return np.fft.ifft(values, axis=axis, norm="ortho")
+def inverse_fourier(values: Any, axis: int = -1) -> Any:
+    """F_1^{-1} along `axis` of a NumPy or CuPy array: P^{-1/2} sum_v h(v) omega^{vb}."""
+    return array_module(values).fft.ifft(values, axis=axis, norm="ortho")
 
 
 def fourier_matrix(modulus: int) -> np.ndarray:
-    """F_1 as a matrix, shape (P, P), rows v and columns b."""
+    """F_1 as a matrix, shape (P, P), rows v and columns b.
+
+    Raises:
+        ValueError: P^2 entries are too many; `fourier` needs no matrix.
+    """
+    if modulus > _LARGEST_MATRIX:
+        raise ValueError(
+            f"a {modulus} x {modulus} Fourier matrix is too large; matrices end at P = {_LARGEST_MATRIX}"
+        )
     k = np.arange(modulus)
     return roots_of_unity(modulus)[(-np.outer(k, k)) % modulus] / np.sqrt(modulus)
+
+
+def correlated(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """sum_k h(k) conj r((k - b) mod P) for each row h and every b, shape (N, P).
+
+    Args:
+        values: rows h, shape (N, P).
+        kernel: r, shape (P,).
+    """
+    modulus = len(kernel)
+    if modulus <= _TABLED:
+        k = np.arange(modulus)
+        return values @ kernel.conj()[(k[:, None] - k) % modulus]
+    # a prime length is slow to transform: shifts are laid out on one that is not
+    length = next_fast_len(2 * modulus - 1)
+    wrapped = np.zeros(length, dtype=kernel.dtype)
+    wrapped[:modulus], wrapped[length - modulus + 1 :] = kernel, kernel[1:]
+    if np.iscomplexobj(values) or np.iscomplexobj(kernel):
+        return ifft(fft(values, length) * fft(wrapped).conj())[:, :modulus]
+    return irfft(rfft(values, length) * rfft(wrapped).conj(), length)[:, :modulus]

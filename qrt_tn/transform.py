@@ -14,14 +14,15 @@ from qrt_tn.engine.arguments import Seed
 from qrt_tn.engine.backends import resolve
 from qrt_tn.engine.progress import Progress
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.field import check_grid
+from qrt_tn.field import check_grid, correlated, powers
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.sampling import check_room, check_values, sample_chunks, together
+from qrt_tn.sampling import check_memory, check_profile_memory, joined_chunks, sample_chunks
 from qrt_tn.states.base import CLASS_INDEX, State, check_count
 from qrt_tn.states.chunks import chunk_rows
 
 DENSE_LIMIT = 2**26  # values of a dense transform: 1 GiB in complex128
+_BLOCK = 2**22  # frequencies of one block of weights (32 MiB)
 
 
 class QuantumRidgeletTransform:
@@ -75,7 +76,7 @@ class QuantumRidgeletTransform:
             ValueError: wrong shape or values outside Z_P, or profiles that do not fit in memory.
         """
         a = check_grid(a, self.modulus, "a", (None, self.dim))
-        check_values(self.state, len(a))
+        check_profile_memory(self.state, len(a))
         profiles = self.state.profiles(a, self.ridgelet)
         return profiles if self.state.vector else profiles[:, :, 0]
 
@@ -127,8 +128,8 @@ class QuantumRidgeletTransform:
             ValueError: n below 1, nodes that do not fit in memory, or a checkpoint of another run.
         """
         count = check_count(n)
-        check_room(self.state, self.ridgelet, count, whole=True)
-        return together(self._chunks(count, seed, checkpoint, progress), count, self.dim)
+        check_memory(self.state, self.ridgelet, count, whole=True)
+        return joined_chunks(self._chunks(count, seed, checkpoint, progress), count, self.dim)
 
     def sample_chunks(
         self,
@@ -152,7 +153,7 @@ class QuantumRidgeletTransform:
             ValueError: as `sample`, at once; but for nodes that do not fit together.
         """
         count = check_count(n)
-        check_room(self.state, self.ridgelet, count, whole=False)
+        check_memory(self.state, self.ridgelet, count, whole=False)
         return self._chunks(count, seed, checkpoint, progress)
 
     def _chunks(
@@ -198,15 +199,18 @@ class QuantumRidgeletTransform:
         Raises:
             ValueError: coordinates that repeat or lie outside 0..D-1, wrong shape, values outside Z_P.
         """
-        size = np.size(coordinates)
-        values = check_grid(values, self.modulus, "values", (None, size))
+        values = check_grid(values, self.modulus, "values", (None, np.size(coordinates)))
         harmonics = np.abs(self.ridgelet.spectrum) ** 2
         active = np.flatnonzero(harmonics)
-        u = (active[:, None, None] * values[None, :, :]) % self.modulus
-        # each frequency once: harmonics share many
-        distinct, place = np.unique(u.reshape(-1, size), axis=0, return_inverse=True)
-        logs = self.state.log_marginals(coordinates, distinct)[place.reshape(u.shape[:2])]
-        return logsumexp(logs, axis=0, b=harmonics[active][:, None])
+        rows = max(1, _BLOCK // (len(active) * values.shape[1]))
+        parts = []
+        for start in range(0, len(values), rows):
+            u = (active[:, None, None] * values[start : start + rows]) % self.modulus
+            # each frequency once: harmonics share many
+            distinct, place = np.unique(u.reshape(-1, values.shape[1]), axis=0, return_inverse=True)
+            logs = self.state.log_marginals(coordinates, distinct)[place.reshape(u.shape[:2])]
+            parts.append(logsumexp(logs, axis=0, b=harmonics[active][:, None]))
+        return np.concatenate(parts)
 
     def coordinate_probabilities(self, coordinate: int) -> np.ndarray:
         """The probability of each value of one coordinate of a drawn weight a, float64 of shape (P,).
@@ -214,7 +218,14 @@ class QuantumRidgeletTransform:
         Raises:
             ValueError: a coordinate outside 0..D-1.
         """
-        return np.exp(self.log_marginals([coordinate], np.arange(self.modulus)[:, None]))
+        u = np.exp(self.state.log_marginals([coordinate], np.arange(self.modulus)[:, None]))
+        harmonics = np.abs(self.ridgelet.spectrum) ** 2
+        # p(a) = sum_v |r^(v)|^2 p(u = v a), a correlation in the exponents k of a, v, u = g^k
+        order = powers(self.modulus)
+        result = np.empty(self.modulus)
+        result[0] = u[0]
+        result[order] = np.maximum(correlated(u[order][None, :], harmonics[order])[0], 0)
+        return result
 
     def to_dense(self) -> np.ndarray:
         """All of R[f], by contracting the fused network.

@@ -7,6 +7,7 @@ keeps a log-scale of its own. Everything works on NumPy and CuPy arrays alike.
 from qrt_tn.engine.mps.arithmetic import add, filtered, inner, scaled
 from qrt_tn.engine.mps.canonical import (
     Cores,
+    balanced,
     canonical,
     check_cores,
     compress,
@@ -23,6 +24,7 @@ __all__ = [
     "METHODS",
     "Cores",
     "add",
+    "balanced",
     "best_method",
     "canonical",
     "check_cores",

@@ -5,6 +5,7 @@ the precision of the cores: a chain in complex64 stays accurate over ten thousan
 core is ever held twice (Schollwoeck, Annals of Physics 326 (2011) 96, sections 4.4 and 4.5).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.progress import shown
 
 Cores = list[Any]
+_NOTHING = -(2**40)  # the exponent of zero
+_REACH = 2200  # shifts beyond the floating range of every number
 
 
 def check_cores(cores: Sequence[Any], name: str = "cores") -> Cores:
@@ -76,18 +79,49 @@ def canonical(cores: Cores, centre: int) -> tuple[Cores, float]:
     """
     if not 0 <= centre < len(cores):
         raise ValueError(f"the centre is {centre}; it must lie in 0..{len(cores) - 1}")
+    xp = array_module(cores[0])
     dtype = np.result_type(*(core.dtype for core in cores))
-    head, from_left, log_left = _orthonormal_rows(_mirrored(cores[:centre]), cores[0], dtype)
-    tail, from_right, log_right = _orthonormal_rows(cores[centre + 1 :], cores[0], dtype)
+    head, left, rows, log_left = _orthonormal_rows(_mirrored(cores[:centre]), cores[0], dtype)
+    tail, right, columns, log_right = _orthonormal_rows(cores[centre + 1 :], cores[0], dtype)
     if -np.inf in (log_left, log_right):
         return list(cores), -np.inf
-    half = _absorbed(cores[centre], from_right)
-    core = None if half is None else _absorbed(half.transpose(2, 1, 0), from_left)
+    core, own, top = balanced(cores[centre], columns)
+    scales = own + rows - (own + rows).max()
+    half = _absorbed(core, right, dtype, scales)
+    core = None
+    if half is not None:
+        half = half * xp.ldexp(xp.ones(len(half)), scales)[:, None, None]
+        core = _absorbed(half.transpose(2, 1, 0), left, dtype)
     if core is None:
         return list(cores), -np.inf
     core, log_norm = _normalised(core.transpose(2, 1, 0))
     result = [*_mirrored(head), core.astype(dtype), *tail]
-    return result, log_left + log_norm + log_right
+    exponent = top + int((own + rows).max())
+    return result, log_left + log_norm + log_right + exponent * math.log(2.0)
+
+
+def balanced(core: Any, columns: Any) -> tuple[Any, Any, int]:
+    """A core whose rows have their largest entry in [1/2, 1), by powers of two that the core before it takes.
+
+    Numbers anywhere in the floating range, subnormal ones among them, go along a chain so without a loss.
+
+    Args:
+        core: (left, site, right).
+        columns: a power of two that multiplies each right index, int, shape (right,).
+
+    Returns:
+        (core, rows, exponent): in double precision; the core given is 2**exponent times its rows with 2**rows,
+        int of shape (left,), the largest 0.
+    """
+    xp = array_module(core)
+    wide = xp.ascontiguousarray(_double(core))
+    parts = wide.view(np.float64).reshape(*wide.shape, -1)
+    peak = xp.abs(parts).max(axis=(1, 3))
+    rows = xp.where(peak > 0, xp.frexp(peak)[1] + columns, _NOTHING).max(axis=1)
+    shift = xp.clip(columns - rows[:, None], -_REACH, _REACH)
+    parts = xp.ldexp(parts, shift[:, None, :, None])
+    top = int(rows.max())
+    return parts.reshape(*wide.shape[:2], -1).view(wide.dtype), xp.maximum(rows - top, _NOTHING), top
 
 
 def compress(cores: Cores, tolerance: float, max_bond: int | None = None) -> tuple[Cores, float]:
@@ -156,43 +190,47 @@ def _mirrored(cores: Cores) -> Cores:
     return [core.transpose(2, 1, 0) for core in reversed(cores)]
 
 
-def _orthonormal_rows(cores: Cores, like: Any, dtype: np.dtype) -> tuple[Cores, Any, float]:
+def _orthonormal_rows(cores: Cores, like: Any, dtype: np.dtype) -> tuple[Cores, Any, Any, float]:
     """Make the rows of all cores orthonormal, the last first, on the device of `like`.
 
     Returns:
-        (cores, factor, log_scale): the state is exp(log_scale) times the chain of `factor`, of norm 1 and
-        shape (left bond, new left bond), and the cores. A state that is zero has log_scale -inf.
+        (cores, factor, rows, log_scale): the state is exp(log_scale) times the chain of 2**rows, `factor` of
+        norm 1 and shape (left bond, new left bond), and the cores. A state that is zero has log_scale -inf.
     """
     xp = array_module(like)
-    factor = xp.ones((1, 1), dtype=np.float64)
+    factor, rows = xp.ones((1, 1), dtype=np.float64), xp.zeros(1, dtype=np.int64)
     log_scale = 0.0
     result: Cores = []
     with shown(None, len(cores), "sites") as progress:
         for core in reversed(cores):
-            wide = _absorbed(core, factor)
+            even, rows, exponent = balanced(core, rows)
+            wide = _absorbed(even, factor, core.dtype, rows)
             if wide is None:
-                return cores, factor, -np.inf
+                return cores, factor, rows, -np.inf
             wide, log_norm = _normalised(wide)
-            log_scale += log_norm
+            log_scale += log_norm + exponent * math.log(2.0)
             q, r = xp.linalg.qr(wide.reshape(len(wide), -1).T)
             result.append(q.T.reshape(-1, *wide.shape[1:]).astype(dtype))
             factor = r.T
             progress(len(result), len(cores))
     result.reverse()
-    return result, factor, log_scale
+    return result, factor, rows, log_scale
 
 
-def _absorbed(core: Any, factor: Any) -> Any:
-    """Core @ factor in double precision; None where its terms cancel to the core's rounding.
+def _absorbed(core: Any, factor: Any, dtype: np.dtype, rows: Any = None) -> Any:
+    """Core @ factor in double precision; None where its terms cancel to the rounding of the core's own dtype.
 
     Terms are compared with what they would add up to without signs, not with the largest core or factor,
-    which depends on the gauge: a weak bond may lie between strong ones.
+    which depends on the gauge: a weak bond may lie between strong ones. Row i counts 2**rows[i] times.
     """
     xp = array_module(core)
-    wide = xp.tensordot(_double(core), factor, axes=1)
+    wide = xp.tensordot(core, factor, axes=1)
     unsigned = xp.tensordot(xp.abs(core), xp.linalg.norm(factor, axis=1), axes=1)
-    rounding = 16 * float(np.finfo(core.dtype).eps)
-    return None if float(xp.abs(wide).max()) <= rounding * float(unsigned.max()) else wide
+    weights = xp.ldexp(xp.ones(len(core)), 0 * xp.arange(len(core)) if rows is None else rows)
+    left, most = (
+        (xp.abs(each).max(axis=tuple(range(1, each.ndim))) * weights).max() for each in (wide, unsigned)
+    )
+    return None if float(left) <= 16 * float(np.finfo(dtype).eps) * float(most) else wide
 
 
 def _normalised(core: Any) -> tuple[Any, float]:

@@ -112,9 +112,7 @@ def _all_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, modulus
     xp = array_module(cores[0])
     count = columns.shape[1]
     slots = modulus - 1
-    # column c lists the slot of u c for u = 1 .. P-1; slot k holds u = k + 1
-    turned = xp.asarray(np.outer(np.arange(1, modulus), np.arange(modulus)) % modulus - 1)
-    each = xp.arange(count)
+    each, u = xp.arange(count), xp.arange(1, modulus)[:, None]  # slot k holds u = k + 1
     vectors = xp.ones((slots, count, 1), dtype=cores[0].dtype)
     log_scale = xp.zeros((slots, count))
     inverse = inverses(modulus)
@@ -127,8 +125,7 @@ def _all_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, modulus
             vectors = vectors @ matrices[0]
         else:
             ratio = np.where(column > 0, held * inverse[column] % modulus, 1)
-            # by take, which lets other threads run
-            source = xp.take(turned, xp.asarray(ratio), axis=1) * count + each
+            source = (u * xp.asarray(ratio) % modulus - 1) * count + each
             log_scale = xp.take(log_scale.reshape(-1), source)
             flat = vectors.reshape(slots * count, -1)
             held = np.where(column > 0, column, held)

@@ -1,6 +1,7 @@
 """Matrix product states, held in the Fourier basis, where they are sampled and evaluated."""
 
 import copy
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import quimb.tensor as qtn
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import array_module, namespace, to_host
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.field import check_prime, fourier_matrix, inverse_fourier
+from qrt_tn.field import check_prime, fourier, inverse_fourier
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
 from qrt_tn.states.filters import checked_filter
@@ -92,6 +93,10 @@ class MPSState(State):
     def held_bytes(self) -> int:
         """Bytes of the cores."""
         return sum(int(core.nbytes) for core in self.cores)
+
+    def arrays(self) -> list[Any]:
+        """The cores, and the frequencies that their sites keep."""
+        return [*self.cores, *self.supports]
 
     def schmidt_values(self) -> list[np.ndarray]:
         """The Schmidt coefficients at every bond, descending, each list of squared sum 1."""
@@ -270,10 +275,9 @@ class MPSState(State):
     def network(self) -> qtn.TensorNetwork:
         """A chain of D tensors in the position basis, the class index on the first for a vector output."""
         first = self._first
-        matrix = fourier_matrix(self.modulus).conj()  # F_1 is symmetric, so its adjoint is its conjugate
         tensors = []
-        for site, support in enumerate(self.supports):
-            core = np.einsum("xu,lur->lxr", matrix[:, support], to_host(self.cores[site + first]))
+        for site, core in enumerate(self._padded([np.arange(self.modulus)] * self.dim)[first:]):
+            core = inverse_fourier(to_host(core), axis=1).astype(core.dtype)  # noqa: PLW2901
             inds = [f"k{site}", site_index(site), f"k{site + 1}"]
             if site == 0:
                 if self.vector:
@@ -373,7 +377,10 @@ def from_mps(cores: Sequence[Any]) -> MPSState:
             )
     xp = array_module(checked[0])
     dtype = np.result_type(checked[0].dtype, np.complex64)
-    matrix = xp.asarray(fourier_matrix(modulus))  # in double precision: one core at a time is
-    spectral = [xp.matmul(matrix, core).astype(dtype) for core in checked]
-    everywhere = np.arange(modulus)
-    return MPSState(spectral, [everywhere] * len(spectral), modulus)
+    spectral, columns, exponent = [], xp.zeros(1, dtype=np.int64), 0
+    for core in reversed(checked):
+        wide, columns, more = mps.balanced(core, columns)  # in double precision: one core at a time is
+        spectral.append(fourier(wide, axis=1).astype(dtype))
+        exponent += more
+    everywhere = [np.arange(modulus)] * len(spectral)
+    return MPSState(spectral[::-1], everywhere, modulus, log_norm=exponent * math.log(2.0))
