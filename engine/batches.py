@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.backends import device_memory, resolve
+from qrt_tn.engine.checkpoints import identity
 from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.distribute import choose_device, spread_items
 from qrt_tn.engine.exponents import Part, on_host, scaled
@@ -19,7 +20,7 @@ from qrt_tn.engine.network import common_dtype
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.progress import Progress, shown, silent
-from qrt_tn.engine.resume import Checkpoint, identity
+from qrt_tn.engine.resume import Checkpoint
 from qrt_tn.engine.scaled import Scaled
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster

@@ -1,14 +1,18 @@
-"""Files that are whole or absent: write beside the target, then rename over it."""
+"""Files that are whole or absent, and arrays in files that know when they were changed."""
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_bytes
+
+_CHECKSUM = "checksum"  # the metadata entry that holds it
 
 
 @contextmanager
@@ -41,21 +45,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write named arrays and text metadata to one safetensors file, whole or not at all."""
+    """Write named arrays and text metadata to one safetensors file, whole or not at all.
+
+    A checksum of all of it goes with the metadata.
+
+    Raises:
+        ValueError: a dtype that such files do not hold, or no such folder.
+    """
     # unlike ascontiguousarray, this leaves a number a number
-    contiguous = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    with atomic_path(path) as partial:
-        partial.write_bytes(safetensors_bytes(contiguous, metadata=dict(metadata)))
+    arrays = {name: np.asarray(value, order="C") for name, value in sorted(tensors.items())}
+    header: dict[str, Any] = {"__metadata__": {**metadata, _CHECKSUM: _checksum(arrays, metadata)}}
+    # the library's own writer holds two more copies of everything, or hides which error the disk met
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)  # so that all are aligned
+    end = 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {
+            "dtype": _code(name, array.dtype),
+            "shape": array.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(_bytes_of(array).data)
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a safetensors file whose metadata entry "format" is `kind`.
+    """Read a file that `save_tensors` wrote, whose metadata entry "format" is `kind`.
 
     Returns:
         The arrays by name, and the metadata.
 
     Raises:
-        ValueError: no such file, not a safetensors file, or a file of another kind.
+        ValueError: no such file, a file of another kind, or one that was damaged or changed.
     """
     source = Path(path)
     if not source.is_file():
@@ -68,4 +93,27 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
         raise ValueError(f"{source} is not a whole safetensors file ({error}); save it again") from error
     if metadata.get("format") != kind:
         raise ValueError(f"{source} holds {metadata.get('format', 'no named format')!r}, not {kind!r}")
+    if metadata.pop(_CHECKSUM, None) != _checksum(tensors, metadata):
+        raise ValueError(f"{source} is damaged: its checksum does not fit its content; save it again")
     return tensors, metadata
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    found = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=20)
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name!r} {array.dtype.name} {array.shape}".encode())
+        found.update(_bytes_of(array).data)
+    return found.hexdigest()
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array, as numbers, in the order of a file."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
+
+
+def _code(name: str, dtype: np.dtype) -> str:
+    """What safetensors files call a dtype."""
+    code = "BOOL" if dtype.kind == "b" else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+    if dtype.kind not in "biufc" or dtype.itemsize > 8:
+        raise ValueError(f"array {name!r} is {dtype}, which safetensors files do not hold; cast it first")
+    return code

@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qrt_tn.engine.checkpoints import claim, identity
 from qrt_tn.engine.files import atomic_path
-from qrt_tn.engine.resume import claim, identity
 
 LONGEST = 200  # bytes of a name that are kept in the names of its lock and its temporary folder
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from qrt_tn.engine.resume import identity
+from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.batches import BatchOrder
 from qrt_tn.models.lottery.masks import check_masks, full_masks

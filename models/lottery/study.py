@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from qrt_tn.engine.resume import identity
+from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.batches import BatchOrder
 from qrt_tn.models.lottery.checks import check_fold
