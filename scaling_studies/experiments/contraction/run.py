@@ -48,9 +48,6 @@ def contract(settings: Contraction, seed: int, context: Context) -> Mapping[str,
             f"ranks is {settings.ranks} and the point runs on {size}; give the study "
             'resources.ranks = "ranks"'
         )
-    if settings.backend == "jax":
-        # how many threads XLA makes on a CPU; it counts the machine's cores otherwise
-        os.environ.setdefault("NPROC", str(context.cores))
     _check_device(settings.backend, comm)
     with threadpool_limits(context.cores):
         found = build(settings, seed)
@@ -143,13 +140,7 @@ def _error(plan: Plan, found: Case, settings: Contraction, part: Part, comm: Any
 
 
 def _calibrated(settings: Contraction, comm: Any) -> Device:
-    """What the device reaches, measured by rank 0 while the others wait.
-
-    Backends on the same hardware share one ceiling: NumPy's BLAS is that of a CPU under JAX too.
-    """
-    backend = settings.backend
-    if backend == "jax" and settings.gpus == 0:
-        backend = "numpy"
-    made = spread_items(1, lambda _: engine.calibrate(backend, dtypes=(settings.dtype,)), comm)
+    """What the device reaches, measured by rank 0 while the others wait."""
+    made = spread_items(1, lambda _: engine.calibrate(settings.backend, dtypes=(settings.dtype,)), comm)
     device: Device = made[0] if comm is None else comm.bcast(made.get(0), root=0)
     return device

@@ -28,9 +28,9 @@ class Contraction(Settings):
     """Values of a site: of mps-overlap, qrt-chain and qrt-grid."""
     batch: int = Field(1, ge=1, le=10**7)
     """How many amplitudes of a qrt network."""
-    backend: Literal["numpy", "jax", "cupy", "cuquantum"] = "numpy"
+    backend: Literal["numpy", "cupy", "cuquantum"] = "numpy"
     gpus: int = Field(0, ge=0, le=1)
-    """GPUs of each rank, what a study's [resources] take; cupy and cuquantum need one, numpy none."""
+    """GPUs of each rank, what a study's [resources] take; cupy and cuquantum need one."""
     dtype: Literal["complex64", "complex128"] = "complex128"
     compute: Literal["default", "TF32", "3XTF32"] = "default"
     """How cuTensorNet multiplies single precision."""

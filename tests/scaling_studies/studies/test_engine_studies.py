@@ -22,7 +22,7 @@ def test_quick_variants_run_on_two_cores_without_a_gpu(both: tuple[Study, Study]
         needs, parameters = point.needs, point.parameters
         assert needs.gpus == parameters["gpus"] == 0
         assert needs.ranks * needs.cores <= 2
-        assert parameters["backend"] in ("numpy", "jax")
+        assert parameters["backend"] == "numpy"
         assert (needs.minutes, needs.memory) <= (3, 2)
 
 
@@ -100,7 +100,7 @@ def test_precisions_side_by_side() -> None:
     points = load_study("precision").points
     found = {(p.parameters["backend"], p.parameters["dtype"], p.parameters["compute"]) for p in points}
     assert {("cuquantum", "complex64", compute) for compute in ("TF32", "3XTF32", "default")} < found
-    assert {(backend, "complex128", "default") for backend in ("numpy", "jax", "cupy", "cuquantum")} < found
+    assert {(backend, "complex128", "default") for backend in ("numpy", "cupy", "cuquantum")} < found
 
 
 def _holds(wanted: object, value: object) -> bool:

@@ -26,5 +26,4 @@ def test_what_cannot_be_is_refused(given: dict[str, object], message: str) -> No
 
 def test_what_can_be_is_taken() -> None:
     Contraction(backend="cuquantum", gpus=1, dtype="complex64", compute="3XTF32", ranks=2, slices=2)
-    Contraction(backend="jax", gpus=1)
     Contraction(network="qrt-grid", batch=3)
