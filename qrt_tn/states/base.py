@@ -1,5 +1,6 @@
-"""What every state f on Z_P^D can do, and what follows from it alone."""
+"""The interface of states f on Z_P^D, and what follows from a spectrum and its samples alone."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,16 @@ import numpy as np
 import quimb.tensor as qtn
 
 from qrt_tn.engine.arguments import Seed, as_array, generator
+from qrt_tn.engine.backends import array_module
 from qrt_tn.engine.drawing import draw
+from qrt_tn.engine.exponents import peaks, powers
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses
 from qrt_tn.ridgelet import Ridgelet
 
 CLASS_INDEX = "c"  # the outer index of a network that carries a class
+ZERO = "zero everywhere, or cancels up to rounding; a state needs a norm"
+DIGITS = 1e3  # a norm this many times above its rounding error keeps three digits
 _BLOCK = 2**22  # frequencies or profile values of one block of nodes (32 to 64 MiB)
 
 
@@ -24,7 +29,7 @@ def site_index(site: int) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """What a call will take, known before it runs.
+    """The predicted cost of a call.
 
     Attributes:
         products: real multiply-adds.
@@ -42,8 +47,9 @@ class Work:
 class State(ABC):
     """A function f: Z_P^D -> R, C or their C-fold, normalised to sum |f|^2 = 1.
 
-    A state needs two abilities of its own: f^(u) for a batch of u, and sampling u ~ |f^(u)|^2 (for a
-    vector output, sum_c |f^_c(u)|^2). Profiles of the ridgelet transform and its exact samples follow.
+    A subclass evaluates f^(u) for a batch of u and samples u ~ |f^(u)|^2 (for a vector output,
+    sum_c |f^_c(u)|^2). Profiles of the ridgelet transform and its exact samples follow. States are pickled
+    and copied like any object, and a copy gives the same bits.
 
     Attributes:
         modulus: the prime P.
@@ -206,6 +212,10 @@ class State(ABC):
         """
 
     @abstractmethod
+    def arrays(self) -> list[Any]:
+        """The arrays that determine the normalised f, by which a checkpoint knows it."""
+
+    @abstractmethod
     def _spectrum(self, u: np.ndarray) -> Scaled:
         """f^(u) for checked u, shape (N, C)."""
 
@@ -242,6 +252,13 @@ def joined(parts: list[Scaled]) -> Scaled:
     """Batches one after the other."""
     mantissa = np.concatenate([part.mantissa for part in parts])
     return Scaled(mantissa, np.concatenate([part.log_scale for part in parts]))
+
+
+def near_one(values: Any) -> tuple[Any, float]:
+    """(values / 2^k, log 2^k) with a largest modulus near 1; no digit changes."""
+    xp = array_module(values)
+    factor, exponent = powers(peaks(values, tuple(range(values.ndim)), xp), xp)
+    return values * factor, int(exponent) * math.log(2.0)
 
 
 def check_count(n: Any, name: str = "the number of samples") -> int:

@@ -1,4 +1,4 @@
-"""States given by all their P^D values: transformed by FFT, the oracle for every other kind."""
+"""States given by all their P^D values and transformed by FFT."""
 
 from typing import Any
 
@@ -9,24 +9,27 @@ from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.drawing import draw_running
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_prime
-from qrt_tn.states.base import State, site_index
+from qrt_tn.states.base import ZERO, State, near_one, site_index
 
 
 class DenseState(State):
-    """f held as an array of shape (P,) * D."""
+    """f as an array of shape (P,) * D, real or complex, in double precision."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.modulus = values.shape[0]
         self.dim = values.ndim
         self.outputs = 1
         self.vector = False
-        # scaled by the largest value first, so that squares neither overflow nor vanish
-        peak = float(np.abs(values).max())
-        norm = float(np.linalg.norm(values / peak))
-        self.log_norm = float(np.log(peak) + np.log(norm))
-        self.values = values / peak / norm
+        values, log_scale = near_one(values)
+        norm = float(np.linalg.norm(values))
+        self.log_norm = float(np.log(norm)) + log_scale
+        self.values = values / norm
         self._hat = np.fft.fftn(self.values, norm="ortho")
         self._running = np.cumsum(np.abs(self._hat.reshape(-1)) ** 2)
+
+    def arrays(self) -> list[Any]:
+        """The values."""
+        return [self.values]
 
     def network(self) -> qtn.TensorNetwork:
         """One tensor."""
@@ -38,12 +41,10 @@ class DenseState(State):
         return Scaled(values[:, None], np.zeros((len(u), 1)))
 
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
-        weights = np.abs(self._hat) ** 2
         others = tuple(axis for axis in range(self.dim) if axis not in coordinates)
-        # the axes that stay are in ascending order
-        kept = weights.sum(axis=others)
+        weights = (np.abs(self._hat) ** 2).sum(axis=others)  # the axes left are in ascending order
         with np.errstate(divide="ignore"):
-            return np.log(kept[tuple(u[:, np.argsort(coordinates)].T)])
+            return np.log(weights[tuple(u[:, np.argsort(coordinates)].T)])
 
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         flat = draw_running(self._running, rng.random(count))
@@ -55,6 +56,15 @@ def from_dense(values: Any) -> DenseState:
 
     Raises:
         ValueError: axes of different lengths, a composite length, NaN, or all zeros.
+
+    Example:
+        >>> import numpy as np
+        >>> from qrt_tn import states
+        >>> state = states.from_dense([[3.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]])
+        >>> state.modulus, state.dim, round(state.norm, 12)
+        (3, 2, 5.0)
+        >>> state.spectrum(np.array([[0, 0]])).value()  # the mean, as f^(0) = P^(-D/2) sum_x f(x)
+        array([0.46666667+0.j])
     """
     array = as_array(values, "values")
     if array.size == 0 or len(set(array.shape)) != 1:
@@ -62,8 +72,10 @@ def from_dense(values: Any) -> DenseState:
     check_prime(array.shape[0])
     if array.dtype.kind not in "biufc":
         raise ValueError(f"values have dtype {array.dtype}; give numbers")
+    with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
+        array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"values hold {array[~np.isfinite(array)][0]}; every value must be finite")
     if not array.any():
-        raise ValueError("values are all zero; a state needs a norm")
-    return DenseState(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))
+        raise ValueError(f"the state is {ZERO}")
+    return DenseState(array)

@@ -1,4 +1,4 @@
-"""States held as any tensor network: trees, grids, chains with long-range bonds, circuits of qudit gates."""
+"""States given as any tensor network: trees, grids, chains with long-range bonds, circuits of qudit gates."""
 
 import copy
 import math
@@ -10,24 +10,25 @@ import numpy as np
 import quimb.tensor as qtn
 
 from qrt_tn.engine.backends import array_module, namespace, resolve, to_host
-from qrt_tn.engine.conditionals import Sampler, hung_by, restricted
+from qrt_tn.engine.conditionals import Sampler, reroot, restrict
 from qrt_tn.engine.network import common_dtype, exponent_of, read_structure
 from qrt_tn.engine.picked import Picked
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier_matrix
-from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
+from qrt_tn.states.base import CLASS_INDEX, State, Work, near_one, site_index
 
 Inds = tuple[Hashable, ...]
 _COMPLEX = 4  # real multiply-adds of a complex one
+_CHANGE = 30.0  # roots of the machine epsilon by which entries change where a norm is tested
 
 
 class NetworkState(State):
     """A state whose f is a tensor network; `from_network` checks one and makes it.
 
-    The Fourier matrix is applied to the tensor that holds a site's index; where several hold it, it becomes a
-    tensor of its own. Amplitudes then pick values of u (`engine.picked`); samples are drawn from the network
+    The Fourier matrix is applied to the tensor that has a site's index; where several have it, it becomes a
+    tensor of its own. Amplitudes are contracted with u fixed; samples are drawn from the closed network
     <f^|f^>, in which both halves share every u_i (`qrt_tn.engine.conditionals`).
 
     Args:
@@ -39,7 +40,10 @@ class NetworkState(State):
         memory_limit: bytes that contracting <f|f> may take; left out, what is free.
 
     Attributes:
-        sampler: draws u, and holds the messages that took the norm.
+        sampler: draws u; its messages gave the norm.
+
+    Raises:
+        ValueError: the state is zero, or rounding leaves fewer than about three digits of its norm.
     """
 
     def __init__(
@@ -52,41 +56,43 @@ class NetworkState(State):
         log_factor: float = 0.0,
         memory_limit: int | None = None,
     ) -> None:
-        extents = {
-            index: extent
-            for term, array in zip(terms, arrays, strict=True)
-            for index, extent in zip(term, array.shape, strict=True)
-        }
-        self.modulus = extents[sites[0]]
-        self.dim = len(sites)
-        self.vector = class_index is not None
-        self.outputs = 1 if class_index is None else extents[class_index]
-        self._terms, self._arrays = list(terms), list(arrays)
+        self._terms = list(terms)
         self._sites, self._class = tuple(sites), class_index
         self._shared = frozenset(sites) if class_index is None else frozenset((*sites, class_index))
-        xp = array_module(arrays[0])
-        self._backend = "numpy" if xp is np else "cupy"
+        self._backend = "numpy" if array_module(arrays[0]) is np else "cupy"
         # every tensor at a scale near 1, so that single precision holds products of them
-        self._peaks = [float(xp.abs(array).max()) for array in arrays]
-        if min(self._peaks) == 0:
-            raise ValueError("the state is zero everywhere; a state needs a norm")
-        self._ket_terms, self._ket = self._spectral()
+        self._arrays, logs = zip(*map(near_one, arrays), strict=True)
+        extents = _extents(self._terms, self._arrays)
+        self.modulus, self.dim = extents[sites[0]], len(sites)
+        self.vector = class_index is not None
+        self.outputs = 1 if class_index is None else extents[class_index]
+        self._ket_terms, self._ket = self._spectral(self._arrays)
         self._bra_terms = [tuple(self._bra(index) for index in term) for term in self._ket_terms]
-        pairs = zip(self._ket_terms + self._bra_terms, self._ket + self._ket, strict=True)
-        self._sizes = {
-            index: extent for term, array in pairs for index, extent in zip(term, array.shape, strict=True)
-        }
         closed = [*self._ket_terms, *self._bra_terms]
-        path = plan((closed, (), self._sizes), dtype=self._ket[0].dtype).path
+        self._sizes = _extents(closed, self._ket + self._ket)
+        found = plan((closed, (), self._sizes), dtype=self._ket[0].dtype)
         self.sampler = Sampler(
-            closed, self._sizes, self._closed(), self._sites, path=path, memory_limit=memory_limit
+            closed, self._sizes, _squared(self._ket), self._sites, path=found.path, memory_limit=memory_limit
         )
-        self._log_scale = self.sampler.log_total / 2  # of the tensors at their scale near 1
-        if self._log_scale == -np.inf:
-            raise ValueError("the state is zero everywhere, or cancels to rounding; a state needs a norm")
-        self.log_norm = self._log_scale + math.fsum(map(math.log, self._peaks)) + log_factor
+        # a norm that cancels changes where its terms change by far more than they are rounded by
+        rng = np.random.default_rng(0)
+        changed = [_changed(*pair, rng) for pair in zip(arrays, self._arrays, strict=True)]
+        beside = found.execute(_squared(self._spectral(changed)[1]), self._backend).log_abs()
+        log_square, dtype = self.sampler.log_total, self._ket[0].dtype
+        allowed = math.log(2) + 8 * _CHANGE * math.sqrt(np.finfo(dtype).eps * len(terms))
+        if not abs(float(beside) - log_square) < allowed:
+            raise ValueError(
+                f"the state is zero everywhere, or rounding to {dtype} leaves fewer than three digits of its "
+                "norm, as it cancels or a tensor has entries too far apart in size; give a network without "
+                "such cancellation, or double precision"
+            )
+        self._log_scale = log_square / 2  # of the tensors at their scale near 1
+        self.log_norm = self._log_scale + math.fsum(logs) + log_factor
         self._amplitudes: Picked | None = None
         self._marginals: tuple[tuple[int, ...], Picked] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_amplitudes": None, "_marginals": None}  # made again when asked for
 
     def to(self, backend: str) -> "NetworkState":
         """A copy whose arrays live on a backend; it contracts amplitudes, samples are drawn on its device."""
@@ -120,6 +126,13 @@ class NetworkState(State):
         ours = sum(array.nbytes for array in [*self._arrays, *self._ket])
         return ours + self.sampler.held_bytes
 
+    def arrays(self) -> list[Any]:
+        """The tensors of f^, and their indices and the sites' by number."""
+        numbers: dict[Hashable, int] = {}
+        terms = [*self._ket_terms, self._sites, () if self._class is None else (self._class,)]
+        named = [[numbers.setdefault(index, len(numbers)) for index in term] for term in terms]
+        return [*self._ket, *(np.array(term, dtype=np.int64) for term in named)]
+
     def network(self) -> qtn.TensorNetwork:
         """The given tensors, normalised, in double precision; outer indices x0 .. x{D-1}, c, inner k0, ..."""
         outer = {site: (site_index(place), self.modulus) for place, site in enumerate(self._sites)}
@@ -136,30 +149,27 @@ class NetworkState(State):
         # in double precision, as the gates of a circuit are
         dtype = np.result_type(self._arrays[0].dtype, np.float64)
         tensors = [
-            qtn.Tensor(
-                to_host(array).astype(dtype) / peak * share, [names[index] for index in term], tags=["F"]
-            )
-            for term, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True)
+            qtn.Tensor(to_host(array).astype(dtype) * share, [names[index] for index in term], tags=["F"])
+            for term, array in zip(self._terms, self._arrays, strict=True)
         ]
+        # an outer index is on one tensor: where several share it, a diagonal tensor brings it out
         for index, (name, extent) in outer.items():
             if holders[index] > 1:
-                # an outer index is on one tensor
-                copy_tensor = np.eye(extent, dtype=dtype)
-                tensors.append(qtn.Tensor(copy_tensor, [names[index], name], tags=["F"]))
+                tensors.append(qtn.Tensor(np.eye(extent, dtype=dtype), [names[index], name], tags=["F"]))
         return qtn.TensorNetwork(tensors)
 
-    def _spectral(self) -> tuple[list[Inds], list[Any]]:
-        """The tensors of f^, complex, at a scale near 1: (their indices, arrays). Sites come first."""
-        xp = array_module(self._arrays[0])
-        dtype = np.result_type(self._arrays[0].dtype, np.complex64)
+    def _spectral(self, arrays: Sequence[Any]) -> tuple[list[Inds], list[Any]]:
+        """The tensors of f^, complex: (their indices, arrays). Sites come first."""
+        xp = array_module(arrays[0])
+        dtype = np.result_type(arrays[0].dtype, np.complex64)
         matrix = xp.asarray(fourier_matrix(self.modulus).astype(dtype))
         holders = Counter(index for term in self._terms for index in term)
         sites = frozenset(self._sites)
         terms: list[Inds] = []
         made = []
-        for given, array, peak in zip(self._terms, self._arrays, self._peaks, strict=True):
+        for given, array in zip(self._terms, arrays, strict=True):
             term: Inds = given
-            spectral = (array / peak).astype(dtype)
+            spectral = array.astype(dtype)
             for site in [index for index in given if index in sites]:
                 axis = term.index(site)
                 if holders[site] > 1:
@@ -172,25 +182,22 @@ class NetworkState(State):
             made.append(xp.ascontiguousarray(spectral).reshape(spectral.shape))
         for site in self._sites:
             if holders[site] > 1:
-                # what several tensors hold is x_i, summed with a Fourier matrix of its own
+                # what several tensors share is x_i, summed with a Fourier matrix of its own
                 terms.append((site, ("x", site)))
                 made.append(matrix)
         return terms, made
 
     def _bra(self, index: Hashable) -> Hashable:
-        """The name in the conjugate of f^; what both halves of <f^|f^> share keeps its own."""
+        """The index in the conjugate of f^; sites and class are shared by both halves of <f^|f^>."""
         return index if index in self._shared else ("bra", index)
 
-    def _closed(self) -> list[Any]:
-        return [*self._ket, *(array.conj() for array in self._ket)]
-
     def _picked(self) -> Picked:
-        """What gives amplitudes; made once they are asked for, since it takes a search for a path."""
+        """The contraction that gives amplitudes, made when they are first asked for: its path is searched."""
         if self._amplitudes is None:
             output = () if self._class is None else (self._class,)
             # the tree of <f^|f^>, as far as it is f^'s
             kept = len(self._ket)
-            pairs = restricted(self._pairs(), 2 * kept, kept)
+            pairs = restrict(self._pairs(), 2 * kept, kept)
             self._amplitudes = Picked(
                 self._ket_terms,
                 output,
@@ -219,15 +226,15 @@ class NetworkState(State):
             with np.errstate(divide="ignore"):
                 return np.log(self.sampler.marginals()[key[0]])[u[:, 0]]
         if self._marginals is None or self._marginals[0] != key:
-            # hung by a tensor that is picked, the tree has most of what is not picked below that
+            # rooted beside a tensor that is picked, the tree has most of what is not picked below that
             count = 2 * len(self._ket)
             leaf = next(place for place, term in enumerate(self._ket_terms) if self._sites[key[0]] in term)
-            path = linear_path(hung_by(self._pairs(), count, leaf), count)
+            path = linear_path(reroot(self._pairs(), count, leaf), count)
             picked = Picked(
                 [*self._ket_terms, *self._bra_terms],
                 (),
                 self._sizes,
-                self._closed(),
+                _squared(self._ket),
                 [self._sites[coordinate] for coordinate in key],
                 path=path,
                 backend=self._backend,
@@ -250,6 +257,32 @@ class NetworkState(State):
         _, recipe = picked.fitted(elements)
         memory = max(drawn.memory, results + recipe.peak_bytes)
         return Work(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
+
+
+def _extents(terms: Sequence[Inds], arrays: Sequence[Any]) -> dict[Hashable, int]:
+    pairs = zip(terms, arrays, strict=True)
+    return {index: extent for term, array in pairs for index, extent in zip(term, array.shape, strict=True)}
+
+
+def _squared(ket: Sequence[Any]) -> list[Any]:
+    """The arrays of <f^|f^>."""
+    return [*ket, *(array.conj() for array in ket)]
+
+
+def _changed(given: Any, array: Any, rng: np.random.Generator) -> Any:
+    """A tensor whose entries are changed at random, those too small to be squared raised to what is not.
+
+    Args:
+        given: the tensor before it was scaled.
+        array: the same at a scale near 1.
+        rng: draws the changes.
+    """
+    xp = array_module(array)
+    limits = np.finfo(array.dtype)
+    least = array.dtype.type(math.sqrt(limits.tiny))
+    raised = xp.where((given != 0) & (xp.abs(array) < least), least, array)
+    noise = 1 + _CHANGE * math.sqrt(limits.eps) * rng.standard_normal(array.shape)
+    return raised * xp.asarray(noise.astype(limits.dtype))
 
 
 def from_network(

@@ -20,11 +20,11 @@ from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
+from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, State, Work, near_one, site_index
 
 _BLOCK = 2**22  # coordinates worked on at once (32 MiB)
 _NETWORK_LIMIT = 2**27  # elements of the site tensors of `network` (2 GiB)
-_NOISE = 1e-15  # of the sum of moduli: what a sum that cancels leaves behind
+_NOISE = 1e-15  # of a sum of moduli: what rounding leaves of a sum that cancels
 LINE, HARMONIC = "line", "w"  # the hyperindices of `network`
 
 
@@ -48,11 +48,11 @@ class RidgeSumState(State):
         self.dim = directions.shape[1]
         self.modulus, self.outputs = heights.shape[1:]
         self.vector = vector
-        peak = float(np.abs(heights).max())
-        norm = float(np.linalg.norm(heights / peak))
-        self.log_norm = float(np.log(peak) + np.log(norm) + log_scale)
+        heights, shift = near_one(heights)
+        norm = float(np.linalg.norm(heights))
+        self.log_norm = float(np.log(norm)) + shift + log_scale
         self.directions = directions
-        self.heights = heights / peak / norm
+        self.heights = heights / norm
         self._weights = (np.abs(self.heights) ** 2).sum(axis=2)
         self._running = np.cumsum(self._weights)
         self._lines = {row.tobytes(): line for line, row in enumerate(directions)}
@@ -61,6 +61,10 @@ class RidgeSumState(State):
     def held_bytes(self) -> int:
         """Bytes of the directions, held as rows and as keys, and of the heights."""
         return 2 * self.directions.nbytes + self.heights.nbytes + self._weights.nbytes + self._running.nbytes
+
+    def arrays(self) -> list[Any]:
+        """Directions and heights."""
+        return [self.directions, self.heights]
 
     def network(self) -> qtn.TensorNetwork:
         """A tensor of heights, and one P^{-1/2} omega^{w d_{l,i} x} per site, which share l and w."""
@@ -71,10 +75,8 @@ class RidgeSumState(State):
                 "use amplitudes, profiles or sample, which need none"
             )
         inds = [LINE, HARMONIC]
-        if self.vector:
-            tensors = [qtn.Tensor(self.heights, inds=[*inds, CLASS_INDEX], tags=["F"])]
-        else:
-            tensors = [qtn.Tensor(self.heights[:, :, 0], inds=inds, tags=["F"])]
+        named = [*inds, CLASS_INDEX] if self.vector else inds
+        tensors = [qtn.Tensor(self.heights if self.vector else self.heights[:, :, 0], named, tags=["F"])]
         waves = roots_of_unity(self.modulus) / np.sqrt(self.modulus)
         k = np.arange(self.modulus)
         for site, column in enumerate(self.directions.T.astype(np.int64)):
@@ -86,13 +88,10 @@ class RidgeSumState(State):
     def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) for every b: the harmonics of one line, so one look-up for each a."""
         lines, multiples = self._find(a)
-        parts = []
         rows = max(1, _BLOCK // (self.modulus * self.outputs))
-        for start in range(0, len(a), rows):
-            block = slice(start, start + rows)
-            parts.append(self._on_lines(lines[block], multiples[block], ridgelet))
-        mantissa = np.concatenate(parts)
-        return Scaled(mantissa, np.zeros((len(a), 1, 1)))
+        blocks = [slice(start, start + rows) for start in range(0, len(a), rows)]
+        parts = [self._on_lines(lines[block], multiples[block], ridgelet) for block in blocks]
+        return Scaled(np.concatenate(parts), np.zeros((len(a), 1, 1)))
 
     def draw(
         self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator
@@ -178,7 +177,15 @@ def from_ridges(a: Any, b: Any, coefficients: Any, ridgelet: Ridgelet) -> RidgeS
         ridgelet: gives P and r.
 
     Raises:
-        ValueError: mismatched shapes, values outside Z_P, NaN, or ridges that cancel to zero.
+        ValueError: mismatched shapes, values outside Z_P, NaN, or ridges that cancel up to rounding.
+
+    Example:
+        >>> from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+        >>> ridgelet = Ridgelet("cosine", 7)
+        >>> state = states.from_ridges([[1, 2]], [3], [5.0], ridgelet)
+        >>> nodes = QuantumRidgeletTransform(state, ridgelet, "numpy").sample(100)
+        >>> {(1, 2), (6, 5)} >= {tuple(a) for a in nodes.a.tolist()}  # the planted direction and its opposite
+        True
     """
     if not isinstance(ridgelet, Ridgelet):
         raise ValueError(f"the ridgelet is {ridgelet!r}; give Ridgelet(activation, modulus)")
@@ -196,23 +203,23 @@ def from_ridges(a: Any, b: Any, coefficients: Any, ridgelet: Ridgelet) -> RidgeS
     if not np.isfinite(values).all():
         raise ValueError(f"coefficients hold {values[~np.isfinite(values)][0]}; every one must be finite")
     values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
-    peak = float(np.abs(values).max())
-    if peak == 0:
-        raise ValueError("the coefficients are all zero; a state needs a norm")
-    columns = values.reshape(len(values), -1) / peak  # first, so that sums do not overflow
+    columns, log_scale = near_one(values.reshape(len(values), -1))  # first, so that sums do not overflow
     lines, place, multiples = _gathered(directions, modulus)
-    heights = _heights(place, multiples, offsets, columns, ridgelet)
+    heights, unsigned = _heights(place, multiples, offsets, columns, ridgelet)
+    if np.linalg.norm(heights) <= DIGITS * _NOISE * unsigned:
+        raise ValueError(f"the sum of the ridges is {ZERO}: change the coefficients, or add ridges")
     kept = heights.any(axis=(1, 2))
-    if not kept.any():
-        raise ValueError("the ridges cancel: their sum is zero everywhere; a state needs a norm")
-    log_scale = float(np.log(peak)) + (directions.shape[1] - 1) / 2 * float(np.log(modulus))
+    log_scale += (directions.shape[1] - 1) / 2 * float(np.log(modulus))
     return RidgeSumState(lines[kept], heights[kept], values.ndim == 2, log_scale)
 
 
 def _heights(
     place: np.ndarray, multiples: np.ndarray, b: np.ndarray, columns: np.ndarray, ridgelet: Ridgelet
-) -> np.ndarray:
-    """What the ridges c_k r(s_k d.x - b_k) on one line d add up to at w d, shape (L, P, C)."""
+) -> tuple[np.ndarray, float]:
+    """What the ridges c_k r(s_k d.x - b_k) on one line d add up to at w d, shape (L, P, C).
+
+    The second result is the norm of the same sums without signs, at most.
+    """
     modulus = ridgelet.modulus
     order = np.argsort(place, kind="stable")  # `place` counts the lines, so every one has a ridge
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))
@@ -230,7 +237,7 @@ def _heights(
     counts = np.diff(starts, append=len(place))
     noise = _NOISE * counts[:, None] * sizes * np.sqrt(modulus)
     heights[np.abs(heights) <= noise[:, None, :]] = 0
-    return heights
+    return heights, float(np.linalg.norm(sizes))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

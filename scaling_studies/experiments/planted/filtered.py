@@ -54,6 +54,10 @@ class FilteredSamples(State):
         )
         self.log_norm = exact.log_norm + self._log_left
 
+    def arrays(self) -> list[Any]:
+        """Those of the points, and the filter."""
+        return [*self._exact.arrays(), self._filter.tables]
+
     def network(self) -> qtn.TensorNetwork:
         """The network of the points, and on each site a circulant matrix that smooths."""
         k = np.arange(self.modulus)
