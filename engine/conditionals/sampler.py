@@ -2,19 +2,20 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.backends import array_module, device_memory, namespace, to_host
 from qrt_tn.engine.batches import batch_bytes
-from qrt_tn.engine.conditionals.alike import Contractions
-from qrt_tn.engine.conditionals.beliefs import beliefs
-from qrt_tn.engine.conditionals.playing import Bound, Contracting, Drawing, Picking, play, probabilities
-from qrt_tn.engine.conditionals.rooted import hung_by_an_end
-from qrt_tn.engine.conditionals.script import Contract, Draw, Pick, write_script
+from qrt_tn.engine.conditionals.marginals import ContractionCache, find_marginals, send_messages
+from qrt_tn.engine.conditionals.reroot import reroot_at_end
+from qrt_tn.engine.conditionals.schedule import Contract, Draw, Pick, write_schedule
 from qrt_tn.engine.cost import repeated_flops
+from qrt_tn.engine.drawing import draw
+from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.network import Index, Term, common_dtype, read_structure
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan, bytes_text
@@ -41,8 +42,8 @@ class Sampler:
 
     The network's sum over all other indices must be real and non-negative for all values of the variables, up
     to a common factor: then it is, up to norm, the probability of these values. Any network <f|f> is of this
-    kind, with the indices that ket and bra share as variables. `engine.conditionals.script` tells how it
-    goes; messages are contracted here, once.
+    kind, with the indices that ket and bra share as variables. `engine.conditionals.schedule` describes the
+    algorithm; messages are contracted here, once.
 
     Args:
         inputs: the indices of every tensor; an index may be on any number of them.
@@ -55,11 +56,20 @@ class Sampler:
     Attributes:
         log_total: the log of the network's sum over all indices; -inf where that is not positive (it is then
             zero, or lost in rounding), and nothing can be drawn.
-        tree: the contraction tree, hung by one of its ends.
+        tree: the contraction tree, with its root at one of its ends.
 
     Raises:
         ValueError: a malformed network, a variable that no tensor holds, arrays that do not fit, or messages
             that need more than the memory limit.
+
+    Example:
+        >>> import numpy as np
+        >>> from qrt_tn.engine.conditionals import Sampler
+        >>> f = np.array([[1.0, 0.0], [0.0, 2.0]])  # |f|^2 is 1/5 at (0, 0) and 4/5 at (1, 1)
+        >>> sampler = Sampler([("u", "v"), ("u", "v")], {"u": 2, "v": 2}, [f, f], ["u", "v"])
+        >>> values, log_probability = sampler.sample(1000, np.random.default_rng(0))
+        >>> sorted(set(map(tuple, values.tolist())))
+        [(0, 0), (1, 1)]
     """
 
     def __init__(
@@ -74,33 +84,37 @@ class Sampler:
     ) -> None:
         terms, _, self._sizes = read_structure((inputs, (), sizes))
         self.variables = tuple(variables)
-        held = {index for term in terms for index in term}
-        for variable in self.variables:
-            if variable not in held:
-                raise ValueError(f"variable {variable!r} is on no tensor of the network")
         if not self.variables or len(set(self.variables)) < len(self.variables):
             raise ValueError(f"variables are {self.variables!r}; name at least one, and each once")
+        for variable in self.variables:
+            if variable not in self._sizes:
+                raise ValueError(f"variable {variable!r} is on no tensor of the network")
         if len(arrays) != len(terms):
             raise ValueError(f"got {len(arrays)} arrays for {len(terms)} tensors")
-        self._dtype = common_dtype([array.dtype for array in arrays])
+        if memory_limit is not None:
+            check_whole("memory_limit", memory_limit)
         self._limit = memory_limit
-        self._place(array_module(arrays[0]))
+        self._dtype = np.dtype(common_dtype([array.dtype for array in arrays]))
+        self._cache = self._empty_cache(array_module(arrays[0]))
         if path is None:
             path = find_path(terms, (), self._sizes)
         pairs = [(pair.left, pair.right) for pair in contraction_tree(terms, (), path).pairs]
-        pairs = hung_by_an_end(pairs, len(terms))
-        self.tree = contraction_tree(terms, (), linear_path(pairs, len(terms)) or [(0,)])
-        self._check_messages(terms)
-        own = set(self.variables)
-        open_leaves = [
-            tuple(index for index in dict.fromkeys(term) if index in own or index in outer)
+        path = linear_path(reroot_at_end(pairs, len(terms)), len(terms))
+        self.tree = contraction_tree(terms, (), path or [(0,)])
+        drawn = frozenset(self.variables)
+        opened = [
+            tuple(index for index in dict.fromkeys(term) if index in drawn or index in outer)
             for term, outer in zip(terms, self.tree.leaves, strict=True)
         ]
-        self._script = write_script(self.tree, open_leaves, own)
-        self._last_use = self._lifetimes()
-        self._arrays, self.log_total = self._contract_messages(terms, open_leaves, arrays)
-        self._beliefs: list[np.ndarray] | None = None
-        self._bound: tuple[int, list[Bound]] | None = None
+        self._schedule = write_schedule(self.tree, opened, drawn)
+        self._check_messages()
+        self.log_total, self._arrays = self._contract_messages(terms, arrays)
+        self._marginals: list[np.ndarray] | None = None
+        self._bound: tuple[int, list[Expression | None]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # expressions hold what belongs to this process
+        return {**self.__dict__, "_bound": None}
 
     def to(self, backend: str) -> "Sampler":
         """A copy whose arrays live on a backend, where it draws."""
@@ -108,10 +122,9 @@ class Sampler:
         if xp is self._xp:
             return self
         moved = copy.copy(self)
-        moved._place(xp)
-        kept = {id(array): xp.asarray(to_host(array)) for array in self._arrays}
-        moved._arrays = [kept[id(array)] for array in self._arrays]
-        moved._bound = None
+        moved._cache = self._empty_cache(xp)
+        unique = {id(array): xp.asarray(to_host(array)) for array in self._arrays.values()}
+        moved._arrays = {slot: unique[id(array)] for slot, array in self._arrays.items()}
         return moved
 
     def sample(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -126,26 +139,25 @@ class Sampler:
             the log of each row's probability, float64 of shape (N,).
 
         Raises:
-            ValueError: the network's sum is not positive, or not even one sample fits in memory.
+            ValueError: no positive count, a network whose sum is not positive, or not even one sample fits in
+                memory.
             FloatingPointError: a row whose probability was lost in rounding.
         """
+        check_whole("count", count)
         self._check_total()
-        size, bound = self._bind(count)
+        size = self._bind(count)
         values = np.empty((count, len(self.variables)), dtype=np.int64)
         log_probability = np.empty(count)
-        starts = range(0, count, size)
-        with shown(None, len(starts) * len(bound), "steps of drawing") as tell:
-            for number, start in enumerate(starts):
-                rows = slice(start, min(start + size, count))
+        total = math.ceil(count / size) * len(self._schedule.steps)
+        with shown(None, total, "steps of drawing") as tell:
+            steps = iter(range(1, total + 1))
+            for start in range(0, count, size):
+                taken = min(size, count - start)
                 uniforms = np.full((size, len(self.variables)), 0.5)  # a short last batch is filled up
-                uniforms[: rows.stop - start] = rng.random((rows.stop - start, len(self.variables)))
-
-                def done(step: int, before: int = number * len(bound)) -> None:
-                    tell(before + step, len(starts) * len(bound))
-
-                drawn, logs = play(bound, uniforms, self._xp, done)
-                values[rows] = drawn[: rows.stop - start]
-                log_probability[rows] = logs[: rows.stop - start]
+                uniforms[:taken] = rng.random((taken, len(self.variables)))
+                drawn, logs = self._draw_batch(uniforms, lambda: tell(next(steps), total))
+                values[start : start + taken] = drawn[:taken]
+                log_probability[start : start + taken] = logs[:taken]
         return values, log_probability
 
     def marginals(self) -> list[np.ndarray]:
@@ -155,209 +167,204 @@ class Sampler:
             ValueError: the network's sum is not positive.
         """
         self._check_total()
-        if self._beliefs is None:
-            leaves = len(self.tree.leaves)
-            opened, messages = self._arrays[:leaves], self._arrays[leaves:]
-            terms = [factor.term for factor in self._script.given[:leaves]]
-            found = beliefs(self.tree, messages, terms, opened, self.variables, self._sizes, self._alike)
-            weights = [probabilities(found[variable][None], 1, self._xp)[0] for variable in self.variables]
-            self._beliefs = [to_host(row[0] / row[0].sum()) for row in weights]
-        return self._beliefs
+        if self._marginals is None:
+            given = self._schedule.given
+            opened = [factor.term for factor in given[: len(self.tree.leaves)]]
+            arrays = [self._arrays[factor.slot] for factor in given]
+            found = find_marginals(self.tree, opened, arrays, set(self.variables), self._cache)
+            rows = [_probabilities(found[variable][None], 1, self._xp)[0][0] for variable in self.variables]
+            self._marginals = [to_host(row / row.sum()) for row in rows]
+        return self._marginals
 
     def needs(self, count: int) -> Needs:
         """What drawing `count` samples takes, beside what is held all the time."""
-        size, recipes, peak = self._fitted(count)
+        check_whole("count", count)
+        size, _, batch = self._fitted(count)
         batches = math.ceil(count / size)
-        itemsize = np.dtype(self._dtype).itemsize
-        products = moved = 0.0
-        for step, recipe in zip(self._script.steps, recipes, strict=True):
-            if isinstance(step, Draw):
-                moved += size * 8 * 4 * self._sizes[step.variable]
-            elif isinstance(step, Pick):
-                moved += 2 * itemsize * size * self._extent(step.made.term)
-            elif recipe is not None and step.made.varies:
-                fixed = [place for place, factor in enumerate(step.factors) if not factor.varies]
-                products += repeated_flops(recipe.program, fixed) / 2
-                moved += 2 * itemsize * size * self._extent(step.made.term)
         results = 8 * count * (len(self.variables) + 1)
-        return Needs(products * batches, moved * batches, peak + results)
+        return Needs(batch.multiply_adds * batches, batch.moved * batches, batch.memory + results)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the operands and messages, which are held all the time."""
-        return sum(array.nbytes for array in {id(array): array for array in self._arrays}.values())
+        return sum(array.nbytes for array in {id(array): array for array in self._arrays.values()}.values())
+
+    @property
+    def _xp(self) -> Any:
+        return array_module(self._arrays[0])  # no module is held: a sampler can be pickled
+
+    def _empty_cache(self, xp: Any) -> ContractionCache:
+        return ContractionCache(self._sizes, "numpy" if xp is np else "cupy", self._dtype.name)
+
+    def _extent(self, term: Term) -> int:
+        return math.prod([self._sizes[index] for index in term])
 
     def _check_total(self) -> None:
         if self.log_total == -np.inf:
             raise ValueError("the network's sum is zero or lost in rounding; there is nothing to draw from")
 
-    # -- messages
-
-    def _place(self, xp: Any) -> None:
-        self._xp = xp
-        self._backend = "numpy" if xp is np else "cupy"
-        self._alike = Contractions(self._backend, self._dtype)
-
-    def _extent(self, term: Term) -> int:
-        return math.prod([self._sizes[index] for index in term])
-
-    def _check_messages(self, terms: Sequence[Term]) -> None:
-        """All messages are held at once, beside the operands and the largest product on the way."""
-        itemsize = np.dtype(self._dtype).itemsize
-        elements = sum(map(self._extent, self.tree.terms())) + sum(map(self._extent, terms))
-        # a step may copy both operands before it multiplies them
-        sizes = [self._extent(term) for term in self.tree.terms()]
-        copies = max((sizes[pair.left] + sizes[pair.right] for pair in self.tree.pairs), default=0)
-        needed = (elements + copies) * itemsize
-        limit = device_memory(self._backend)[1] if self._limit is None else self._limit
+    def _check_fits(self, what: str, needed: float) -> None:
+        limit = device_memory(self._cache.backend)[1] if self._limit is None else self._limit
         if limit is not None and needed > limit:
             raise ValueError(
-                f"the messages of this network take {bytes_text(needed)}, more than the "
-                f"{bytes_text(limit)} there are; make its bonds smaller, or give more memory"
+                f"{what} takes {bytes_text(needed)}, more than the {bytes_text(limit)} there are; make the "
+                "network's bonds smaller, or give more memory"
             )
+
+    def _check_messages(self) -> None:
+        """All arrays are held at once, beside the operands of the largest product, which it may copy."""
+        made = [*self._schedule.given, *(step.made for step in self._schedule.fixed)]
+        sizes = [self._extent(term) for term in self.tree.terms()]
+        copies = max((sizes[pair.left] + sizes[pair.right] for pair in self.tree.pairs), default=0)
+        elements = sum(self._extent(factor.term) for factor in made) + copies
+        self._check_fits("summing this network", elements * self._dtype.itemsize)
 
     def _contract_messages(
-        self, terms: Sequence[Term], open_leaves: Sequence[Term], arrays: Sequence[Any]
-    ) -> tuple[list[Any], float]:
-        """The arrays that the script begins with, each at a scale of its own, and the log of the total."""
-        dtype = np.dtype(self._dtype)
+        self, terms: Sequence[Term], arrays: Sequence[Any]
+    ) -> tuple[float, dict[int, Any]]:
+        """(the log of the total, the arrays that no draw changes, by slot and each at its own scale)."""
+        xp, given = array_module(arrays[0]), self._schedule.given
+        operands = (xp.asarray(array, dtype=self._dtype) for array in arrays)
+        opened = [factor.term for factor in given[: len(terms)]]
+        made: dict[int, Any] = {}
         exponent = 0
-        opened, messages = [], []
-
-        def contracted(parts: Sequence[Term], output: Term, operands: Sequence[Any]) -> tuple[Any, int]:
-            mantissa, taken = self._alike.contract(parts, output, self._sizes, operands)
-            return mantissa, int(taken)
-
-        for term, left, outer, array in zip(terms, open_leaves, self.tree.leaves, arrays, strict=True):
-            # also where nothing is summed: this brings an array of any scale near 1
-            mantissa, taken = contracted([term], left, [self._xp.asarray(array, dtype=dtype)])
-            exponent += taken
-            opened.append(mantissa)
-            if left != outer:
-                mantissa, taken = contracted([left], outer, [mantissa])
+        with shown(None, len(given), "messages") as tell:
+            messages = send_messages(self.tree, terms, opened, operands, self._cache)
+            for factor, (mantissa, taken) in zip(given, messages, strict=True):
+                made[factor.slot] = mantissa
                 exponent += taken
-            messages.append(mantissa)
-        numbered = self.tree.terms()
-        with shown(None, len(self.tree.pairs), "messages") as tell:
-            for step, pair in enumerate(self.tree.pairs):
-                both = (pair.left, pair.right)
-                parts = [numbered[number] for number in both]
-                mantissa, taken = contracted(parts, pair.term, [messages[number] for number in both])
-                exponent += taken
-                messages.append(mantissa)
-                tell(step + 1, len(self.tree.pairs))
-        total = complex(to_host(messages[-1]))
+                tell(len(made), len(given))
+        total = complex(to_host(made[given[-1].slot]))
+        for step in self._schedule.fixed:
+            parts = [factor.term for factor in step.factors]
+            held = [made[factor.slot] for factor in step.factors]
+            made[step.made.slot] = self._cache.contract(parts, step.made.term, held)[0]
         # a sum that cancels keeps no phase
         sound = total.real > 0 and abs(total.imag) < total.real
-        log_total = math.log(total.real) + exponent * math.log(2.0) if sound else -math.inf
-        return [*opened, *messages], log_total
+        return math.log(total.real) + exponent * math.log(2.0) if sound else -math.inf, made
 
-    # -- drawing
+    # -- batches
 
-    def _lifetimes(self) -> list[list[int]]:
-        """The slots that are done with after each step."""
-        seen: set[int] = set()
-        done: list[list[int]] = []
-        for step in reversed(self._script.steps):
-            used = [step.weights] if isinstance(step, Draw) else []
-            used = list(step.factors) if isinstance(step, Contract) else used
-            last = [factor.slot for factor in used if factor.varies and factor.slot not in seen]
-            seen.update(last)
-            done.append(list(dict.fromkeys(last)))
-        done.reverse()
-        return done
-
-    def _recipe(self, step: Contract, size: int) -> Plan:
-        varying = [place for place, factor in enumerate(step.factors) if factor.varies]
-        terms = [factor.term for factor in step.factors]
-        return self._alike.recipe(terms, step.made.term, self._sizes, varying, size)
-
-    def _measured(self, size: int) -> tuple[list[Plan | None], int]:
-        """(what each step contracts, bytes held at the worst moment) for a batch of this size."""
-        itemsize = np.dtype(self._dtype).itemsize
-        recipes: list[Plan | None] = []
+    def _estimate(self, size: int) -> tuple[list[Plan | None], Needs]:
+        """(what each step contracts, what drawing takes) for one batch of this size."""
+        itemsize = self._dtype.itemsize
+        plans: list[Plan | None] = []
         alive: dict[int, int] = {}
-        peak = fixed = 0
-        for step, done in zip(self._script.steps, self._last_use, strict=True):
-            recipe, beside = None, 0
+        peak = kept = 0
+        products = moved = 0.0
+        for step, freed in zip(self._schedule.steps, self._schedule.freed, strict=True):
+            plan = None
             if isinstance(step, Draw):
                 beside = size * 8 * 4 * self._sizes[step.variable]
+                moved += beside
             else:
-                held = itemsize * self._extent(step.made.term)
+                beside = 0
                 if isinstance(step, Contract):
-                    recipe = self._recipe(step, size)
-                    fixed += _kept(recipe, step) * itemsize if step.made.varies else held
-                    beside = recipe.peak_bytes
-                if step.made.varies:
-                    alive[step.made.slot] = size * held
-            recipes.append(recipe)
+                    varying = [place for place, factor in enumerate(step.factors) if factor.varies]
+                    terms = [factor.term for factor in step.factors]
+                    plan = self._cache.plan(terms, step.made.term, varying, size)
+                    constants = set(range(len(terms))).difference(varying)
+                    products += repeated_flops(plan.program, constants) / 2
+                    kept += itemsize * _kept(plan, constants)
+                    beside = plan.peak_bytes
+                alive[step.made.slot] = size * itemsize * self._extent(step.made.term)
+                moved += 2 * alive[step.made.slot]
+            plans.append(plan)
             peak = max(peak, sum(alive.values()) + beside)
-            for slot in done:
-                alive.pop(slot)
-        return recipes, peak + fixed + size * len(self.variables) * 16
+            for slot in freed:
+                del alive[slot]
+        return plans, Needs(products, moved, peak + kept + size * len(self.variables) * 16)
 
-    def _fitted(self, count: int) -> tuple[int, list[Plan | None], int]:
-        """The size of equal batches that fit in memory, with what `_measured` says of it."""
-        free = device_memory(self._backend)[1] if self._limit is None else self._limit
-        limit = batch_bytes(self._backend) if self._limit is None else self._limit
+    def _fitted(self, count: int) -> tuple[int, list[Plan | None], Needs]:
+        """The size of equal batches that fit in memory, and its `_estimate`."""
+        limit = batch_bytes(self._cache.backend) if self._limit is None else self._limit
         size = count
-        while True:
-            recipes, peak = self._measured(size)
-            if peak <= limit or size == 1:
-                break
-            size = max(1, min(size - 1, int(size * limit / peak)))
-        if free is not None and peak > free:
-            raise ValueError(
-                f"drawing one sample takes {bytes_text(peak)}, more than the {bytes_text(free)} there are; "
-                "make the network's bonds smaller, or give more memory"
-            )
+        plans, needs = self._estimate(size)
+        while needs.memory > limit and size > 1:
+            size = max(1, min(size - 1, int(size * limit / needs.memory)))
+            plans, needs = self._estimate(size)
+        self._check_fits("drawing one sample", needs.memory)
         equal = math.ceil(count / math.ceil(count / size))
-        if equal < size:
-            recipes, peak = self._measured(equal)
-        return equal, recipes, peak
+        return equal, *(self._estimate(equal) if equal < size else (plans, needs))
 
-    def _bind(self, count: int) -> tuple[int, list[Bound]]:
-        """The script bound to its arrays, for the batches of `count` samples."""
-        size, recipes, _ = self._fitted(count)
-        if self._bound is not None and self._bound[0] == size:
-            return self._bound
-        fixed = {factor.slot: array for factor, array in zip(self._script.given, self._arrays, strict=True)}
-        columns = {variable: column for column, variable in enumerate(self.variables)}
-        bound: list[Bound] = []
-        for step, recipe, done in zip(self._script.steps, recipes, self._last_use, strict=True):
-            if isinstance(step, Draw):
-                array = None if step.weights.varies else fixed[step.weights.slot]
-                bound.append(Drawing(step.weights.slot, array, columns[step.variable], done))
-            elif isinstance(step, Pick):
-                axes = [step.source.term.index(variable) for variable in step.variables]
-                array = self._xp.moveaxis(fixed[step.source.slot], axes, list(range(len(axes))))
-                chosen = [columns[variable] for variable in step.variables]
-                bound.append(Picking(step.made.slot, array, chosen, done))
-            else:
-                assert recipe is not None
-                constants = {
-                    place: fixed[factor.slot]
+    def _bind(self, count: int) -> int:
+        """Bind the steps to the arrays that no draw changes; returns the size of the batches."""
+        size, plans, _ = self._fitted(count)
+        if self._bound is None or self._bound[0] != size:
+            expressions: list[Expression | None] = []
+            for step, plan in zip(self._schedule.steps, plans, strict=True):
+                fixed = {
+                    place: self._arrays[factor.slot]
                     for place, factor in enumerate(step.factors)
                     if not factor.varies
                 }
-                expression = self._alike.expression(recipe, constants)
-                if step.made.varies:
-                    varying = [factor.slot for factor in step.factors if factor.varies]
-                    bound.append(Contracting(step.made.slot, expression.part, varying, done))
-                else:
-                    fixed[step.made.slot] = expression.part([])[0]  # only ratios matter
-        self._bound = size, bound
-        return self._bound
+                expressions.append(plan and Expression(plan, self._cache.backend, constants=fixed))
+            self._bound = size, expressions
+        return size
+
+    def _draw_batch(self, uniforms: np.ndarray, done: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of `sample` for uniforms in [0, 1), shape (batch, variables); `done` counts the steps."""
+        assert self._bound is not None
+        xp, size = self._xp, len(uniforms)
+        arrays = dict(self._arrays)
+        columns = dict(zip(self.variables, xp.asarray(np.ascontiguousarray(uniforms.T)), strict=True))
+        chosen: dict[Index, Any] = {}
+        logs = xp.zeros(size)
+        sound = xp.ones(size, dtype=bool)
+        each = xp.arange(size)
+        schedule = zip(self._schedule.steps, self._schedule.freed, self._bound[1], strict=True)
+        for step, freed, expression in schedule:
+            source = step.factors[0]
+            if isinstance(step, Draw):
+                weights, total = _probabilities(arrays[source.slot], size, xp)
+                sound = sound & (total > 0)
+                column = draw(weights, columns[step.variable])
+                chosen[step.variable] = column
+                total = xp.where(total > 0, total, xp.ones_like(total))
+                logs = logs + xp.log(xp.maximum(weights[each, column], np.finfo(float).tiny) / total)
+            elif isinstance(step, Pick):
+                axes = [source.term.index(variable) for variable in step.variables]
+                array = xp.moveaxis(arrays[source.slot], axes, list(range(len(axes))))
+                arrays[step.made.slot] = array[tuple(chosen[variable] for variable in step.variables)]
+            elif expression is not None:
+                # every sample keeps its own scale, since only ratios matter
+                operands = [arrays[factor.slot] for factor in step.factors if factor.varies]
+                arrays[step.made.slot] = expression.part(operands)[0]
+            for slot in freed:
+                del arrays[slot]
+            done()
+        if not bool(sound.all()):
+            raise FloatingPointError(
+                f"{int((~to_host(sound)).sum())} of {size} samples lost all probability to rounding; hold "
+                "the network in double precision"
+            )
+        drawn = xp.stack([chosen[variable] for variable in self.variables], axis=1)
+        return to_host(drawn), to_host(logs)
 
 
-def _kept(recipe: Plan, step: Contract) -> int:
-    """Elements of what a step keeps of products among factors that do not vary."""
-    fixed = {place for place, factor in enumerate(step.factors) if not factor.varies}
-    kept: dict[int, int] = {}
-    for product in recipe.program.steps:
-        if product.left in fixed and product.right in fixed:
-            fixed.add(product.target)
-            kept.pop(product.left, None)
-            kept.pop(product.right, None)
-            kept[product.target] = product.size
-    return sum(kept.values())
+def _probabilities(weights: Any, size: int, xp: Any) -> tuple[Any, Any]:
+    """(weights free of rounding noise, their sums), float64 of shapes (size, K) and (size,).
+
+    Args:
+        weights: shape (size, K), or (K,) where they are the same for all.
+        size: rows.
+        xp: the array's namespace.
+    """
+    noise = float(np.finfo(weights.dtype).eps)
+    weights = xp.broadcast_to(weights.real.astype(np.float64), (size, weights.shape[-1]))
+    # what lies below rounding is nothing: it may be of either sign
+    floor = noise * weights.max(axis=1, keepdims=True)
+    weights = xp.where(weights > floor, weights, 0.0)
+    return weights, weights.sum(axis=1)
+
+
+def _kept(plan: Plan, constants: set[int]) -> int:
+    """Elements of the products among constants that an expression keeps."""
+    sizes = dict.fromkeys(constants, 0)  # given arrays are held in any case
+    kept = 0
+    for step in plan.program.steps:
+        if step.left in sizes and step.right in sizes:
+            sizes[step.target] = step.size
+        else:
+            kept += sizes.get(step.left, 0) + sizes.get(step.right, 0)
+    return kept

@@ -1,7 +1,7 @@
-"""A contraction tree hung up by one of its leaves, and the part of it above some leaves.
+"""Change the root of a contraction tree, or cut it down to some of its leaves.
 
-The tree of a closed network has no root of its own: cut at any edge, it tells how to contract the two sides
-to messages that meet there. Every step keeps the indices it works on, so all roots cost about the same flops.
+The tree of a closed network has no natural root: cut at any edge, it says how to contract both sides to
+messages that meet there. Every step keeps the indices it works on, so all roots cost about the same flops.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 Pairs = list[tuple[int, int]]
 
 
-def hung_by_an_end(pairs: Sequence[tuple[int, int]], count: int) -> Pairs:
-    """The same tree with its root beside a leaf that lies at one end of a longest way through it.
+def reroot_at_end(pairs: Sequence[tuple[int, int]], count: int) -> Pairs:
+    """The same tree with its root beside a leaf at one end of a longest path through it.
 
-    What is hung up so is a spine with side branches: whoever goes down it has few of them behind unfinished.
+    Such a tree is a spine with side branches: a walk down it leaves few of them unfinished behind it.
 
     Args:
         pairs: SSA pairs over `count` leaves; the last one is the root.
@@ -21,16 +21,17 @@ def hung_by_an_end(pairs: Sequence[tuple[int, int]], count: int) -> Pairs:
     if count < 3:
         return list(pairs)
     neighbours = _neighbours(pairs, count)
-    return _hung(neighbours, _farthest(neighbours, _farthest(neighbours, 0)), count)
+    end = _walk(neighbours, 0)[-1][0]
+    return _rerooted(neighbours, _walk(neighbours, end)[-1][0], count)
 
 
-def hung_by(pairs: Sequence[tuple[int, int]], count: int, leaf: int) -> Pairs:
+def reroot(pairs: Sequence[tuple[int, int]], count: int, leaf: int) -> Pairs:
     """The same tree with its root beside a leaf, which the last step joins with all others."""
-    return list(pairs) if count < 3 else _hung(_neighbours(pairs, count), leaf, count)
+    return list(pairs) if count < 3 else _rerooted(_neighbours(pairs, count), leaf, count)
 
 
-def restricted(pairs: Sequence[tuple[int, int]], count: int, kept: int) -> Pairs:
-    """What is left of a tree where only its first `kept` leaves are."""
+def restrict(pairs: Sequence[tuple[int, int]], count: int, kept: int) -> Pairs:
+    """What remains of a tree over `count` leaves when only its first `kept` leaves do."""
     numbers: dict[int, int] = {leaf: leaf for leaf in range(kept)}
     made: Pairs = []
     for node, both in enumerate(pairs, count):
@@ -44,7 +45,7 @@ def restricted(pairs: Sequence[tuple[int, int]], count: int, kept: int) -> Pairs
 
 
 def _neighbours(pairs: Sequence[tuple[int, int]], count: int) -> list[list[int]]:
-    """The tree without its root, which is but a point on an edge."""
+    """The neighbours of every node in the unrooted tree; the root is only a point on an edge."""
     neighbours: list[list[int]] = [[] for _ in range(count + len(pairs) - 1)]
     edges = [(node, child) for node, both in enumerate(pairs[:-1], count) for child in both]
     for one, other in [*edges, pairs[-1]]:
@@ -53,19 +54,15 @@ def _neighbours(pairs: Sequence[tuple[int, int]], count: int) -> list[list[int]]
     return neighbours
 
 
-def _farthest(neighbours: Sequence[Sequence[int]], start: int) -> int:
-    """The node, a leaf, that is the most steps away."""
-    seen = {start}
-    queue = [start]
-    for node in queue:
-        for other in neighbours[node]:
-            if other not in seen:
-                seen.add(other)
-                queue.append(other)
-    return queue[-1]
+def _walk(neighbours: Sequence[Sequence[int]], start: int) -> list[tuple[int, int]]:
+    """(node, the node before it) of the whole tree, breadth first."""
+    queue = [(start, -1)]
+    for node, above in queue:
+        queue += [(other, node) for other in neighbours[node] if other != above]
+    return queue
 
 
-def _hung(neighbours: Sequence[Sequence[int]], leaf: int, count: int) -> Pairs:
+def _rerooted(neighbours: Sequence[Sequence[int]], leaf: int, count: int) -> Pairs:
     """SSA pairs of the tree whose root lies on the edge of this leaf."""
     (top,) = neighbours[leaf]
     stack = [(top, leaf)]
