@@ -1,8 +1,8 @@
-"""A store on disk for what is dear to find and cheap to keep: contraction plans, calibrations of devices.
+"""A cache on disk for results that take long to find: contraction plans, calibrations of devices.
 
-One JSON file an entry, under a hash. Files are renamed into place and carry a checksum of their body, so
-that writers may race and be killed at any moment, and a reader sees a whole entry or none. The store never
-stands in the way: where the folder cannot be written, nothing is kept and nothing is said.
+An entry is one JSON file, named by a hash. It is renamed into place and has a checksum, so that writers may
+race and be killed at any moment, and a reader sees a whole entry or none. Where the folder cannot be written,
+nothing is kept and no error is raised.
 """
 
 import hashlib
@@ -11,24 +11,21 @@ import json
 import os
 import re
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from qrt_tn.engine.files import atomic_path
+from qrt_tn.engine.network import Index, Term, by_position, numbered
 
-FORMAT = "qrt-tn cache"
-VERSION = 1
-LIMIT = 2000  # files of one kind
-STRUCTURE = 1  # raised when what a structure's key covers changes
+FORMAT = "qrt-tn cache 2"
+LIMIT = 2000  # files of one kind; beyond it the least recently used go
+STRUCTURE = 2  # raised when what a structure's key covers, or the search, changes
 
-_KEPT = 0.9  # share of LIMIT that a clearing leaves, so that not every write clears
+_KEPT = 0.9  # share of LIMIT that is left, so that not every write removes files
 _STALE = 3600.0  # seconds after which a temporary file is a dead writer's
-_KIND = re.compile(r"[a-z][a-z-]*")
-_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def folder() -> Path | None:
@@ -49,140 +46,25 @@ def folder() -> Path | None:
         return None
 
 
-def read(kind: str, key: str) -> dict[str, Any] | None:
-    """The entry's body, or None where there is no whole entry of that kind under that key.
-
-    Args:
-        kind: what the entry is, such as "plan".
-        key: sha256 in hex, as `structure_key` gives.
-
-    Raises:
-        ValueError: a kind or key of another form.
-    """
-    path = _path(kind, key)
-    if path is None:
-        return None
-    try:
-        body = _body(path, kind, key)
-    except (OSError, ValueError):
-        return None
-    with suppress(OSError):  # another user's file, or dropped meanwhile
-        os.utime(path)  # used just now: the last to be dropped
-    return body
+def digest(text: str) -> str:
+    """The sha256 of a text, in hex: the key of an entry that the text names."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write(kind: str, key: str, body: Mapping[str, Any]) -> bool:
-    """Keep an entry, in place of any that is there; the least recently used ones over `LIMIT` are dropped.
+def structure_key(inputs: tuple[Term, ...], output: Term, sizes: Mapping[Index, int], **settings: Any) -> str:
+    """The key of what depends on a network's structure, on these settings and on the path finders' versions.
 
-    Args:
-        kind: what the entry is.
-        key: sha256 in hex.
-        body: what JSON can hold, with strings for keys; tuples come back as lists.
-
-    Returns:
-        Whether the entry was written: False where caching is off or the folder cannot be written.
-
-    Raises:
-        ValueError: a kind or key of another form, or a body that JSON cannot hold.
-    """
-    path = _path(kind, key)
-    if path is None:
-        return False
-    try:
-        text = json.dumps(dict(body), separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the body of {kind} {key[:8]} cannot be kept as JSON ({error})") from error
-    head = {"format": FORMAT, "version": VERSION, "kind": kind, "key": key, "checksum": digest(text)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            partial.write_text(f'{json.dumps(head)[:-1]}, "body": {text}}}\n', encoding="utf-8")
-    except (OSError, ValueError):  # atomic_path says ValueError of a folder that went away meanwhile
-        return False
-    with suppress(OSError):
-        _clear(path.parent)
-    return True
-
-
-def entries(kind: str) -> Iterator[dict[str, Any]]:
-    """The bodies of all whole entries of a kind, in no order that means anything."""
-    where = folder()
-    if where is None:
-        return
-    try:
-        paths = sorted((where / _checked(_KIND, kind, "kind")).glob("[0-9a-f]*.json"))
-    except OSError:
-        return
-    for path in paths:
-        try:
-            yield _body(path, kind, path.stem)
-        except (OSError, ValueError):
-            continue
-
-
-def read_file(path: str | Path, kind: str) -> dict[str, Any]:
-    """The body of one entry's file, wherever it lies: copied from another machine, say.
-
-    Raises:
-        ValueError: no such file, or not a whole entry of that kind.
-    """
-    source = Path(path)
-    try:
-        return _body(source, kind)
-    except OSError as error:
-        raise ValueError(
-            f"cannot read {source} ({error.strerror}); give the path of a {kind} file"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{source} does not hold a whole {kind} ({error}); copy it again") from error
-
-
-def structure_key(
-    inputs: Sequence[Sequence[Hashable]],
-    output: Sequence[Hashable],
-    sizes: Mapping[Any, int],
-    **settings: Any,
-) -> str:
-    """The hash of a network's structure and of what its plan depends on besides.
-
-    Indices are numbered by first appearance, so that networks which differ only in what their indices are
-    called have one key. The order of tensors, of their axes and of the output counts, and so do the
-    extents, the settings and the versions of the path finders.
+    Indices count by first appearance, not by name; the order of tensors and of axes counts.
 
     Args:
         inputs: the indices of every tensor.
         output: the indices of the result.
         sizes: the extent of every index.
-        **settings: what else the plan depends on: optimizer, seed, memory limit, dtype. What JSON can hold.
-
-    Returns:
-        sha256 in hex.
-
-    Raises:
-        ValueError: a setting that JSON cannot hold.
+        **settings: what else the entry depends on, as JSON can hold it.
     """
-    number: dict[Hashable, int] = {}
-    for index in chain(chain.from_iterable(inputs), output):
-        number.setdefault(index, len(number))
-    body = {
-        "structure": STRUCTURE,
-        "inputs": [[number[index] for index in term] for term in inputs],
-        "output": [number[index] for index in output],
-        "sizes": [int(sizes[index]) for index in number],
-        "settings": settings,
-        "versions": _versions(),
-    }
-    try:
-        return digest(json.dumps(body, sort_keys=True, separators=(",", ":")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"settings {settings} cannot be hashed ({error}); give what JSON can hold"
-        ) from error
-
-
-def digest(text: str) -> str:
-    """The sha256 of a text, in hex: the key of an entry that a text names."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    number = numbered((*inputs, output))
+    terms = by_position((*inputs, output), number)
+    return digest(json.dumps([terms, [sizes[index] for index in number], settings, _versions(), STRUCTURE]))
 
 
 @cache
@@ -190,56 +72,111 @@ def _versions() -> list[str]:
     return [importlib.metadata.version(package) for package in ("opt_einsum", "cotengra", "cotengrust")]
 
 
-def _checked(form: re.Pattern[str], word: str, name: str) -> str:
-    if not isinstance(word, str) or not form.fullmatch(word):
-        raise ValueError(f"{name} {word!r} names no cache entry; it must match {form.pattern}")
-    return word
+def read(kind: str, key: str) -> dict[str, Any] | None:
+    """The body of an entry, or None where there is no whole one of this kind under this key.
+
+    Args:
+        kind: what the entry is, such as "plan".
+        key: as `digest` and `structure_key` give it.
+    """
+    path = _path(kind, key)
+    try:
+        body = None if path is None else _body(path, kind, key)
+    except (OSError, ValueError):
+        return None
+    with suppress(OSError):  # another user's file, or removed meanwhile
+        os.utime(path or "")  # the least recently used go first
+    return body
+
+
+def write(kind: str, key: str, body: Mapping[str, Any]) -> bool:
+    """Keep an entry, in place of any that is there.
+
+    Args:
+        kind: what the entry is.
+        key: as `digest` and `structure_key` give it.
+        body: what JSON can hold, with strings for keys; tuples come back as lists.
+
+    Returns:
+        Whether it was written; not where caching is off or the folder cannot be written.
+
+    Raises:
+        ValueError: a body that JSON cannot hold.
+    """
+    path = _path(kind, key)
+    if path is None:
+        return False
+    try:
+        text = json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the body of {kind} {key[:8]} cannot be kept as JSON ({error})") from error
+    head = {"format": FORMAT, "kind": kind, "key": key, "checksum": digest(text)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_text(f'{json.dumps(head)[:-1]}, "body": {text}}}\n', encoding="utf-8")
+    except (OSError, ValueError):  # ValueError: the folder was removed meanwhile
+        return False
+    with suppress(OSError):
+        _prune(path.parent)
+    return True
+
+
+def entries(kind: str) -> Iterator[dict[str, Any]]:
+    """The bodies of all whole entries of a kind, in no particular order."""
+    where = folder()
+    for path in [] if where is None else sorted((where / kind).glob("[0-9a-f]*.json")):
+        with suppress(OSError, ValueError):
+            yield _body(path, kind, path.stem)
+
+
+def read_file(path: str | Path, kind: str) -> dict[str, Any]:
+    """The body of an entry's file anywhere, such as a copy from another machine.
+
+    Raises:
+        ValueError: no such file, or not a whole entry of that kind.
+    """
+    try:
+        return _body(Path(path), kind)
+    except OSError as error:
+        raise ValueError(f"cannot read {path} ({error.strerror}); give the path of a {kind} file") from error
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold a whole {kind} ({error}); copy it again") from error
 
 
 def _path(kind: str, key: str) -> Path | None:
+    if not re.fullmatch("[a-z-]+", kind) or not re.fullmatch("[0-9a-f]{64}", str(key)):
+        raise ValueError(f"{kind!r}, {key!r} names no cache entry; give a word and a sha256 in hex")
     where = folder()
-    name = f"{_checked(_KEY, key, 'key')}.json"
-    return None if where is None else where / _checked(_KIND, kind, "kind") / name
+    return None if where is None else where / kind / f"{key}.json"
 
 
 def _body(path: Path, kind: str, key: str | None = None) -> dict[str, Any]:
-    """The body in a file, once everything about it holds; ValueError says what does not."""
+    """The body in a file; ValueError says what is wrong with it."""
     try:
-        held = json.loads(path.read_bytes())
+        whole = json.loads(path.read_bytes())
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise ValueError(f"it is no {FORMAT} file")
-    if held.get("version") != VERSION:
-        raise ValueError(f"it is of version {held.get('version')!r}, not {VERSION}")
-    if held.get("kind") != kind or (key is not None and held.get("key") != key):
-        raise ValueError(f"it holds {held.get('kind')!r} {str(held.get('key'))[:8]!r}")
-    body = held.get("body")
-    if not isinstance(body, dict):
-        raise ValueError("it has no body")
+    if not isinstance(whole, dict) or whole.get("format") != FORMAT:
+        raise ValueError(f"it is no {FORMAT!r} file")
+    body, found = whole.get("body"), whole.get("key")
+    if whole.get("kind") != kind or found != (key or found) or not isinstance(body, dict):
+        raise ValueError(f"it holds {whole.get('kind')!r} {str(found)[:8]!r}")
     # JSON keeps the order of keys and the digits of floats, so the text is what it was
-    if held.get("checksum") != digest(json.dumps(body, separators=(",", ":"))):
+    if whole.get("checksum") != digest(json.dumps(body)):
         raise ValueError("its checksum does not fit its body")
     return body
 
 
-def _clear(where: Path) -> None:
-    """Drop the least recently used entries over `LIMIT` and what dead writers left."""
-    with os.scandir(where) as found:
-        files = list(found)
-    whole = [entry for entry in files if not entry.name.startswith(".")]
-    now = time.time()
-    for entry in files:
-        if entry.name.startswith(".") and now - _time(entry) > _STALE:
-            Path(entry.path).unlink(missing_ok=True)
-    if len(whole) > LIMIT:
-        whole.sort(key=_time)
-        for entry in whole[: len(whole) - int(_KEPT * LIMIT)]:
-            Path(entry.path).unlink(missing_ok=True)
-
-
-def _time(entry: os.DirEntry[str]) -> float:
-    try:
-        return entry.stat().st_mtime
-    except OSError:  # another process dropped it meanwhile
-        return time.time()
+def _prune(where: Path) -> None:
+    """Remove the least recently used entries over `LIMIT`, and what dead writers left."""
+    ages = []
+    for path in where.iterdir():
+        with suppress(OSError):  # another process removed it meanwhile
+            used = path.stat().st_mtime
+            if not path.name.startswith("."):
+                ages.append((used, path))
+            elif time.time() - used > _STALE:
+                path.unlink(missing_ok=True)
+    for _, path in sorted(ages)[: len(ages) - int(_KEPT * LIMIT)] if len(ages) > LIMIT else ():
+        path.unlink(missing_ok=True)
