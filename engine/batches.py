@@ -11,11 +11,11 @@ import numpy as np
 from qrt_tn.engine.backends import device_memory, resolve
 from qrt_tn.engine.checkpoints import identity
 from qrt_tn.engine.cost import repeated_flops
-from qrt_tn.engine.distribute import choose_device, spread_items
 from qrt_tn.engine.exponents import Part, on_host, scaled
 from qrt_tn.engine.expression import Expression
 from qrt_tn.engine.limit import within
 from qrt_tn.engine.loading import Batch, Loader
+from qrt_tn.engine.mpi import choose_device, place, spread_items
 from qrt_tn.engine.network import common_dtype
 from qrt_tn.engine.paths import find_path
 from qrt_tn.engine.plan import Plan
@@ -53,7 +53,7 @@ def execute_many(
     progress: Progress | None = None,
 ) -> Scaled:
     """Contract a plan for many elements; see `qrt_tn.engine.plan.Plan.execute_many`."""
-    ranks, rank = (1, 0) if comm is None else (comm.Get_size(), comm.Get_rank())
+    rank, ranks = place(comm)
     choose_device(comm)
 
     def fitted(item: int) -> tuple[Plan, list[int], int]:

@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.balance import NOTHING, Batch, Stack
-from qrt_tn.engine.distribute import cutensornet_distributed
 from qrt_tn.engine.execute import assignments, at
 from qrt_tn.engine.exponents import Part, add
+from qrt_tn.engine.mpi import cutensornet_distributed
 from qrt_tn.engine.network import numbered
 from qrt_tn.engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
 from qrt_tn.engine.segments import Segment

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.backends import namespace, resolve
-from qrt_tn.engine.distribute import choose_device, reduce_slices
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
+from qrt_tn.engine.mpi import choose_device, reduce_slices
 from qrt_tn.engine.network import common_dtype, dtype_name
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.program import compile_program

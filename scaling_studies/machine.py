@@ -14,7 +14,7 @@ from rich.table import Table
 from qrt_tn import engine
 from qrt_tn.engine import cache, roofline
 from qrt_tn.engine.backends import Backend, gpus
-from qrt_tn.engine.distribute import ranks
+from qrt_tn.engine.mpi import ranks
 from qrt_tn.engine.roofline import Device
 from qrt_tn.studies import provenance
 from qrt_tn.studies.progress import Stage, StageTimer

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from qrt_tn.engine.agreement import abort
+from qrt_tn.engine.mpi import abort
 from qrt_tn.studies import provenance
 from qrt_tn.studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
 from qrt_tn.studies.runner.task import FULL_DISK, Task

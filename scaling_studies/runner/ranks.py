@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qrt_tn.engine.distribute import ending_together, world
+from qrt_tn.engine.mpi import ending_together, world
 from qrt_tn.studies.runner.process import take_share
 from qrt_tn.studies.runner.task import Task
 

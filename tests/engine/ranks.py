@@ -20,11 +20,6 @@ def sums():
 
 
 @functools.cache
-def plans():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "plans.py")))
-
-
-@functools.cache
 def many():
     return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "many.py")))
 
@@ -49,10 +44,10 @@ class Threads:
 
     def Idup(self):
         self.made += 1
-        return Threads(self.rank, self.size, self.boxes, self.made), done(True)
+        return type(self)(self.rank, self.size, self.boxes, self.made), done(True)
 
     def Free(self):
-        mine = [key for key in self.boxes if key[0] == self.context and key[2] == self.rank]
+        mine = [key for key in list(self.boxes) if key[0] == self.context and key[2] == self.rank]
         assert not any(self.boxes[key] for key in mine), "messages nobody took"
 
     def Abort(self, code):
@@ -71,22 +66,33 @@ class Threads:
         self.box(self.rank, dest, tag).append(buffer.copy())
         return done(True)
 
-    def Iprobe(self, source, tag):
-        return bool(self.box(source, self.rank, tag))
+    def Iprobe(self, tag, source=None):
+        sources = range(self.size) if source is None else [source]
+        return any(self.box(source, self.rank, tag) for source in sources)
 
     def recv(self, source, tag):
-        while not self.Iprobe(source, tag):
+        while not self.Iprobe(tag, source):
             time.sleep(1e-4)
         return pickle.loads(self.box(source, self.rank, tag).popleft())
 
     def Irecv(self, buffer, source, tag):
         def arrived():
-            if not self.Iprobe(source, tag):
+            if not self.Iprobe(tag, source):
                 return False
             buffer[:] = self.box(source, self.rank, tag).popleft()
             return True
 
         return SimpleNamespace(Test=arrived)
+
+    def Ibarrier(self):
+        self.allgather(None, tag="barrier", receive=False)
+        boxes = [self.box(source, self.rank, "barrier") for source in range(self.size)]
+        return SimpleNamespace(Test=lambda: all(boxes) and all(box.popleft() for box in boxes))
+
+    def allgather(self, message, tag="allgather", *, receive=True):
+        for dest in range(self.size):
+            self.isend(message, dest, tag)
+        return [self.recv(source, tag) for source in range(self.size)] if receive else None
 
     def bcast(self, message, root):
         return self.Bcast(message, root, pickled=True)

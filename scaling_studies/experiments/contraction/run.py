@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 from qrt_tn import engine
 from qrt_tn.engine import Device, Expression, Plan
 from qrt_tn.engine.backends import namespace, resolve
-from qrt_tn.engine.distribute import choose_device, spread_items
 from qrt_tn.engine.exponents import Part, on_host
+from qrt_tn.engine.mpi import choose_device, spread_items
 from qrt_tn.studies.benchmarks.engine.networks import BATCH, Case
 from qrt_tn.studies.benchmarks.engine.speed import work_of
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError

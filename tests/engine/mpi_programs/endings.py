@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qrt_tn.engine.agreement import abort
-from qrt_tn.engine.distribute import ending_together, reduce_slices, spread_items, world
 from qrt_tn.engine.exponents import add
+from qrt_tn.engine.mpi import abort, ending_together, reduce_slices, spread_items, world
 
 
 def main(ending):

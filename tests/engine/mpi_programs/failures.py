@@ -6,8 +6,8 @@ import traceback
 
 import numpy as np
 
-from qrt_tn.engine.distribute import GROUPS, reduce_slices, spread_items, world
 from qrt_tn.engine.exponents import add
+from qrt_tn.engine.mpi import GROUPS, reduce_slices, spread_items, world
 
 COUNT = 2 * GROUPS
 
@@ -47,7 +47,7 @@ def main():
     for culprit in range(size):
         for shape in ((), (300, 1000)):
             met_in(f"early {culprit} {shape}", sum_with(fails_at(2 * culprit), shape=shape))
-            last = COUNT - 2 * size + 2 * culprit
+            last = 2 * range(culprit, GROUPS, size)[-1]
             met_in(f"late {culprit} {shape}", sum_with(fails_at(last), shape=shape))
 
         def fail(item, culprit=culprit):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from qrt_tn import engine
-from qrt_tn.engine.distribute import world
+from qrt_tn.engine.mpi import world
 
 
 def result(comm, checkpoint=None, *, bad=False):

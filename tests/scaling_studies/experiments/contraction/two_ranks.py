@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from qrt_tn import engine
-from qrt_tn.engine.distribute import world
+from qrt_tn.engine.mpi import world
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.contraction.run import contract
 from qrt_tn.studies.experiments.contraction.settings import Contraction
