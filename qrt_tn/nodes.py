@@ -9,7 +9,7 @@ import numpy as np
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.field import check_grid, check_prime
 
-FORMAT = "qrt-tn.nodes"
+FORMAT = "qrt-tn.nodes 2"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Quantisers: real features onto the levels 0 .. L-1 of Z_P, with a guard band above them."""
+"""Quantise real features to the levels 0 .. L-1 of Z_P, with a guard band above them."""
 
 import json
 from pathlib import Path
@@ -9,26 +9,26 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from qrt_tn.engine.arguments import check_whole, is_real
 from qrt_tn.engine.files import load_tensors, save_tensors
-from qrt_tn.field import check_prime
+from qrt_tn.field import check_grid, check_prime
 
-FORMAT = "qrt-tn.quantizer 2"
+FORMAT = "qrt-tn.quantizer 3"
 KINDS = ("uniform", "quantile", "pca-quantile")
 SCOPES = ("feature", "global")
-# A principal component with less than this share of the largest variance is rounding noise.
-_NEGLIGIBLE_VARIANCE = 1e-24
+_NEGLIGIBLE_VARIANCE = 1e-24  # of the largest; a principal component below is rounding noise
 _QUANTILES = 500  # knots of a map, at most
-_FARTHEST = 1e15  # positions stay within; beyond, float64 has no digits left for a place on the circle
-_LARGEST = 1e307  # differences of values up to this size stay within float64
+_FARTHEST = 1e15  # of a position; beyond, float64 has no digits left for a place on the circle
+_LARGEST = 1e307  # of a value; differences stay within float64
 
 
 class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Puts real features on integer levels 0 .. L-1 inside Z_P: a scikit-learn transformer.
+    """Maps real features to integer levels 0 .. L-1 inside Z_P: a scikit-learn transformer.
 
-    Each feature has one continuous, increasing, piecewise linear map onto the axis of the levels,
-    `positions`, which takes the fitted range to 0 .. L-1; the levels, `transform`, are its rounding. The
-    numbers of Z_P above them are left free: this *guard band* makes the lowest frequencies of Z_P slow
-    compared with the range of the data, so that functions of low frequency are smooth on it.
+    Each feature has one continuous, increasing, piecewise linear map, `positions`, which takes the fitted
+    range to 0 .. L-1; `transform` rounds it to levels. The numbers of Z_P above the levels stay free: this
+    *guard band* makes the lowest frequencies of Z_P slow compared with the range of the data, so that
+    functions of low frequency are smooth on it.
 
     Args:
         kind: "uniform" (one straight line), "quantile" (through up to 500 quantiles, so that about as many
@@ -82,10 +82,12 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         for name, value, known in (("quantiser", self.kind, KINDS), ("scope", self.scope, SCOPES)):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(known)}")
-        _in_range("levels", self.levels, 2, check_prime(self.modulus))
+        check_whole("levels", self.levels, 2)
+        if self.levels > check_prime(self.modulus):
+            raise ValueError(f"levels is {self.levels}; it must lie in 2..{self.modulus} (the modulus)")
         if self.components is not None:
-            _in_range("components", self.components, 1, 2**31)
-        if not isinstance(self.trim, int | float | np.number) or not 0 <= self.trim < 0.5:
+            check_whole("components", self.components)
+        if not (is_real(self.trim) and 0 <= self.trim < 0.5):
             raise ValueError(f"trim is {self.trim!r}; give a number, 0 <= trim < 0.5")
         for name, kind in (("components", "pca-quantile"), ("trim", "uniform")):
             if getattr(self, name) and self.kind != kind:
@@ -119,8 +121,8 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self.kind == "pca-quantile":
             self.mean_, self.axes_ = self._principal_axes(points)
         scores = self._scores(points)
-        columns = scores.reshape(1, -1) if self.scope == "global" else scores.T
-        self.knots_ = np.stack([self._knots(column) for column in columns])
+        columns = scores.reshape(-1, 1) if self.scope == "global" else scores
+        self.knots_ = np.stack([self._knots(column) for column in columns.T])
         self._n_features_out = scores.shape[1]
         return self
 
@@ -159,14 +161,7 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ValueError: not fitted, another shape, not integers, or outside 0 .. L-1.
         """
         check_is_fitted(self)
-        levels = np.asarray(X)
-        if levels.ndim != 2 or levels.shape[1] != self.dim:
-            raise ValueError(f"the levels have shape {levels.shape}; it must be (any, {self.dim})")
-        if levels.dtype.kind not in "iu":
-            raise ValueError(f"the levels have dtype {levels.dtype}; give integers in 0..{self.levels - 1}")
-        outside = levels[(levels < 0) | (levels >= self.levels)]
-        if outside.size:
-            raise ValueError(f"the levels hold {outside[0]}; they must lie in 0..{self.levels - 1}")
+        levels = check_grid(X, self.levels, "levels", (None, self.dim))
         values = np.stack([_values(knots, self.levels - 1) for knots in self.knots_])
         points = values[np.arange(self.dim) % len(values), levels]
         return points if self.axes_ is None else points @ self.axes_ + self.mean_
@@ -192,26 +187,17 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Read a quantiser from a file that `save` wrote; it transforms exactly as the saved one.
 
         Raises:
-            ValueError: no such file, a torn file, or one of another kind.
+            ValueError: no such file, one of another kind, or one that was damaged or changed.
         """
         tensors, metadata = load_tensors(path, FORMAT)
-        try:
-            settings = json.loads(metadata["settings"])
-            features, names = settings.pop("features"), settings.pop("names")
-            new = cls(**settings).check()
-            pca, count = new.kind == "pca-quantile", tensors["knots"].shape[-1]
-            dim = len(tensors["axes"]) if pca else features
-            shapes: dict[str, tuple] = {"knots": (1 if new.scope == "global" else dim, count)}
-            shapes |= {"mean": (features,), "axes": (dim, features)} if pca else {}
-            found = {name: tensor.shape for name, tensor in tensors.items()}
-            if found != shapes or count < 2 or len(names) not in (0, features):
-                raise ValueError(f"{found} where {shapes} should be, {len(names)} names of features")
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold a whole quantiser: {error}") from error
+        settings = json.loads(metadata["settings"])
+        features, names = settings.pop("features"), settings.pop("names")
+        new = cls(**settings)
         if names:
             new.feature_names_in_ = np.array(names, dtype=object)
         new.knots_, new.mean_, new.axes_ = tensors["knots"], tensors.get("mean"), tensors.get("axes")
-        new.n_features_in_, new._n_features_out = features, dim
+        new.n_features_in_ = features
+        new._n_features_out = features if new.axes_ is None else len(new.axes_)
         return new
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -247,10 +233,10 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ends = np.array([column.min(), column.max()])
         if self.kind == "uniform" and not self.trim:
             return ends
-        last, ordered = len(column) - 1, np.sort(column)
         count = 2 if self.kind == "uniform" else min(_QUANTILES, len(column))
+        last = len(column) - 1
         ranks = np.linspace(self.trim * last, last - self.trim * last, count)
-        knots = np.maximum.accumulate(_between(ordered, ranks))  # rounding can undo the order
+        knots = np.maximum.accumulate(_between(np.sort(column), ranks))  # rounding can undo the order
         return ends if self.kind == "uniform" and knots[0] == knots[1] else knots
 
 
@@ -292,10 +278,3 @@ def _values(knots: np.ndarray, top: int) -> np.ndarray:
     near = guess + np.spacing(guess) * np.array([0, -1, 1, -2, 2])
     best = np.abs(_positions(near, knots, top) - levels[:, None]).argmin(axis=1)
     return near[levels, best]
-
-
-def _in_range(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name} is {value!r}; give a whole number")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must lie in {low}..{high}")

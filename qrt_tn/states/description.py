@@ -13,11 +13,9 @@ from qrt_tn.engine.roofline import Device
 from qrt_tn.field import check_prime
 from qrt_tn.states.base import State, Work, check_count
 from qrt_tn.states.chunks import drawing_bytes, node_bytes
-from qrt_tn.states.filters import checked_filter
+from qrt_tn.states.filters import checked_filter, chosen_sites
 from qrt_tn.states.points import checked_values
-from qrt_tn.states.smoothing import checked_tolerance, smoothing_work
-from qrt_tn.states.smoothing.sites import chosen_sites
-from qrt_tn.states.smoothing.work import exact, landmarks_for
+from qrt_tn.states.smoothing import checked_tolerance, exact, landmarks_for, smoothing_work
 
 
 @dataclass(frozen=True)

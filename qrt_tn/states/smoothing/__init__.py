@@ -1,20 +1,25 @@
 """Smoothed samples: f^(u) tau(u) of f = sum_m c_m |x_m> and a product filter, as a matrix product state."""
 
-from qrt_tn.states.smoothing.build import AUTO, smoothed_state
-from qrt_tn.states.smoothing.error import Estimate, estimated_error
+from qrt_tn.states.smoothing.build import (
+    AUTO,
+    SmoothedState,
+    exact,
+    landmarks_for,
+    smoothed_state,
+    smoothing_work,
+)
+from qrt_tn.states.smoothing.error import estimated_error
 from qrt_tn.states.smoothing.gram import checked_tolerance
-from qrt_tn.states.smoothing.state import SmoothedState
-from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
-from qrt_tn.states.smoothing.work import smoothing_work
+from qrt_tn.states.smoothing.width import automatic_width
 
 __all__ = [
     "AUTO",
-    "Estimate",
     "SmoothedState",
-    "WidthChoice",
     "automatic_width",
     "checked_tolerance",
     "estimated_error",
+    "exact",
+    "landmarks_for",
     "smoothed_state",
     "smoothing_work",
 ]

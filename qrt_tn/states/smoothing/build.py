@@ -1,4 +1,4 @@
-"""From points, values and a filter to a compressed state whose error is known."""
+"""Compress smoothed samples, f^(u) tau(u) of f = sum_m c_m |x_m>, to matrix product states of known error."""
 
 import copy
 from dataclasses import dataclass
@@ -8,29 +8,53 @@ import numpy as np
 
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import device_memory, namespace, resolve
+from qrt_tn.engine.plan import bytes_text
 from qrt_tn.engine.progress import Progress
-from qrt_tn.states.filters import Filter, checked_filter
-from qrt_tn.states.smoothing.error import Estimate, estimated_error, estimated_norm
-from qrt_tn.states.smoothing.gram import MOST_BOND, gram_cores, vanishes
-from qrt_tn.states.smoothing.sites import Site, chosen_sites
-from qrt_tn.states.smoothing.sketch import sketched_cores
-from qrt_tn.states.smoothing.state import SmoothedState
+from qrt_tn.states.base import Work, near_one
+from qrt_tn.states.filters import Filter, Site, checked_filter, chosen_sites
+from qrt_tn.states.mps import MPSState
+from qrt_tn.states.smoothing.error import BLOCK, Estimate, estimated_error, estimated_norm
+from qrt_tn.states.smoothing.gram import MOST_BOND, fitting_levels, gram_cores, products_held, vanishes
+from qrt_tn.states.smoothing.sketch import PREFIX_BYTES, sketched_cores
 from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
-from qrt_tn.states.smoothing.work import CHECKS, FIRST_BOND, exact, smoothing_work
 
 AUTO = "auto"  # chooses widths by validation risk
 LEAST_SINGLE = 1e-3  # the tolerance below which single-precision sums drown
-_LEAN = 0.2  # of the tolerance that goes at once
+MOST_POINTS = 2048  # of a Gram sweep
+MOST_PAIRS = 2**28  # M^2 D of a Gram sweep: about twenty seconds on one core
+FIRST_BOND = 32  # landmarks of the first sketch
+CHECKS = 2048  # frequencies that estimate the error of a sketched state
+_MOST_CHECKS = 4 * CHECKS
+_FIRST = 0.2  # of the tolerance, truncated from a sketch at once
 _SHARE = 0.8  # of the tolerance that the sketch may take; the last truncation gets the rest
 _ROUNDS = 12  # truncations tried until the estimated error is below the tolerance
-_MOST_CHECKS = 4 * CHECKS  # frequencies of one estimate
+
+
+class SmoothedState(MPSState):
+    """f^ tau of data points, compressed.
+
+    Attributes:
+        smoothing: the filter: a width, one per coordinate, or a table, as given or as chosen.
+        width_choice: what the automatic width tried, and the risks; None where the width was given.
+        truncation_error: ||f - held|| / ||f||, exact where `truncation_error_std` is 0, else an estimate.
+        truncation_error_std: standard error of that estimate.
+        sketch_bond: landmarks of the sketch that was compressed; 0 where the Gram sweep was used.
+        points: of f, int (M, D), and their `coefficients`, (M, C), up to scale: what was compressed.
+    """
+
+    smoothing: Any
+    width_choice: WidthChoice | None = None
+    truncation_error_std: float = 0.0
+    sketch_bond: int = 0
+    points: np.ndarray
+    coefficients: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class _Sum:
-    """f^ tau = sum_m c_m prod_i tau_i(u_i) omega^{-u_i x_mi}, the coefficients over their largest modulus.
+    """f^ tau = exp(log_peak) sum_m c_m prod_i tau_i(u_i) omega^{-u_i x_mi}.
 
-    `single` is the precision that the state is to be held in, `coefficients` have the one of the sums.
+    `single` is the precision of the state's cores; `coefficients` have that of the sums.
     """
 
     points: np.ndarray
@@ -92,9 +116,9 @@ def smoothed_state(
 ) -> SmoothedState:
     """The smoothed state of distinct points; arguments as `from_samples`.
 
-    Few points (`work.exact`) are compressed by the Gram sweep, and their error is exact. Many are sketched,
-    and their error is an estimate from frequencies that had no part in the sketch; it is below the tolerance,
-    and so are two standard errors above it where some thousand frequencies can tell.
+    Few points (see `exact`) are compressed by the Gram sweep, and their error is exact. Many are sketched,
+    and their error is estimated from frequencies that had no part in the sketch. The estimate is below the
+    tolerance, and so are two standard errors above it where some thousand frequencies show it.
 
     Args:
         points: int in 0..P-1, distinct, shape (M, D).
@@ -104,8 +128,8 @@ def smoothed_state(
         smoothing: "auto", or as `checked_filter`.
         tolerance: the largest relative error.
         max_bond: the largest bond, whatever the error.
-        single: whether sketches are computed, and states held, in single precision, where the tolerance is
-            not below it; as the coefficients are where None.
+        single: whether sketches and states are in single precision, where the tolerance allows it; as the
+            coefficients are where None.
         progress: called with (done, of how many) instead of drawing bars.
         backend: "numpy", "cupy" or "auto": where many points are sketched. The state is on the host.
 
@@ -125,17 +149,15 @@ def smoothed_state(
     if single and tolerance < LEAST_SINGLE:
         if not few:
             raise ValueError(
-                f"tolerance is {tolerance:g}, below what single-precision sums can tell ({LEAST_SINGLE:g}); "
+                f"tolerance is {tolerance:g}, below the {LEAST_SINGLE:g} that single-precision sums resolve; "
                 "give values in double precision"
             )
         single = False
-    peak = float(np.abs(coefficients).max())
-    # divided, so that squares neither overflow nor vanish, and in double precision, so that values which
-    # almost cancel are not rounded
-    scaled = coefficients.astype(np.result_type(coefficients.dtype, np.float64)) / peak
+    # in double precision, so that values which almost cancel are not rounded
+    scaled, log_peak = near_one(coefficients.astype(np.result_type(coefficients.dtype, np.float64)))
     if single and not few:
         scaled = scaled.astype(np.complex64 if scaled.dtype.kind == "c" else np.float32)
-    data = _Sum(points, scaled, product, vector, single, float(np.log(peak)), resolve(backend))
+    data = _Sum(points, scaled, product, vector, single, log_peak, resolve(backend))
     columns = np.ascontiguousarray(points.T.astype(np.min_scalar_type(modulus - 1)))
     if few:
         cores, sites, error = gram_cores(columns, scaled, product, float(tolerance), max_bond, progress)
@@ -152,7 +174,7 @@ def smoothed_state(
 def _sketched(
     data: _Sum, columns: np.ndarray, tolerance: float, max_bond: int | None, progress: Progress | None
 ) -> SmoothedState:
-    """Sketch with more and more landmarks until the error leaves room to truncate, then truncate."""
+    """Sketch with more and more landmarks until the error is well below the tolerance, then truncate."""
     count = len(data.points)
     sites = _kept_sites(data, tolerance)
     bond = min(count, FIRST_BOND if max_bond is None else max(FIRST_BOND, 2 * max_bond))
@@ -167,7 +189,7 @@ def _sketched(
             raise ValueError(vanishes(0.0, 1.0))
         cores[0] = cores[0] / norm  # the rest is right-canonical
         # most of the bond is the sketch's margin: without it the rest is quick and small
-        lean, shift = mps.right_canonical(mps.compress(cores, _LEAN * tolerance)[0])
+        lean, shift = mps.right_canonical(mps.compress(cores, _FIRST * tolerance)[0])
         del cores
         log_scale += float(np.log(norm)) + shift
         found = data.estimate(data.state(lean, sites, log_scale, tolerance), CHECKS // 4, 1, progress)
@@ -261,9 +283,74 @@ def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
         complex_values=np.iscomplexobj(data.coefficients) or not all(site.even for site in sites),
     )
     total, free = device_memory(data.backend)
-    room = free if free is not None else total
-    if room is not None and work.memory > room:
+    most = total if free is None else free
+    if most is not None and work.memory > most:
         raise ValueError(
-            f"a sketch of {bond} landmarks takes {work.memory / 2**30:.1f} GiB and {room / 2**30:.1f} GiB "
-            "are free; take fewer points, a narrower filter, a larger tolerance or max_bond"
+            f"a sketch of {bond} landmarks takes {bytes_text(int(work.memory))}, and {bytes_text(most)} are "
+            "free; take fewer points, a narrower filter, a larger tolerance or max_bond"
         )
+
+
+def exact(points: int, dim: int) -> bool:
+    """Whether so many points are compressed by the Gram sweep, whose error is exact."""
+    return points <= MOST_POINTS and points**2 * dim <= MOST_PAIRS
+
+
+def landmarks_for(bond: int) -> int:
+    """The landmarks of a sketch that ends with such a bond: `FIRST_BOND`, doubled until twice the bond."""
+    return FIRST_BOND * 2 ** max(0, (2 * bond - 1).bit_length() - (FIRST_BOND - 1).bit_length())
+
+
+def smoothing_work(
+    points: int,
+    dim: int,
+    outputs: int,
+    bond: int,
+    *,
+    kept: int = 3,
+    single: bool = True,
+    complex_values: bool = False,
+) -> Work:
+    """The predicted cost of compressing a smoothed sum of product states.
+
+    Args:
+        points: M distinct ones.
+        dim: D.
+        outputs: C.
+        bond: landmarks of the last sketch (those before it take a third as much again); where the Gram sweep
+            is used, the bond it ends with.
+        kept: frequencies that a site keeps.
+        single: whether the values are single precision.
+        complex_values: whether values or filter are complex, or tau not even.
+    """
+    if exact(points, dim):
+        pairs = float(points) ** 2
+        width = kept * bond
+        products = dim * (pairs * width + 2.0 * points * width**2 + 10.0 * width**3)
+        matrices = products_held(dim, 2) + 4
+        size = 16 if complex_values else 8
+        return Work(
+            (4 if complex_values else 1) * products,
+            dim * pairs * size * 16,
+            matrices * pairs * size + 6.0 * points * width * size,
+            "complex128" if complex_values else "float64",
+        )
+    bond = min(bond, points)
+    size = (4 if single else 8) * (2 if complex_values else 1)
+    whole = float(points) * bond * size
+    levels = fitting_levels(dim, whole, PREFIX_BYTES)
+    real = 4 if complex_values else 1
+    sweep = 2.0 * points * bond**2
+    basis = 8.0 * kept * bond**3  # the singular value decompositions of the core and of the truncation
+    checks = 2.0 * CHECKS * (points + kept * bond**2)
+    # left parts multiplied `levels` times, three passes each; right and left parts gathered by value
+    moved = whole * (3 * levels + 8)
+    cores = float(dim) * kept * bond**2 * size
+    sweeping = (products_held(dim, levels) + 5) * whole + cores
+    # the error of what was found, at about half the bond, is estimated from a complex, canonical copy
+    copies = 1 + 2 * (1 if complex_values else 2)
+    checking = (1 + copies / 4) * cores + 24.0 * min(BLOCK, CHECKS // 4 * points)
+    truncated = cores + 24.0 * min(BLOCK, CHECKS * points) + 16.0 * CHECKS * dim
+    memory = max(sweeping, checking, truncated) + points * (dim + 16.0 * outputs)
+    name = ("complex" if complex_values else "float") + str(size * 8)
+    return Work(dim * (real * (sweep + basis) + checks), dim * moved, memory, name)

@@ -10,20 +10,20 @@ All of it is double precision, also for single-precision values: an eigenvalue s
 """
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from qrt_tn.engine import mps
 from qrt_tn.engine.progress import Progress, shown
-from qrt_tn.states.filters import Filter
-from qrt_tn.states.smoothing.prefixes import Factor, backwards
-from qrt_tn.states.smoothing.sites import Site, chosen_sites
+from qrt_tn.states.filters import Filter, Site, chosen_sites
 
 _DENSE = 320  # up to this size a density matrix is diagonalised whole, beyond by a random sketch
 MOST_BOND = 1024  # beyond which compressing takes hours, unless asked for
 _SKETCH = 128  # columns of the first sketch, doubled until it holds enough
 LEAST_TOLERANCE = 1e-6  # squared errors below 1e-12 drown in the rounding of float64 Gram matrices
+Factor = Callable[[Any], Any]  # product -> product * factor, a new array
 _VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what rounding leaves of 0
 
 
@@ -177,3 +177,45 @@ def _eigen(density: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues, descending and none below 0, and their vectors."""
     values, vectors = np.linalg.eigh((density + density.conj().T) / 2)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+
+
+def backwards(start: Any, factors: Sequence[Factor], levels: int = 2) -> Iterator[Any]:
+    """Yield start * factors[0] * ... * factors[i - 1] for i = D-1, D-2, .., 0.
+
+    The factors are cut into about D^(1/levels) stretches, the product before each is kept, and each stretch
+    is cut again. At most `products_held(D, levels)` products are alive at a time, and each factor is
+    multiplied in at most `levels` times.
+    """
+    yield from _stretch(start, factors, 0, len(factors), _branching(len(factors), levels))
+
+
+def products_held(count: int, levels: int) -> int:
+    """The most products that `backwards` has at a time."""
+    return levels * (_branching(count, levels) - 1) + 2
+
+
+def fitting_levels(count: int, size: float, budget: float) -> int:
+    """The fewest levels whose products of `size` bytes fit in `budget`; six at most."""
+    return next((levels for levels in range(2, 6) if products_held(count, levels) * size <= budget), 6)
+
+
+def _branching(count: int, levels: int) -> int:
+    branching = max(2, round(count ** (1 / levels)))
+    return branching if branching**levels >= count else branching + 1
+
+
+def _stretch(product: Any, factors: Sequence[Factor], low: int, high: int, branching: int) -> Iterator[Any]:
+    if high - low == 1:
+        yield product
+        return
+    step = -(-(high - low) // branching)
+    starts = range(low, high, step)
+    kept = []
+    for place in starts:
+        kept.append(product)
+        if place != starts[-1]:
+            for factor in factors[place : place + step]:
+                product = factor(product)
+    del product
+    for place in reversed(starts):
+        yield from _stretch(kept.pop(), factors, place, min(place + step, high), branching)

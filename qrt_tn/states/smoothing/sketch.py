@@ -17,8 +17,8 @@ import numpy as np
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.progress import Progress, shown
-from qrt_tn.states.smoothing.prefixes import Factor, backwards, fitting_levels
-from qrt_tn.states.smoothing.sites import Site
+from qrt_tn.states.filters import Site
+from qrt_tn.states.smoothing.gram import Factor, backwards, fitting_levels
 
 PREFIX_BYTES = 2**31  # what the left parts kept on the way may take, where few levels allow it
 _ROWS = 2**14  # points of one product

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from qrt_tn.states.filters import checked_filter
-from qrt_tn.states.smoothing.sites import chosen_sites
+from qrt_tn.states.filters import chosen_sites
 
 TABLES = ["width", "even", "odd", "complex", "sparse"]
 

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from qrt_tn.states.smoothing.prefixes import backwards, fitting_levels, held
+from qrt_tn.states.smoothing.gram import backwards, fitting_levels, products_held as held
 
 ALIVE = weakref.WeakSet()
 

@@ -6,7 +6,7 @@ import pytest
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.smoothing import SmoothedState, build, sketch, smoothed_state
-from qrt_tn.states.smoothing.sites import chosen_sites
+from qrt_tn.states.filters import chosen_sites
 
 VALUES = [(None, False), (3, False), (2, True)]
 
