@@ -3,6 +3,7 @@
 CuPy and cuQuantum are imported only when someone asks for them.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -32,7 +33,7 @@ class Backend:
         version: the library's version, or None where it is not installed.
         device: what it computes on, such as a GPU's name.
         reason: why it is missing; empty where it is available.
-        mend: what to do about it; empty where it is available.
+        remedy: what to do about it; empty where it is available.
         memory: bytes of the device's memory; None where it is not available or does not say.
         free: bytes of it that nothing uses now.
     """
@@ -42,13 +43,13 @@ class Backend:
     version: str | None
     device: str
     reason: str = ""
-    mend: str = ""
+    remedy: str = ""
     memory: int | None = field(default=None, compare=False)
     free: int | None = field(default=None, compare=False)
 
 
 def backends() -> dict[str, Backend]:
-    """What this machine has, and for each missing backend the reason and the mend."""
+    """What this machine has, and for each missing backend the reason and the remedy."""
     found = {}
     for name in NAMES:
         backend = _find(name)
@@ -62,16 +63,16 @@ def backends() -> dict[str, Backend]:
 def device_memory(backend: str) -> tuple[int | None, int | None]:
     """(bytes of memory, bytes that nothing uses now) of the device that a backend computes on.
 
-    None stands for what the device does not say.
+    What CuPy's pool keeps for later arrays counts as unused. None stands for what the device does not say.
     """
     if backend in ("cupy", "cuquantum"):
         try:
             import cupy
 
             free, memory = cupy.cuda.Device().mem_info
+            return int(memory), int(free) + int(cupy.get_default_memory_pool().free_bytes())
         except Exception:  # as in _find: whatever the driver objects to
             return None, None
-        return int(memory), int(free)
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -97,7 +98,7 @@ def resolve(backend: str) -> str:
     "auto" is CuPy where a CUDA device answers, else NumPy.
 
     Raises:
-        ValueError: an unknown name, or a backend that is missing here, with the reason and the mend.
+        ValueError: an unknown name, or a backend that is missing here, with the reason and the remedy.
     """
     if backend == "auto":
         return "cupy" if _find("cupy").available else "numpy"
@@ -107,7 +108,7 @@ def resolve(backend: str) -> str:
         raise ValueError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     found = _find(backend)
     if not found.available:
-        raise ValueError(f"backend {backend!r} is not available: {found.reason}; {found.mend}")
+        raise ValueError(f"backend {backend!r} is not available: {found.reason}; {found.remedy}")
     return backend
 
 
@@ -137,6 +138,7 @@ def to_host(array: Any) -> np.ndarray:
     return array.get() if array_module(array) is not np else np.asarray(array)
 
 
+@functools.cache  # asking the driver takes longer than a small contraction
 def _find(name: str) -> Backend:
     if name == "numpy":
         return Backend("numpy", True, np.__version__, "CPU")
@@ -157,8 +159,8 @@ def _find(name: str) -> Backend:
         try:
             from cuquantum import tensornet  # noqa: F401
         except Exception as error:
-            mend = "install cuBLAS and cuSOLVER with it: pip install 'qrt-tn[cuda13]'"
-            return Backend(name, False, version, device, f"cuTensorNet does not load ({error})", mend)
+            remedy = "install cuBLAS and cuSOLVER with it: pip install 'qrt-tn[cuda13]'"
+            return Backend(name, False, version, device, f"cuTensorNet does not load ({error})", remedy)
     return Backend(name, True, version, device)
 
 

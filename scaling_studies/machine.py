@@ -49,7 +49,7 @@ def show_machine(console: Console, *, measure: bool = False, timer: StageTimer |
     console.print(_backend_table([*found.values(), mpi]))
     for backend in (*found.values(), mpi):
         if not backend.available:
-            _print_line(console, f"{backend.name} is not here: {backend.reason}; {backend.mend}")
+            _print_line(console, f"{backend.name} is not here: {backend.reason}; {backend.remedy}")
     console.print(_device_table(found))
     console.print(_version_table(found, mpi))
     devices, failed = _calibrated(found, measure, timer or StageTimer())

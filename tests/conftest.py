@@ -150,6 +150,7 @@ def device(monkeypatch):
     room = importlib.import_module("qrt_tn.engine.backends")
     module = _wrap_module(np)
     module.ndarray = DeviceArray
+    module.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     monkeypatch.setitem(sys.modules, "cupy", module)
     find = room._find
     there = room.Backend("cupy", True, "stand-in", "stand-in")

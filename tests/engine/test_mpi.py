@@ -333,7 +333,7 @@ def test_whether_mpi_is_here(asked_again):
     started = "mpi4py.MPI" in sys.modules
     found = ranks()
     assert found.name == "mpi"
-    assert bool(found.reason) == bool(found.mend) == (not found.available)
+    assert bool(found.reason) == bool(found.remedy) == (not found.available)
     if MPIEXEC.exists():
         assert found.available
         assert "MPI" in found.device
@@ -349,7 +349,7 @@ def test_no_mpi(asked_again, monkeypatch):
     monkeypatch.setattr(mpi.importlib.util, "find_spec", lambda name: None)
     assert not ranks().available
     assert ranks().reason == "the package mpi4py is not installed"
-    assert "pip install 'qrt-tn[mpi]'" in ranks().mend
+    assert "pip install 'qrt-tn[mpi]'" in ranks().remedy
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(ValueError, match=r"MPI is not available: .*mpi4py.*; pip install 'qrt-tn\[mpi\]'"):
         world()
