@@ -1,4 +1,4 @@
-"""States of functions that can only be called: networks, simulators, formulas, by cross interpolation."""
+"""States of functions that can only be called, such as networks or simulators, by cross interpolation."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.arguments import Seed, generator, is_real
 from qrt_tn.engine.cross import Interpolation, interpolate
 from qrt_tn.engine.progress import Progress
 from qrt_tn.field import check_grid, check_prime, fourier_matrix
@@ -14,7 +14,7 @@ from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 
 GUARDS = ("fold", "zero")
-_MENDS = {
+_ADVICE = {
     "evaluations": "allow more max_evaluations",
     "bond": "allow a larger max_bond",
     "stagnation": "sweeps no longer help: raise the tolerance, or pass points= where the function is large",
@@ -64,9 +64,9 @@ def from_callable(
 ) -> InterpolatedState:
     """The state of a function on Z_P^D, as a matrix product state found by cross interpolation.
 
-    The error is estimated on uniform random points, so it says nothing about places that such points do not
-    see: a function that is large on a small part of Z_P^D, or whose values matter only near data, needs
-    `points` there. Each class of a vector output is held to the same absolute error.
+    The error is estimated on uniform random points, so it says nothing about places where none of them fall:
+    a function that is large on a small part of Z_P^D, or whose values matter only near data, needs `points`
+    there. All classes of a vector output share one absolute error.
 
     Args:
         function: takes points, int64 in 0..P-1 of shape (N, D), gives real or complex values of shape (N,),
@@ -88,17 +88,25 @@ def from_callable(
 
     Returns:
         The state, with `interpolation_error` and `evaluations`. Where the tolerance was not reached it comes
-        with a warning that names the error reached and the mend.
+        with a warning that names the error reached and what to do.
 
     Raises:
         ValueError: values of the wrong shape, NaN, a function that is zero wherever it was tried, a composite
             modulus, or a bond, tolerance, budget, levels or guard out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from qrt_tn import states
+        >>> state = states.from_callable(lambda x: np.exp(-x.sum(axis=1) / 7), modulus=7, dim=10)
+        >>> state.bond_dimensions  # a product of functions of one coordinate each
+        [1, 1, 1, 1, 1, 1, 1, 1, 1]
     """
     prime = check_prime(modulus)
     count = check_count(dim, "dim")
     bond = check_count(max_bond, "max_bond")
     budget = check_count(max_evaluations, "max_evaluations")
-    wanted = _checked_tolerance(tolerance)
+    if not (is_real(tolerance) and 0 < tolerance < 1):
+        raise ValueError(f"tolerance is {tolerance!r}; give a number between 0 and 1, such as 1e-3")
     if not callable(function):
         raise ValueError(f"the function is a {type(function).__name__}; give what takes points (N, D)")
     extent = prime if levels is None else check_count(levels, "levels")
@@ -114,7 +122,7 @@ def from_callable(
     interpolation = interpolate(
         function,
         [extent] * count,
-        tolerance=wanted,
+        tolerance=float(tolerance),
         max_bond=bond,
         max_evaluations=budget,
         rng=generator(seed),
@@ -122,14 +130,14 @@ def from_callable(
         progress=progress,
     )
     if interpolation.reason != "tolerance":
-        warnings.warn(_shortfall(interpolation, wanted), stacklevel=2)
+        warnings.warn(_shortfall(interpolation, tolerance), stacklevel=2)
     cores = interpolation.cores
     vector = len(cores) > count
     dtype = np.result_type(cores[0].dtype, np.complex64)
     matrix = (fourier_matrix(prime) @ _extension(extent, prime, guard)).astype(dtype)
     spectral = [core.astype(dtype) for core in cores[:vector]]
     spectral += [matrix @ core for core in cores[vector:]]
-    return InterpolatedState(spectral, prime, interpolation, vector, wanted)
+    return InterpolatedState(spectral, prime, interpolation, vector, float(tolerance))
 
 
 def _extension(levels: int, modulus: int, guard: str) -> np.ndarray:
@@ -152,12 +160,5 @@ def _shortfall(interpolation: Interpolation, tolerance: float) -> str:
         reached += f" ({interpolation.error_at_points:.2g} at your points)"
     return (
         f"the interpolation reached a relative error of {reached}, not the tolerance {tolerance:g}, after "
-        f"{interpolation.evaluations} evaluations; {_MENDS[interpolation.reason]}, or take the state as it is"
+        f"{interpolation.evaluations} evaluations; {_ADVICE[interpolation.reason]}, or keep the state"
     )
-
-
-def _checked_tolerance(tolerance: Any) -> float:
-    number = isinstance(tolerance, int | float | np.number) and not isinstance(tolerance, bool)
-    if not number or not 0 < tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance!r}; give a number between 0 and 1, such as 1e-3")
-    return float(tolerance)

@@ -1,20 +1,19 @@
-"""From data points (x_m, y_m) to a state: repeated points, ridge weights, and the choice of a form."""
+"""States of data points (x_m, y_m): repeated points add up, ridge weights, and smoothing where asked for."""
 
 from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import as_array
+from qrt_tn.engine.arguments import as_array, is_real
 from qrt_tn.engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
-from qrt_tn.states.base import check_count
+from qrt_tn.states.base import DIGITS, ZERO, check_count, near_one
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
 from qrt_tn.states.smoothing import AUTO, SmoothedState, checked_tolerance, smoothed_state
 
 _MOST_RIDGE = 1e100  # beyond, coefficients leave float64, and the limit is long reached
-_NOTHING = "the values are zero, or cancel at every point; a state needs a norm"
 
 
 def from_samples(
@@ -60,18 +59,21 @@ def from_samples(
 
     Raises:
         ValueError: composite modulus, mismatched shapes, x outside Z_P, NaN, empty data, values that
-            cancel to zero, a width, ridge, bond or tolerance out of range, or a backend that is missing here.
+            cancel up to rounding, a width, ridge, bond or tolerance out of range, or a backend that is
+            missing here.
+
+    Example:
+        >>> from qrt_tn import states
+        >>> state = states.from_samples([[0, 1], [2, 0], [2, 0]], [1.0, -2.0, 1.0], modulus=3)
+        >>> len(state.points), round(state.norm**2, 12)  # the values at (2, 0) add up to -1
+        (2, 2.0)
     """
     namespace(backend)  # refuses one that is missing
     prime = check_prime(modulus)
     array, low, high = check_points(x, prime)
     values = checked_values(y, len(array))
     count = len(array)
-    if (
-        isinstance(ridge, bool)
-        or not isinstance(ridge, int | float | np.number)
-        or not 0 <= ridge <= _MOST_RIDGE
-    ):
+    if not (is_real(ridge) and 0 <= ridge <= _MOST_RIDGE):
         raise ValueError(f"ridge is {ridge!r}; give a number from 0 to {_MOST_RIDGE:g}")
     tolerance = checked_tolerance(tolerance)
     if smoothing is not None and not (isinstance(smoothing, str) and smoothing == AUTO):
@@ -80,20 +82,17 @@ def from_samples(
         max_bond = check_count(max_bond, "max_bond")
     vector = values.ndim == 2
     single = values.dtype in (np.float32, np.complex64)
-    columns = values.reshape(count, -1).astype(np.result_type(values.dtype, np.float64))
-    # divided, so that neither sums nor moduli overflow
-    peak = max(float(np.abs(part).max()) for part in (columns.real, columns.imag))
-    if peak == 0:
-        raise ValueError(_NOTHING)
-    columns = columns / peak
+    # near 1, so that neither sums nor moduli overflow
+    columns, log_scale = near_one(values.reshape(count, -1).astype(np.result_type(values.dtype, np.float64)))
     points = Points(array)
     hashes = hash_points(points, prime, ModularProduct(prime, points.dim, low, high))
     firsts, sums, counts, sizes = _gathered(hashes, columns)
     # values that cancel leave rounding noise, which is no point
-    noise = (5e-7 if single else 1e-15) * counts * sizes
-    kept = np.flatnonzero(np.abs(sums).max(axis=1) > np.where(counts > 1, noise, 0))
-    if len(kept) == 0:
-        raise ValueError(_NOTHING)
+    noise = np.where(counts > 1, (5e-7 if single else 1e-15) * sizes, 0.0)
+    kept = np.flatnonzero(np.abs(sums).max(axis=1) > counts * noise)
+    # the noise of many values grows as the root of their number
+    if np.linalg.norm(sums[kept]) <= DIGITS * np.linalg.norm(np.sqrt(counts) * noise):
+        raise ValueError(f"the sum of the values at each point is {ZERO}")
     sums, counts, firsts = sums[kept], counts[kept], firsts[kept]
     if ridge > 0:
         # p y / (p + ridge) with p = n / M and p y = (sum of y) / M
@@ -122,7 +121,7 @@ def from_samples(
             single=single,
             backend=backend,
         )
-    state.log_norm += float(np.log(peak))
+    state.log_norm += log_scale
     return state
 
 
@@ -138,7 +137,7 @@ def checked_values(y: Any, count: int) -> np.ndarray:
             f"y has shape {values.shape}; give (M,) or (M, C) with M = {count}, one row per point"
         )
     if values.dtype.kind not in "biufc":
-        raise ValueError(f"y has dtype {values.dtype}; give numbers (one column per class for labels)")
+        raise ValueError(f"y has dtype {values.dtype}; give numbers, one column per class for labels")
     if values.dtype not in (np.float32, np.complex64):
         with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
             values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
