@@ -16,7 +16,7 @@ FORMAT = "qrt-tn.nodes 2"
 class RidgeNodes:
     """N hidden nodes x -> g((a.x - b) mod P), in the order they were drawn.
 
-    The draws are independent, so the first n nodes are a sample of n: `nodes[:n]`.
+    The draws are independent, so `nodes[:n]` is a sample of n.
 
     Attributes:
         a: weights, shape (N, D), int64 in 0..P-1.
@@ -27,6 +27,12 @@ class RidgeNodes:
     Raises:
         ValueError: composite modulus, mismatched shapes, indices outside Z_P, or a log-probability
             that is NaN or positive.
+
+    Example:
+        >>> from qrt_tn import RidgeNodes
+        >>> nodes = RidgeNodes([[1, 2], [3, 0]], [4, 0], [-1.5, -2.5], modulus=5)
+        >>> nodes[:1].a.tolist()
+        [[1, 2]]
     """
 
     a: np.ndarray
@@ -41,10 +47,9 @@ class RidgeNodes:
         log_probability = np.asarray(self.log_probability, dtype=np.float64)
         if log_probability.shape != (len(a),):
             raise ValueError(f"log_probability has shape {log_probability.shape}; it must be ({len(a)},)")
-        if np.isnan(log_probability).any() or (log_probability > 1e-6).any():
-            raise ValueError(
-                "log_probability holds a NaN or a positive number; it is the log of a probability"
-            )
+        bad = log_probability[~(log_probability <= 1e-6)]
+        if bad.size:
+            raise ValueError(f"log_probability holds {bad[0]}; the log of a probability is at most 0")
         for name, value in (("a", a), ("b", b), ("log_probability", log_probability), ("modulus", modulus)):
             object.__setattr__(self, name, value)
 
@@ -80,7 +85,7 @@ class RidgeNodes:
         """Read nodes from a file that `save` wrote.
 
         Raises:
-            ValueError: no such file, a torn file, or one of another kind.
+            ValueError: no such file, one of another kind, or one that was damaged or changed.
         """
         tensors, metadata = load_tensors(path, FORMAT)
         try:
@@ -96,15 +101,9 @@ class RidgeNodes:
             ValueError: no parts, or parts of different moduli or dimensions.
         """
         if not parts:
-            raise ValueError("there are no nodes to put together; give one part at least")
+            raise ValueError("parts is empty; give one part at least")
         kinds = {(part.modulus, part.dim) for part in parts}
         if len(kinds) > 1:
             raise ValueError(f"the parts have different (modulus, dim): {sorted(kinds)}; they must be equal")
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            np.concatenate([part.a for part in parts]),
-            np.concatenate([part.b for part in parts]),
-            np.concatenate([part.log_probability for part in parts]),
-            parts[0].modulus,
-        )
+        columns = zip(*((part.a, part.b, part.log_probability) for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns), parts[0].modulus)

@@ -209,7 +209,8 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _points(self, X: Any, *, reset: bool) -> np.ndarray:
-        points = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # a sum shows whether there are NaN
+            points = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
         if points.dtype.kind not in "biuf":
             raise ValueError(f"X has dtype {points.dtype}; give real numbers")
         points = points.astype(np.float64, copy=False)
