@@ -1,19 +1,17 @@
-"""Sampling in chunks: the same nodes however often the job was killed, and no job that cannot fit."""
+"""Sampling in chunks: the same nodes however often a run was killed, and no run that cannot fit."""
 
 import json
 import tracemalloc
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, RidgeNodes, load_chunks, sampling, states
 from qrt_tn.states import chunks
 
 
 def transform(seed=0, modulus=5, dim=3, activation="relu"):
-    rng = np.random.default_rng(seed)
-    f = rng.normal(size=(modulus,) * dim)
+    f = np.random.default_rng(seed).normal(size=(modulus,) * dim)
     return QuantumRidgeletTransform(states.from_dense(f), Ridgelet(activation, modulus), "numpy")
 
 
@@ -30,240 +28,134 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("survived", [0, 1, 3])
-def test_a_killed_job_ends_with_the_nodes_of_one_that_was_not(tmp_path, small_chunks, survived):
-    qrt = transform()
-    whole = qrt.sample(47, seed=3)
+def test_a_killed_run_ends_with_the_nodes_of_one_that_was_not(tmp_path, small_chunks, monkeypatch):
+    folder, whole = tmp_path / "run", transform().sample(47, seed=3)
+    for survived in (1, 2, 4):
 
-    def kill(done, total):
-        assert total == 47
-        if done >= 10 * (survived + 1):
-            raise KilledError
+        def kill(done, total, survived=survived):
+            assert total == 47
+            if done >= 10 * survived:
+                raise KilledError
 
-    with pytest.raises(KilledError):
-        qrt.sample(47, seed=3, checkpoint=tmp_path / "job", progress=kill)
-    kept = sorted(path.name for path in (tmp_path / "job").glob("nodes-*"))
-    assert len(kept) == survived + 1
-    drawn = []
-    resumed = transform().sample(
-        47, seed=3, checkpoint=tmp_path / "job", progress=lambda done, _: drawn.append(done)
-    )
-    assert same(resumed, whole)
-    assert same(RidgeNodes.concatenate(list(load_chunks(tmp_path / "job"))), whole)
+        with pytest.raises(KilledError):
+            transform().sample(47, seed=3, checkpoint=folder, progress=kill)
+        assert len(list(folder.glob("nodes-*"))) == survived
+    assert same(transform().sample(47, seed=3, checkpoint=folder), whole)
+    assert same(RidgeNodes.concatenate(list(load_chunks(folder))), whole)
+    monkeypatch.setattr(sampling, "_draw", lambda *_: pytest.fail("drew a chunk that was there"))
+    assert same(transform().sample(47, seed=3, checkpoint=folder), whole)
 
 
-def test_a_finished_job_is_read_not_drawn(tmp_path, small_chunks, monkeypatch):
-    qrt = transform()
-    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-    monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drew a chunk that was there"))
-    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
+@pytest.mark.parametrize("damage", ["flipped", "torn", "gone"])
+def test_a_damaged_chunk_is_drawn_again(tmp_path, small_chunks, damage):
+    whole = transform().sample(25, seed=1, checkpoint=tmp_path)
+    path = tmp_path / "nodes-00000001.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":  # a number inside, which stays a weight
+        content[-1] ^= 1
+    path.write_bytes(content[:50] if damage == "torn" else content)
+    if damage == "gone":
+        path.unlink()
+        with pytest.raises(ValueError, match="chunk 1 of 3 is missing"):
+            load_chunks(tmp_path)  # at once
+    else:
+        with pytest.raises(ValueError, match="chunk 1 of 3 is damaged"):
+            list(load_chunks(tmp_path))
+    assert same(transform().sample(25, seed=1, checkpoint=tmp_path), whole)
+    assert same(RidgeNodes.concatenate(list(load_chunks(tmp_path))), whole)
 
 
-def test_a_damaged_chunk_is_drawn_again(tmp_path, small_chunks):
-    qrt = transform()
-    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-    path = tmp_path / "job" / "nodes-00000001.safetensors"
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(ValueError, match="chunk 1 of 3 is missing"):
-        list(load_chunks(tmp_path / "job"))
-    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
+def pair(kind):
+    """Two transforms whose states or ridgelets differ, most in a single number or in phases alone."""
+    rng = np.random.default_rng(0)
+    relu, a = Ridgelet("relu", 7), rng.integers(7, size=(3, 5))
+    x, y = rng.integers(7, size=(30, 4)), rng.normal(size=30).astype(np.float32)
+    cores = [rng.normal(size=shape) for shape in ((1, 7, 3), (3, 7, 3), (3, 7, 1))]
+    if kind == "ridges":
+        both = [states.from_ridges(a, b, [1.0, 2.0, 3.0], relu) for b in ([0, 1, 2], [3, 5, 6])]
+    elif kind == "points":
+        both = [states.from_samples(points, y, 7) for points in (x, (x + np.eye(4, dtype=int)[0]) % 7)]
+    elif kind == "values":
+        both = [states.from_samples(x, values, 7) for values in (y, y + np.eye(30, dtype="f4")[7] / 10)]
+    elif kind == "mps":
+        both = [states.from_mps([np.roll(cores[0], shift, axis=1), *cores[1:]]) for shift in (0, 2)]
+    elif kind == "network":
+        both = [
+            states.from_network(states.from_mps(cores).network(), order) for order in (SITES, SITES[::-1])
+        ]
+    else:
+        transforms = [Ridgelet("relu", 7), Ridgelet("cosine", 7)]
+        return [
+            QuantumRidgeletTransform(states.from_mps(cores), ridgelet, "numpy") for ridgelet in transforms
+        ]
+    return [QuantumRidgeletTransform(state, relu, "numpy") for state in both]
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        lambda folder: transform(seed=1).sample(25, seed=1, checkpoint=folder),
-        lambda folder: transform(activation="cosine").sample(25, seed=1, checkpoint=folder),
-        lambda folder: transform().sample(26, seed=1, checkpoint=folder),
-        lambda folder: transform().sample(25, seed=2, checkpoint=folder),
-    ],
-)
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
-    folder = tmp_path / "job"
-    transform().sample(25, seed=1, checkpoint=folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(ValueError, match="another run"):
-        other(folder)
-    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+SITES = ["x0", "x1", "x2"]
 
 
-def test_a_checkpoint_needs_an_int_seed_and_a_folder_of_its_own(tmp_path):
-    with pytest.raises(ValueError, match="needs an int seed"):
-        transform().sample(5, seed=np.random.default_rng(0), checkpoint=tmp_path / "job")
+@pytest.mark.parametrize("kind", ["ridges", "points", "values", "mps", "network", "ridgelet"])
+def test_a_checkpoint_of_another_run_is_refused(kind, tmp_path):
+    first, other = pair(kind)
+    again, _ = pair(kind)  # the same run in another process; quimb names its inner indices anew
+    whole = first.sample(25, seed=1, checkpoint=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for run, count, seed in ((other, 25, 1), (again, 26, 1), (again, 25, 2)):
+        with pytest.raises(ValueError, match="another run"):
+            run.sample_chunks(count, seed=seed, checkpoint=tmp_path)  # before the first chunk
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert same(again.sample(25, seed=1, checkpoint=tmp_path), whole)
+
+
+def test_refusals(tmp_path, small_chunks):
+    transform().sample(25, seed=1, checkpoint=tmp_path / "run")
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files"):
-        transform().sample(5, seed=0, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="holds no sampling job"):
-        list(load_chunks(tmp_path / "nothing"))
-
-
-def test_chunks_are_the_sample_piece_by_piece(small_chunks):
     qrt = transform()
-    parts = list(qrt.sample_chunks(33, seed=2))
-    assert [len(part) for part in parts] == [10, 10, 10, 3]
-    assert same(RidgeNodes.concatenate(parts), qrt.sample(33, seed=2))
-    assert not np.array_equal(parts[0].a, parts[1].a)
+    for call, shown in (
+        (lambda: qrt.sample(5, np.random.default_rng(0), checkpoint=tmp_path / "new"), "needs an int seed"),
+        (lambda: qrt.sample(5, 0, checkpoint=tmp_path), "holds other files"),
+        (lambda: load_chunks(tmp_path / "nothing"), "nothing holds no sampling run"),
+        (lambda: qrt.sample_chunks(20, seed=-1), "seed is -1"),
+    ):
+        with pytest.raises(ValueError, match=shown):
+            call()
+    manifest = tmp_path / "run" / "sampling.json"
+    for content in ("[]", json.dumps({"chunks": 3}), ""):
+        manifest.write_text(content)
+        with pytest.raises(ValueError, match=r"sampling\.json is not whole"):
+            qrt.sample(25, seed=1, checkpoint=tmp_path / "run")
 
 
-def test_chunks_follow_the_transform(small_chunks):
+def test_chunks_are_the_sample_piece_by_piece_and_follow_the_transform(small_chunks, oracle):
     qrt = transform(dim=1, modulus=7)
-    nodes = qrt.sample(3000, seed=5)
-    expected = np.abs(qrt.to_dense()) ** 2
-    counts = np.zeros_like(expected)
-    np.add.at(counts, (nodes.a[:, 0], nodes.b), 1)
-    likely = expected > 1e-12
-    assert counts[~likely].sum() == 0
-    assert stats.chisquare(counts[likely], 3000 * expected[likely] / expected[likely].sum()).pvalue > 1e-4
-
-
-def test_a_generator_goes_on_from_chunk_to_chunk(small_chunks):
-    rng = np.random.default_rng(3)
-    first, second = transform().sample(15, seed=rng), transform().sample(15, seed=rng)
+    parts = list(qrt.sample_chunks(20_003, seed=2))
+    assert [len(part) for part in parts] == [10] * 2000 + [3]
+    nodes = qrt.sample(20_003, seed=2)
+    assert same(RidgeNodes.concatenate(parts), nodes)
+    assert oracle.p_value(np.column_stack([nodes.a, nodes.b]), np.abs(qrt.to_dense()) ** 2) > 1e-4
+    rng = np.random.default_rng(3)  # goes on from chunk to chunk, and from call to call
+    first, second = qrt.sample(15, seed=rng), qrt.sample(15, seed=rng)
     assert not np.array_equal(first.a, second.a)
-    assert same(first, transform().sample(15, seed=np.random.default_rng(3)))
+    assert same(first, qrt.sample(15, seed=np.random.default_rng(3)))
 
 
-def test_nodes_that_do_not_fit_are_refused_before_any_is_drawn(monkeypatch):
+def test_what_does_not_fit_is_refused_before_any_node_is_drawn(monkeypatch):
     qrt = transform()
+    a = np.zeros((1000, 3), dtype=int)
+    monkeypatch.setattr(sampling, "_draw", lambda *_: pytest.fail("drew nodes"))
     monkeypatch.setattr(sampling, "device_memory", lambda name: (2**22, 2**22))
-    monkeypatch.setattr(sampling, "_drawn", lambda *_: pytest.fail("drew nodes"))
     with pytest.raises(ValueError, match=r"1000000 nodes in 3 dimensions take 38\.15 MiB.*sample_chunks"):
         qrt.sample(10**6)
     monkeypatch.setattr(sampling, "device_memory", lambda name: (2**10, 2**10))
     with pytest.raises(ValueError, match="drawing 4096 nodes takes about"):
         qrt.sample_chunks(10**6)
-
-
-def test_the_manifest_tells_how_many_chunks(tmp_path, small_chunks):
-    transform().sample(25, seed=1, checkpoint=tmp_path / "job")
-    manifest = json.loads((tmp_path / "job" / "sampling.json").read_text())
-    assert manifest["format"] == "qrt-tn.sampling"
-    assert manifest["chunks"] == 3
-
-
-def test_profiles_that_do_not_fit_are_refused(monkeypatch):
-    qrt = transform()
-    a = np.zeros((1000, 3), dtype=int)
     monkeypatch.setattr(sampling, "device_memory", lambda name: (None, 2**16))
     with pytest.raises(ValueError, match=r"profiles of 1000 weights take 156\.2 KiB, and 64 KiB are free"):
         qrt.profiles(a)
     assert len(qrt.log_weights(a)) == 1000  # chunk by chunk
-    assert len(qrt.profiles(a[:10])) == 10
 
 
-def test_a_complex_ridgelet_is_kept_too(tmp_path, small_chunks):
-    r = np.random.default_rng(0).normal(size=(2, 5))
-    ridgelet = Ridgelet("relu", 5, ridgelet=r[0] - r[0].mean() + 1j * (r[1] - r[1].mean()))
-    qrt = QuantumRidgeletTransform(transform().state, ridgelet, "numpy")
-    whole = qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-    assert same(qrt.sample(25, seed=1, checkpoint=tmp_path / "job"), whole)
-
-
-def test_a_job_goes_on_where_rounding_differs(tmp_path, small_chunks):
-    """As on a machine with another BLAS: the state and its ridgelet are the same up to rounding."""
-    folder = tmp_path / "job"
-    qrt = transform()
-    whole = qrt.sample(25, seed=1, checkpoint=folder)
-    (folder / "nodes-00000002.safetensors").unlink()
-    rng = np.random.default_rng(0)
-    f = rng.normal(size=(5,) * 3).astype(np.float32).astype(np.float64)
-    rounded = states.from_dense(f)
-    assert not np.array_equal(rounded.spectrum(whole.a).mantissa, qrt.state.spectrum(whole.a).mantissa)
-    again = QuantumRidgeletTransform(rounded, qrt.ridgelet, "numpy").sample(25, seed=1, checkpoint=folder)
-    assert same(again[:20], whole[:20])
-    assert np.allclose(again.log_probability, whole.log_probability, atol=1e-4)
-
-
-def test_a_state_without_amplitude_where_the_other_drew_is_another_run(tmp_path, small_chunks):
-    folder = tmp_path / "job"
-    rng = np.random.default_rng(1)
-    ridgelet = Ridgelet("relu", 5)
-    for seed, refused in ((1, False), (2, True)):
-        a = np.random.default_rng(seed).integers(5, size=(1, 6))
-        state = states.from_ridges(a, [0], rng.normal(size=(1, 2)), ridgelet)
-        qrt = QuantumRidgeletTransform(state, ridgelet, "numpy")
-        if refused:
-            with pytest.raises(ValueError, match="another run"):
-                qrt.sample(12, seed=0, checkpoint=folder)
-        else:
-            qrt.sample(12, seed=0, checkpoint=folder)
-
-
-def test_a_manifest_that_is_not_whole_is_refused(tmp_path, small_chunks):
-    folder = tmp_path / "job"
-    transform().sample(25, seed=1, checkpoint=folder)
-    manifest = folder / "sampling.json"
-    known = json.loads(manifest.read_text())
-    del known["drawn"]
-    manifest.write_text(json.dumps(known))
-    with pytest.raises(ValueError, match="not whole"):
-        transform().sample(25, seed=1, checkpoint=folder)
-    manifest.write_text("[]")
-    with pytest.raises(ValueError, match="not whole"):
-        transform().sample(25, seed=1, checkpoint=folder)
-
-
-def other_phases(kind):
-    """Two transforms whose states have one |f^| and differ in phases."""
-    rng = np.random.default_rng(0)
-    relu = Ridgelet("relu", 7)
-    if kind == "ridges":
-        a = rng.integers(7, size=(3, 5))
-        pair = [states.from_ridges(a, b, [1.0, 2.0, 3.0], relu) for b in ([0, 1, 2], [3, 5, 6])]
-    elif kind == "samples":
-        x = rng.integers(7, size=(30, 4))
-        y = rng.normal(size=30).astype(np.float32)
-        pair = [states.from_samples(points, y, 7) for points in (x, (x + np.eye(4, dtype=int)[0]) % 7)]
-    else:
-        cores = [rng.normal(size=shape) for shape in ((1, 7, 3), (3, 7, 3), (3, 7, 1))]
-        pair = [states.from_mps([np.roll(cores[0], shift, axis=1), *cores[1:]]) for shift in (0, 2)]
-    return [QuantumRidgeletTransform(state, relu, "numpy") for state in pair]
-
-
-@pytest.mark.parametrize("kind", ["ridges", "samples", "mps"])
-def test_a_state_that_differs_in_phases_is_another_run(kind, tmp_path, small_chunks):
-    first, second = other_phases(kind)
-    first.sample(25, seed=1, checkpoint=tmp_path / "job")
-    with pytest.raises(ValueError, match="another run"):
-        second.sample(25, seed=1, checkpoint=tmp_path / "job")
-
-
-def test_one_value_among_many_that_changed_is_another_run(tmp_path):
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(127, size=(5000, 20)), rng.normal(size=5000).astype(np.float32)
-    changed = y.copy()
-    changed[7] += 0.1
-    first, second = (
-        QuantumRidgeletTransform(states.from_samples(x, values, 127), Ridgelet("relu", 127), "numpy")
-        for values in (y, changed)
-    )
-    first.sample(3, seed=1, checkpoint=tmp_path / "job")
-    with pytest.raises(ValueError, match="another run"):
-        second.sample(3, seed=1, checkpoint=tmp_path / "job")
-
-
-def test_what_is_wrong_is_told_before_the_first_chunk(tmp_path, small_chunks):
-    qrt = transform()
-    with pytest.raises(ValueError, match="seed is -1"):
-        qrt.sample_chunks(20, seed=-1)
-    qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-    with pytest.raises(ValueError, match="another run"):
-        qrt.sample_chunks(25, seed=2, checkpoint=tmp_path / "job")
-    (tmp_path / "job" / "nodes-00000002.safetensors").unlink()
-    with pytest.raises(ValueError, match="chunk 2 of 3 is missing"):
-        load_chunks(tmp_path / "job")
-    with pytest.raises(ValueError, match="holds no sampling job"):
-        load_chunks(tmp_path / "nothing")
-
-
-def test_a_job_that_goes_on_draws_no_fingerprints(tmp_path, small_chunks, monkeypatch):
-    qrt = transform()
-    qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-    monkeypatch.setattr(type(qrt.state), "sample_spectrum", lambda *_, **__: pytest.fail("drew"))
-    qrt.sample(25, seed=1, checkpoint=tmp_path / "job")
-
-
-def test_nodes_are_held_once():
+def test_nodes_are_in_memory_once():
     rng = np.random.default_rng(0)
     ridgelet = Ridgelet("relu", 5)
     state = states.from_ridges(rng.integers(5, size=(3, 400)), [0, 1, 2], [1.0, 2.0, 3.0], ridgelet)
