@@ -11,14 +11,9 @@ import numpy as np
 
 from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.wide import NOTHING, WideArray
 
-# How far scales may drift, in bits, before they are brought back; `qrt_tn.engine.program` proves the bounds.
-SLACK = 5
-MULTIPLIED = {4: 4, 8: 17}  # factors between two measurements, by bytes of the real type
-GROWTH = {4: 40.0, 8: 300.0}  # bits that sums may add in between
-# a peak that is measured in here shows that nothing was lost on the way
-SAFE = {4: (2.0**-40, 2.0**100), 8: (2.0**-500, 2.0**1000)}
-_REACH = {4: 126, 8: 1022}  # 2**n is a normal number for n up to this, and down to minus this
+REACH = {4: 126, 8: 1022}  # 2**n is a normal number for n up to this, and down to minus this
 
 Part = tuple[Any, Any]
 
@@ -48,43 +43,76 @@ def peaks(array: Any, axes: tuple[int, ...], xp: Any) -> Any:
     return np.maximum(array.max(axis=axes), -array.min(axis=axes))
 
 
-def powers(peak: Any, xp: Any) -> tuple[Any, Any]:
+def least(array: Any, axes: tuple[int, ...], xp: Any) -> Any:
+    """The smallest nonzero real or imaginary part over `axes`; infinity where all are 0.
+
+    Args:
+        array: any shape, at least one element.
+        axes: what to reduce; the other axes stay.
+        xp: the array's namespace.
+    """
+    if array.dtype.kind == "c":
+        return xp.minimum(least(array.real, axes, xp), least(array.imag, axes, xp))
+    sizes = xp.abs(array)
+    return xp.where(sizes == 0, np.inf, sizes).min(axis=axes)
+
+
+def powers(peak: Any, xp: Any, small: Any = None) -> tuple[Any, Any]:
     """The factors that bring these moduli to [1/2, 1), as exact powers of two, and their exponents undone.
+
+    Args:
+        peak: moduli; a zero keeps the factor 1 and the exponent 0.
+        xp: their namespace.
+        small: numbers, as many, that no factor below 1 may make less than normal; peaks then stay larger.
 
     Returns:
         (factor of the peaks' dtype, exponent int): peak * factor lies in [1/2, 1), for the largest numbers
         in [1, 4), and the exponent makes up for it. A denormal number is brought as near as one power can.
-        A zero keeps the factor 1 and the exponent 0.
     """
-    reach = _REACH[peak.dtype.itemsize]
+    reach = REACH[peak.dtype.itemsize]
     exponent = xp.clip(xp.where(peak > 0, xp.frexp(peak)[1], 0), -reach, reach)
+    if small is not None:
+        room = xp.where(xp.isfinite(small), xp.frexp(small)[1] + (reach - 1), reach)
+        exponent = xp.where(exponent > 0, xp.clip(xp.minimum(exponent, room), 0, None), exponent)
     return xp.ldexp(xp.ones_like(peak), -exponent), exponent
 
 
 def add(left: Part, right: Part) -> Part:
     """The sum of two scaled arrays, at the scale of the larger one for every element of a batch.
 
+    On the host, where that would lose an entry, the sum has an exponent for every entry.
+
     Args:
         left: (mantissa, exponent), the exponent of a shape that broadcasts to the mantissa's.
         right: likewise; the mantissas have one shape.
     """
+    if array_module(left[0]) is not np:
+        return _add(left, right)
+    try:
+        with np.errstate(under="raise"):
+            return _add(left, right)
+    except FloatingPointError:
+        return _add(_entrywise(left), _entrywise(right))
+
+
+def _add(left: Part, right: Part) -> Part:
     xp = array_module(left[0])
-    shape = np.broadcast_shapes(xp.shape(left[1]), xp.shape(right[1]))
-    shape = (1,) * (left[0].ndim - len(shape)) + tuple(shape)
-    axes = tuple(axis for axis, extent in enumerate(shape) if extent == 1)
+    shapes = [(1,) * (left[0].ndim - xp.ndim(exponent)) + xp.shape(exponent) for _, exponent in (left, right)]
+    # the axes along which neither has more than one exponent
+    axes = tuple(axis for axis, extents in enumerate(zip(*shapes, strict=True)) if max(extents) == 1)
 
     def scale(mantissa: Any, exponent: Any) -> Any:
         # with the mantissa's own scale, which may be far from 1
         peak = xp.abs(mantissa).max(axis=axes, keepdims=True)
         # a zero has any scale, and must not drown a sum of tiny values
-        return xp.where(peak == 0, _NOTHING, xp.frexp(peak)[1] + exponent)
+        return xp.where(peak == 0, NOTHING, xp.frexp(peak)[1] + exponent)
 
     top = xp.maximum(scale(*left), scale(*right))
-    top = xp.where(top == _NOTHING, 0, top)
+    top = xp.where(top == NOTHING, 0, top)
     total = None
     for mantissa, exponent in (left, right):
         # what lies deeper than twice the reach is nothing beside the other
-        reach = _REACH[real_bytes(mantissa.dtype)]
+        reach = REACH[real_bytes(mantissa.dtype)]
         shift = xp.clip(exponent - top, -2 * reach, reach)
         term = mantissa * xp.ldexp(xp.ones(shift.shape, dtype=mantissa.real.dtype), shift)
         if total is None:
@@ -94,7 +122,9 @@ def add(left: Part, right: Part) -> Part:
     return total, top
 
 
-_NOTHING = -(2**40)  # the exponent of zero
+def _entrywise(part: Part) -> Part:
+    wide = WideArray.of(part[0], part[1])
+    return wide.mantissa.astype(part[0].dtype), np.where(wide.mantissa == 0, 0, wide.exponent)
 
 
 def scaled(part: Part) -> Scaled:

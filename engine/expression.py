@@ -1,18 +1,16 @@
 """A plan bound to a backend: the executors behind one interface."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.engine.backends import array_module, namespace, resolve
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
 from qrt_tn.engine.mpi import choose_device, reduce_slices
 from qrt_tn.engine.network import common_dtype, dtype_name
 from qrt_tn.engine.plan import Plan
-from qrt_tn.engine.program import compile_program
 from qrt_tn.engine.progress import shown, silent
 from qrt_tn.engine.scaled import Scaled
 
@@ -29,6 +27,8 @@ class Expression:
         compute: cuTensorNet's compute type; None for the dtype's own.
         memory_limit: bytes of device memory that cuTensorNet may use.
         comm: an mpi4py communicator over whose ranks slices are spread.
+        entrywise: whether entries count that are negligible beside the largest of their batch element; if
+            not, they may become 0, and `part` has one exponent for each element in any case.
 
     Raises:
         ValueError: an unknown tensor number, dtype or compute type, a wrong shape, a backend missing here.
@@ -44,6 +44,7 @@ class Expression:
         compute: str | None = None,
         memory_limit: int | None = None,
         comm: Any = None,
+        entrywise: bool = True,
     ) -> None:
         self.plan = plan
         self.backend = resolve(backend)
@@ -58,7 +59,15 @@ class Expression:
         self._shapes = [tuple(plan.sizes[index] for index in term) for term in plan.inputs]
         self._varying = [number for number in range(len(self._shapes)) if number not in constants]
         constants = {number: self._check(number, array) for number, array in constants.items()}
+        self._options = {
+            "constants": constants,
+            "dtype": self.dtype,
+            "compute": compute,
+            "memory_limit": memory_limit,
+            "entrywise": entrywise,
+        }
         self._comm = comm
+        self._entrywise = entrywise
         self._executor = self._build(constants, compute, memory_limit)
 
     def _build(self, constants: dict[int, Any], compute: str | None, memory_limit: int | None) -> Any:
@@ -80,13 +89,9 @@ class Expression:
                 constants=constants,
                 comm=self._comm,
             )
-        terms = (plan.inputs, plan.output, plan.sizes, plan.path, plan.slices, plan.batch)
-        precision = real_bytes(self.dtype)
-        program = plan.program
-        if precision != real_bytes(plan.dtype):
-            program = compile_program(*terms, precision)
-        careful = partial(compile_program, *terms, precision, careful=True)
-        return PairwiseExpression(program, namespace(self.backend), self.dtype, constants, careful)
+        return PairwiseExpression(
+            plan.program, namespace(self.backend), self.dtype, constants, entrywise=self._entrywise
+        )
 
     def __call__(self, arrays: Sequence[Any]) -> Scaled:
         """Contract with these operands.
@@ -125,6 +130,11 @@ class Expression:
         if hasattr(self._executor, "close"):
             self._executor.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._comm is not None:
+            raise TypeError("an expression over MPI ranks belongs to its process; pickle its plan")
+        return _expression, (self.plan, self.backend, self._options)
+
     def __enter__(self) -> "Expression":
         return self
 
@@ -144,8 +154,7 @@ class Expression:
         return operands
 
     def _check(self, number: int, array: Any) -> Any:
-        if not hasattr(array, "dtype"):
-            array = np.asarray(array)
+        array = as_operand(array, number)
         if array.shape != self._shapes[number]:
             raise ValueError(f"array {number} has shape {array.shape}; the plan wants {self._shapes[number]}")
         if array.dtype != self._dtype:
@@ -161,3 +170,22 @@ class Expression:
                     "expression with a complex dtype"
                 )
         return array
+
+
+def as_operand(array: Any, number: int) -> Any:
+    """An operand as an array of NumPy or CuPy.
+
+    Raises:
+        TypeError: a sparse or a masked array, of which a contraction would see only a part.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"array {number} is a masked array, whose mask would be ignored; give array.filled(0)"
+        )
+    if hasattr(array, "toarray"):
+        raise TypeError(f"array {number} is a sparse {type(array).__name__}; give array.toarray()")
+    return array if array_module(array) is not np else np.asarray(array)
+
+
+def _expression(plan: Plan, backend: str, options: dict[str, Any]) -> Expression:
+    return Expression(plan, backend, **options)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.cost import cost_of
-from qrt_tn.engine.exponents import real_bytes
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.program import compile_program
 from qrt_tn.engine.slicing import slice_to_limit
@@ -30,7 +29,7 @@ def within(plan: Plan, memory_limit: int, seed: int, *, may_change_path: bool, b
 
     def cost(path: Sequence[Sequence[int]], slices: Sequence[Any]) -> tuple[int, int]:
         terms = (plan.inputs, plan.output, plan.sizes, path, tuple(slices), plan.batch)
-        found = cost_of(compile_program(*terms, real_bytes(plan.dtype)))
+        found = cost_of(compile_program(*terms))
         return found.flops, found.peak * itemsize + beside
 
     path, slices = slice_to_limit(

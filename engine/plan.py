@@ -11,7 +11,6 @@ import numpy as np
 
 from qrt_tn.engine import cache
 from qrt_tn.engine.cost import Cost, cost_of, predicted_seconds, program_slices
-from qrt_tn.engine.exponents import real_bytes
 from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.network import DTYPES, Index, Term, batch_indices, common_dtype, read_structure
 from qrt_tn.engine.paths import check_path
@@ -78,9 +77,7 @@ class Plan:
     @cached_property
     def program(self) -> Program:
         """The steps, with axis orders decided."""
-        return compile_program(
-            self.inputs, self.output, self.sizes, self.path, self.slices, self.batch, real_bytes(self.dtype)
-        )
+        return compile_program(self.inputs, self.output, self.sizes, self.path, self.slices, self.batch)
 
     @cached_property
     def _cost(self) -> Cost:
@@ -130,10 +127,10 @@ class Plan:
             ValueError: a wrong number of arrays, a wrong shape, single precision beside double, NaN or
                 infinity (on the host), or a backend missing here.
         """
-        from qrt_tn.engine.expression import Expression  # which imports this file
+        from qrt_tn.engine.expression import Expression, as_operand  # which imports this file
 
+        arrays = [as_operand(array, number) for number, array in enumerate(arrays)]
         self._check(arrays)
-        arrays = [array if hasattr(array, "dtype") else np.asarray(array) for array in arrays]
         dtype = common_dtype([array.dtype for array in arrays])
         key = (backend, dtype, compute, id(comm))
         held = self.__dict__.get("_expression")

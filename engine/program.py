@@ -1,28 +1,15 @@
 """A plan made ready to run: which axes every step transposes, reshapes and multiplies, decided once.
 
 Steps fall into those that every call repeats and those that every slice repeats: what depends on no sliced
-index runs once for all slices.
-
-Scales. An array is *measured* by its largest modulus, per element of a batch, and brought to [1/2, 1) by a
-power of two where that lies outside [2**-5, 2**5]. Measured are operands smaller than the product they enter,
-the products of operands that are not, every product of more than R factors since a measurement (R is 4 in
-single and 17 in double precision) or whose sums may have grown it by more than G bits (40 and 300), and the
-last product. That is most of the safety at little cost; the rest is a check. A measured peak p shows that
-nothing was lost on the way if it lies in [2**-40, 2**100] (single) or [2**-500, 2**1000] (double). For what
-came between two measurements is made of at most R operands of at most 2**5 each, so its own peak was no less
-than p / 2**(5 R + G): 2**-100 or 2**-885. All digits of what counts beside it lie above the smallest normal
-number, 2**-126 or 2**-1022; and an overflow leaves infinity or NaN in every product after it. Where a check
-fails, the call is repeated by a *careful* program, which measures every operand and every product; so it is
-for calls after it. There a product underflows only where it lies 2**-100 (2**-900) below the largest one.
+index runs once for all slices. How their numbers keep their scale is told in `qrt_tn.engine.execute`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from qrt_tn.engine.exponents import GROWTH, MULTIPLIED
 from qrt_tn.engine.layout import MULTIPLY, View, lay_out
 from qrt_tn.engine.network import Index, Term
 from qrt_tn.engine.tree import Pair, Path, contraction_tree
@@ -59,7 +46,6 @@ class Leaf:
         measure: how to scale it.
         given: elements before.
         size: elements after.
-        checked: whether each call measures it; if not, the product it enters is measured instead.
     """
 
     diagonals: tuple[tuple[int, int], ...]
@@ -69,12 +55,6 @@ class Leaf:
     measure: Measure
     given: int
     size: int
-    checked: bool = True
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing needs to be done to it."""
-        return not (self.diagonals or self.summed or self.checked)
 
     @property
     def sliced(self) -> bool:
@@ -93,7 +73,7 @@ class Step(NamedTuple):
         rows: how the first becomes a matrix.
         columns: how the second does.
         shape: the result's shape, or None where the product already has it.
-        measure: how to scale the result, or None.
+        measure: how to scale the result.
         dims: (batch, rows, inner, columns) of the product.
         sliced: whether every slice repeats it.
     """
@@ -105,7 +85,7 @@ class Step(NamedTuple):
     rows: View
     columns: View
     shape: tuple[int, ...] | None
-    measure: Measure | None
+    measure: Measure
     dims: tuple[int, int, int, int]
     sliced: bool
 
@@ -127,7 +107,8 @@ class Program:
     Attributes:
         leaves: how to prepare the operands.
         steps: the products, in order.
-        order: transposes the last result to the output's order, sliced indices left out.
+        measure: how to scale the last result.
+        order: transposes it to the output's order, sliced indices left out.
         slices: the extents of the sliced indices.
         grid: the extents of the batch indices, 1 for a sliced one.
         whole_grid: the extents of the batch indices.
@@ -140,6 +121,7 @@ class Program:
 
     leaves: tuple[Leaf, ...]
     steps: tuple[Step, ...]
+    measure: Measure
     order: tuple[int, ...]
     slices: tuple[int, ...]
     grid: tuple[int, ...]
@@ -158,9 +140,6 @@ def compile_program(
     path: Path,
     slices: Term = (),
     batch: Term = (),
-    real_bytes: int = 8,
-    *,
-    careful: bool = False,
 ) -> Program:
     """Decide everything about a contraction that does not depend on its numbers.
 
@@ -171,8 +150,6 @@ def compile_program(
         path: positions per step, in opt_einsum's linear format.
         slices: indices that are fixed and looped over.
         batch: output indices whose elements get a scale each.
-        real_bytes: 4 for single precision, 8 for double.
-        careful: measure everything.
     """
     # a sliced index is never summed within a slice
     kept = (*output, *(index for index in slices if index not in output))
@@ -183,7 +160,6 @@ def compile_program(
     )
     pairs = [_uncut(pair, place) for pair in tree.pairs] if slices else tree.pairs
     takers = {number: pair for pair in pairs for number in (pair.left, pair.right)}
-    measured, unchecked = _measured(pairs, leaves, sizes, real_bytes, careful)
     orders = [tuple(index for index in leaf.term if index not in place) for leaf in leaves]
     sliced = [leaf.sliced for leaf in leaves]
     steps = []
@@ -196,7 +172,6 @@ def compile_program(
         product = lay_out(pair, orders, wanted, sizes)
         orders.append(product.order)
         sliced.append(sliced[pair.left] or sliced[pair.right])
-        measure = _measure(product.order, sizes, batch) if target in measured else None
         steps.append(
             Step(
                 product.kind,
@@ -204,18 +179,16 @@ def compile_program(
                 target,
                 *product.views,
                 product.shape,
-                measure,
+                _measure(product.order, sizes, batch),
                 product.dims,
                 sliced[-1],
             )
         )
     result = tuple(index for index in output if index not in place)
     return Program(
-        tuple(
-            replace(leaf, checked=False) if number in unchecked else leaf
-            for number, leaf in enumerate(leaves)
-        ),
+        leaves,
         tuple(steps),
+        _measure(orders[-1], sizes, batch),
         tuple(orders[-1].index(index) for index in result),
         tuple(sizes[index] for index in slices),
         tuple(1 if index in place else sizes[index] for index in batch),
@@ -269,49 +242,3 @@ def _measure(term: Term, sizes: Mapping[Index, int], batch: Term) -> Measure:
         tuple(sizes[index] if index in held else 1 for index in term),
         math.prod([sizes[index] for index in held]) if first else 0,
     )
-
-
-def _measured(
-    pairs: Sequence[Pair],
-    leaves: Sequence[Leaf],
-    sizes: Mapping[Index, int],
-    real_bytes: int,
-    careful: bool,
-) -> tuple[set[int], set[int]]:
-    """(the products that are measured, the operands that are not); see the module's text."""
-    count = len(leaves)
-    last = count + len(pairs) - 1
-    if careful:
-        return set(range(count, last + 1)), set()
-    most, limit = MULTIPLIED[real_bytes], GROWTH[real_bytes]
-    elements = [leaf.size for leaf in leaves]
-    factors, growth = [1] * count, [0.0] * count  # since a measurement
-    measured, unchecked = set(), set()
-
-    def measure(number: int) -> None:
-        measured.add(number)
-        factors[number], growth[number] = 1, 0.0
-
-    for target, pair in enumerate(pairs, count):
-        made = math.prod([sizes[index] for index in pair.term])
-        inner = math.log2(math.prod([sizes[index] for index in pair.summed]))
-        wanted = False
-        for operand, partner in ((pair.left, pair.right), (pair.right, pair.left)):
-            if operand >= count or leaves[operand].sliced:
-                continue
-            fresh = partner >= count and partner not in measured
-            if made + (elements[partner] if fresh else 0) <= elements[operand]:
-                if fresh:
-                    measure(partner)
-                unchecked.add(operand)
-                wanted = True
-        for operand in sorted((pair.left, pair.right), key=lambda operand: -factors[operand]):
-            many = factors[pair.left] + factors[pair.right] > most
-            if factors[operand] > 1 and (many or growth[pair.left] + growth[pair.right] + inner > limit):
-                measure(operand)
-        elements.append(made)
-        factors.append(factors[pair.left] + factors[pair.right])
-        growth.append(growth[pair.left] + growth[pair.right] + inner)
-        if wanted or target == last:
-            measure(target)
-    return measured, unchecked

@@ -33,11 +33,9 @@ class Scaled:
         if mantissa.dtype.kind not in "fc":
             mantissa = mantissa.astype(np.float64)
         log_scale = xp.asarray(self.log_scale, dtype=xp.float64)
-        try:
-            fits = np.broadcast_shapes(mantissa.shape, log_scale.shape) == mantissa.shape
-        except ValueError:
-            fits = False
-        if not fits:
+        # (numpy.broadcast_shapes ends at 32 axes, arrays at 64)
+        extents = zip(reversed(log_scale.shape), reversed(mantissa.shape), strict=False)
+        if log_scale.ndim > mantissa.ndim or any(own not in (1, whole) for own, whole in extents):
             raise ValueError(
                 f"log_scale of shape {log_scale.shape} does not fit a mantissa of {mantissa.shape}"
             )

@@ -62,7 +62,7 @@ class ContractionCache:
 
     def contract(self, terms: Sequence[Term], output: Term, arrays: Sequence[Any]) -> tuple[Any, int]:
         """Contract arrays none of which varies: (mantissa, exponent), the value mantissa * 2**exponent."""
-        mantissa, exponent = Expression(self.plan(terms, output), self.backend).part(arrays)
+        mantissa, exponent = Expression(self.plan(terms, output), self.backend, entrywise=False).part(arrays)
         return mantissa, int(exponent)
 
 

@@ -298,7 +298,9 @@ class Sampler:
                     for place, factor in enumerate(step.factors)
                     if not factor.varies
                 }
-                expressions.append(plan and Expression(plan, self._cache.backend, constants=fixed))
+                expressions.append(
+                    plan and Expression(plan, self._cache.backend, constants=fixed, entrywise=False)
+                )
             self._bound = size, expressions
         return size
 

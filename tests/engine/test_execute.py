@@ -299,7 +299,7 @@ def test_what_is_not_finite_is_refused(bad, batch, value):
     with pytest.raises(ValueError, match="array 1 has shape"):
         made.execute(arrays, "numpy")
     arrays[1] = arrays[1].T
-    with pytest.raises(ValueError, match="array 1 holds NaN or infinity; mend it before contracting"):
+    with pytest.raises(ValueError, match="array 1 holds NaN or infinity; replace it before contracting"):
         made.execute(arrays, "numpy")
     with pytest.raises(ValueError, match="array 1 holds NaN or infinity"):
         made.expression("numpy", constants={1: arrays[1]})([arrays[0]])
