@@ -9,7 +9,7 @@ from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
-from scipy.fft import fft, ifft, irfft, next_fast_len, rfft
+import scipy.fft
 
 from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.backends import array_module
@@ -120,12 +120,18 @@ def _frozen(table: np.ndarray) -> np.ndarray:
 
 def fourier(values: Any, axis: int = -1) -> Any:
     """F_1 along `axis` of a NumPy or CuPy array: P^{-1/2} sum_b h(b) omega^{-vb}."""
-    return array_module(values).fft.fft(values, axis=axis, norm="ortho")
+    return _transforms(values).fft(values, axis=axis, norm="ortho")
 
 
 def inverse_fourier(values: Any, axis: int = -1) -> Any:
     """F_1^{-1} along `axis` of a NumPy or CuPy array: P^{-1/2} sum_v h(v) omega^{vb}."""
-    return array_module(values).fft.ifft(values, axis=axis, norm="ortho")
+    return _transforms(values).ifft(values, axis=axis, norm="ortho")
+
+
+def _transforms(values: Any) -> Any:
+    # SciPy keeps what it prepares for a large prime length, NumPy does not
+    xp = array_module(values)
+    return scipy.fft if xp is np else xp.fft
 
 
 def fourier_matrix(modulus: int) -> np.ndarray:
@@ -154,9 +160,11 @@ def correlated(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         k = np.arange(modulus)
         return values @ kernel.conj()[(k[:, None] - k) % modulus]
     # a prime length is slow to transform: shifts are laid out on one that is not
-    length = next_fast_len(2 * modulus - 1)
+    length = scipy.fft.next_fast_len(2 * modulus - 1)
     wrapped = np.zeros(length, dtype=kernel.dtype)
     wrapped[:modulus], wrapped[length - modulus + 1 :] = kernel, kernel[1:]
     if np.iscomplexobj(values) or np.iscomplexobj(kernel):
-        return ifft(fft(values, length) * fft(wrapped).conj())[:, :modulus]
-    return irfft(rfft(values, length) * rfft(wrapped).conj(), length)[:, :modulus]
+        product = scipy.fft.fft(values, length) * scipy.fft.fft(wrapped).conj()
+        return scipy.fft.ifft(product, overwrite_x=True)[:, :modulus]
+    product = scipy.fft.rfft(values, length) * scipy.fft.rfft(wrapped).conj()
+    return scipy.fft.irfft(product, length, overwrite_x=True)[:, :modulus]

@@ -1,60 +1,36 @@
-"""Sums over consecutive runs of rows, for many columns at once."""
+"""Sums of rows over runs of them, sums by key, and squared moduli; on the host or a device."""
 
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.compiled import compiled
 
 
-class Runs:
-    """Runs of consecutive rows of an array (K, W), to be summed.
-
-    On the host a sparse matrix sums them: it adds whole rows, in the array's own precision, and lets other
-    threads run. On a device, which has no such matrix in plain CuPy, they are counted into bins.
+def run_sums(terms: Any, ends: np.ndarray) -> Any:
+    """Sums of terms (K, W), real or complex, over runs of their rows; shape (G, W), of the terms' type.
 
     Args:
-        starts: first row of every run, increasing, starts[0] = 0; shape (G,).
-        length: the number K of rows.
-        weights: real factors of the rows, shape (K,); None for ones.
-        dtype: of the sums' real parts, float32 or float64.
-        xp: numpy or cupy.
+        terms: in the memory of the host or a device.
+        ends: where each run starts, and the end of the last; on the host, shape (G + 1,).
     """
+    xp, width = array_module(terms), terms.shape[1]
+    if xp is np:
+        total = np.zeros((len(ends) - 1, width), dtype=terms.dtype)
+        _run_sums(terms, ends, total)
+        return total
+    labels = xp.asarray(np.repeat(np.arange(len(ends) - 1), np.diff(ends)))
+    keys = labels[:, None] * width + xp.arange(width)
+    return binned(keys, terms, (len(ends) - 1) * width).reshape(-1, width)
 
-    def __init__(
-        self,
-        starts: np.ndarray,
-        length: int,
-        weights: np.ndarray | None = None,
-        dtype: Any = np.float64,
-        xp: Any = np,
-    ) -> None:
-        self.count = len(starts)
-        self.length = length
-        ends = np.append(starts, length)
-        data = np.ones(length, dtype=dtype) if weights is None else weights.astype(dtype)
-        self._matrix: Any = None
-        if xp is np:
-            self._matrix = scipy.sparse.csr_array(
-                (data, np.arange(length), ends), shape=(len(starts), length)
-            )
-        else:
-            self._labels = xp.asarray(np.repeat(np.arange(len(starts)), np.diff(ends)))
-            self._weights = None if weights is None else xp.asarray(data)[:, None]
 
-    def sums(self, terms: Any) -> Any:
-        """Sums of the terms (K, W), real or complex, over each run; shape (G, W), of the same type."""
-        if self._matrix is not None:
-            real = terms.view(terms.real.dtype) if terms.dtype.kind == "c" else terms
-            return (self._matrix @ real).view(terms.dtype)
-        xp = array_module(terms)
-        if self._weights is not None:
-            terms = terms * self._weights
-        width = terms.shape[1]
-        return binned(self._labels[:, None] * width + xp.arange(width), terms, self.count * width).reshape(
-            self.count, width
-        )
+@compiled
+def _run_sums(terms: Any, ends: Any, total: Any) -> None:
+    for run in range(ends.size - 1):
+        for row in range(ends[run], ends[run + 1]):
+            for column in range(terms.shape[1]):
+                total[run, column] += terms[row, column]
 
 
 def binned(keys: Any, values: Any, size: int) -> Any:

@@ -26,15 +26,15 @@ from qrt_tn.engine.drawing import draw
 from qrt_tn.engine.progress import shown
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.threads import threads_for, workers
-from qrt_tn.field import inverses
-from qrt_tn.products import ModularProduct
+from qrt_tn.field import correlated, inverses
+from qrt_tn.products import ModularProduct, reduced
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, State, Work, site_index
-from qrt_tn.states.samples.conditionals import Conditionals, Sums, Tile, Weighted
-from qrt_tn.states.samples.fused import histograms
-from qrt_tn.states.samples.gathering import binned, squares
+from qrt_tn.states.base import CLASS_INDEX, State, Work, near_one, site_index
+from qrt_tn.states.samples.conditionals import Conditionals
+from qrt_tn.states.samples.gathering import squares
 from qrt_tn.states.samples.hashing import Hashes, hash_points
 from qrt_tn.states.samples.rows import BLOCK, Points, small_type
+from qrt_tn.states.samples.tiles import Tile, WeightedPoints
 
 _NETWORK_LIMIT = 2**28  # elements of the one-hot tensors of `network` (2 GiB)
 _MOST_HELD = 2**30  # bytes of residues held at once, at most
@@ -85,29 +85,27 @@ class SampleState(State):
         if single is None:
             single = coefficients.dtype in (np.float32, np.complex64)
         wide = coefficients.astype(np.result_type(coefficients.dtype, np.float64))
-        peak = float(np.abs(wide).max())
-        norm = float(np.linalg.norm(wide / peak))
-        self.log_norm = float(np.log(peak) + np.log(norm))
-        wide = wide[hashes.order] / peak / norm
+        wide, log_scale = near_one(wide)
+        norm = float(np.linalg.norm(wide))
+        self.log_norm = log_scale + float(np.log(norm))
+        wide = wide[hashes.order] / norm
         if single:
             wide = wide.astype(np.complex64 if wide.dtype.kind == "c" else np.float32)
         self.coefficients = wide
         self._place(np, "numpy")
 
     def _place(self, xp: Any, backend: str) -> None:
-        self._xp, self._backend = xp, backend
-        hashes = self._hashes
-        self._model = Weighted(hashes.values, self.coefficients, self.modulus, xp)
-        places = np.empty(len(hashes.order), dtype=np.int64)
-        places[hashes.order] = np.arange(len(places))
-        self._places = xp.asarray(places)  # of the points as they are read, in the order of their hashes
-        self._conditionals = Conditionals(self._model, hashes.depth)
+        self._backend, hashes = backend, self._hashes
+        self._weighted = WeightedPoints(hashes.values, self.coefficients, self.modulus, xp)
+        # of the points as they are read, in the order of their hashes
+        self._places = xp.asarray(np.argsort(hashes.order))
+        self._conditionals = Conditionals(self._weighted, hashes.depth)
         self._read = self._points if xp is np else self._points.to(xp)
 
     def to(self, backend: str) -> "SampleState":
         """A copy that draws on a backend. Points on disk are moved block by block, others once."""
         xp = namespace(backend)
-        if xp is self._xp:
+        if xp is self._weighted.xp:
             return self
         moved = copy.copy(self)
         moved._place(xp, resolve(backend))
@@ -133,6 +131,11 @@ class SampleState(State):
         """The points in the order of `coefficients`, (M, D), in a small unsigned type."""
         return self._points[self._hashes.order]
 
+    def arrays(self) -> list[Any]:
+        """The points, their order by hash, and the coefficients in that order."""
+        rows = () if self._points.rows is None else (self._points.rows,)
+        return [self._points.array, *rows, self._hashes.order, self.coefficients]
+
     def network(self) -> qtn.TensorNetwork:
         """One tensor of coefficients and D one-hot tensors that share the hyperindex m over the points."""
         size = self.dim * len(self._points) * self.modulus
@@ -147,18 +150,19 @@ class SampleState(State):
             tensors = [qtn.Tensor(values, inds=["m", CLASS_INDEX], tags=["F"])]
         else:
             tensors = [qtn.Tensor(values[:, 0], inds=["m"], tags=["F"])]
-        identity = np.eye(self.modulus)
+        levels = np.arange(self.modulus)
         for site, column in enumerate(self.points.T):
-            tensors.append(qtn.Tensor(identity[column], inds=["m", site_index(site)], tags=["F", f"F{site}"]))
+            chosen = (column[:, None] == levels).astype(np.float64)
+            tensors.append(qtn.Tensor(chosen, inds=["m", site_index(site)], tags=["F", f"F{site}"]))
         return qtn.TensorNetwork(tensors)
 
     def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) for every b: the histogram of a . x_m weighted by c_m, correlated with r."""
-        xp = self._xp
+        xp = self._weighted.xp
 
         def work(rows: slice, tile: Tile) -> np.ndarray:
-            parts = [self._histogram(tile, None, xp.full(tile.width, c)) for c in range(self.outputs)]
-            return np.stack([_correlated(part, ridgelet) for part in parts], axis=2)
+            parts = [tile.histograms(None, xp.full(tile.width, c)) for c in range(self.outputs)]
+            return np.stack([correlated(part, ridgelet.values) for part in parts], axis=2)
 
         return self._scaled(np.concatenate(list(self._tiles(a, work))))
 
@@ -178,13 +182,13 @@ class SampleState(State):
         The class that drew u draws b as well: given a and that class c, b follows |R[f_c](a, b)|^2.
         """
         inverse = inverses(self.modulus)[v]
-        # a . x = v^{-1} u . x: the bins of a histogram change places
-        bins = (v[:, None] * np.arange(self.modulus)) % self.modulus
         uniforms = rng.random(len(v))
 
         def finish(rows: slice, tile: Tile, tail: Any, classes: Any) -> tuple[np.ndarray, np.ndarray]:
-            own = self._histogram(tile, tail, classes)
-            profiles = _correlated(np.take_along_axis(own, bins[rows], axis=1), ridgelet)
+            # a . x = v^{-1} u . x: the bins of a histogram change places
+            bins = (v[rows, None] * np.arange(self.modulus)) % self.modulus
+            moved = np.take_along_axis(tile.histograms(tail, classes), bins, axis=1)
+            profiles = correlated(moved, ridgelet.values)
             b = draw(squares(profiles), uniforms[rows])
             if self.outputs == 1:
                 return b, profiles[np.arange(len(profiles)), b][:, None]
@@ -200,21 +204,20 @@ class SampleState(State):
         return self._drawn(count, rng, lambda *_: None)[0]
 
     def _spectrum(self, u: np.ndarray) -> Scaled:
-        model, xp = self._model, self._xp
-        columns = model.coefficients.T
+        points, xp = self._weighted, self._weighted.xp
+        columns, real = points.coefficients.T, points.table.real.dtype
 
         def work(rows: slice, tile: Tile) -> np.ndarray:
-            total = xp.zeros((self.outputs, tile.width), dtype=model.complex)
+            total = xp.zeros((self.outputs, tile.width), dtype=points.complex)
             for block in tile.blocks():
-                phases = model.phases(tile.keys(block))
+                phases = points.phases(tile.keys(block))
                 if columns.dtype.kind == "c":
                     total += columns[:, block] @ phases
                 else:
-                    total += (columns[:, block] @ phases.view(model.real)).view(model.complex)
+                    total += (columns[:, block] @ phases.view(real)).view(points.complex)
             return to_host(total).T
 
-        parts = list(self._tiles(u, work))
-        return Scaled(np.concatenate(parts), np.full((len(u), 1), self._log_unit))
+        return self._scaled(np.concatenate(list(self._tiles(u, work))))
 
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
         """P^{-K} sum over groups of |sum_{m in group} c_m omega^{-u.x_m}|^2: points alike elsewhere."""
@@ -228,19 +231,15 @@ class SampleState(State):
             order, starts = np.arange(count), np.zeros(1, dtype=np.int64)
         if len(starts) == count:
             return np.full(len(u), uniform)
-        by_number = np.empty_like(self.coefficients)
-        by_number[self._hashes.order] = self.coefficients
-        none = np.empty((count, 0), dtype=np.uint8)
-        rows = to_host(self._places)[order]
-        models = [Weighted(none, column[order, None], self.modulus, self._xp, rows) for column in by_number.T]
-        sums = [Sums(None, starts, model, self._conditionals.width) for model in models]
+        places, ends = self._places[self._weighted.xp.asarray(order)], np.append(starts, count)
         full = np.zeros((len(u), self.dim), dtype=np.int64)
         full[:, coordinates] = u
 
         def work(rows: slice, tile: Tile) -> np.ndarray:
             total = np.zeros(tile.width)
-            for model, groups in zip(models, sums, strict=True):
-                gathered = groups.of(Tile(tile.residues, model), None, None)
+            for number in range(self.outputs):
+                classes = self._weighted.xp.full(tile.width, number)
+                gathered = tile.phase_sums(ends, places, None, classes)
                 total += to_host(squares(gathered).sum(axis=0, dtype=np.float64))
             return total
 
@@ -248,8 +247,8 @@ class SampleState(State):
             return np.log(np.concatenate(list(self._tiles(full, work)))) + uniform
 
     def _drawing(self, count: int, harmonics: int) -> Work:
-        model, width = self._model, self._conditionals.width
-        points, single = len(self._points), model.real == np.float32
+        model, width = self._weighted, self._conditionals.width
+        points, single = len(self._points), model.complex == np.complex64
         touched = (28 if single else 40) + 24  # residues, phases and sums; then the keys of a histogram
         if self.outputs > 1:
             touched += 2 * model.complex.itemsize + 16
@@ -284,7 +283,7 @@ class SampleState(State):
 
     def _tiles(self, u: np.ndarray, work: Callable[[slice, Tile], Any]) -> Iterator[Any]:
         """Results of `work` on rows of u and their u . x_m, tile by tile, in few passes over the points."""
-        xp, points = self._xp, self._read
+        xp, points = self._weighted.xp, self._read
         count, length, width = len(u), len(points), self._conditionals.width
         small = small_type(self.modulus)
         held = min(-(-count // width), max(1, self._limit() // (length * width * small.itemsize)))
@@ -314,42 +313,36 @@ class SampleState(State):
                 def one(number: int, start: int = start, pieces: Any = pieces) -> Any:
                     piece = pieces[number]
                     own = residues[number][:, : piece.stop - piece.start]
-                    return work(slice(start + piece.start, start + piece.stop), Tile(own, self._model))
+                    return work(slice(start + piece.start, start + piece.stop), Tile(own, self._weighted))
 
                 for number, result in enumerate(run(one, range(len(pieces)))):
                     done = start * length + size * length // 2 + pieces[number].stop * length // 2
                     progress(done, count * length)
                     yield result
 
-    def _histogram(self, tile: Tile, tail: Any, classes: Any) -> np.ndarray:
-        """sum_m c_m [u . x_m = k mod P] for each column and its class, shape (W, P)."""
-        model, xp = self._model, self._xp
-        if model.fused:
-            return histograms(tile.columns(tail, classes), self.modulus)
-        offsets = self.modulus * xp.arange(tile.width)
-        kind = np.complex128 if model.coefficients.dtype.kind == "c" else np.float64
-        total = xp.zeros(tile.width * self.modulus, dtype=kind)
-        for block in tile.blocks():
-            keys = tile.keys(block, tail) + offsets
-            weights = model.weights_of(block, classes).astype(kind)
-            total += binned(keys, xp.broadcast_to(weights, keys.shape), len(total))
-        return to_host(total).reshape(tile.width, self.modulus)
-
     def _looked_up(
         self, tile: Tile, tail: Any, factor: np.ndarray, b: np.ndarray, ridgelet: Ridgelet
     ) -> np.ndarray:
         """sum_m c_m conj r(factor u . x_m - b), shape (W, C)."""
-        model, xp = self._model, self._xp
-        arguments = (factor * np.arange(self.modulus)[:, None] - b) % self.modulus
-        kind = np.result_type(ridgelet.values.dtype.type(0), model.coefficients.dtype)
-        if model.real == np.float32:
+        points, xp = self._weighted, self._weighted.xp
+        kind = np.result_type(ridgelet.values.dtype.type(0), points.coefficients.dtype)
+        if points.complex == np.complex64:
             kind = np.dtype(np.complex64 if kind.kind == "c" else np.float32)
-        table = xp.asarray(ridgelet.values.conj()[arguments].astype(kind)).reshape(-1)
-        columns = model.coefficients.T.astype(kind)
+        columns = points.coefficients.T.astype(kind)
         total = xp.zeros((self.outputs, tile.width), dtype=kind)
+        tabled = self.modulus < len(points)  # the values of each key and column, ahead of the points
+        keys = xp.arange(self.modulus)[:, None]
+        factor, back = xp.asarray(factor), xp.asarray(self.modulus - b)
+        values = xp.asarray(ridgelet.values.conj().astype(kind))
+        if tabled:
+            values = values[reduced(keys * factor + back, self.modulus)].reshape(-1)
         for block in tile.blocks():
-            keys = tile.keys(block, tail).astype(np.intp) * tile.width + xp.arange(tile.width)
-            total += columns[:, block] @ table[keys]
+            keys = tile.keys(block, tail).astype(np.intp)
+            if tabled:
+                keys = keys * tile.width + xp.arange(tile.width)
+            else:
+                keys = reduced(keys * factor + back, self.modulus)
+            total += columns[:, block] @ values[keys]
         return to_host(total).T
 
     def _unhashed(self, head: np.ndarray, tail: np.ndarray) -> np.ndarray:
@@ -369,7 +362,7 @@ class SampleState(State):
         Returns:
             (u, ends): shape (N, D), and what `finish(rows, tile, tail, classes)` made of each tile.
         """
-        xp, t = self._xp, len(self._hashes.pivots)
+        xp, t = self._weighted.xp, len(self._hashes.pivots)
         classes = self._conditionals.classes(rng.random(count))
         head = rng.integers(self.modulus, size=(count, len(self._others)))
         uniforms = rng.random((t, 2, count))
@@ -383,9 +376,3 @@ class SampleState(State):
 
         tails, ends = zip(*self._tiles(u, work), strict=True)
         return self._unhashed(head, np.hstack(tails).T), list(ends)
-
-
-def _correlated(histograms: np.ndarray, ridgelet: Ridgelet) -> np.ndarray:
-    """sum_k h(k) conj r(k - b), shape (N, P)."""
-    k = np.arange(ridgelet.modulus)
-    return histograms @ ridgelet.values.conj()[(k[:, None] - k[None, :]) % ridgelet.modulus]

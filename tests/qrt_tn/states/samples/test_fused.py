@@ -54,5 +54,4 @@ def test_real_values_go_as_complex_ones_do(vector):
     points = rng.integers(3, size=(200, 7))
     values = rng.normal(size=(200, 3) if vector else 200)
     real, complex_ = (states.from_samples(points, part, 5) for part in (values, values + 0j))
-    assert real._model.fused and not complex_._model.fused
     assert (real.sample_spectrum(300, seed=1) == complex_.sample_spectrum(300, seed=1)).all()

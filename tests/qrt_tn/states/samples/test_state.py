@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states.samples import SampleState, conditionals, rows
+from qrt_tn.states.samples import SampleState, conditionals, rows, tiles
 from qrt_tn.states.samples import state as room
 
 
@@ -127,17 +127,17 @@ def test_on_the_same_backend(oracle):
 
 
 def without_phases(state):
-    state._model.phases = lambda keys: np.ones(keys.shape, dtype=complex)
+    state._weighted.table = np.ones_like(state._weighted.table)
 
 
 def with_every_point_alone(state):
     # runs weighted by sum |c|^2 in place of |sum c omega|^2
     weights = np.abs(state.coefficients) ** 2
     own = state._conditionals
-    assert any(level.crowds is not None for level in own._sparse)
+    assert any(len(level.firsts) for level in own._sparse)
     running = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), own._stride), axis=0), axis=0)
     own._sparse = [
-        level._replace(alone=np.ones(len(weights), dtype=bool), running=running, crowds=None)
+        level._replace(alone=np.ones(len(weights), dtype=bool), running=running, firsts=np.empty(0, int))
         for level in own._sparse
     ]
 
@@ -187,7 +187,7 @@ def test_no_result_depends_on_memory_or_threads(classes, dtype, monkeypatch):
     points = structured(rng, 400, 12, 9)
     values = rng.normal(size=400 if classes is None else (400, classes)).astype(dtype)
     monkeypatch.setattr(conditionals, "_SUMMED", 2**12)  # narrow tiles
-    monkeypatch.setattr(conditionals, "_CACHED", 2**10)  # of many blocks
+    monkeypatch.setattr(tiles, "CACHED", 2**10)  # of many blocks
     state = states.from_samples(points, values, 13)
     assert state._conditionals.width <= 64
     qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 13), backend="numpy")
@@ -209,7 +209,7 @@ def test_no_result_depends_on_memory_or_threads(classes, dtype, monkeypatch):
 def test_narrow_tiles_and_short_blocks_follow_the_distribution(regime, modulus, classes, oracle, monkeypatch):
     """Cells that cross blocks, tiles cut short, single precision."""
     monkeypatch.setattr(conditionals, "_DENSE", REGIMES[regime])
-    monkeypatch.setattr(conditionals, "_CACHED", 2**8)
+    monkeypatch.setattr(tiles, "CACHED", 2**8)
     monkeypatch.setattr(conditionals, "_WIDEST", 64)
     monkeypatch.setattr(rows, "BLOCK", 64)
     rng = np.random.default_rng(modulus)
@@ -238,7 +238,7 @@ def test_the_precision_follows_the_values():
     for dtype, kind in ((np.float32, "complex64"), (np.float64, "complex128"), (np.int32, "complex128")):
         state = states.from_samples(points, values.astype(dtype), 3)
         assert state.spectrum([[0, 1]]).mantissa.dtype == kind
-        assert state._model.complex == kind
+        assert state._weighted.complex == kind
         assert state._drawing(10, 2).dtype == kind
 
 
