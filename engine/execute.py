@@ -22,7 +22,7 @@ hyperindex whose terms differ by thousands of orders of magnitude.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from qrt_tn.engine.cost import program_slices
 from qrt_tn.engine.exponents import Part, add, least, peaks, powers, real_bytes
 from qrt_tn.engine.layout import MULTIPLY
 from qrt_tn.engine.program import Leaf, Measure, Program, Step
+from qrt_tn.engine.underflow import THREADED, THREADED_VECTOR, checked_matmul, flags_work
 from qrt_tn.engine.wide import WideArray
 
 # peaks of products of arrays with peaks in [2**-5, 2**5]: in here, underflow took less than rounding
@@ -42,8 +43,6 @@ _DRIFT = {4: -60, 8: -800}  # bits by which peaks may fall in all once something
 _NEAR = {4: 5, 8: 5}  # bits that an array may be off 1 and is left as it is
 _SETTLED = {4: 12, 8: 60}  # likewise for a plain result
 _MOST = 2**34  # products of two numbers that the wide way is taken for: minutes
-# multiply-adds of a product from which on BLAS may use threads
-_THREADED, _THREADED_VECTOR = 2**18, 2**12
 
 
 class PrecisionLossError(ArithmeticError):
@@ -84,7 +83,7 @@ class PairwiseExpression:
             partial(_Wide, self._dtype),
         ]
         self._executors: list[_Executor | None] = [None] * len(self._ways)
-        self._first = 0 if xp is np and _flags_work() else 1
+        self._first = 0 if xp is np and flags_work() else 1
         self._pattern: _Executor | None = None
         if self._first == 0:
             try:
@@ -342,8 +341,8 @@ class _Plain(_Arithmetic):
         if step.kind == MULTIPLY:
             return np.multiply
         _, rows, inner, columns = step.dims
-        threaded = rows * inner * columns > (_THREADED if min(rows, columns) > 1 else _THREADED_VECTOR)
-        return _checked_matmul if threaded else np.matmul
+        threaded = rows * inner * columns > (THREADED if min(rows, columns) > 1 else THREADED_VECTOR)
+        return checked_matmul if threaded else np.matmul
 
     def load(self, leaf: Leaf, array: Any, number: int, state: _State) -> Any:
         array = np.asarray(array, dtype=self.dtype)
@@ -384,7 +383,7 @@ class _Rescaled(_Arithmetic):
 
     def state(self) -> _State:
         # without flags nobody can tell that nothing was lost
-        return _State(lost=self._xp is not np or not _flags_work())
+        return _State(lost=self._xp is not np or not flags_work())
 
     def errors(self, state: _State) -> Any:
         return np.errstate(over="ignore", invalid="ignore", under="call", call=state.note)
@@ -464,44 +463,6 @@ class _Pattern(_Arithmetic):
 
     def result(self, value: Any, state: _State, program: Program, owned: bool) -> Part:
         return self._xp.asarray(value).transpose(program.order), 0
-
-
-@cache
-def _flags_work() -> bool:
-    """Whether NumPy sees the underflow of its matrix products here; not every BLAS raises flags."""
-    for dtype in (np.float32, np.float64, np.complex64, np.complex128):
-        small = np.finfo(dtype).tiny * np.ones((7, 7), dtype)
-        for left, right in (
-            (small, small),
-            (small[:1], small),
-            (small[0], small[0]),
-            (small[None], small[None]),
-        ):
-            try:
-                with np.errstate(under="raise"):
-                    np.matmul(left, right)
-            except FloatingPointError:
-                continue
-            return False
-    return True
-
-
-def _checked_matmul(left: Any, right: Any) -> Any:
-    """A product whose flags threads may have kept to themselves: sure by its entries, or by its operands'."""
-    product = np.matmul(left, right)
-    with np.errstate(all="ignore"):
-        flat = np.asarray(product).reshape(-1)
-        sizes = np.abs(flat.view(flat.real.dtype))
-        info = np.finfo(flat.dtype)
-        if not sizes.max() < np.inf:  # not so for NaN
-            raise FloatingPointError
-        # what underflow takes from a sum of so many terms is below its rounding
-        if sizes.min() >= 4 * left.shape[-1] * float(info.tiny) / float(info.eps):
-            return product
-        smallest = [float(least(array, tuple(range(array.ndim)), np)) for array in (left, right)]
-        if not smallest[0] * smallest[1] >= float(info.tiny):
-            raise FloatingPointError
-    return product
 
 
 def reduced(leaf: Leaf, array: Any, xp: Any) -> Any:
