@@ -41,6 +41,29 @@ def bench_engine(
     print(f"written: {folder}")
 
 
+@bench.command("gpu")
+def bench_gpu(
+    backend: Annotated[
+        str, typer.Option("--as", help="cupy, or numpy to try the run out without a GPU")
+    ] = "cupy",
+    only: Annotated[str, typer.Option(help="parts, by commas; left out: all")] = "",
+    budget: Annotated[float, typer.Option(help="seconds for all parts together")] = 600.0,
+    out: Annotated[
+        Path | None, typer.Option(help="a JSON file for the results; left out: runs/bench-gpu-<time>.json")
+    ] = None,
+) -> None:
+    """Compare every path on a GPU with other means, and time them; exit code 1 where one is wrong."""
+    from qrt_tn.studies.benchmarks.gpu import run
+    from qrt_tn.studies.benchmarks.sheets import as_rich
+
+    file = out or run_folder("bench-gpu").with_suffix(".json")
+    parts = run.run(backend, file, only=words(only), budget=budget, command=command())
+    Console().print(as_rich(run.sheet(parts)))
+    print(f"written: {file}")
+    if any(part["state"] == "failed" for part in parts.values()):
+        raise typer.Exit(1)
+
+
 @bench.command("states")
 def bench_states(
     nodes: Annotated[int, typer.Option(help="how many nodes are drawn from each state")] = 256,

@@ -180,6 +180,16 @@ FORMS: Mapping[str, Form] = {
             ),
         )
     ),
+    "gpu": Form(
+        (
+            Section(
+                "rows",
+                ("part", "what", "points", "dim", "modulus", "bond", "nodes", "tensors"),
+                (_time("seconds"), _time("first_seconds"), _theirs("host_seconds")),
+            ),
+        ),
+        shared=("backend",),
+    ),
     "sample_mps": _sample_mps(),
     "smoothed_images": Form(
         (

@@ -84,10 +84,11 @@ def chains(dim: int) -> Iterator[dict[str, Any]]:
     Args:
         dim: how many sites.
     """
-    plain = tuple((f"k{place}", f"k{place + 1}") for place in range(dim))
-    matrices = plain, ("k0", f"k{dim}"), {f"k{place}": 8 for place in range(dim + 1)}
+    plain: list[Term] = [(f"k{place}", f"k{place + 1}") for place in range(dim)]
+    matrices: Structure = plain, ("k0", f"k{dim}"), {f"k{place}": 8 for place in range(dim + 1)}
     amplitudes = long_chain(dim, 31, 16, 64)
-    for name, structure in ((f"{dim} matrices", matrices), (f"amplitudes, D={dim}", amplitudes)):
+    named: dict[str, Structure] = {f"{dim} matrices": matrices, f"amplitudes, D={dim}": amplitudes}
+    for name, structure in named.items():
         plan, seconds = _timed(partial(engine.plan, structure, use_cache=False))
         yield _row(structure, "qrt-tn", plan.path, seconds, network=name)
 
