@@ -218,7 +218,8 @@ def reduce_slices(
         The sum, on every rank.
 
     Raises:
-        ValueError: fewer than one slice; or the same ValueError on every rank that had slices.
+        ValueError: fewer than one slice; or the same ValueError on every rank that had slices (so too with a
+            TypeError).
         RuntimeError: a rank failed; it names the rank, its slices and the message. On that rank its own
             exception is the cause. In one process that exception itself passes.
     """
@@ -356,8 +357,9 @@ class _Channel:
         outcome = _Outcome(self.rank, bool(self._name), self._sent, "", "", False, "")
         if self.error is not None:
             self._under_way += [self.comm.isend(None, dest=other, tag=_STOP) for other in others]
-            bad_input = isinstance(self.error, ValueError)
-            message = str(self.error) if bad_input else f"{type(self.error).__name__}: {self.error}"
+            bad_input = isinstance(self.error, ValueError | TypeError)
+            known = isinstance(self.error, ValueError)
+            message = str(self.error) if known else f"{type(self.error).__name__}: {self.error}"
             trace = "".join(traceback.format_exception(self.error))
             outcome = outcome._replace(name=self._name, message=message, bad_input=bad_input, trace=trace)
         _wait(self.comm.Ibarrier().Test)

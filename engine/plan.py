@@ -200,10 +200,12 @@ class Plan:
                 one for each. NumPy arrays, memory-mapped ones, or the backend's own.
             backend: as `execute`.
             batch: elements per batch; left out, as many as `memory_limit` takes.
-            memory_limit: bytes for one batch, operands included. Left out: a share of a GPU's free memory,
-                or 2**26 on a CPU (more makes nothing faster), or what one element takes if that is more.
-            checkpoint: a folder that keeps the results of finished batches; a later call with the same plan
-                and arrays goes on from there, and gives the same bits. It is left for you to delete.
+            memory_limit: bytes for one batch, operands included. Left out: 2**30 on a GPU (at most half of
+                what is free) or 2**26 on a CPU, since more makes nothing faster, or what one element takes
+                if that is more.
+            checkpoint: a folder that keeps the results of finished batches; a later call with the same
+                network and arrays, in another process too, goes on from there with batches of the same size
+                on the same path, and gives the same bits. It is left for you to delete.
             compute: as `execute`.
             comm: an mpi4py communicator: batches are spread over its ranks, and every rank gets all results.
             progress: called with (elements done, N); left out, a bar appears after two seconds in a
@@ -213,10 +215,12 @@ class Plan:
             Shape (N, *output), on the host, with one log-scale for each element.
 
         Raises:
-            ValueError: no array that varies, different N, a wrong shape or dtype, a limit below one
-                element's need (the message says the least that would do), or a checkpoint of another run.
+            ValueError: no array that varies, different N, a wrong shape or dtype, a `batch` or limit that is
+                no whole number, a limit below one element's need (the message says the least that would do),
+                or a checkpoint of another run, or whose batches do not fit in memory any more.
+            TypeError: a masked or sparse array, or `comm` is no communicator.
         """
-        from qrt_tn.engine.batches import execute_many  # which imports this file
+        from qrt_tn.engine.batched import execute_many  # which imports this file
 
         return execute_many(
             self,

@@ -9,7 +9,7 @@ import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.backends import array_module, device_memory, namespace, to_host
-from qrt_tn.engine.batches import batch_bytes
+from qrt_tn.engine.batched import batch_bytes
 from qrt_tn.engine.conditionals.marginals import ContractionCache, find_marginals, send_messages
 from qrt_tn.engine.conditionals.reroot import reroot_at_end
 from qrt_tn.engine.conditionals.schedule import Contract, Draw, Pick, write_schedule
@@ -298,9 +298,7 @@ class Sampler:
                     for place, factor in enumerate(step.factors)
                     if not factor.varies
                 }
-                expressions.append(
-                    plan and Expression(plan, self._cache.backend, constants=fixed, entrywise=False)
-                )
+                expressions.append(plan and self._cache.expression(plan, fixed))
             self._bound = size, expressions
         return size
 

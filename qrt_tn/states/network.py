@@ -11,8 +11,8 @@ import quimb.tensor as qtn
 
 from qrt_tn.engine.backends import array_module, namespace, resolve, to_host
 from qrt_tn.engine.conditionals import Sampler, reroot, restrict
+from qrt_tn.engine.indexed import IndexedContraction
 from qrt_tn.engine.network import common_dtype, exponent_of, read_structure
-from qrt_tn.engine.picked import Picked
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.tree import linear_path
@@ -88,8 +88,8 @@ class NetworkState(State):
             )
         self._log_scale = log_square / 2  # of the tensors at their scale near 1
         self.log_norm = self._log_scale + math.fsum(logs) + log_factor
-        self._amplitudes: Picked | None = None
-        self._marginals: tuple[tuple[int, ...], Picked] | None = None
+        self._amplitudes: IndexedContraction | None = None
+        self._marginals: tuple[tuple[int, ...], IndexedContraction] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_amplitudes": None, "_marginals": None}  # made again when asked for
@@ -191,14 +191,14 @@ class NetworkState(State):
         """The index in the conjugate of f^; sites and class are shared by both halves of <f^|f^>."""
         return index if index in self._shared else ("bra", index)
 
-    def _picked(self) -> Picked:
+    def _picked(self) -> IndexedContraction:
         """The contraction that gives amplitudes, made when they are first asked for: its path is searched."""
         if self._amplitudes is None:
             output = () if self._class is None else (self._class,)
             # the tree of <f^|f^>, as far as it is f^'s
             kept = len(self._ket)
             pairs = restrict(self._pairs(), 2 * kept, kept)
-            self._amplitudes = Picked(
+            self._amplitudes = IndexedContraction(
                 self._ket_terms,
                 output,
                 self._sizes,
@@ -230,7 +230,7 @@ class NetworkState(State):
             count = 2 * len(self._ket)
             leaf = next(place for place, term in enumerate(self._ket_terms) if self._sites[key[0]] in term)
             path = linear_path(reroot(self._pairs(), count, leaf), count)
-            picked = Picked(
+            picked = IndexedContraction(
                 [*self._ket_terms, *self._bra_terms],
                 (),
                 self._sizes,

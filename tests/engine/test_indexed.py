@@ -1,7 +1,10 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
-from qrt_tn.engine.picked import Picked
+from qrt_tn.engine.indexed import IndexedContraction
 
 TERMS = ["ua", "vab", "wbch", "xch", "cd", "hw"]
 SIZES = {"u": 3, "v": 4, "w": 5, "x": 2, "a": 2, "b": 3, "c": 2, "d": 3, "h": 2}
@@ -21,36 +24,36 @@ def rows(rng, count, picked="uvwx"):
 
 @pytest.mark.parametrize("path", [None, [(0, 1)] * 5])
 @pytest.mark.parametrize(("picked", "output"), [("uvwx", ""), ("xw", "du"), ("v", "d"), ("uvwxh", "")])
-def test_values_of_every_element(picked, output, path):
+def test_values_of_every_element(picked, output, path, device):
     rng = np.random.default_rng(0)
     terms, arrays = network(rng)
-    made = Picked(terms, tuple(output), SIZES, arrays, tuple(picked), path=path)
+    made = IndexedContraction(terms, tuple(output), SIZES, arrays, tuple(picked), path=path)
+    assert made.to("numpy") is made
     values = rows(rng, 40, picked)
     dense = np.einsum(",".join(TERMS) + "->" + picked + output, *arrays)
-    found = made(values)
-    assert found.shape == (40, *(SIZES[index] for index in output))
-    assert found.log_scale.shape[0] == 40
-    assert np.allclose(found.value(), dense[tuple(values.T)], rtol=1e-11)
-    assert isinstance(found.mantissa, np.ndarray)
+    for contraction in (made, made.to("cupy")):
+        found = contraction(values)
+        assert found.shape == (40, *(SIZES[index] for index in output))
+        assert found.log_scale.shape[0] == 40
+        assert np.allclose(found.value(), dense[tuple(values.T)], rtol=1e-11)
+        assert isinstance(found.mantissa, np.ndarray)
+    for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert (copied(values).mantissa == made(values).mantissa).all()
 
 
-def test_batches_of_a_size_that_fits():
+def test_batches_of_a_size_that_fits(monkeypatch):
     rng = np.random.default_rng(0)
     terms, arrays = network(rng)
     values = rows(rng, 103)
-    whole = Picked(terms, ("d",), SIZES, arrays, "uvwx")(values)
-    small = Picked(terms, ("d",), SIZES, arrays, "uvwx", memory_limit=20_000)
-    size, recipe = small.fitted(103)
+    whole = IndexedContraction(terms, ("d",), SIZES, arrays, "uvwx")(values)
+    small = IndexedContraction(terms, ("d",), SIZES, arrays, "uvwx", memory_limit=20_000)
+    size, plan = small.fitted(103)
     assert 1 < size < 60
-    assert recipe.peak_bytes <= 20_000
+    assert plan.peak_bytes <= 20_000
     assert np.allclose(small(values).value(), whole.value(), rtol=1e-12)
     assert np.allclose(small(values[:1]).value(), whole[:1].value(), rtol=1e-12)
-
-
-def test_batches_without_a_limit_stay_small(monkeypatch):
-    monkeypatch.setattr("qrt_tn.engine.batches.HOST_BYTES", 20_000)
-    terms, arrays = network(np.random.default_rng(0))
-    assert 1 < Picked(terms, ("d",), SIZES, arrays, "uvwx").fitted(103)[0] < 60
+    monkeypatch.setattr("qrt_tn.engine.batched.HOST_BYTES", 20_000)
+    assert 1 < IndexedContraction(terms, ("d",), SIZES, arrays, "uvwx").fitted(103)[0] < 60
 
 
 def test_what_all_elements_share_is_done_once():
@@ -60,7 +63,7 @@ def test_what_all_elements_share_is_done_once():
     terms = [("u", "a"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "v")]
     sizes = {"u": 3, "v": 3} | dict.fromkeys("abcd", 60)
     arrays = [rng.normal(size=(3, 60)), *matrices, rng.normal(size=(60, 3))]
-    made = Picked(terms, (), sizes, arrays, "uv", path=[(1, 2), (1, 3), (0, 2), (0, 1)])
+    made = IndexedContraction(terms, (), sizes, arrays, "uv", path=[(1, 2), (1, 3), (0, 2), (0, 1)])
     # the three matrices beforehand; then one matrix times a vector, and a product of two vectors
     assert made.multiply_adds(1000) == 1000 * (60**2 + 60)
     values = rng.integers(3, size=(20, 2))
@@ -74,7 +77,7 @@ def test_a_long_chain_does_not_underflow():
     terms = [(site, ("u", site), (site + 1) % 400) for site in range(400)]
     sizes = {("u", site): 5 for site in range(400)} | dict.fromkeys(range(400), 2)
     values = rng.integers(5, size=(7, 400))
-    found = Picked(terms, (), sizes, cores, [("u", site) for site in range(400)])(values)
+    found = IndexedContraction(terms, (), sizes, cores, [("u", site) for site in range(400)])(values)
     for row in range(7):
         product, log = np.eye(2), 0.0
         for core, value in zip(cores, values[row], strict=True):
@@ -85,25 +88,23 @@ def test_a_long_chain_does_not_underflow():
     assert (found.log_abs() < -2000).all()
 
 
-def test_on_a_device(device):
-    rng = np.random.default_rng(0)
-    terms, arrays = network(rng)
-    made = Picked(terms, ("d",), SIZES, arrays, "uvwx")
-    assert made.to("numpy") is made
-    values = rows(rng, 30)
-    moved = made.to("cupy")
-    assert np.allclose(moved(values).value(), made(values).value())
-    assert isinstance(moved(values).mantissa, np.ndarray)
-
-
 def test_refusals():
-    rng = np.random.default_rng(0)
-    terms, arrays = network(rng)
-    with pytest.raises(ValueError, match="'q' is in the output, or on no tensor"):
-        Picked(terms, (), SIZES, arrays, "uq")
-    with pytest.raises(ValueError, match="'d' is in the output"):
-        Picked(terms, ("d",), SIZES, arrays, "ud")
-    with pytest.raises(ValueError, match=r"array 0 has shape \(2, 2\)"):
-        Picked(terms, (), SIZES, [arrays[0][:2], *arrays[1:]], "u")
-    with pytest.raises(ValueError, match="memory_limit"):
-        Picked(terms, (), SIZES, arrays, "u", memory_limit=100)(np.zeros((3, 1), dtype=int))
+    terms, arrays = network(np.random.default_rng(0))
+    made = IndexedContraction(terms, (), SIZES, arrays, "ux")
+    for told, call in (
+        ("'q' is in the output, or on no", lambda: IndexedContraction(terms, (), SIZES, arrays, "uq")),
+        ("'d' is in the output", lambda: IndexedContraction(terms, ("d",), SIZES, arrays, "ud")),
+        (r"\(2, 2\)", lambda: IndexedContraction(terms, (), SIZES, [arrays[0][:2], *arrays[1:]], "u")),
+        ("5 arrays", lambda: IndexedContraction(terms, (), SIZES, arrays[1:], "u")),
+        ("limit is True", lambda: IndexedContraction(terms, (), SIZES, arrays, "u", memory_limit=True)),
+        ("memory_limit", lambda: IndexedContraction(terms, (), SIZES, arrays, "u", memory_limit=9)([[0]])),
+        ("float64", lambda: made([[0.5, 1]])),
+        ("bool", lambda: made([[True, False]])),
+        (r"\(1, 3\)", lambda: made([[0, 1, 1]])),
+        (r"\(2,\)", lambda: made([0, 1])),
+        (r"\(0, 2\)", lambda: made(np.zeros((0, 2), dtype=int))),
+        ("3 for index 'u'", lambda: made([[0, 0], [3, 1]])),
+        ("-1 for index 'x'", lambda: made([[0, -1]])),
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
