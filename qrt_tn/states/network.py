@@ -212,7 +212,7 @@ class NetworkState(State):
     def _spectrum(self, u: np.ndarray) -> Scaled:
         values = self._picked()(u)
         mantissa = values.mantissa.reshape(len(u), self.outputs)
-        return Scaled(mantissa, values.log_scale.reshape(len(u), 1) - self._log_scale)
+        return Scaled(mantissa, values.log_scale.reshape(len(u), -1) - self._log_scale)
 
     def _sample_spectrum(self, count: int, rng: np.random.Generator) -> np.ndarray:
         return self.sampler.sample(count, rng)[0]
