@@ -61,6 +61,7 @@ class Conditionals:
         cells: rows of the sums over all points.
         crowds: rows of the largest sums over crowds alone.
         dense: how many coordinates are drawn with crowds alone.
+        folded: rows of the sums that the others fold, one after the other.
     """
 
     def __init__(self, points: WeightedPoints, depth: np.ndarray) -> None:
@@ -71,6 +72,7 @@ class Conditionals:
         crowded = [_crowded(starts, count) for starts in cells[:t]]
         self.dense = next((j for j in range(t) if crowded[j].mean() >= _DENSE), t - 1)
         self.cells = len(cells[self.dense])
+        self.folded = sum(map(len, cells[self.dense : t]))
         # the bins of a tile's histograms are to stay in a core's cache too
         most = min(_SUMMED // self.cells, CACHED // points.modulus) * (1 if xp is np else 16)
         least = max(1, min(_NARROWEST, _BINNED // points.modulus))

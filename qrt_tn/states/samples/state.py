@@ -247,25 +247,31 @@ class SampleState(State):
             return np.log(np.concatenate(list(self._tiles(full, work)))) + uniform
 
     def _drawing(self, count: int, harmonics: int) -> Work:
-        model, width = self._weighted, self._conditionals.width
-        points, single = len(self._points), model.complex == np.complex64
-        touched = (28 if single else 40) + 24  # residues, phases and sums; then the keys of a histogram
-        if self.outputs > 1:
-            touched += 2 * model.complex.itemsize + 16
-        if self._product.dtype == np.float64:
-            touched += 8
-        own = self._conditionals
-        tile = points * width * small_type(self.modulus).itemsize
-        tiles = min(-(-count // width), max(1, self._limit() // tile))
-        # sums of cells and their turned copies, or of crowds with their weights; blocks of the product
-        summed = max(3 * own.cells * model.complex.itemsize, 4 * own.crowds * 8) * width
-        block = min(BLOCK, points * max(self.dim, min(count, tiles * width)))
-        working = threads_for(model.table) * (summed + 12 * block)
+        own, weighted, modulus = self._conditionals, self._weighted, self.modulus
+        points, t, complex_size = len(weighted), weighted.hashes.shape[1], weighted.complex.itemsize
+        small, single = small_type(modulus).itemsize, self._product.dtype.itemsize
+        width = min(own.width, count)
+        tiles = min(-(-count // width), max(1, self._limit() // (points * width * small)))
+        # bytes that passes take, fitted to measured times: products, phases and bins of every point, classes;
+        # cells that fold into cells; transforms of all t coordinates and of the profile; points as they are read
+        touched = 8 * complex_size * len(weighted.parts) + single
+        touched += 2 * complex_size + 16 if self.outputs > 1 else 0
+        transforms = (400 + 900 * t) * max(1.0, modulus / 2**13) ** 0.29
+        moved = count * (points * touched + 350.0 * own.folded + transforms * modulus)
+        moved += -(-count // (tiles * width)) * 12.0 * points * self.dim
+        moved += -(-count // width) * (t + 2) * 2e6  # calls
+        # residues are made from blocks of points; then cells are summed and turned, or crowds, and bins
+        columns = min(count, tiles * width)
+        rows = min(points, max(1, BLOCK // max(self.dim, columns)))
+        block = rows * (self.dim * (single + small) + columns * (single + 2 * small))
+        summed = width * (3 * own.cells * complex_size + 32 * own.crowds + 80 * modulus) + 160 * modulus
+        working = threads_for(weighted.table) * max(block, summed)
         return Work(
             products=float(count) * points * self.dim,
-            moved=float(count) * points * touched,
-            memory=float(tiles * tile + working + 24 * count * self.dim),
-            dtype=model.complex.name,
+            moved=moved,
+            memory=float(tiles * points * width * small + working + 24 * count * (self.dim + 4))
+            + 64 * modulus,
+            dtype=weighted.complex.name,
         )
 
     @property
