@@ -1,136 +1,308 @@
-"""The cuQuantum executor: a plan's own path and slices, contracted by cuTensorNet.
+"""Contract plans with cuTensorNet: operands of norm 1, subnetworks, one check a call, CuPy where it fails.
 
-Operands live in device buffers made once; a call copies new values into them, launches, and gives a fresh
-result. Everything is stream-ordered on CuPy's current stream; calls of one expression belong on one stream.
+cuTensorNet has no exponents, so numbers could leave the range of floating point on the way. Operands are
+therefore scaled by powers of two, and the contraction tree is cut into subnetworks: subtrees that cuTensorNet
+contracts in one go, and whose results are scaled again before they enter the next one.
 
-**Scale.** cuTensorNet has no exponents. Two means stand in for them (`qrt_tn.engine.segments` has the proof):
+**Nothing overflows.** Let every operand of a subnetwork have a Frobenius norm of at most 1. Contraction is
+submultiplicative in that norm: for every value of the indices that the result keeps, Cauchy-Schwarz bounds
+the sum over the others, so |C| <= |A| |B|, with shared indices that stay (hyperindices) included. Hence no
+entry of any intermediate exceeds 1.
 
-- Balance. Every operand is multiplied by a power of two, one for each batch element that it holds, so that
-  its Frobenius norm lies in [1/2, 1). No entry of any intermediate then exceeds 1: nothing overflows,
-  whatever the values. What underflow can take from a result is at most a number E known beforehand. A result
-  whose peak is at least E / eps, in each of its batch elements, is accurate to rounding: proven. The check
-  is one flag per segment, and one copy of the flags to the host per call.
-- Segments. Where the estimate says that the norm would fall too far, the tree is cut into segments, each a
-  network of its own, and the result of each is balanced before it enters the next. A segment that fails its
-  check is cut in two, the call is repeated, and the cut stays for later calls. A single step is always
-  accepted: what its operands hold below the least normal number times their norm is zero there. A call of
-  single steps only needs no check and never waits for the device.
+**What underflow can take.** Every multiplication, addition and split of a number into parts may lose up to t,
+the smallest normal number. A component of a product of complex numbers takes two real multiplications; modes
+that split numbers in two (3XTF32) take three for each and drop four parts; as many additions follow: 16
+losses, in both components no more than 32 t together. An entry that sums s products is off by at most 32 s t,
+a tensor of n such entries by 32 s sqrt(n) t in norm, the factors that follow have norm at most 1, and so the
+subnetwork's result is off by at most
 
-An amplitude that is exactly zero by cancellation fails the check like an underflow; the cuts then close in on
-the step where the zero arises, so networks full of structural zeros end up with many small segments.
+    E = 32 t (sum over operands of sqrt(n) + sum over steps of s sqrt(n)),
 
-**Slices.** The library loops over the slices itself if all that depends on them is the last segment and no
-sliced index is kept. Otherwise, and for shares of the slices, the loop is here: every slice is balanced anew,
-and slices are added with aligned exponents. The library's numbering of slices is not used, since it does not
-say which values a number stands for. Segments without sliced indices are computed once for all slices, and
-segments of constants alone once for all calls.
+known before anything is computed. A result whose largest entry is at least `floor` = E / eps has therefore
+lost no more to underflow than to rounding. All of it holds for each element of a batch, each scaled by
+itself.
+
+**Where to cut.** For tensors of independent entries, a step that sums over s values, or shares an index of
+extent s that stays, shrinks the norm by sqrt(s); scaling an operand leaves up to one bit, half a bit on
+average. The tree is cut so that this estimate uses at most half of the bits above the floor.
+
+**The check.** Results are compared with their floors on the device (of the last one not the largest entry but
+every entry), and operands searched for entries so far below the largest one that scaling takes them below t.
+The answer is copied to the host once a call. Where digits may be lost (a result that is zero, or far smaller
+than its operands; entries too far apart), CuPy repeats the call, and does the calls after it.
+
+**Slices.** cuTensorNet loops over the slices itself if only the last subnetwork depends on them and no sliced
+index is kept. Otherwise the loop is here: every slice is scaled by itself, and slices are added with aligned
+exponents. What no slice changes is computed once a call, what depends on constants alone once.
 """
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.balance import NOTHING, Batch, Stack
-from qrt_tn.engine.execute import assignments, at
-from qrt_tn.engine.exponents import Part, add
-from qrt_tn.engine.mpi import cutensornet_distributed
-from qrt_tn.engine.network import numbered
-from qrt_tn.engine.segmented import CONSTANT, SLICED, VARIABLE, SegmentedContraction
-from qrt_tn.engine.segments import Segment
-from qrt_tn.engine.tensornet import Library, Net
-from qrt_tn.engine.tree import Index, Term
+from qrt_tn.engine.arithmetic import reduced, spread
+from qrt_tn.engine.execute import PairwiseExpression, SliceSum, assignments, grid_at
+from qrt_tn.engine.exponents import Part, real_bytes
+from qrt_tn.engine.network import Index, Term, numbered
+from qrt_tn.engine.plan import Plan
+from qrt_tn.engine.tree import Tree, contraction_tree, linear_path
+
+COMPUTE = {4: ("32F", "TF32", "3XTF32"), 8: ("64F",)}  # compute types by bytes of the real type
+CONSTANT, VARIABLE, SLICED = range(3)  # how often a tensor is computed: once, per call, per slice
+ZERO = -(2**40)  # the exponent of exact zeros: below any sum of others, and int64 holds the sum of millions
+ALIGNMENT = 256  # bytes; operands start at multiples, as allocations of their own would
+
+_log = logging.getLogger(__name__)
+_State = tuple[Any, Any]  # exponents taken out so far, an axis per batch index; whether digits were lost
+
+
+@dataclass(frozen=True)
+class Subnetwork:
+    """A subtree that is contracted in one go.
+
+    Attributes:
+        operands: numbers of the tensors it takes: the network's, and results of other subnetworks.
+        steps: numbers of the tensors it makes, in order; the last is its result. Numbers are those of
+            `qrt_tn.engine.tree.Tree`.
+    """
+
+    operands: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def result(self) -> int:
+        """The number of the tensor that the subnetwork makes."""
+        return self.steps[-1]
+
+    def path(self, tree: Tree) -> list[tuple[int, int]]:
+        """The steps as a linear path over `operands`."""
+        places = {number: place for place, number in enumerate((*self.operands, *self.steps))}
+        pairs = [tree.pairs[number - len(tree.leaves)] for number in self.steps]
+        return linear_path([(places[pair.left], places[pair.right]) for pair in pairs], len(self.operands))
+
+
+def divide(tree: Tree, ranks: Sequence[int], sizes: Mapping[Index, int], budget: float) -> list[Subnetwork]:
+    """Cut a tree into subnetworks, in an order they can be computed in.
+
+    Args:
+        tree: the contraction.
+        ranks: of every tensor, how often it is computed; a tensor of a lower rank than the step that takes
+            it ends a subnetwork, so that it is not computed again with that step.
+        sizes: the extent of every index within one element of the batch.
+        budget: bits by which the norm of one subnetwork's result may be expected to fall below 1.
+    """
+    count = len(tree.leaves)
+    load = [0.5] * count
+    open_parts = [Subnetwork((number,), ()) for number in range(count)]  # that end at each tensor so far
+    parts = []
+    for number, (pair, rank) in enumerate(zip(tree.pairs, ranks[count:], strict=True), start=count):
+        bits = math.log2(_product((*pair.batch, *pair.summed), sizes)) / 2
+        children = [(ranks[child] >= rank, -load[child], child) for child in (pair.left, pair.right)]
+        for same, _, child in sorted(children):
+            if child >= count and (not same or bits + load[pair.left] + load[pair.right] > budget):
+                parts.append(open_parts[child])
+                load[child], open_parts[child] = 0.5, Subnetwork((child,), ())
+        load.append(bits + load[pair.left] + load[pair.right])
+        left, right = open_parts[pair.left], open_parts[pair.right]
+        open_parts.append(Subnetwork(left.operands + right.operands, (*left.steps, *right.steps, number)))
+    return [*parts, open_parts[-1]]
+
+
+def floor(
+    tree: Tree, part: Subnetwork, sizes: Mapping[Index, int], dtype: np.dtype, slices: int = 1
+) -> float:
+    """The least peak that proves a subnetwork's result accurate; see the top of this file.
+
+    Args:
+        tree: the contraction.
+        part: the part of it; its operands have Frobenius norm at most 1 per batch element.
+        sizes: the extent of every index within one slice of one element of the batch.
+        dtype: what the contraction computes in.
+        slices: over how many slices the result is summed up.
+    """
+    count, error = len(tree.leaves), 0.0
+    for number in part.operands:
+        term = tree.leaves[number] if number < count else tree.pairs[number - count].term
+        error += math.sqrt(_product(term, sizes))
+    for number in part.steps:
+        pair = tree.pairs[number - count]
+        error += _product(pair.summed, sizes) * math.sqrt(_product(pair.term, sizes))
+    info = np.finfo(dtype)
+    return 32 * slices * error * float(info.tiny) / float(info.eps)
+
+
+def _product(term: Sequence[Index], sizes: Mapping[Index, int]) -> int:
+    return math.prod([sizes[index] for index in term])
+
+
+class OperandBuffer:
+    """Tensors of one shape side by side on the device, scaled together: one power of two per batch element.
+
+    Args:
+        xp: cupy.
+        dtype: of the tensors.
+        numbers: which tensors.
+        shape: their extents, those of batch indices first.
+        grid: the extents of their exponents: those of all batch indices, 1 for one that they do not hold.
+    """
+
+    def __init__(self, xp: Any, dtype: np.dtype, numbers: Sequence[int], shape: Term, grid: Term):
+        self.places = {number: place for place, number in enumerate(numbers)}
+        self._xp, self._shape, self._entries = xp, shape, math.prod(shape)
+        self._real = np.dtype(f"f{real_bytes(dtype)}")
+        self._flat = xp.zeros((len(numbers), padded(shape, dtype)), dtype=dtype)
+        rows = self._flat.view(self._real)[:, : self._entries * dtype.itemsize // self._real.itemsize]
+        self._rows = rows.reshape((len(numbers), *grid, -1))  # real numbers, those of an element in a row
+        assert xp.may_share_memory(self._rows, self._flat)  # else scaling would change a copy
+
+    def tensor(self, number: int) -> Any:
+        """One tensor as it is now."""
+        return self._flat[self.places[number], : self._entries].reshape(self._shape)
+
+    def load(self, arrays: Sequence[Any]) -> _State:
+        """Take these arrays: the sum of their exponents, and whether any entry fell below the normal numbers.
+
+        Raises:
+            ValueError: NaN or infinity, seen where looking costs nothing: on the host.
+        """
+        xp, flat = self._xp, self._flat
+        if any(isinstance(array, xp.ndarray) for array in arrays):
+            for place, array in enumerate(arrays):
+                flat[place, : self._entries] = xp.asarray(array).reshape(-1)
+        else:
+            staged = np.zeros(flat.shape, dtype=flat.dtype)
+            for row, array in zip(staged, arrays, strict=True):
+                row[: self._entries] = array.reshape(-1)
+            finite = np.isfinite(staged).all(axis=1)
+            if not finite.all():
+                number = list(self.places)[int(np.argmin(finite))]
+                raise ValueError(f"array {number} holds NaN or infinity; replace it before contracting")
+            flat.set(staged)
+        # bits tell denormal numbers from zeros also where the device flushes them
+        bits = np.dtype(f"i{self._real.itemsize}")
+        zeros = ((self._rows.view(bits) & np.iinfo(bits).max) == 0).sum()
+        exponents = self._rescale(self._rows).sum(axis=0)
+        return exponents, (xp.abs(self._rows) < np.finfo(self._real).tiny).sum() != zeros
+
+    def take(self, result: Any, floor: float, entrywise: bool) -> _State:
+        """Take one tensor of norm at most 1: its exponents, and which elements fall below the floor.
+
+        Args:
+            result: the tensor, contiguous.
+            floor: what the largest entry of each element must reach.
+            entrywise: whether every entry must.
+        """
+        rows = result.reshape(-1).view(self._real).reshape(self._rows.shape)
+        sizes = self._xp.abs(rows if result.dtype == self._real else rows.reshape((*rows.shape[:-1], -1, 2)))
+        if result.dtype != self._real:
+            sizes = sizes.max(axis=-1)
+        low = (sizes.min(axis=-1) if entrywise else sizes.max(axis=-1)) < floor
+        return self._rescale(rows)[0], low[0]
+
+    def _rescale(self, source: Any) -> Any:
+        """Fill the buffer with the Frobenius norm of every element brought to [1/2, 1); the exponents."""
+        xp = self._xp
+        peaks = xp.maximum(source.max(axis=-1), -source.min(axis=-1))  # no array of moduli in between
+        first = self._exponents(peaks)
+        squares = xp.ldexp(source, -first[..., None])
+        xp.multiply(squares, squares, out=squares)
+        exponents = first + self._exponents(xp.sqrt(squares.sum(axis=-1, dtype=np.float64)))
+        xp.ldexp(source, -exponents[..., None], out=self._rows)
+        return xp.where(peaks == 0, ZERO, exponents.astype(np.int64))
+
+    def _exponents(self, values: Any) -> Any:
+        xp = self._xp
+        return xp.where(xp.logical_and(values > 0, xp.isfinite(values)), xp.frexp(values)[1], 0).astype(
+            np.int32
+        )
+
+
+def padded(shape: Sequence[int], dtype: np.dtype) -> int:
+    """Entries that a tensor takes in a buffer: its own, up to the next aligned place."""
+    unit = ALIGNMENT // dtype.itemsize
+    return -(-math.prod(shape) // unit) * unit
 
 
 class CuTensorNetExpression:
     """A plan on cuTensorNet, for one call or many; `close` frees the device memory that it holds.
 
+    Everything is ordered on CuPy's current stream; calls of one expression belong on one stream.
+
     Args:
-        inputs: the indices of every tensor; any number of tensors may share one.
-        output: the indices of the result, in order.
-        sizes: the extent of every index.
-        path: positions per step, in opt_einsum's linear format.
-        slices: indices that are fixed one value at a time.
-        batch: indices of the output whose values each get a scale of their own.
-        dtype: float32, float64, complex64 or complex128; operands are cast to it.
+        plan: what to contract.
+        dtype: what operands are cast to.
         compute: "32F", "TF32" or "3XTF32" for single precision, "64F" for double; None is 32F or 64F.
         memory_limit: bytes on the device for operands, results and workspace together; None lets the
-            workspace take what the library allows by default.
-        constants: operands that stay, by number; what depends on them alone is computed once.
-        comm: an mpi4py communicator over whose ranks the slices are spread: by the library where its MPI
-            interface is present (all ranks then make the same calls), otherwise by who calls `shares`.
+            workspace take what the library allows by default. A call that CuPy repeats takes the plan's
+            `peak_bytes` instead.
+        constants: operands that stay, by number; what depends on them alone is computed here, once.
+        entrywise: whether entries count that are negligible beside the largest of their batch element; if
+            not, they may become 0.
+        spread: whether `shares` will be asked for some of the slices at a time.
+        tune: whether the library tunes its kernels before their first run, so that later calls are all
+            alike; this takes three more runs. Otherwise it does so before their second run.
 
     Attributes:
-        distributed: whether the library spreads the slices of a call over the ranks itself.
+        parts: the subnetworks.
+        fallback: what contracts in place of cuTensorNet once digits may be lost, else None.
 
     Raises:
-        ValueError: an unknown dtype or compute type, NaN or infinity in a constant, or too small a limit.
+        ValueError: an unknown compute type, NaN or infinity in a constant, or too small a limit.
     """
 
     def __init__(
         self,
-        inputs: Sequence[Term],
-        output: Term,
-        sizes: Mapping[Index, int],
-        path: Sequence[Sequence[int]],
-        slices: Sequence[Index] = (),
-        batch: Sequence[Index] = (),
+        plan: Plan,
         dtype: Any = np.complex128,
         *,
         compute: str | None = None,
         memory_limit: int | None = None,
         constants: Mapping[int, Any] | None = None,
-        comm: Any = None,
+        entrywise: bool = True,
+        spread: bool = False,
+        tune: bool = True,
     ):
-        constants = dict(constants or {})
+        import cupy
+        from cuquantum.bindings import cutensornet as bindings
+
+        self._xp, self._bindings, self.dtype = cupy, bindings, np.dtype(dtype)
+        self._handle, self._closed, self.fallback = None, False, None
+        names = COMPUTE[real_bytes(self.dtype)]
+        if compute not in (None, *names):
+            raise ValueError(
+                f"compute is {compute!r}; for {self.dtype} choose None or one of {', '.join(names)}"
+            )
+        self._plan, self._program, self._tune, self._entrywise = plan, plan.program, tune, entrywise
+        self._constants = dict(constants or {})
+        self._device = cupy.cuda.Device().id
+        self._networks: dict[Subnetwork, Any] = {}
+        self._runs: dict[Subnetwork, int] = {}
+        self._loaded: object = None  # the call whose operands the buffers hold
+        inputs, path, fixed = plan.inputs, plan.path, dict(self._constants)
         if len(inputs) == 1:
             # the library's networks have steps: a factor 1 makes one
-            inputs, path = (*inputs, ()), [(0, 1)]
-            constants[1] = np.ones(())
-        spread = comm is not None and bool(slices)
-        self._contraction = SegmentedContraction(
-            tuple(tuple(term) for term in inputs),
-            tuple(output),
-            dict(sizes),
-            path,
-            tuple(slices),
-            frozenset(batch),
-            np.dtype(dtype),
-            frozenset(constants),
-            looped=spread and not cutensornet_distributed(),
-        )
-        self._limit = memory_limit
-        self.distributed = spread and not self._contraction.looped
-        self._comm = comm if self.distributed else None
-
-        self._operands: dict[int, tuple[Stack, int]] = {}  # by number: the stack, and the place in it
-        self._cut_operands: dict[int, tuple[Stack, int]] = {}  # their parts in one slice
-        self._stacks: list[tuple[bool, Stack, Stack | None]] = []  # whether constant, the whole, the part
-        self._scales: dict[int, Any] = {}  # by rank: of all that is computed at most so often
-        self._low: dict[int, Any] = {}  # flags of segments that ran since the last check
-        self._nets: dict[tuple[Segment, bool], Net] = {}
-        self._ready = False
-        self._loaded: object = None  # the call whose operands the buffers hold
-
-        self._library: Library | None = Library(dtype, compute, self._comm)
-        import cupy
-
-        self._cupy = cupy
+            inputs, path, fixed[1] = (*inputs, ()), ((0, 1),), np.ones(())
+        self._divide(contraction_tree(inputs, plan.output, path), fixed, spread)
+        taken = self._bytes_taken()
+        if memory_limit is not None and taken >= memory_limit:
+            raise ValueError(
+                f"memory_limit of {memory_limit} bytes is too small: operands and results take {taken}, and "
+                "cuTensorNet's workspace comes on top; give more, or slice more"
+            )
         try:
-            self._batch = Batch(cupy, np.dtype(dtype), tuple(batch))
-            self._taken()  # before anything is allocated
+            self._handle = bindings.create()
             self._allocate()
-            self._constant_scale = self._filled(constants, constant=True)
-            self._build(self._library)
+            self._connect(compute, memory_limit, taken)
+            start = cupy.zeros((1,) * len(plan.batch), dtype=np.int64), cupy.zeros((), dtype=bool)
+            self._constant = self._run(CONSTANT, self._load(fixed, start, constant=True))
         except BaseException:
             self.close()
             raise
-
-    @property
-    def segment_count(self) -> int:
-        """How many networks the plan is cut into at present."""
-        return len(self._contraction.segments)
 
     def __call__(self, arrays: Sequence[Any]) -> Part:
         """Contract.
@@ -145,239 +317,251 @@ class CuTensorNetExpression:
         Raises:
             ValueError: NaN or infinity in an array on the host.
         """
-        return self._loaded_with(arrays)(range(self._contraction.slice_count))
+        return self.shares(arrays)(range(self._count))
 
     def shares(self, arrays: Sequence[Any]) -> Callable[[range], Part]:
         """What contracts a range of slices: their sum, of the whole output's shape.
 
-        Operands are loaded here, and what no slice changes is computed once. Slice numbers count over the
-        values of the sliced indices, the last fastest.
+        Slice numbers count over the values of the sliced indices, the last fastest.
 
         Args:
             arrays: as for a call.
-
-        Raises:
-            ValueError: as a call, or the library spreads the slices itself.
         """
-        if self.distributed:
-            raise ValueError("cuTensorNet spreads the slices over the ranks of comm itself; leave comm out")
-        if self._contraction.slices and not self._contraction.looped:
-            self._contraction.looped, self._ready = True, False
-        return self._loaded_with(arrays)
+        call, count = object(), self._count
+        share: Callable[[range], Part] | None = None
+
+        def contract(chosen: range) -> Part:
+            nonlocal share
+            if self._closed:
+                raise ValueError("this expression is closed; make a new one")
+            if not chosen or min(chosen) < 0 or max(chosen) >= count:
+                raise ValueError(f"{chosen} are no slices of the plan's {count}, numbered from 0")
+            if len(chosen) < count and not self._looped:
+                raise ValueError(f"{chosen} are some of {count} slices; make the expression with spread=True")
+            with self._xp.cuda.Device(self._device):
+                if self.fallback is None:
+                    if self._loaded is not call:  # the first share, or another call has taken the buffers
+                        self._loaded = None
+                        state = self._load(arrays, self._constant, constant=False)
+                        self._variable = self._run(VARIABLE, state)
+                        self._loaded = call
+                    part, lost = self._contract(chosen)
+                    if not lost:  # the one moment that waits for the device
+                        return part
+                    self._fall_back()
+                if share is None:
+                    share = self.fallback.shares(arrays)
+                return share(chosen)
+
+        return contract
 
     def close(self) -> None:
         """Wait for the device and free all that is held there; further calls are refused."""
-        library, self._library = self._library, None
-        if library is None:
-            return
-        with self._cupy.cuda.Device(library.device) as device:
-            device.synchronize()
-            for net in self._nets.values():
-                net.free()
-            library.close()
-        # the buffers are CuPy's, and go back to its pool
-        for held in (self._nets, self._operands, self._cut_operands, self._scales, self._low):
-            held.clear()
-        self._stacks.clear()
+        self._closed, self.fallback = True, None
+        self._release()
 
     def __del__(self) -> None:
         # a constructor may have failed early, and at the interpreter's end nothing may be left to free with
         with suppress(Exception):
             self.close()
 
-    # -- device memory and networks
+    def _release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        with self._xp.cuda.Device(self._device) as device:
+            device.synchronize()
+            for network in self._networks.values():
+                network.free()
+            self._bindings.destroy(handle)
+        # buffers are CuPy's, and go back to its pool
+        self._networks, self._buffers, self._groups, self._constant, self._variable = {}, {}, [], None, None
 
-    def _taken(self) -> int:
-        taken = self._contraction.bytes_taken()
-        if self._limit is not None and taken >= self._limit:
-            raise ValueError(
-                f"memory_limit of {self._limit} bytes is too small: operands and results alone take "
-                f"{taken}; give more, or slice more"
-            )
-        return taken
+    def _fall_back(self) -> None:
+        _log.warning(
+            "cuTensorNet may have lost digits to underflow (a result has zeros or is far smaller than its "
+            "operands, or entries are far apart); this and later contractions run on CuPy"
+        )
+        self._release()
+        self.fallback = PairwiseExpression(
+            self._program, self._xp, self.dtype, self._constants, entrywise=self._entrywise
+        )
+
+    def _divide(self, tree: Tree, fixed: Mapping[int, Any], spread: bool) -> None:
+        """Cut the tree, and say of every tensor how often it is computed and in which order its axes lie."""
+        plan, slices, self._tree = self._plan, set(self._plan.slices), tree
+        self._count = math.prod(self._program.slices)
+        # repeated indices are there once; lone ones are summed beforehand, or by the slices
+        leaves = [leaf.term for leaf in self._program.leaves]
+        leaves += [()] * (len(tree.leaves) - len(leaves))
+        self._terms = [
+            (*(i for i in plan.batch if i in term), *(i for i in term if i not in plan.batch))
+            for term in (*leaves, *(pair.term for pair in tree.pairs[:-1]), plan.output)
+        ]
+        # how the axes given become ours
+        self._orders = [
+            tuple(map(given.index, term)) for given, term in zip(leaves, self._terms, strict=False)
+        ]
+        ranks = [
+            SLICED if not slices.isdisjoint(term) else CONSTANT if number in fixed else VARIABLE
+            for number, term in enumerate(leaves)
+        ]
+        for pair in tree.pairs:
+            ranks.append(max(ranks[pair.left], ranks[pair.right]))
+        ranks[-1] = max(ranks[-1], VARIABLE)
+        element = dict(plan.sizes) | dict.fromkeys(plan.batch, 1)
+        inner = element | dict.fromkeys(slices, 1)
+        whole = Subnetwork(tuple(range(len(leaves))), tuple(range(len(leaves), len(ranks))))
+        least = floor(tree, whole, inner, self.dtype, self._count)
+        self.parts = divide(tree, ranks, element, max(1.0, -math.log2(least) / 2))
+        self._ranks = {part: ranks[part.result] for part in self.parts}
+        several = list(self._ranks.values()).count(SLICED) > 1
+        self._looped = bool(slices) and (spread or several or not slices.isdisjoint(plan.output))
+        # where the library loops, it adds up the slices, and their errors
+        added = 1 if self._looped else self._count
+        self._floors = {part: floor(tree, part, inner, self.dtype, added) for part in self.parts}
+        groups: dict[Any, list[int]] = {}
+        for number, term in enumerate(self._terms[: len(leaves)]):
+            roles = tuple(index if index in plan.batch or index in slices else None for index in term)
+            groups.setdefault((number in fixed, roles, self._shape(term)), []).append(number)
+        self._numbers = [(key[0], numbers) for key, numbers in groups.items()]
+
+    def _shape(self, term: Term) -> tuple[int, ...]:
+        return tuple(self._plan.sizes[index] for index in term)
+
+    def _cut(self, number: int) -> Term:
+        """The indices of a tensor as cuTensorNet sees it: of one slice, where slices are looped over here."""
+        term, slices = self._terms[number], self._plan.slices
+        return tuple(index for index in term if index not in slices) if self._looped else term
+
+    def _bytes_taken(self) -> int:
+        """Device memory besides cuTensorNet's workspace: operands, results, and copies made on the way."""
+
+        def size(term: Term) -> int:
+            return self.dtype.itemsize * padded(self._shape(term), self.dtype)
+
+        terms = [(len(n), self._terms[n[0]], self._cut(n[0])) for _, n in self._numbers]
+        whole = [count * size(term) for count, term, _ in terms]
+        cut = [count * size(part) for count, term, part in terms if part != term]
+        results = [size(self._cut(part.result)) for part in self.parts]
+        # a result is the library's, then a buffer's; the last is copied, and added to a sum by two copies
+        taken = sum(whole) + sum(cut) + 2 * sum(results) + size(self._terms[-1])
+        return taken + 3 * self._looped * results[-1] + max(whole + results)  # squares, for the norms
 
     def _allocate(self) -> None:
-        """Make the buffers of the operands."""
-        made = self._contraction
-        for constant, numbers in made.groups:
-            whole, part = self._stack(numbers, made.terms[numbers[0]]), None
-            self._operands.update({number: (whole, place) for place, number in enumerate(numbers)})
-            if made.ranks[numbers[0]] == SLICED:
-                part = self._stack(numbers, made.unsliced(made.terms[numbers[0]]))
-                self._cut_operands.update({number: (part, place) for place, number in enumerate(numbers)})
-            self._stacks.append((constant, whole, part))
+        """Make the buffers of operands and results."""
+        self._buffers: dict[int, OperandBuffer] = {}  # what cuTensorNet sees, by number
 
-    def _stack(self, numbers: Sequence[int], term: Term) -> Stack:
-        return Stack(self._batch, numbers, term, self._contraction.shape(term))
+        def buffer(numbers: Sequence[int], term: Term) -> OperandBuffer:
+            grid = tuple(self._plan.sizes[index] if index in term else 1 for index in self._plan.batch)
+            made = OperandBuffer(self._xp, self.dtype, numbers, self._shape(term), grid)
+            self._buffers.update(dict.fromkeys(numbers, made))
+            return made
 
-    def _build(self, library: Library) -> None:
-        """Make the buffers and networks that the segments need and do not have; free those they had."""
-        made, taken = self._contraction, self._taken()
-        room = None if self._limit is None else self._limit - taken
-        wanted = {(part, made.is_cut(part.result)): None for part in made.segments}
-        for key in list(self._nets):
-            if key not in wanted or self._nets[key].room != room:
-                self._nets.pop(key).free()
-        for part, cut in wanted:
-            if part.result not in self._operands and part is not made.segments[-1]:
-                self._operands[part.result] = (self._stack([part.result], made.term(part.result, cut=cut)), 0)
-        for part, cut in wanted:
-            if (part, cut) in self._nets:
-                continue
-            held = [
-                self._cut_operands[number] if cut and number in self._cut_operands else self._operands[number]
-                for number in part.operands
-            ]
-            self._nets[part, cut] = library.network(
-                [stack.operand(place) for stack, place in held],
-                [made.term(number, cut=cut) for number in part.operands],
-                made.term(part.result, cut=cut),
-                part.path(made.tree),
-                made.slices if made.ranks[part.result] == SLICED and not cut else (),
-                room,
-                taken,
+        self._groups = []
+        for constant, numbers in self._numbers:
+            term, cut = self._terms[numbers[0]], self._cut(numbers[0])
+            whole = buffer(numbers, term)
+            self._groups.append((constant, whole, whole if cut == term else buffer(numbers, cut)))
+        for part in self.parts:
+            buffer([part.result], self._cut(part.result))
+
+    def _connect(self, compute: str | None, limit: int | None, taken: int) -> None:
+        """Make cuTensorNet's networks, bound to the buffers."""
+        import cuquantum
+        from cuquantum import tensornet
+
+        options = tensornet.NetworkOptions(
+            compute_type=compute and getattr(cuquantum.ComputeType, f"COMPUTE_{compute}"),
+            device_id=self._device,
+            handle=self._handle,
+            # not the root logger, which a program may have told to time every call
+            logger=_log.getChild("library"),
+            memory_limit="80%" if limit is None else limit - taken,
+            blocking="auto",
+        )
+        needed = 0
+        for part in self.parts:
+            terms = [self._cut(number) for number in part.operands]
+            names = numbered(terms)  # integers: the library's string equations break at about 5,600 indices
+            arguments: list[Any] = []
+            for number, term in zip(part.operands, terms, strict=True):
+                # the library refuses tensors without indices: a scalar gets one of extent 1, summed
+                operand = self._buffers[number].tensor(number)
+                labels = [names[index] for index in term] or [len(names) + number]
+                arguments += [operand if term else operand.reshape(1), labels]
+            arguments.append([names[index] for index in self._cut(part.result)])
+            sliced = self._plan.slices if self._ranks[part] == SLICED and not self._looped else ()
+            network = self._networks[part] = tensornet.Network(*arguments, options=options)
+            try:
+                slicing = [(names[index], 1) for index in sliced]
+                network.contract_path(optimize={"path": part.path(self._tree), "slicing": slicing})
+            except cuquantum.MemoryLimitExceeded as error:
+                needed = max(needed, error.requirement)
+        if needed:
+            raise ValueError(
+                f"memory_limit of {limit} bytes is too small: operands and results take {taken} and "
+                f"cuTensorNet's workspace at least {needed}; give at least {taken + needed}"
             )
-        self._floors = made.floors()
-        self._ready = True
 
-    # -- one call
+    def _load(self, arrays: Any, state: _State, *, constant: bool) -> _State:
+        """Fill the operands' buffers."""
+        exponents, lost = state
+        for fixed, buffer, _ in self._groups:
+            if fixed == constant:
+                taken, some = buffer.load([self._arranged(n, arrays[n]) for n in buffer.places])
+                exponents, lost = exponents + taken, self._xp.logical_or(lost, some)
+        return exponents, lost
 
-    def _loaded_with(self, arrays: Sequence[Any]) -> Callable[[range], Part]:
-        """Load operands, for a contraction of any slices (of all, where the library loops over them)."""
-        call = object()
+    def _arranged(self, number: int, array: Any) -> Any:
+        if number < len(self._program.leaves):
+            xp = self._xp if isinstance(array, self._xp.ndarray) else np
+            array = reduced(self._program.leaves[number], array, xp)
+        return array.transpose(self._orders[number])
 
-        def contract(chosen: range) -> Part:
-            count = self._contraction.slice_count
-            if not chosen or min(chosen) < 0 or max(chosen) >= count:
-                raise ValueError(f"{chosen} are no slices of the plan's {count}, numbered from 0")
-            library = self._opened()
-            with self._cupy.cuda.Device(library.device):
-                if self._loaded is not call:
-                    self._load(call, arrays)  # another call has taken the buffers
-                while True:
-                    if not self._ready:
-                        self._build(library)
-                    result = self._attempt(chosen)
-                    failing = self._failing()
-                    if not failing:
-                        return result
-                    self._ready = False
-                    for rank in range(self._contraction.split(failing), SLICED):
-                        self._scales.pop(rank, None)
+    def _run(self, rank: int, state: _State) -> _State:
+        """Contract the subnetworks that are computed so often."""
+        (exponents, lost), xp, several = state, self._xp, len(self.parts) > 1
+        for part in (part for part in self.parts if self._ranks[part] == rank):
+            network = self._networks[part]
+            self._runs[part] = self._runs.get(part, 0) + 1
+            # networks that take turns share one workspace through CuPy's pool
+            if rank != CONSTANT and self._runs[part] == (1 if self._tune else 2):
+                network.autotune(release_workspace=several)
+            result, entrywise = (
+                network.contract(release_workspace=several),
+                self._entrywise and part is self.parts[-1],
+            )
+            taken, low = self._buffers[part.result].take(result, self._floors[part], entrywise)
+            # an element that is a product with zeros has no floor
+            lost = xp.logical_or(lost, xp.any(xp.logical_and(low, exponents > ZERO // 2)))
+            exponents = exponents + taken
+        return exponents, lost
 
-        with self._cupy.cuda.Device(self._opened().device):
-            self._load(call, arrays)
-        return contract
+    def _contract(self, chosen: range) -> tuple[Part, Any]:
+        """The sum of these slices, and whether digits may be lost."""
+        xp, program = self._xp, self._program
+        if not self._looped:
+            exponents, lost = self._run(SLICED, self._variable)
+            return self._result(exponents), lost
+        total, (whole, lost) = SliceSum(program, xp, self.dtype), self._variable
+        for values in assignments(program.slices, chosen):
+            exponents = whole[grid_at(program, whole.shape, values)]
+            fixed = dict(zip(self._plan.slices, values, strict=True))
+            for _, buffer, cut in self._groups:
+                if cut is not buffer:
+                    numbers = list(cut.places)
+                    where = tuple(fixed.get(index, slice(None)) for index in self._terms[numbers[0]])
+                    taken, some = cut.load([buffer.tensor(number)[where] for number in numbers])
+                    exponents, lost = exponents + taken, xp.logical_or(lost, some)
+            exponents, lost = self._run(SLICED, (exponents, lost))
+            total.add(values, self._result(exponents))
+        return total.part(), lost
 
-    def _opened(self) -> Library:
-        if self._library is None:
-            raise ValueError("this expression is closed; make a new one")
-        return self._library
-
-    def _load(self, call: object, arrays: Sequence[Any]) -> None:
-        self._loaded = None
-        self._scales.pop(VARIABLE, None)
-        self._variable_scale = self._filled(arrays, constant=False)
-        self._loaded = call
-
-    def _filled(self, arrays: Any, *, constant: bool) -> Any:
-        """Fill the operands' buffers; the scale of all of them together."""
-        scale = self._batch.unscaled()
-        for here, stack, _ in self._stacks:
-            if here == constant:
-                scale = scale + stack.fill([self._array(number, arrays[number]) for number in stack.numbers])
-                scale = scale + sum(map(self._contraction.halvings, stack.numbers))
-        return scale
-
-    def _array(self, number: int, array: Any) -> Any:
-        """An operand with its repeated indices once, and summed over those that nothing else holds."""
-        xp = self._cupy if isinstance(array, self._cupy.ndarray) else np
-        array = array if xp is self._cupy else np.asarray(array)
-        given, term = self._contraction.inputs[number], self._contraction.terms[number]
-        if given == term:
-            return array
-        names = numbered([given])
-        wide = array.astype(np.result_type(array.dtype, np.float64))
-        # first, since a sum of large numbers may overflow
-        wide *= 2.0 ** -self._contraction.halvings(number)
-        return xp.einsum(wide, [names[index] for index in given], [names[index] for index in term])
-
-    def _attempt(self, chosen: range) -> Part:
-        """Contract with the segments as they are; flags of what fell too low go to `_low`."""
-        made = self._contraction
-        if CONSTANT not in self._scales:
-            self._scales[CONSTANT] = self._run(made.of_rank(CONSTANT), self._constant_scale)
-        last = made.segments[-1]
-        if VARIABLE not in self._scales:
-            inner = [part for part in made.of_rank(VARIABLE) if part is not last]
-            self._scales[VARIABLE] = self._run(inner, self._scales[CONSTANT] + self._variable_scale)
-        if made.looped:
-            return self._sum_of_slices(chosen, self._scales[VARIABLE])
-        return self._finish(last, self._scales[VARIABLE])
-
-    def _run(self, parts: Sequence[Segment], scale: Any) -> Any:
-        """Run segments; their results go, balanced, to the operand buffers of others."""
-        for part in parts:
-            stack, _ = self._operands[part.result]
-            taken, peak = stack.take(self._result(part))
-            if part.result in self._floors:
-                self._flag(part, peak, scale)
-            scale = scale + taken
-        return scale
-
-    def _finish(self, last: Segment, scale: Any) -> Part:
-        """Run the last segment, for all slices or for one."""
-        output = self._contraction.term(last.result, cut=self._contraction.is_cut(last.result))
-        result = self._result(last)
-        if last.result in self._floors:
-            self._flag(last, self._batch.peak(result, output), scale)
-        return result, self._batch.spread(scale, self._contraction.output, output)
-
-    def _result(self, part: Segment) -> Any:
-        # networks that take turns share one workspace through the pool
-        net = self._nets[part, self._contraction.is_cut(part.result)]
-        return net.run(release=len(self._nets) > 1)
-
-    def _flag(self, part: Segment, peak: Any, scale: Any) -> None:
-        """Note whether any batch element that is not zero already is too small to be proven."""
-        xp = self._cupy
-        flag = xp.any(xp.logical_and(peak < self._floors[part.result], scale > NOTHING // 2))
-        before = self._low.get(part.result)
-        self._low[part.result] = flag if before is None else xp.logical_or(before, flag)
-
-    def _failing(self) -> set[int]:
-        """Segments whose result may have lost digits to underflow; this waits for the device."""
-        if not self._low:
-            return set()
-        flags = self._cupy.stack(list(self._low.values())).get()
-        found = {number for number, flag in zip(self._low, flags, strict=True) if flag}
-        self._low.clear()
-        if self._comm is not None:
-            # ranks that differ in a last digit must still make the same cuts
-            found = set().union(*self._comm.allgather(found))
-        return found
-
-    def _sum_of_slices(self, chosen: range, whole: Any) -> Part:
-        xp, made, batch = self._cupy, self._contraction, self._batch.indices
-        *inner, last = made.of_rank(SLICED)
-        places = {index: place for place, index in enumerate(made.slices)}
-
-        def axes(term: Term) -> list[int | None]:
-            return [places.get(index) for index in term]
-
-        stacks = [(stack, part, axes(stack.term)) for _, stack, part in self._stacks if part is not None]
-        kept = axes(made.output)
-        # an axis in front: a scalar stays an array
-        mantissa = xp.zeros((1, *made.shape(made.output)), dtype=made.dtype)
-        own = {*batch, *made.slices}
-        extents = (made.sizes[index] if index in own else 1 for index in made.output)
-        exponent = xp.zeros((1, *extents), dtype=np.int64)
-        for values in assignments(made.shape(made.slices), chosen):
-            scale = self._batch.cut(whole, {index: values[place] for index, place in places.items()})
-            for stack, part, sliced in stacks:
-                scale = scale + part.cut(stack, at(sliced, values))
-            result, shift = self._finish(last, self._run(inner, scale))
-            where = (slice(None), *at(kept, values))
-            total = add((mantissa[where], exponent[where]), (result[None], shift[None]))
-            mantissa[where], exponent[where] = total
-        return mantissa[0], exponent[0]
+    def _result(self, exponents: Any) -> Part:
+        """The last result, with its axes in the output's order."""
+        last, output = self.parts[-1].result, self._plan.output
+        order = tuple(self._cut(last).index(index) for index in output if index in self._cut(last))
+        exponents = self._xp.where(exponents > ZERO // 2, exponents, 0)
+        mantissa = self._buffers[last].tensor(last).transpose(order).copy()
+        return mantissa, spread(exponents, self._program, self._xp)

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.arithmetic import Arithmetic, Pattern, Plain, Rescaled, State, Wide
-from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.cost import program_slices
 from qrt_tn.engine.exponents import Part, add, real_bytes
 from qrt_tn.engine.program import Program, Step
@@ -299,7 +299,7 @@ class SliceSum:
             held = grid[here]
             total, exponent = add((mantissa[here], held), part)
             if exponent.size > held.size:  # an exponent for every entry
-                grid = np.broadcast_to(grid, mantissa.shape).copy()
+                grid = array_module(grid).broadcast_to(grid, mantissa.shape).copy()
                 self._total, held = (mantissa, grid), grid[here]
             mantissa[here] = total
             grid[here] = exponent.reshape(held.shape)

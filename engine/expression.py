@@ -29,6 +29,8 @@ class Expression:
         comm: an mpi4py communicator over whose ranks slices are spread.
         entrywise: whether entries count that are negligible beside the largest of their batch element; if
             not, they may become 0, and `part` has one exponent for each element in any case.
+        tune: whether cuTensorNet tunes its kernels before their first run, which makes a first call four
+            times as long and all later ones alike; if not, before their second.
 
     Raises:
         ValueError: an unknown tensor number, dtype or compute type, a wrong shape, a backend missing here.
@@ -45,6 +47,7 @@ class Expression:
         memory_limit: int | None = None,
         comm: Any = None,
         entrywise: bool = True,
+        tune: bool = True,
     ) -> None:
         self.plan = plan
         self.backend = resolve(backend)
@@ -65,9 +68,10 @@ class Expression:
             "compute": compute,
             "memory_limit": memory_limit,
             "entrywise": entrywise,
+            "tune": tune,
         }
         self._comm = comm
-        self._entrywise = entrywise
+        self._entrywise, self._tune = entrywise, tune
         self._executor = self._build(constants, compute, memory_limit)
 
     def _build(self, constants: dict[int, Any], compute: str | None, memory_limit: int | None) -> Any:
@@ -77,17 +81,14 @@ class Expression:
             from qrt_tn.engine.cutensornet import CuTensorNetExpression
 
             return CuTensorNetExpression(
-                plan.inputs,
-                plan.output,
-                plan.sizes,
-                plan.path,
-                plan.slices,
-                plan.batch,
+                plan,
                 self.dtype,
                 compute=compute,
                 memory_limit=memory_limit,
                 constants=constants,
-                comm=self._comm,
+                entrywise=self._entrywise,
+                spread=self._comm is not None,
+                tune=self._tune,
             )
         return PairwiseExpression(
             plan.program, namespace(self.backend), self.dtype, constants, entrywise=self._entrywise
@@ -108,8 +109,7 @@ class Expression:
     def part(self, arrays: Sequence[Any]) -> Part:
         """As calling it, but (mantissa, exponent), the value being mantissa * 2**exponent."""
         slices = self.plan.slice_count
-        whole = self.backend == "cuquantum" and (self._comm is None or self._executor.distributed)
-        if whole or (self._comm is None and slices == 1):
+        if self._comm is None and (slices == 1 or self.backend == "cuquantum"):
             return self._executor(self._operands(arrays))
         share: Callable[[range], Part] | None = None
 

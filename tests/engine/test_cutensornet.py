@@ -1,390 +1,430 @@
-"""The cuQuantum executor on a strict stand-in: values, scales, and how it uses the library."""
+"""cuTensorNet on a strict stand-in: values, what goes to CuPy, and how the library is used."""
 
 import gc
 import math
-import types
 from contextlib import closing
 
 import numpy as np
 import pytest
 
-from qrt_tn.engine.cutensornet import CuTensorNetExpression
-from qrt_tn.engine.paths import find_path
-from tests.engine.conftest import (
-    chain,
-    draw,
-    einsum,
-    log_abs,
-    log_of_chain,
-    network,
-    opened,
-    random_path,
-    value,
+from qrt_tn.engine import Plan
+from qrt_tn.engine.cutensornet import CuTensorNetExpression, OperandBuffer, divide, floor
+from qrt_tn.engine.exponents import add
+from qrt_tn.engine.network import batch_indices
+from qrt_tn.engine.tree import contraction_tree
+
+BITS = {"float32": 120, "complex64": 120, "float64": 1000, "complex128": 1000}
+
+
+def exact(arrays, plan):
+    """(value, sum of the products' moduli) in extended precision, which no product here leaves."""
+    names = {index: number for number, index in enumerate(plan.sizes)}
+    terms = [[names[index] for index in term] for term in plan.inputs]
+    output = [names[index] for index in plan.output]
+
+    def contract(operands):
+        return np.einsum(*(part for pair in zip(operands, terms, strict=True) for part in pair), output)
+
+    wide = [np.asarray(array).astype(np.result_type(array.dtype, np.longdouble)) for array in arrays]
+    return contract(wide), contract([np.abs(array) for array in wide])
+
+
+def value(part):
+    """A result in extended precision on the host."""
+    mantissa, exponent = (array.get() for array in part)
+    assert exponent.dtype == np.int64
+    assert np.broadcast_shapes(mantissa.shape, exponent.shape) == mantissa.shape
+    wide = mantissa.astype(np.result_type(mantissa.dtype, np.longdouble))
+    return wide * np.ldexp(np.longdouble(1), np.clip(exponent, -16000, 16000).astype(np.int32))
+
+
+def assert_right(part, arrays, plan):
+    """Every entry, up to rounding."""
+    wanted, bound = exact(arrays, plan)
+    assert np.all(np.abs(value(part) - wanted) <= 1000 * np.finfo(plan.dtype).eps * bound)
+
+
+def random_case(rng, networks, kind):
+    """A plan with random slices and batch, and arrays of one kind."""
+    inputs, output, sizes = networks.draw(rng, largest=3)
+    batch = tuple(index for index in batch_indices(inputs, output) if rng.random() < 0.8)
+    slices = tuple(rng.permutation(list(sizes))[: rng.integers(0, 3)].tolist())
+    dtype = str(rng.choice(list(BITS)))
+    plan = Plan(inputs, output, sizes, networks.path(rng, len(inputs)), slices, dtype, batch)
+    arrays, reach = networks.arrays(rng, inputs, sizes, dtype), BITS[dtype]
+    for array, term in zip(arrays, inputs, strict=True):
+        element = [sizes[index] if index in batch else 1 for index in term]
+        bits = {
+            "scaled": rng.integers(-reach, reach // 2) + rng.integers(-3, 3, size=element),
+            "elements apart": rng.integers(-reach, reach, size=element),
+            "entries apart": rng.integers(-reach, reach, size=array.shape),
+        }
+        array[...] *= np.ldexp(1.0, bits.get(kind, 0))
+        if kind == "holes":
+            array[...] *= rng.random(array.shape) > 0.3
+        if kind == "cancelling":
+            array[...] = rng.choice([1, -1], size=array.shape)
+    return plan, arrays
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "scaled", "elements apart", "entries apart", "holes", "cancelling"]
 )
-
-# -- values
-
-
-@pytest.mark.parametrize("seed", range(25))
-@pytest.mark.parametrize("dtype", ["complex64", "float64"])
-def test_random_networks_whole_and_sliced(seed, dtype, cutensornet):
-    rng, inputs, output, sizes = network(seed)
-    path = find_path(inputs, output, sizes, random_path(rng, len(inputs)))
-    slices = tuple(rng.permutation(list(sizes))[: seed % 4].tolist())
-    shared = [i for i in output if sum(i in term for term in inputs) > 1]
-    constants = {}
-    arrays = draw(rng, inputs, sizes, dtype)
-    if seed % 3 == 0:
-        constants = {number: arrays[number] for number in (0, 2, 5)}
-    with opened(inputs, output, sizes, path, slices, shared, dtype, constants=constants) as expression:
-        for _ in range(2):
-            arrays = [constants.get(n, array) for n, array in enumerate(draw(rng, inputs, sizes, dtype))]
-            given = [None if n in constants else array for n, array in enumerate(arrays)]
-            expected = einsum(arrays, inputs, output)
-            close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(expected).max()}
-            assert np.allclose(value(expression(given)), expected, **close)
-            # shares of the slices add up, however they are dealt out
-            count = math.prod(sizes[i] for i in slices)
+@pytest.mark.parametrize("seed", range(16))
+def test_random_networks(seed, kind, cutensornet, device, networks):
+    """Hyperindices, repeated and lone indices, scalars, slices, batches, constants, every dtype and scale."""
+    rng = np.random.default_rng([seed, len(kind)])
+    plan, arrays = random_case(rng, networks, kind)
+    constants = {number: array for number, array in enumerate(arrays) if rng.random() < 0.3}
+    given = [None if number in constants else array for number, array in enumerate(arrays)]
+    spread, count = bool(rng.random() < 0.5), plan.slice_count
+    with closing(CuTensorNetExpression(plan, plan.dtype, constants=constants, spread=spread)) as expression:
+        assert_right(expression(given), arrays, plan)
+        assert_right(expression([None if a is None else device.asarray(a) for a in given]), arrays, plan)
+        if spread and count > 1:
             share = expression.shares(given)
-            parts = [value(share(range(n, count, 2))) for n in range(min(2, count))]
-            assert np.allclose(sum(parts), expected, **close)
+            assert_right(add(share(range(0, count, 2)), share(range(1, count, 2))), arrays, plan)
+        assert kind not in ("plain", "scaled") or expression.fallback is None
     assert not cutensornet.live and not cutensornet.handles
 
 
-@pytest.mark.parametrize("output", [("i",), ("i", "j"), ("j", "i"), ()])
-def test_one_tensor(output, cutensornet):
-    array = np.arange(6.0).reshape(2, 3)
-    with opened([("i", "j")], output, {"i": 2, "j": 3}, [(0,)]) as expression:
-        assert np.allclose(
-            value(expression([array])), np.einsum(array, [0, 1], ["ij".index(i) for i in output])
-        )
+# -- what goes to CuPy
 
 
-def test_repeated_indices_are_diagonals(device, cutensornet):
-    rng = np.random.default_rng(0)
-    inputs, output, sizes = [("i", "i", "j", "i"), ("j", "k", "k")], ("i",), {"i": 3, "j": 2, "k": 4}
-    arrays = draw(rng, inputs, sizes, "complex128")
-    with opened(inputs, output, sizes, [(0, 1)]) as expression:
-        for given in (arrays, [device.asarray(array) for array in arrays]):
-            assert np.allclose(value(expression(given)), einsum(arrays, inputs, output))
+def chain(length, bond, dtype="complex64", *, slices=(), size=1.0, path="left"):
+    """(plan, arrays) of a product of matrices between two vectors."""
+    rng = np.random.default_rng(length)
+    inputs = [(f"k{i}", f"k{i + 1}") for i in range(length)]
+    sizes = {f"k{i}": bond for i in range(length + 1)} | {"k0": 1, f"k{length}": 1}
+    if path == "left":
+        path = [(0, 1)] + [(0, count - 1) for count in range(length - 1, 1, -1)]
+    shapes = [[sizes[index] for index in term] for term in inputs]
+    arrays = [(rng.normal(size=shape) * size).astype(dtype) for shape in shapes]
+    return Plan(inputs, (), sizes, tuple(path), tuple(slices), dtype), arrays
 
 
-def test_operands_from_host_and_device_together(device, cutensornet):
-    rng = np.random.default_rng(1)
-    inputs, sizes, arrays = chain(5, 3, rng, "complex128")
-    with opened(inputs, (), sizes, find_path(inputs, (), sizes), (), (), "complex64") as made:
-        mixed = [device.asarray(a) if n % 2 else a.tolist() for n, a in enumerate(arrays)]
-        assert np.isclose(value(made(mixed)), einsum(arrays, inputs, ()), rtol=1e-5)
+def log_of_chain(arrays):
+    """log |product of matrices|, rescaled at every step in double precision."""
+    vector, log = np.ones((1, 1)), 0.0
+    for array in arrays:
+        vector = vector @ array.astype(complex)
+        peak = np.abs(vector).max()
+        vector, log = vector / peak, log + math.log(peak)
+    return log
 
 
-def test_a_batch_of_wildly_different_magnitudes(cutensornet):
-    """Every element keeps its digits, in complex64: one exponent for all would leave zeros."""
-    rng = np.random.default_rng(2)
-    powers = np.array([-30, 0, 30, -10, 25], dtype=float)
-    inputs = [("n", f"k{i}", f"k{i + 1}") for i in range(6)] + [("k0",), ("k6",)]
-    sizes = {"n": 5} | {f"k{i}": 3 for i in range(7)}
-    arrays = draw(rng, inputs, sizes, "complex64")
-    factors = (10.0**powers).astype("complex64")[:, None, None]
-    arrays = [array * factors for array in arrays[:6]] + arrays[6:]
-    path = find_path(inputs, ("n",), sizes, "cotengra-greedy")
-    with opened(inputs, ("n",), sizes, path, (), ("n",), "complex64") as expression:
-        mantissa, exponent = expression(arrays)
-        assert exponent.shape == (5,)
-        got = mantissa.get().astype(complex) * np.exp2(exponent.get().astype(np.longdouble))
-    # 1e-180 .. 1e180 fit double precision
-    expected = einsum(arrays, inputs, ("n",))
-    assert np.all(np.abs(got / expected - 1) < 1e-4)
+def log_abs(part):
+    mantissa, exponent = (array.get() for array in part)
+    return float(np.log(np.abs(mantissa.astype(complex))) + exponent * math.log(2))
 
 
-def test_two_batch_indices_each_on_some_tensors(cutensornet):
-    rng = np.random.default_rng(3)
-    inputs = [("m", "i"), ("n", "i", "j"), ("m", "j"), ("n",)]
-    sizes = {"m": 4, "n": 3, "i": 2, "j": 2}
-    arrays = draw(rng, inputs, sizes, "complex64")
-    arrays[0] *= np.array([1e-30, 1e30, 1, 1e10], dtype="complex64")[:, None]
-    arrays[1] *= np.array([1e-20, 1e30, 1], dtype="complex64")[:, None, None]
-    for output in (("n", "m"), ("m", "n")):
-        with opened(
-            inputs, output, sizes, [(0, 1), (0, 1), (0, 1)], (), ("m", "n"), "complex64"
-        ) as expression:
-            mantissa, exponent = expression(arrays)
-            assert exponent.shape == mantissa.shape
-            got = mantissa.get().astype(complex) * np.exp2(exponent.get().astype(np.longdouble))
-        assert np.all(np.abs(got / einsum(arrays, inputs, output) - 1) < 1e-4)
-
-
-@pytest.mark.parametrize("size", [1e-25, 1e25])
-def test_ten_thousand_tensors_in_complex64(size, cutensornet):
-    rng = np.random.default_rng(4)
-    inputs, sizes, arrays = chain(10_000, 2, rng, "complex64", size)
-    path = find_path(inputs, (), sizes, "cotengra-greedy")
-    with opened(inputs, (), sizes, path, (), (), "complex64") as expression:
-        result = expression(arrays)
+def test_ten_thousand_tensors_in_complex64(cutensornet):
+    plan, arrays = chain(10_000, 2, size=1e-25)
+    with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+        assert np.isclose(log_abs(expression(arrays)), log_of_chain(arrays), rtol=1e-7)
         # as many networks as the estimate asks for, not one for each step
-        assert 50 < expression.segment_count < 1500
-    log, angle = log_of_chain(arrays)
-    assert np.isclose(log_abs(result), log, rtol=1e-7)
-    assert np.isclose(np.angle(result[0].get()), angle, atol=1e-2)
+        assert 100 < len(expression.parts) < 500 and expression.fallback is None
 
 
-def test_what_the_estimate_cannot_foresee_is_cut_after_the_first_call(cutensornet):
+def shrinking_chain():
     """Projections onto nearly orthogonal vectors shrink far faster than random matrices do."""
-    rng = np.random.default_rng(5)
-    inputs, sizes, arrays = chain(60, 2, rng, "complex64")
-    for n, array in enumerate(arrays[1:-1]):
-        # diag(1, 1e-6) and its reverse in turn: norms near 1, a product that loses 1e-6 every step
-        array[...] = np.diag([1, 1e-6] if n % 2 else [1e-6, 1])
-    path = [(0, 1)] + [(0, count - 1) for count in range(59, 1, -1)]
-    path = find_path(inputs, (), sizes, path)
-    with opened(inputs, (), sizes, path, (), (), "complex64") as expression:
-        before = expression.segment_count
-        first = expression(arrays)
-        cut = expression.segment_count
-        assert before < cut < 59
-        cutensornet.contractions = 0
-        second = expression(arrays)
-        assert expression.segment_count == cut
-        assert cutensornet.contractions == cut  # no trial runs any more
-    log, _ = log_of_chain(arrays)
-    for result in (first, second):
-        assert np.isclose(log_abs(result), log, rtol=1e-6)
-    assert log < -87  # below complex64's least number
+    plan, arrays = chain(60, 2, slices=("k57",))
+    for number, array in enumerate(arrays[1:55], start=1):
+        array[...] = np.diag([1, 1e-6] if number % 2 else [1e-6, 1])
+    return plan, arrays
 
 
-def test_constant_segments_are_cut_too(cutensornet):
-    rng = np.random.default_rng(19)
-    inputs, sizes, arrays = chain(60, 2, rng, "complex64")
-    for n, array in enumerate(arrays[1:-1]):
-        array[...] = np.diag([1, 1e-6] if n % 2 else [1e-6, 1])
-    path = find_path(inputs, (), sizes, [(0, 1)] + [(0, count - 1) for count in range(59, 1, -1)])
-    constants = dict(enumerate(arrays[:-1]))
-    with opened(inputs, (), sizes, path, (), (), "complex64", constants=constants) as expression:
-        for factor in (1, 2):
-            result = expression([*[None] * 59, factor * arrays[-1]])
-            assert np.isclose(log_abs(result), log_of_chain(arrays)[0] + math.log(factor), rtol=1e-6)
-            # segments share one workspace through the pool
-            assert not any(net.holding for net in cutensornet.live)
+@pytest.mark.parametrize("fixed", [0, 59])
+def test_what_shrinks_beyond_the_estimate_goes_to_cupy_once(fixed, cutensornet, caplog):
+    plan, arrays = shrinking_chain()
+    constants = dict(enumerate(arrays[:fixed]))
+    with closing(CuTensorNetExpression(plan, "complex64", constants=constants, spread=True)) as expression:
+        share = expression.shares(arrays)
+        parts = [share(range(number, number + 1)) for number in range(2)]
+        assert not cutensornet.live and not cutensornet.handles  # what the library held is free again
+        runs = cutensornet.contractions
+        for factor in (1, 3):
+            given = [*arrays[:-1], factor * arrays[-1]]
+            assert np.isclose(log_abs(expression(given)), log_of_chain(given), rtol=1e-6)
+        assert cutensornet.contractions == runs
+    assert np.isclose(log_abs(add(*parts)), log_of_chain(arrays), rtol=1e-6) and log_of_chain(arrays) < -87
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "CuPy" in caplog.text
+    with pytest.raises(ValueError, match="closed"):
+        share(range(1))
 
 
-def test_sums_over_lone_indices_stay_below_one(cutensornet):
-    inputs, sizes = [("i", "x", "y"), ("i",)], {"i": 2, "x": 100, "y": 50}
-    with opened(inputs, (), sizes, [(0, 1)], (), (), "float32") as expression:
-        mantissa, exponent = expression([np.ones((2, 100, 50)), np.ones(2)])
-        assert 0 < mantissa.get() <= 1
-        assert mantissa.get() * 2.0 ** exponent.get() == 10_000
+def test_single_steps_and_small_entries_are_looked_at_too(cutensornet, device):
+    tiny = np.float32(1e-40)  # denormal
+    for left, right in (([1, 1e-30], [0, 1e-30]), ([1e30, tiny], [0, 1]), ([1, 1], [1, -1])):
+        plan = Plan([("i",), ("i",)], (), {"i": 2}, ((0, 1),), (), "float32")
+        arrays = [np.array(part, dtype="float32") for part in (left, right)]
+        for given in (arrays, [device.asarray(array) for array in arrays]):
+            with closing(CuTensorNetExpression(plan, "float32")) as expression:
+                assert_right(expression(given), arrays, plan)
+                assert expression.fallback is not None
+    # entries of a result that nobody needs may go
+    plan = Plan([("i",), ("j",)], ("i", "j"), {"i": 2, "j": 2}, ((0, 1),), (), "float32")
+    arrays = [np.array([1, 1e-25], dtype="float32")] * 2
+    with closing(CuTensorNetExpression(plan, "float32", entrywise=False)) as expression:
+        assert np.allclose(value(expression(arrays)), [[1, 1e-25], [1e-25, 0]], atol=0)
+        assert expression.fallback is None
 
 
-def test_exact_zeros_are_zeros_and_end(cutensornet):
-    """A zero operand needs no check; a zero by orthogonality is looked at once, closely."""
-    rng = np.random.default_rng(6)
-    inputs, sizes, arrays = chain(40, 2, rng, "complex64")
-    path = find_path(inputs, (), sizes, "cotengra-greedy")
-    with opened(inputs, (), sizes, path, (), (), "complex64") as expression:
-        before = expression.segment_count
-        zero = [array * 0 if n == 17 else array for n, array in enumerate(arrays)]
-        assert value(expression(zero)) == 0
-        assert expression.segment_count == before
-        orthogonal = list(arrays)
-        orthogonal[20] = np.array([[1, 0], [1, 0]], dtype="complex64")
-        orthogonal[21] = np.array([[0, 0], [1, 1]], dtype="complex64")
-        assert value(expression(orthogonal)) == 0
-        # cut down to the step with the zero, and there only
-        assert before < expression.segment_count <= before + 2 * math.ceil(math.log2(40))
-        assert np.isclose(log_abs(expression(arrays)), log_of_chain(arrays)[0], rtol=1e-6)
-
-
-def test_zeros_in_some_elements_of_a_batch(cutensornet):
-    rng = np.random.default_rng(7)
-    inputs = [("n", f"k{i}", f"k{i + 1}") for i in range(4)]
-    sizes = {"n": 3} | {f"k{i}": 2 for i in range(5)}
-    arrays = draw(rng, inputs, sizes, "complex64")
-    arrays[1][1] = 0
-    arrays[2][2] *= np.float32(1e-37)
-    path = find_path(inputs, ("n",), sizes)
-    with opened(inputs, ("n",), sizes, path, (), ("n",), "complex64") as expression:
-        got = value(expression(arrays))
-        assert expression.segment_count == 1
-    expected = einsum(arrays, inputs, ("n",))
-    assert got[1] == 0 and np.allclose(got[[0, 2]] / expected[[0, 2]], 1, rtol=1e-4)
-
-
-def test_nan_and_infinity_on_the_device_come_through(device, cutensornet):
-    inputs, sizes = [("i", "j"), ("j", "k")], {"i": 2, "j": 2, "k": 2}
-    with opened(inputs, ("i", "k"), sizes, [(0, 1)], (), (), "float64") as expression:
+def test_zeros_and_what_is_not_finite_need_no_second_look(cutensornet, device):
+    plan, arrays = chain(40, 2)
+    with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+        arrays[17] *= 0
+        assert value(expression(arrays)) == 0
         for bad in (np.nan, np.inf):
-            left = device.asarray(np.array([[1.0, 2.0], [bad, 1.0]]))
-            mantissa, _ = expression([left, device.asarray(np.ones((2, 2)))])
-            assert not np.isfinite(mantissa.get()[1]).any()
+            arrays[17][:] = bad
+            assert not np.isfinite(expression([device.asarray(array) for array in arrays])[0].get())
+        assert expression.fallback is None
 
 
 # -- how the library is used
 
 
-def small(**options):
-    rng = np.random.default_rng(11)
-    inputs, sizes, arrays = chain(6, 4, rng, "complex64")
-    path = find_path(inputs, (), sizes)
-    return arrays, CuTensorNetExpression(inputs, (), sizes, path, (), (), "complex64", **options)
-
-
 def test_one_network_and_its_buffers_serve_all_calls(cutensornet):
-    arrays, expression = small()
+    plan, arrays = chain(6, 4)
+    expression = CuTensorNetExpression(plan, "complex64")
     (net,) = cutensornet.networks
     operands = [operand.held.ctypes.data for operand in net.operands]
     first = expression(arrays)
     kept = first[0].get()
     expression([array * 2 for array in arrays])
     assert np.array_equal(first[0].get(), kept)  # a fresh result every time
-    assert cutensornet.networks == [net] and net.runs == 2 and net.autotuned == 1
+    assert cutensornet.networks == [net] and net.runs == 2
     assert [operand.held.ctypes.data for operand in net.operands] == operands
     alike = [pointer for pointer, operand in zip(operands, net.operands, strict=True) if operand.size == 16]
     assert len(alike) == 4 and all((pointer - alike[0]) % 256 == 0 for pointer in alike)
-    assert net.options.blocking == "auto" and net.options.handle in cutensornet.handles
-    expression.close()
-    expression.close()
-    assert not cutensornet.live and not cutensornet.handles
+    for _ in range(2):
+        expression.close()
     with pytest.raises(ValueError, match="closed"):
         expression(arrays)
 
 
-def test_constants_are_contracted_once(cutensornet):
-    rng = np.random.default_rng(12)
-    inputs, sizes, arrays = chain(8, 3, rng, "float64")
-    path = [(0, 1), (5, 6), (0, 5), (0, 1), (0, 3), (0, 1), (0, 1)]
-    path = find_path(inputs, (), sizes, path)
-    constants = dict(enumerate(arrays[:7]))
-    with opened(inputs, (), sizes, path, (), (), "float64", constants=constants) as expression:
-        for factor in (1.0, 3.0):
-            given = [*[None] * 7, factor * arrays[7]]
-            assert np.isclose(value(expression(given)), factor * einsum(arrays, inputs, ()))
-        runs = [net.runs for net in cutensornet.networks]
-        assert runs.count(2) == 1 and runs.count(1) == len(runs) - 1 > 0
+def test_tuning_before_the_first_run_or_the_second(cutensornet):
+    plan, arrays = chain(60, 4, slices=("k58",))
+    for tune, before in ((True, [1, 1]), (False, [0, 1])):
+        cutensornet.networks.clear()
+        constants = dict(enumerate(arrays[:30]))
+        with closing(CuTensorNetExpression(plan, "complex64", constants=constants, tune=tune)) as expression:
+            found = []
+            for _ in range(2):
+                expression(arrays)
+                # what is constant runs once, and is not worth it
+                found.append({net.autotuned for net in cutensornet.networks if net.runs > len(found)})
+                assert {net.runs for net in cutensornet.networks} == {1, len(found)}
+                # networks share one workspace through the pool
+                assert not any(net.holding for net in cutensornet.networks)
+        assert [max(counts) for counts in found] == before and len(cutensornet.networks) > 2
 
 
-@pytest.mark.parametrize(("compute", "number"), [("32F", 4), ("TF32", 4096), ("3XTF32", 8192), (None, None)])
-def test_compute_types_by_name(compute, number, cutensornet):
-    arrays, expression = small(compute=compute)
+def test_slices_are_looped_by_the_library_or_here(cutensornet):
+    networks = {
+        "summed": ((), ("j",), False, 1),
+        "kept": (("j",), ("j",), False, 3),
+        "shares": ((), ("j",), True, 3),
+        "batch": (("n",), ("n", "j"), False, 6),
+    }
+    sizes = {"n": 2, "i": 2, "j": 3, "k": 2}
+    for output, slices, spread, runs in networks.values():
+        cutensornet.networks.clear()
+        inputs = [("n", "i"), ("n", "i", "j"), ("j", "k"), ("n", "k")]
+        plan = Plan(inputs, output, sizes, ((0, 1), (0, 1), (0, 1)), slices, "float64")
+        rng = np.random.default_rng(0)
+        arrays = [rng.normal(size=[sizes[index] for index in term]) for term in inputs]
+        with closing(CuTensorNetExpression(plan, "float64", spread=spread)) as expression:
+            assert_right(expression(arrays), arrays, plan)
+            assert [net.runs for net in cutensornet.networks] == [runs]
+            looped = [len(net.slicing) for net in cutensornet.networks] == [0]
+            assert looped == (runs > 1)
+
+
+def test_shares_compute_once_what_no_slice_changes(cutensornet):
+    plan, arrays = chain(80, 2, slices=("k77", "k78"))
+    with closing(CuTensorNetExpression(plan, "complex64", spread=True)) as expression:
+        share = expression.shares(arrays)
+        parts = [value(share(range(number, number + 1))) for number in range(4)]
+        runs = sorted(net.runs for net in cutensornet.live)
+        assert runs == [1] * (len(runs) - 1) + [4] and len(runs) > 2
+        # in between other operands: both are still right
+        other = [array * (2 if number == 0 else 1) for number, array in enumerate(arrays)]
+        second = expression.shares(other)
+        assert np.isclose(value(second(range(1))), 2 * parts[0], rtol=1e-5)
+        assert np.isclose(value(share(range(1, 2))), parts[1], rtol=1e-5)
+        assert np.isclose(value(expression(other)), 2 * sum(parts), rtol=1e-5)
+
+
+def test_slices_of_different_magnitude_add_up(cutensornet):
+    """A slice is scaled by itself: 1e-15 times 1e15, many times over, is no small part of the sum."""
+    rng = np.random.default_rng(8)
+    inputs = [("s", f"k{i}", f"k{i + 1}") for i in range(8)] + [("k8", "l"), ("s", "l")]
+    sizes = {"s": 3, "l": 2} | {f"k{i}": 2 for i in range(9)}
+    arrays = [rng.normal(size=[sizes[index] for index in term]).astype("float32") for term in inputs]
+    for number in range(8):
+        powers = [15, -15, 0] if number % 2 else [-15, 15, 0]
+        arrays[number] *= (10.0 ** np.array(powers)).astype("float32")[:, None, None]
+    path = ((0, 2, 4, 6), (0, 1, 2, 3), (0, 1, 2, 3))  # 1e-60 before it meets 1e60
+    plan = Plan(inputs, ("k0",), sizes, path, ("s",), "float32")
+    with closing(CuTensorNetExpression(plan, "float32", spread=True)) as expression:
+        assert_right(expression(arrays), arrays, plan)
+        assert expression.fallback is None
+
+
+@pytest.mark.parametrize("compute", ["32F", "TF32", "3XTF32", None])
+def test_compute_types_and_the_device_it_was_made_on(compute, cutensornet):
+    import cupy
+
+    plan, arrays = chain(6, 4)
+    with cupy.cuda.Device(3):
+        expression = CuTensorNetExpression(plan, "complex64", compute=compute)
     with closing(expression):
         expression(arrays)
         (net,) = cutensornet.networks
-        assert (net.options.compute_type and int(net.options.compute_type)) == number
+        assert (net.options.compute_type and net.options.compute_type.name[8:]) == compute
+        assert net.options.device_id == 3 and net.ran_on == 3 and cupy.cuda.Device().id == 0
 
 
 def test_memory_limit(cutensornet):
-    with pytest.raises(ValueError, match="memory_limit of 100 bytes is too small: operands and results"):
-        small(memory_limit=100)
+    plan, arrays = chain(80, 4)
+    with pytest.raises(ValueError, match="100 bytes is too small: operands and results take"):
+        CuTensorNetExpression(plan, "complex64", memory_limit=100)
+    with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+        taken = expression._bytes_taken()
     with pytest.raises(ValueError, match="give at least") as told:
-        small(memory_limit=2820)
+        CuTensorNetExpression(plan, "complex64", memory_limit=taken + 1)
     least = int(str(told.value).rsplit(" ", 1)[1])
-    assert not cutensornet.live and not cutensornet.handles
     with pytest.raises(ValueError, match="too small"):
-        small(memory_limit=least - 1)
-    arrays, expression = small(memory_limit=least)
-    with closing(expression):
-        assert np.isfinite(value(expression(arrays)))
-        (net,) = cutensornet.live
-        assert net.options.memory_limit == net.workspace
-    # a loop over slices holds the sum besides the part that is added to it
-    inputs, sizes = [("i", "j"), ("j", "k")], {"i": 32, "j": 2, "k": 32}
-    with opened(inputs, ("i", "k"), sizes, [(0, 1)], ("j",), (), "float32", memory_limit=2**20) as expression:
-        (before,) = (net.options.memory_limit for net in cutensornet.live)
-        expression.shares([np.ones((32, 2)), np.ones((2, 32))])(range(1))
-        (after,) = (net.options.memory_limit for net in cutensornet.live)
-        assert before - after >= 3 * 4 * 32 * 32
-
-
-def test_networks_share_what_cuts_leave_of_the_limit(cutensornet):
-    rng = np.random.default_rng(5)
-    inputs, sizes, arrays = chain(60, 2, rng, "complex64")
-    for n, array in enumerate(arrays[1:-1]):
-        array[...] = np.diag([1, 1e-6] if n % 2 else [1e-6, 1])
-    path = find_path(inputs, (), sizes, [(0, 1)] + [(0, count - 1) for count in range(59, 1, -1)])
-    with opened(inputs, (), sizes, path, (), (), "complex64", memory_limit=2**20) as expression:
-        (before,) = {net.options.memory_limit for net in cutensornet.live}
-        assert np.isclose(log_abs(expression(arrays)), log_of_chain(arrays)[0], rtol=1e-6)
-        (after,) = {net.options.memory_limit for net in cutensornet.live}
-        assert after < before and len(cutensornet.live) == expression.segment_count
-
-
-def test_wrong_input(device, cutensornet):
-    """Shapes and numbers of arrays are `qrt_tn.engine.Plan`'s and `qrt_tn.engine.Expression`'s to check."""
-    arrays, expression = small()
-    with closing(expression):
-        for bad in (np.nan, np.inf, 1e60):
-            given = [np.where(n == 2, bad, array.astype(complex)) for n, array in enumerate(arrays)]
-            with pytest.raises(ValueError, match="array 2 holds NaN, infinity, or more than complex64 does"):
-                expression(given)
-        for chosen in (range(2), range(0), range(-1, 1)):
-            with pytest.raises(ValueError, match="no slices of the plan's 1"):
-                expression.shares(arrays)(chosen)
-        assert np.isfinite(value(expression(arrays)))
-    with pytest.raises(ValueError, match="array 1 holds NaN"):
-        small(constants={1: np.full((4, 4), np.nan)})
+        CuTensorNetExpression(plan, "complex64", memory_limit=least - 1)
     assert not cutensornet.live and not cutensornet.handles
+    with closing(CuTensorNetExpression(plan, "complex64", memory_limit=least)) as expression:
+        assert np.isclose(log_abs(expression(arrays)), log_of_chain(arrays), rtol=1e-6)
+        assert len(cutensornet.live) > 1
+        assert {net.options.memory_limit for net in cutensornet.live} == {least - taken}
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_failed_constructor_leaves_nothing_and_raises_once(cutensornet, monkeypatch):
-    from cuquantum import tensornet
+def test_refusals(cutensornet, monkeypatch):
+    """Shapes and numbers of arrays are `qrt_tn.engine.Expression`'s to check."""
+    plan, arrays = chain(6, 4, slices=("k2",))
+    with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match="array 2 holds NaN or infinity"):
+                expression([*arrays[:2], np.full_like(arrays[2], bad), *arrays[3:]])
+        for chosen in (range(5), range(0), range(-1, 4)):
+            with pytest.raises(ValueError, match=r"range\(.*4"):
+                expression.shares(arrays)(chosen)
+        with pytest.raises(ValueError, match="spread=True"):
+            expression.shares(arrays)(range(2))
+        assert np.isfinite(value(expression(arrays)))
+    with pytest.raises(ValueError, match="array 1 holds NaN"):
+        CuTensorNetExpression(plan, "complex64", constants={1: np.full((4, 4), np.nan)})
+    with pytest.raises(ValueError, match="'64F'; for complex64"):
+        CuTensorNetExpression(plan, "complex64", compute="64F")
+    import cuquantum
 
-    def fail(self, optimize=None):
+    def fail(self, optimize):
         raise RuntimeError("INTERNAL_ERROR")
 
-    monkeypatch.setattr(tensornet.Network, "contract_path", fail)
+    monkeypatch.setattr(cuquantum.tensornet.Network, "contract_path", fail)
     with pytest.raises(RuntimeError, match="INTERNAL_ERROR"):
-        small()
+        CuTensorNetExpression(plan, "complex64")
     gc.collect()  # __del__ must not raise again
     assert not cutensornet.live and not cutensornet.handles
-    with pytest.raises(ValueError, match="compute is"):
-        small(compute="16F")
-    gc.collect()
 
 
-def test_distributed_mode(cutensornet, monkeypatch, tmp_path):
-    """The library spreads the slices of a call; what has no sliced index stays on every rank."""
-    comm = types.SimpleNamespace(allgather=lambda found: [found, found])
-    rng = np.random.default_rng(13)
-    inputs, output, sizes = [("i", "j"), ("j", "k"), ("k", "l"), ("l",)], (), {"i": 2, "j": 3, "k": 2, "l": 2}
-    arrays = draw(rng, inputs, sizes, "complex64")
-    made = (inputs, output, sizes, [(2, 3), (0, 1), (0, 1)], ("j",), (), "complex64")
-    monkeypatch.delenv("CUTENSORNET_COMM_LIB", raising=False)
-    with opened(*made, comm=comm) as expression:
-        assert not expression.distributed and not cutensornet.distributed
-        # shares are asked for then: what they need is there from the start
-        networks = cutensornet.live
-        expression.shares(arrays)(range(1))
-        assert cutensornet.live == networks
-    interface = tmp_path / "interface.so"
-    interface.touch()
-    monkeypatch.setenv("CUTENSORNET_COMM_LIB", str(interface))
-    with opened(*made, comm=comm) as expression:
-        assert expression.distributed
-        (handle,) = cutensornet.distributed
-        spread = [net for net in cutensornet.live if net.options.handle == handle]
-        assert len(cutensornet.live) == 2
-        assert [net.optimize["slicing"] for net in spread] == [[(0, 1)]]
-        assert np.isclose(value(expression(arrays)), einsum(arrays, inputs, output), rtol=1e-4)
-        with pytest.raises(ValueError, match="spreads the slices"):
-            expression.shares(arrays)
-    assert not cutensornet.live and not cutensornet.handles
-    # what one rank finds wanting, all cut
-    answers = [[set(), {6}], [set(), set()]]
-    comm.allgather = lambda found: answers.pop(0)
-    with opened(*made, comm=comm) as expression:
-        assert np.isclose(value(expression(arrays)), einsum(arrays, inputs, output), rtol=1e-4)
-        assert expression.segment_count == 3
-    # a kept index, and slices through several segments: the library does not spread those
-    with opened(inputs, ("j",), *made[2:], comm=comm) as expression:
-        assert not expression.distributed
+# -- the bound, and where to cut
+
+TINY = float(np.finfo(np.float16).tiny)
 
 
-def test_the_device_stays_the_one_it_was_made_on(cutensornet):
-    import cupy
+def flushed(array):
+    """Without numbers below half precision's normal range: all that a device may lose."""
+    parts = np.ascontiguousarray(array).reshape((*array.shape, 1)).view(np.float64)
+    return np.where(np.abs(parts) < TINY, 0, parts).view(np.complex128)[..., 0]
 
-    with cupy.cuda.Device(3):
-        arrays, expression = small()
-    with closing(expression):
-        expression(arrays)
-        (net,) = cutensornet.networks
-        assert net.options.device_id == 3 and net.ran_on == 3
-        assert cupy.cuda.Device().id == 0
+
+def contract(tree, arrays, keep):
+    """Step by step, every product and every sum through `keep`; otherwise in double precision."""
+    terms, live = tree.terms(), list(arrays)
+    for pair in tree.pairs:
+        names = {i: k for k, i in enumerate((*pair.term, *pair.summed))}
+        a, b = ([names[i] for i in terms[n]] for n in (pair.left, pair.right))
+        left, right = keep(live[pair.left]), keep(live[pair.right])
+        products = [
+            keep(np.einsum(one, a, other, b, list(names.values())))
+            for one in (left.real + 0j, 1j * left.imag)
+            for other in (right.real + 0j, 1j * right.imag)
+        ]
+        summed = tuple(range(len(pair.term), len(names)))
+        live.append(keep(sum(part.sum(axis=summed) for part in products)))
+    return live[-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_more_is_lost_than_the_bound_says(seed, networks):
+    """Underflow alone: half precision's range, with the digits of double precision."""
+    rng = np.random.default_rng(seed)
+    inputs, output, sizes = networks.draw(rng, tensors=9)
+    tree = contraction_tree([*inputs, ()], output, networks.path(rng, len(inputs) + 1, most=2))
+    (whole,) = divide(tree, [0] * len(tree.terms()), sizes, math.inf)
+    arrays = []
+    for leaf in tree.leaves:
+        array = rng.normal(size=[2, *(sizes[i] for i in leaf)])
+        array = (array[0] + 1j * array[1]) * 10.0 ** rng.integers(-6, 1, size=array.shape[1:])
+        arrays.append(array / np.linalg.norm(array) * rng.uniform(0.5, 1))
+    right = contract(tree, arrays, lambda array: array)
+    lost = np.linalg.norm(right - contract(tree, arrays, flushed))
+    assert lost <= floor(tree, whole, sizes, np.dtype(np.float16)) * float(np.finfo(np.float16).eps)
+    assert np.linalg.norm(right) <= 1 + 1e-12  # submultiplicative: nothing can overflow
+
+
+def test_the_bound_is_no_empty_promise():
+    """Every product just below the least normal number: near the worst that there can be."""
+    inputs, sizes = (("i", "j"), ("j", "k")), {"i": 6, "j": 8, "k": 6}
+    tree = contraction_tree(inputs, ("i", "k"), [(0, 1)])
+    arrays = [np.full([sizes[i] for i in term], 0.99 * math.sqrt(TINY), dtype=complex) for term in inputs]
+    lost = np.linalg.norm(contract(tree, arrays, lambda a: a) - contract(tree, arrays, flushed))
+    (whole,) = divide(tree, [0] * 3, sizes, math.inf)
+    least = floor(tree, whole, sizes, np.dtype(np.float16))
+    assert 0.0125 < lost / (least * float(np.finfo(np.float16).eps)) <= 1
+    error = math.sqrt(48) + math.sqrt(48) + 8 * math.sqrt(36)
+    assert math.isclose(least, 32 * error * TINY / float(np.finfo(np.float16).eps))
+    assert floor(tree, whole, sizes, np.dtype(np.float16), slices=5) == 5 * least
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_subnetworks_cover_the_tree_in_order_and_keep_to_the_budget(seed, networks):
+    rng = np.random.default_rng(seed)
+    inputs, output, sizes = networks.draw(rng, tensors=12)
+    tree = contraction_tree([*inputs, ()], output, networks.path(rng, len(inputs) + 1))
+    count, budget = len(tree.leaves), float(rng.integers(2, 9))
+    ranks = rng.integers(0, 2, size=count).tolist()
+    for pair in tree.pairs:
+        ranks.append(max(ranks[pair.left], ranks[pair.right]))
+    parts, known = divide(tree, ranks, sizes, budget), set(range(count))
+    assert sorted(n for part in parts for n in part.steps) == list(range(count, count + len(tree.pairs)))
+    for part in parts:
+        assert set(part.operands) <= known and {ranks[n] for n in part.steps} == {ranks[part.result]}
+        live = list(part.operands)  # the linear path means the same pairs
+        bits = len(live) / 2
+        for (first, second), step in zip(part.path(tree), part.steps, strict=True):
+            pair = tree.pairs[step - count]
+            assert {live.pop(second), live.pop(first)} == {pair.left, pair.right}
+            live.append(step)
+            bits += math.log2(math.prod(sizes[index] for index in (*pair.batch, *pair.summed))) / 2
+        assert live == [part.result] and (bits <= budget or len(part.steps) == 1)
+        known.add(part.result)
+
+
+def test_the_norm_of_every_batch_element_is_one(device, cutensornet):
+    rng = np.random.default_rng(0)
+    array = (rng.normal(size=(3, 4, 5)) * 10.0 ** np.array([-30, 0, 30])[:, None, None]).astype("complex64")
+    array[1] = 0
+    buffer = OperandBuffer(device, np.dtype("complex64"), [7], (3, 4, 5), (3, 1))
+    exponents, lost = buffer.load([array])
+    norms, powers = np.linalg.norm(buffer.tensor(7).get().reshape(3, -1), axis=1), exponents.get()[:, 0]
+    assert not lost and norms[1] == 0 and np.all((norms[[0, 2]] >= 0.5) & (norms[[0, 2]] < 1))
+    for row, power, whole in zip(buffer.tensor(7).get()[[0, 2]], powers[[0, 2]], array[[0, 2]], strict=True):
+        assert np.array_equal(np.ldexp(row.real, power), whole.real)  # not one digit lost
