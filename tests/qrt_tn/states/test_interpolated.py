@@ -1,3 +1,5 @@
+"""States of callables: against dense sums, guard bands, errors told, and refusals."""
+
 import numpy as np
 import pytest
 
@@ -62,8 +64,9 @@ def test_the_error_is_of_the_state_held(oracle):
     def function(x):
         return np.tanh(x @ inward - 3) @ outward
 
-    says = r"reached a relative error of .*, not the tolerance 0.0001, after \d+ evaluations; allow a larger"
-    with pytest.warns(UserWarning, match=says):
+    with pytest.warns(UserWarning, match=r"not the tolerance 0\.0001.*allow more max_evaluations"):
+        states.from_callable(function, 11, 3, tolerance=1e-4, max_evaluations=3000)
+    with pytest.warns(UserWarning, match=r"not the tolerance 0\.0001.*allow a larger max_bond"):
         state = states.from_callable(function, 11, 3, tolerance=1e-4, max_bond=5)
     f = function(oracle.grid(11, 3))
     hat = state.spectrum(oracle.grid(11, 3)).value() * state.norm
@@ -71,20 +74,6 @@ def test_the_error_is_of_the_state_held(oracle):
     assert 0.8 < state.interpolation_error / true < 1.25
     assert max(state.bond_dimensions) <= 5
     assert state.to("numpy").interpolation_error == state.interpolation_error
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"max_evaluations": 20_000}, "allow more max_evaluations"),
-        ({"max_bond": 3}, "allow a larger max_bond"),
-    ],
-)
-def test_a_tolerance_that_is_not_reached(options, says):
-    rng = np.random.default_rng(2)
-    inward, outward = rng.normal(size=(6, 20)) * 0.4, rng.normal(size=20)
-    with pytest.warns(UserWarning, match=says):
-        states.from_callable(lambda x: np.tanh(x @ inward - 3) @ outward, 11, 6, **options)
 
 
 @pytest.mark.parametrize("guard", ["fold", "zero"])
@@ -146,30 +135,30 @@ def test_seeds_and_progress():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "shown"),
     [
-        ({"function": 3}, "the function is a int; give what takes points"),
+        ({"function": 3}, "a int"),
         ({"modulus": 6}, "6 is not prime"),
         ({"dim": 0}, "dim is 0"),
         ({"max_bond": 0}, "max_bond is 0"),
         ({"max_evaluations": 2.5}, "max_evaluations is 2.5"),
-        ({"max_evaluations": 1200}, "1200 evaluations do not suffice for one sweep"),
-        ({"tolerance": 0}, "tolerance is 0; give a number between 0 and 1"),
+        ({"max_evaluations": 1200}, "1200 evaluations"),
+        ({"tolerance": 0}, "tolerance is 0"),
         ({"tolerance": True}, "tolerance is True"),
         ({"tolerance": "a"}, "tolerance is 'a'"),
         ({"points": [[0, 1]]}, r"points has shape \(1, 2\)"),
         ({"points": [[0, 1, 5]]}, "points holds 5, outside Z_5"),
-        ({"points": [[0, 1, 4]], "levels": 4}, "points hold 4, beyond the 4 levels; quantise them to 0..3"),
-        ({"levels": 6}, r"levels is 6; it must lie in 2..5"),
-        ({"levels": 1}, r"levels is 1; it must lie in 2..5"),
-        ({"guard": "open"}, "guard is 'open'; choose one of fold, zero"),
+        ({"points": [[0, 1, 4]], "levels": 4}, "points hold 4, beyond the 4 levels"),
+        ({"levels": 6}, "levels is 6"),
+        ({"levels": 1}, "levels is 1"),
+        ({"guard": "open"}, "'open'"),
         ({"seed": -1}, "seed is -1"),
         ({"function": lambda x: np.full(len(x), np.nan)}, "gave nan at"),
         ({"function": lambda x: np.zeros(len(x))}, "is 0 at all 1024 points"),
         ({"function": lambda x: x[:, :, None]}, r"gave shape \(1024, 3, 1\)"),
     ],
 )
-def test_refusals(change, says):
+def test_refusals(change, shown):
     arguments = {"function": lambda x: np.ones(len(x)), "modulus": 5, "dim": 3} | change
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=shown):
         states.from_callable(**arguments)

@@ -1,9 +1,12 @@
+"""Ridge sums: everything against dense sums, lines that coincide or cancel, and D = 10,000."""
+
 import itertools
 
 import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+from qrt_tn.states import ridges
 
 
 def planted(rng, modulus, dim, count, *, classes=None, complex_values=False):
@@ -92,51 +95,45 @@ def test_marginals(classes, oracle):
             assert np.abs(np.exp(state.log_marginals(list(coordinates), points)) - wanted).max() < 1e-12
 
 
-def test_lines_that_coincide_are_one():
-    ridgelet = Ridgelet("relu", 7)
-    direction = np.array([0, 3, 5])
-    a = np.array([direction * s % 7 for s in (1, 2, 6)])
-    state = states.from_ridges(a, [0, 1, 2], [1.0, 2.0, -1.0], ridgelet)
+def test_ridges_on_one_line_add_up_and_those_that_cancel_leave_it():
+    relu = Ridgelet("relu", 7)
+    a = np.array([0, 3, 5]) * np.array([[1], [2], [6]]) % 7
+    state = states.from_ridges(a, [0, 1, 2], [1.0, 2.0, -1.0], relu)
     assert state.directions.tolist() == [[0, 1, 4]]
     assert state.heights.shape == (1, 7, 1)
-
-
-def test_ridges_that_cancel():
-    ridgelet = Ridgelet("relu", 7)
-    a, b = [[1, 2], [1, 2], [3, 1]], [4, 4, 0]
-    state = states.from_ridges(a, b, [0.3, -0.3, 1], ridgelet)
+    state = states.from_ridges([[1, 2], [1, 2], [3, 1]], [4, 4, 0], [0.3, -0.3, 1], relu)
     assert state.directions.tolist() == [[1, 5]]
-    with pytest.raises(ValueError, match="ridges cancel: their sum is zero everywhere"):
-        states.from_ridges(a[:2], b[:2], [0.1 + 0.2, -0.3], ridgelet)
-    # r((-x) - 2) = r(-(x - 5)) for an even r: cancels in the sum over harmonics of one line
-    even = Ridgelet("triangle", 7)
-    with pytest.raises(ValueError, match="ridges cancel"):
-        states.from_ridges([[1, 2], [6, 5]], [5, 2], [1, -1], even)
-    # a constant, at a place where r is 0
-    odd = Ridgelet("sine", 7)
-    with pytest.raises(ValueError, match="ridges cancel"):
-        states.from_ridges([[0, 0]], [0], [1], odd)
-    with pytest.raises(ValueError, match="all zero"):
-        states.from_ridges(a, b, np.zeros(3), ridgelet)
+    alone = states.from_ridges([[0, 0]], [2], [2.0], relu)  # a constant
+    assert np.isclose(alone.norm, abs(2 * 7 * relu.values[5]))
+    assert (alone.sample_spectrum(10) == 0).all()
 
 
-def test_a_constant_alone():
-    ridgelet = Ridgelet("relu", 5)
-    state = states.from_ridges([[0, 0]], [2], [2.0], ridgelet)
-    assert np.isclose(state.norm, abs(2 * 5 * ridgelet.values[3]))
-    assert np.isclose(abs(state.spectrum([[0, 0], [1, 0]]).value()), [1, 0]).all()
-    assert (state.sample_spectrum(10) == 0).all()
+@pytest.mark.parametrize(
+    ("a", "b", "c", "activation"),
+    [
+        ([[1, 2], [1, 2]], [4, 4], [0.1 + 0.2, -0.3], "relu"),
+        ([[1, 2], [1, 2]], [4, 4], [1.0, -1 + 1e-14], "relu"),  # not three digits left
+        ([[1, 2], [6, 5]], [5, 2], [1, -1], "triangle"),  # r(-t) = r(t): cancels in the sum over harmonics
+        ([[0, 0]], [0], [1], "sine"),  # a constant, at a place where r is 0
+        ([[1, 2], [3, 1]], [4, 0], [0, 0], "relu"),
+    ],
+)
+def test_sums_that_cancel_are_refused(a, b, c, activation):
+    with pytest.raises(ValueError, match="zero everywhere, or cancels up to rounding"):
+        states.from_ridges(a, b, c, Ridgelet(activation, 7))
+    more = states.from_ridges([*a, [1, 1]], [*b, 0], [*c, 1e-9], Ridgelet(activation, 7))  # small, but there
+    assert np.isclose(more.log_norm, np.log(1e-9 * 7**0.5), atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e300])
+@pytest.mark.parametrize("scale", [(1e-308, 0), (1.7e308, 0), (1.7e308, 1.7e308)])
 def test_coefficients_of_any_scale(scale):
-    rng = np.random.default_rng(0)
-    ridgelet = Ridgelet("relu", 5)
-    a, b, c = planted(rng, 5, 3, 6)
-    plain, scaled = (states.from_ridges(a, b, c * factor, ridgelet) for factor in (1, scale))
-    assert np.isclose(scaled.log_norm, plain.log_norm + np.log(scale))
+    ridgelet, c = Ridgelet("relu", 5), np.array([1, -0.5, 1])
+    far = (c[:, None] * scale).view(complex)[:, 0]
+    plain, scaled = (states.from_ridges([[1, 2], [2, 4], [3, 1]], [0, 1, 2], x, ridgelet) for x in (c, far))
+    half = complex(*scale) / 2
+    assert np.isclose(scaled.log_norm, plain.log_norm + np.log(abs(half)) + np.log(2))
     u = plain.sample_spectrum(50)
-    assert np.allclose(plain.spectrum(u).value(), scaled.spectrum(u).value())
+    assert np.allclose(plain.spectrum(u).value() * half / abs(half), scaled.spectrum(u).value())
 
 
 def on_a_line(points, directions, modulus):
@@ -186,49 +183,37 @@ def test_dimension_ten_thousand():
     assert np.isneginf(qrt.log_probabilities(rng.integers(modulus, size=(1, dim)), [0])).all()
 
 
-def test_seeds_and_blocks(oracle, monkeypatch):
-    from qrt_tn.states import ridges
-
-    rng = np.random.default_rng(0)
+def test_blocks_change_nothing_and_costs_grow_with_the_work(oracle, monkeypatch):
     ridgelet = Ridgelet("relu", 5)
-    a, b, c = planted(rng, 5, 3, 6, classes=2)
-    state = states.from_ridges(a, b, c, ridgelet)
-    u = state.sample_spectrum(50, seed=3)
-    assert (u == state.sample_spectrum(50, seed=np.random.default_rng(3))).all()
-    assert (u != state.sample_spectrum(50, seed=4)).any()
-    points = oracle.grid(5, 3)
+    a, b, c = planted(np.random.default_rng(0), 5, 3, 6, classes=2)
+    state, points = states.from_ridges(a, b, c, ridgelet), oracle.grid(5, 3)
     whole = state.profiles(points, ridgelet).value()
     monkeypatch.setattr(ridges, "_BLOCK", 40)
     again = states.from_ridges(a, b, c, ridgelet)
     assert (again.directions == state.directions).all()
     assert np.abs(again.profiles(points, ridgelet).value() - whole).max() < 1e-15
-
-
-def test_what_drawing_takes_grows_with_the_work():
-    ridgelet = Ridgelet("relu", 5)
-    small = states.from_ridges([[1, 2]], [0], [1], ridgelet)
-    large = states.from_ridges(np.ones((1, 2000), dtype=int), [0], [1], ridgelet)
-    assert small._drawing(10, 4).memory < small._drawing(1000, 4).memory < large._drawing(1000, 4).memory
-    assert large._drawing(1000, 4).memory > 1000 * 2000 * 8
-    assert large.held_bytes - small.held_bytes == 2 * (2000 - 2)
+    wide = states.from_ridges(np.ones((1, 2000), dtype=int), [0], [1], ridgelet)
+    assert state._drawing(10, 4).memory < state._drawing(1000, 4).memory < wide._drawing(1000, 4).memory
+    assert wide._drawing(1000, 4).memory > 1000 * 2000 * 8
+    assert wide.held_bytes > 2 * 2000
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "c", "says"),
+    ("a", "b", "c", "shown"),
     [
         ([[1, 5]], [0], [1], "a holds 5, outside Z_5"),
         ([1, 2], [0], [1], r"a has shape \(2,\)"),
-        ([[1, 2]], [0, 1], [1], r"b has shape \(2,\); it must have shape \(1,\)"),
+        ([[1, 2]], [0, 1], [1], r"b has shape \(2,\)"),
         ([[1, 2]], [7], [1], "b holds 7, outside Z_5"),
-        ([[1, 2]], [0], [1, 2], r"coefficients have shape \(2,\); give \(K,\) or \(K, C\) with K = 1"),
+        ([[1, 2]], [0], [1, 2], r"coefficients have shape \(2,\)"),
         ([[1, 2]], [0], np.empty((1, 0)), r"coefficients have shape \(1, 0\)"),
         ([[1, 2]], [0], [np.nan], "coefficients hold nan"),
         ([[1, 2]], [0], ["x"], "coefficients have dtype"),
         ([[0.5, 2]], [0], [1], "dtype float64"),
     ],
 )
-def test_refusals(a, b, c, says):
-    with pytest.raises(ValueError, match=says):
+def test_refusals(a, b, c, shown):
+    with pytest.raises(ValueError, match=shown):
         states.from_ridges(a, b, c, Ridgelet("relu", 5))
 
 
