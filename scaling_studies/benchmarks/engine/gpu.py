@@ -12,7 +12,6 @@ from qrt_tn.studies.benchmarks.engine.speed import (
     ours,
     quimb_loop,
     row_of,
-    summary,
     timed,
     work_of,
 )
@@ -50,16 +49,10 @@ def compare(
             rivals.append(_cutensornet(found, path, arrays))
     if found.varying and len(found.output) == 1:
         rivals.append(quimb_loop(found, found.count, cupy.asarray))
-    contenders = [*own, *rivals]
     wait = cupy.cuda.Device().synchronize
-    seconds = timed(contenders, rounds, found.dtype, wait)
-    rows = []
-    for contender in own:
-        work = work_of(plan, device)
-        row = row_of(found.name, found.dtype, False, work, device, seconds[contender.name])
-        against = summary([contender, *rivals], seconds, contender)
-        rows.append({**row, "method": contender.name, "against": against})
-    return rows
+    seconds = timed([*own, *rivals], rounds, found.dtype, wait)
+    work = work_of(plan, device)
+    return [row_of(found, found.name, [one, *rivals], seconds, device, work) for one in own]
 
 
 def _cutensornet(found: Case, path: Any, arrays: list[Any]) -> Contender:

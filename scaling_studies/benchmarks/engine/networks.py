@@ -4,14 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import opt_einsum as oe
 import quimb.tensor as qtn
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.circuit import OUTPUT, weight_index
-from qrt_tn.engine.network import Index, Term, read_structure
+from qrt_tn.engine.network import Index, Term, numbered, read_structure
 from qrt_tn.states.base import site_index
 
 BATCH = "z"
+Structure = tuple[Sequence[Term], Term, dict[Index, int]]  # inputs, output and sizes
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Case:
     varying: tuple[int, ...] = ()
 
     @property
-    def structure(self) -> tuple[tuple[Term, ...], Term, dict[Index, int]]:
+    def structure(self) -> Structure:
         """(inputs, output, sizes), as `qrt_tn.engine.plan` takes it."""
         return self.inputs, self.output, self.sizes
 
@@ -48,6 +50,21 @@ class Case:
     def dtype(self) -> str:
         """The one dtype of all arrays."""
         return self.arrays[0].dtype.name
+
+
+def symbols(structure: Structure) -> tuple[list[str], str, dict[str, int]]:
+    """The structure with one character an index, as cotengra and opt_einsum take it.
+
+    Args:
+        structure: inputs, output and sizes.
+    """
+    inputs, output, sizes = structure
+    names = {index: oe.get_symbol(number) for index, number in numbered(inputs).items()}
+    return (
+        ["".join(names[index] for index in term) for term in inputs],
+        "".join(names[index] for index in output),
+        {names[index]: size for index, size in sizes.items()},
+    )
 
 
 def case(
@@ -164,7 +181,7 @@ def batched_chain(dim: int, bond: int, count: int, dtype: str = "complex64", see
     return case(name, qtn.TensorNetwork(tensors), [BATCH], dtype)
 
 
-def long_chain(dim: int, modulus: int, bond: int, count: int) -> tuple[list[Term], Term, dict[Index, int]]:
+def long_chain(dim: int, modulus: int, bond: int, count: int) -> Structure:
     """The structure alone of a batch of amplitudes over a matrix product state of many sites."""
     inputs: list[Term] = []
     sizes: dict[Index, int] = {BATCH: count, "v": modulus, OUTPUT: modulus}

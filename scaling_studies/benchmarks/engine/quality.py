@@ -11,12 +11,11 @@ import numpy as np
 import opt_einsum as oe
 
 from qrt_tn import engine
-from qrt_tn.engine.network import Index, Term, numbered
+from qrt_tn.engine.network import Term
 from qrt_tn.studies.benchmarks.engine import finder
-from qrt_tn.studies.benchmarks.engine.networks import Case, long_chain, matrix_chain
+from qrt_tn.studies.benchmarks.engine.networks import Case, Structure, long_chain, matrix_chain, symbols
 
 Path = Sequence[Sequence[int]]
-Structure = tuple[Sequence[Term], Term, dict[Index, int]]
 REPEATS = 10**6  # trials of cotengra's hyper-optimiser; its time ends before
 # as it comes, and with the reconfiguration of subtrees that a user would turn on for a hard network
 HYPER: tuple[dict[str, Any], ...] = ({}, {"reconf_opts": {}})
@@ -71,7 +70,7 @@ def compare_long(dim: int, *, modulus: int = 31, bond: int = 16, count: int = 64
     row = partial(_row, structure, network=f"amplitudes, D={dim}", batch=count)
     plan, seconds = _timed(partial(engine.plan, structure, use_cache=False))
     yield row("qrt-tn", plan.path, seconds)
-    greedy, taken = _timed(partial(ctg.array_contract_tree, *_symbols(structure), optimize="greedy"))
+    greedy, taken = _timed(partial(ctg.array_contract_tree, *symbols(structure), optimize="greedy"))
     yield row("cotengra greedy", greedy.get_path(), taken)
     for size in SUBTREES:
         tree, seconds = _timed(partial(greedy.subtree_reconfigure, subtree_size=size))
@@ -113,17 +112,6 @@ def _timed(search: Callable[[], Any]) -> tuple[Any, float]:
     return found, time.perf_counter() - started
 
 
-def _symbols(structure: Structure) -> tuple[list[list[str]], list[str], dict[str, int]]:
-    """The structure by cotengra's names, since its partitioners take strings only."""
-    inputs, output, sizes = structure
-    names = {index: oe.get_symbol(number) for index, number in numbered(inputs).items()}
-    return (
-        [[names[index] for index in term] for term in inputs],
-        [names[index] for index in output],
-        {names[index]: size for index, size in sizes.items()},
-    )
-
-
 def _hyper(structure: Structure, seconds: float, settings: dict[str, Any]) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -136,10 +124,10 @@ def _hyper(structure: Structure, seconds: float, settings: dict[str, Any]) -> Pa
             progbar=False,
             **settings,
         )
-        tree = optimizer.search(*_symbols(structure))
+        tree = optimizer.search(*symbols(structure))
     return tree.get_path()
 
 
 def _opt_einsum(structure: Structure) -> Path:
-    inputs, output, sizes = _symbols(structure)
+    inputs, output, sizes = symbols(structure)
     return oe.paths.auto([frozenset(term) for term in inputs], frozenset(output), sizes, None)

@@ -124,17 +124,17 @@ def measure(sizes: Sizes, command: str, timer: StageTimer) -> dict[str, Any]:
     speed_rows: list[dict[str, Any]] = []
     with timer.stage("contracting on the CPU", len(sizes.contracted)) as stage:
         for case in _made(sizes.contracted, stage):
-            rows = [speed.compare(case, device, rounds=sizes.rounds)]
+            speed_rows.append(speed.compare(case, device, rounds=sizes.rounds))
             if case.varying:
-                rows.append(speed.compare(case, device, rounds=sizes.rounds, constants=True))
-                rows.append(speed.compare_many(case, device, rounds=sizes.rounds))
-            speed_rows += [{**row, "batch": case.count} for row in rows]
+                speed_rows.append(speed.compare(case, device, rounds=sizes.rounds, constants=True))
+                speed_rows.append(speed.compare_many(case, device, rounds=sizes.rounds))
     if card is not None:
         cuquantum = found["cuquantum"].available
         with timer.stage("contracting on the GPU", len(sizes.contracted)) as stage:
             for case in _made(sizes.contracted, stage):
-                rows = gpu.compare(case, card, rounds=sizes.rounds, limit=sizes.limit, cuquantum=cuquantum)
-                speed_rows += [{**row, "batch": case.count} for row in rows]
+                speed_rows += gpu.compare(
+                    case, card, rounds=sizes.rounds, limit=sizes.limit, cuquantum=cuquantum
+                )
     overhead_rows = []
     with timer.stage("overhead of small steps", len(sizes.extents)) as stage:
         for extent in sizes.extents:

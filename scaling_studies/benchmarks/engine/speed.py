@@ -13,9 +13,8 @@ from qrt_tn import engine
 from qrt_tn.engine import Device, Plan
 from qrt_tn.engine.backends import to_host
 from qrt_tn.engine.cost import predicted_seconds, program_slices
-from qrt_tn.engine.network import numbered
 from qrt_tn.engine.program import Program
-from qrt_tn.studies.benchmarks.engine.networks import Case, elements, per_amplitude
+from qrt_tn.studies.benchmarks.engine.networks import Case, elements, per_amplitude, symbols
 from qrt_tn.studies.benchmarks.timing import paired, ratios
 
 TOLERANCE = {"complex64": 1e-3, "float32": 1e-3, "complex128": 1e-9, "float64": 1e-9}
@@ -115,7 +114,8 @@ def compare(found: Case, device: Device, *, rounds: int, constants: bool = False
     if found.varying and len(found.output) == 1:
         contenders.append(quimb_loop(found, found.count))
     seconds = timed(contenders, rounds, found.dtype)
-    return _row(found.name, found.dtype, constants, work_of(plan, device, fixed), device, contenders, seconds)
+    name = f"{found.name}, constants" if constants else found.name
+    return row_of(found, name, contenders, seconds, device, work_of(plan, device, fixed))
 
 
 def compare_many(found: Case, device: Device, *, rounds: int) -> dict[str, Any]:
@@ -151,8 +151,7 @@ def compare_many(found: Case, device: Device, *, rounds: int) -> dict[str, Any]:
         quimb_loop(found, count),
     ]
     seconds = timed(contenders, rounds, found.dtype)
-    name = f"{found.name}, execute_many"
-    return _row(name, found.dtype, False, None, device, contenders, seconds)
+    return row_of(found, f"{found.name}, execute_many", contenders, seconds, device)
 
 
 def ours(plan: Plan, backend: str, constants: Mapping[int, Any], arrays: Sequence[Any]) -> Contender:
@@ -219,73 +218,55 @@ def timed(
             contender.close()
 
 
-def summary(
-    contenders: Sequence[Contender], seconds: Mapping[str, Sequence[float]], first: Contender
-) -> list[dict[str, Any]]:
-    """Seconds of the whole work of all other contenders, and their ratios to the first one's; rounds too."""
-    rows = []
-    for contender in contenders:
-        if contender is not first:
-            every = [each / contender.share for each in seconds[contender.name]]
-            ratio = ratios(seconds[contender.name], seconds[first.name], first.share / contender.share)
-            rows.append(
-                {
-                    "method": contender.name,
-                    "seconds": statistics.median(every),
-                    "samples": {"seconds": every},
-                    "ratio": ratio,
-                    "timed": contender.share,
-                }
-            )
-    return rows
-
-
 def row_of(
+    found: Case,
     name: str,
-    dtype: str,
-    constants: bool,
-    work: Work | None,
+    contenders: Sequence[Contender],
+    seconds: Mapping[str, Sequence[float]],
     device: Device,
-    rounds: Sequence[float],
+    work: Work | None = None,
 ) -> dict[str, Any]:
-    """What a row of the table says of us.
+    """The first contender's row of the table, with the others against it.
 
     Args:
-        name: of the network.
-        dtype: of its numbers.
-        constants: whether most tensors are constants.
-        work: what a call does; None where the plan alone does not say.
+        found: the network.
+        name: what the table calls it.
+        contenders: ours, then the others.
+        seconds: of each call, by contender, one figure a round.
         device: the calibration.
-        rounds: seconds of a call, one figure a round.
+        work: what a call of ours does; None where the plan alone does not say.
     """
-    ours_seconds = statistics.median(rounds)
-    bound, share = work.bound(device, dtype, ours_seconds) if work else (None, None)
+    first, *others = contenders
+    rounds = seconds[first.name]
+    middle = statistics.median(rounds)
+    bound, share = work.bound(device, found.dtype, middle) if work else (None, None)
     return {
-        "network": f"{name}, constants" if constants else name,
-        "dtype": dtype,
+        "network": name,
+        "dtype": found.dtype,
+        "batch": found.count,
+        "method": first.name,
         "steps": work and work.steps,
         "flops": work and work.flops,
         "moved_bytes": work and work.moved,
-        "seconds": ours_seconds,
+        "seconds": middle,
         "samples": {"seconds": list(rounds)},
         "bound": bound,
         "share": share,
-        "predicted_over_measured": work and work.predicted / ours_seconds,
+        "predicted_over_measured": work and work.predicted / middle,
+        "against": [_against(other, seconds[other.name], rounds) for other in others],
     }
 
 
-def _row(
-    name: str,
-    dtype: str,
-    constants: bool,
-    work: Work | None,
-    device: Device,
-    contenders: Sequence[Contender],
-    seconds: Mapping[str, Sequence[float]],
-) -> dict[str, Any]:
-    first = contenders[0]
-    row = row_of(name, dtype, constants, work, device, seconds[first.name])
-    return {**row, "method": first.name, "against": summary(contenders, seconds, first)}
+def _against(other: Contender, seconds: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
+    """Seconds of the whole work of another contender, and their ratios to ours; rounds too."""
+    every = [each / other.share for each in seconds]
+    return {
+        "method": other.name,
+        "seconds": statistics.median(every),
+        "samples": {"seconds": every},
+        "ratio": ratios(every, ours),
+        "timed": other.share,
+    }
 
 
 def _per_call(program: Program, constants: Sequence[int]) -> Program:
@@ -300,14 +281,11 @@ def _per_call(program: Program, constants: Sequence[int]) -> Program:
 
 
 def _compiled(found: Case, path: Any, constants: Mapping[int, Any]) -> Callable[..., Any]:
-    names = {index: oe.get_symbol(number) for index, number in numbered(found.inputs).items()}
+    inputs, output, _ = symbols(found.structure)
+    shapes = [array.shape for array in found.arrays]
+    given = dict(constants) or None
     return ctg.array_contract_expression(
-        [[names[index] for index in term] for term in found.inputs],
-        [names[index] for index in found.output],
-        shapes=[array.shape for array in found.arrays],
-        optimize=path,
-        constants=dict(constants) or None,
-        cache=False,
+        inputs, output, shapes=shapes, optimize=path, constants=given, cache=False
     )
 
 
@@ -317,9 +295,9 @@ def _cotengra(found: Case, plan: Plan, constants: Mapping[int, Any], arrays: Seq
 
 
 def _opt_einsum(found: Case, plan: Plan, constants: Mapping[int, Any], arrays: Sequence[Any]) -> Contender:
-    names = {index: oe.get_symbol(number) for index, number in numbered(found.inputs).items()}
-    terms = ("".join(names[index] for index in term) for term in found.inputs)
-    equation = f"{','.join(terms)}->{''.join(names[index] for index in found.output)}"
+    inputs, output, _ = symbols(found.structure)
     operands = [constants.get(number, array.shape) for number, array in enumerate(found.arrays)]
-    compiled = oe.contract_expression(equation, *operands, constants=list(constants), optimize=plan.path)
+    compiled = oe.contract_expression(
+        f"{','.join(inputs)}->{output}", *operands, constants=list(constants), optimize=plan.path
+    )
     return Contender("opt_einsum", lambda: compiled(*arrays), np.asarray)

@@ -9,7 +9,7 @@ from qrt_tn.studies.benchmarks.engine import finder, gpu, networks
 
 TABLES = {"complex128": ((1.0, 1e8), (64.0, 1e10))}
 COPIES = ((1e8, 1e10),)
-DEVICE = Device("GPU", "cupy", TABLES, TABLES, COPIES, COPIES, 1e-6, 1e10, 2**30, {}, "2026-01-02")
+DEVICE = Device("GPU", "cupy", TABLES, COPIES, COPIES, 1e-6, 1e10, {}, "2026-01-02")
 
 
 class Network:
