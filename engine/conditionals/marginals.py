@@ -60,9 +60,13 @@ class ContractionCache:
             self._plans[key] = Plan(tuple(inputs), kept, extents, path, (), self._dtype, batch=batch)
         return self._plans[key]
 
+    def expression(self, plan: Plan, constants: Mapping[int, Any]) -> Expression:
+        """A plan ready for many calls; entries negligible beside the largest of their array may become 0."""
+        return Expression(plan, self.backend, constants=constants, entrywise=False)
+
     def contract(self, terms: Sequence[Term], output: Term, arrays: Sequence[Any]) -> tuple[Any, int]:
         """Contract arrays none of which varies: (mantissa, exponent), the value mantissa * 2**exponent."""
-        mantissa, exponent = Expression(self.plan(terms, output), self.backend, entrywise=False).part(arrays)
+        mantissa, exponent = self.expression(self.plan(terms, output), {}).part(arrays)
         return mantissa, int(exponent)
 
 

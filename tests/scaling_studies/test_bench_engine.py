@@ -12,7 +12,7 @@ from qrt_tn.studies.progress import StageTimer
 
 TABLES = dict.fromkeys(("float32", "float64", "complex64", "complex128"), ((1.0, 1e8), (64.0, 1e10)))
 COPIES = ((1e8, 1e10),)
-DEVICE = Device("Abacus", "numpy", TABLES, TABLES, COPIES, COPIES, 1e-6, None, 2**30, {}, "2026-01-02")
+DEVICE = Device("Abacus", "numpy", TABLES, COPIES, COPIES, 1e-6, None, {}, "2026-01-02")
 
 
 def tiny() -> run.Sizes:

@@ -12,9 +12,7 @@ TABLES = {
     "complex64": ((64.0, 1e9),),
     "complex128": ((64.0, 5e8),),
 }
-DEVICE = Device(
-    "Abacus", "numpy", TABLES, TABLES, ((1e8, 1e10),), ((1e8, 1e10),), 1e-6, None, None, {}, "2026-01-02"
-)
+DEVICE = Device("Abacus", "numpy", TABLES, ((1e8, 1e10),), ((1e8, 1e10),), 1e-6, None, {}, "2026-01-02")
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,6 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Device:
     table = ((1.0, 2e9), (64.0, 5e10))
     rates = {"complex64": table, "complex128": table}
     copies = ((1024.0, 4e10), (2.0**20, 1e10))
-    device = Device("one", "numpy", rates, rates, copies, copies, 1e-6, None, None, {}, "2026-01-01")
+    device = Device("one", "numpy", rates, copies, copies, 1e-6, None, {}, "2026-01-01")
     monkeypatch.setattr(engine, "calibrate", lambda backend, dtypes: device)
     return device

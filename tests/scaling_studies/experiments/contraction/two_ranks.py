@@ -16,7 +16,7 @@ def main() -> None:
     # what a device reaches is not what is asked here
     table = ((1.0, 1e9), (64.0, 1e10))
     rates = {"complex64": table, "complex128": table}
-    device = engine.Device("one", "numpy", rates, rates, table, table, 1e-6, None, None, {}, "2026-01-01")
+    device = engine.Device("one", "numpy", rates, table, table, 1e-6, None, {}, "2026-01-01")
     engine.calibrate = lambda *_, **__: device
     context = Context(Path(sys.argv[1]), comm=comm, say=lambda line: None)
     said = {"rank": comm.Get_rank()}
