@@ -77,26 +77,37 @@ def powers(peak: Any, xp: Any, small: Any = None) -> tuple[Any, Any]:
     return xp.ldexp(xp.ones_like(peak), -exponent), exponent
 
 
-def add(left: Part, right: Part) -> Part:
+def add(left: Part, right: Part, *, entries: bool = True) -> Part:
     """The sum of two scaled arrays, at the scale of the larger one for every element of a batch.
 
-    On the host, where that would lose an entry, the sum has an exponent for every entry.
+    Where that would lose an entry, the sum has an exponent for every entry.
 
     Args:
         left: (mantissa, exponent), the exponent of a shape that broadcasts to the mantissa's.
         right: likewise; the mantissas have one shape.
+        entries: whether entries count that are negligible beside the largest of their batch element; if not,
+            the sum has one exponent for each element in any case.
     """
-    if array_module(left[0]) is not np:
-        return _add(left, right)
-    try:
-        with np.errstate(under="raise"):
-            return _add(left, right)
-    except FloatingPointError:
-        return _add(_entrywise(left), _entrywise(right))
-
-
-def _add(left: Part, right: Part) -> Part:
     xp = array_module(left[0])
+    if xp is np and entries:
+        try:
+            with np.errstate(under="raise"):
+                return _add(left, right)[:2]
+        except FloatingPointError:
+            return _add(entrywise(left), entrywise(right))[:2]
+    with np.errstate(under="ignore"):
+        total, exponent, lost = _add(left, right)
+    if entries and bool(lost):  # which waits for the device
+        parts = (entrywise(on_host(part)) for part in (left, right))
+        total, exponent = map(xp.asarray, _add(*parts)[:2])
+    return total, exponent
+
+
+def _add(left: Part, right: Part) -> tuple[Any, Any, Any]:
+    """The sum as (mantissa, exponent), and on a device whether an entry may have lost digits."""
+    xp = array_module(left[0])
+    size = real_bytes(left[0].dtype)
+    reach = REACH[size]
     shapes = [(1,) * (left[0].ndim - xp.ndim(exponent)) + xp.shape(exponent) for _, exponent in (left, right)]
     # the axes along which neither has more than one exponent
     axes = tuple(axis for axis, extents in enumerate(zip(*shapes, strict=True)) if max(extents) == 1)
@@ -105,24 +116,30 @@ def _add(left: Part, right: Part) -> Part:
         # with the mantissa's own scale, which may be far from 1
         peak = xp.abs(mantissa).max(axis=axes, keepdims=True)
         # a zero has any scale, and must not drown a sum of tiny values
-        return xp.where(peak == 0, NOTHING, xp.frexp(peak)[1] + exponent)
+        return xp.where(peak == 0, NOTHING, xp.clip(xp.frexp(peak)[1], -reach, None) + exponent)
 
     top = xp.maximum(scale(*left), scale(*right))
     top = xp.where(top == NOTHING, 0, top)
-    total = None
+    total, faint = None, xp.asarray(False)
+    tiny = float(np.finfo(left[0].dtype).tiny)
     for mantissa, exponent in (left, right):
         # what lies deeper than twice the reach is nothing beside the other
-        reach = REACH[real_bytes(mantissa.dtype)]
         shift = xp.clip(exponent - top, -2 * reach, reach)
         term = mantissa * xp.ldexp(xp.ones(shift.shape, dtype=mantissa.real.dtype), shift)
+        if xp is not np:  # which has no flags
+            faint = xp.logical_or(faint, xp.logical_and(xp.abs(term) < tiny, mantissa != 0))
         if total is None:
             total = term
         else:
             total += term  # one array less than total + term
-    return total, top
+    if xp is np:
+        return total, top, False
+    small = xp.abs(total) < 4 * tiny / float(np.finfo(total.dtype).eps)
+    return total, top, xp.logical_and(faint, small).any()
 
 
-def _entrywise(part: Part) -> Part:
+def entrywise(part: Part) -> Part:
+    """The same values on the host, with an exponent for every entry."""
     wide = WideArray.of(part[0], part[1])
     return wide.mantissa.astype(part[0].dtype), np.where(wide.mantissa == 0, 0, wide.exponent)
 
