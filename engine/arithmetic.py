@@ -5,7 +5,7 @@
 
 # ruff: noqa: D102 - the methods are described once, in Arithmetic
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from qrt_tn.engine.wide import WideArray
 # peaks of products of arrays with peaks in [2**-5, 2**5]: in here, underflow took less than rounding
 SAFE = {4: (2.0**-40, 2.0**100), 8: (2.0**-500, 2.0**1000)}
 _NEAR = 5  # bits that an array may be off 1 and is left as it is
+_FACTORS = {4: 8, 8: 48}  # of a plain product, between two looks at its scale
 _SETTLED = {4: 12, 8: 60}  # likewise for a plain result
 
 
@@ -65,6 +66,10 @@ class Arithmetic:
         """The context for all work on a state: what the flags of the hardware lead to."""
         return np.errstate(all="ignore")
 
+    def measured(self, program: Program) -> Sequence[Step]:
+        """The steps after which `after` is called: all, unless there is no such thing."""
+        return program.steps if self.after is not None else ()
+
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
         """What multiplies the two operands of a step."""
         raise NotImplementedError
@@ -79,7 +84,15 @@ class Arithmetic:
 
 
 class Plain(Arithmetic):
-    """On the host; the first flag, or a result that is not finite, is a FloatingPointError."""
+    """On the host; the first flag, or a result that is not finite, is a FloatingPointError.
+
+    Args:
+        dtype: what every operand is cast to.
+    """
+
+    def __init__(self, dtype: np.dtype) -> None:
+        super().__init__(dtype)
+        self.after = self._settled
 
     def errors(self, state: State) -> Any:
         return np.errstate(under="raise", over="raise", invalid="raise")
@@ -97,21 +110,38 @@ class Plain(Arithmetic):
             array = reduced(leaf, array, np).astype(self.dtype)
         return array
 
-    def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
-        value = np.asarray(value)
-        measure = program.measure
+    def measured(self, program: Program) -> Sequence[Step]:
+        most = _FACTORS[real_bytes(self.dtype)]
+        factors = [1] * len(program.leaves)  # since the last look
+        found = []
+        for step in program.steps:
+            factors.append(factors[step.left] + factors[step.right])
+            if factors[-1] > most:
+                found.append(step)
+                factors[-1] = 1
+        return found
+
+    def _settled(self, array: Any, measure: Measure, state: State) -> Any:
+        """A product brought near 1 where it is not."""
+        array, bits = np.asarray(array), _SETTLED[real_bytes(self.dtype)]
         with np.errstate(all="ignore"):
-            exponent: Any = 0
-            if not _in_range(value, measure, _SETTLED[real_bytes(self.dtype)]):
-                peak = peaks(value, measure.axes, np)
-                if not np.isfinite(peak).all():
-                    raise FloatingPointError
-                low, high = 2.0 ** -_SETTLED[real_bytes(self.dtype)], 2.0 ** _SETTLED[real_bytes(self.dtype)]
-                if not ((peak == 0) | ((peak >= low) & (peak <= high))).all():
-                    value, exponent = _scaled(value, peak, measure, np, least(value, measure.axes, np))
-                    owned = True
-        value = value.transpose(program.order)
-        return value if owned else value.copy(), spread(exponent, program, np)
+            if in_range(array, measure, bits):
+                return array
+            peak = peaks(array, measure.axes, np)
+            if not np.isfinite(peak).all():
+                raise FloatingPointError("a product is not finite")
+            if ((peak == 0) | ((peak >= 2.0**-bits) & (peak <= 2.0**bits))).all():
+                return array
+            small = least(array, measure.axes, np)
+        array, exponent = scaled_by(array, peak, measure, np, small)
+        state.exponent = state.exponent + exponent
+        return array
+
+    def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
+        settled = self._settled(value, program.measure, state)
+        owned = owned or settled is not value
+        settled = settled.transpose(program.order)
+        return settled if owned else settled.copy(), spread(state.exponent, program, np)
 
 
 class Rescaled(Arithmetic):
@@ -143,19 +173,19 @@ class Rescaled(Arithmetic):
     def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
         xp = self._xp
         array = reduced(leaf, xp.asarray(array, dtype=self.dtype), xp)
-        if xp is np and _in_range(array, leaf.measure, _NEAR):
+        if xp is np and in_range(array, leaf.measure, _NEAR):
             return array.astype(self.dtype, copy=False)
         peak = peaks(array, leaf.measure.axes, xp)
         if xp is np and not np.isfinite(peak).all():
             raise ValueError(f"array {number} holds NaN or infinity; replace it before contracting")
         small = least(array, leaf.measure.axes, xp) if self._entrywise else None
-        array, exponent = _scaled(array, peak, leaf.measure, xp, small)
+        array, exponent = scaled_by(array, peak, leaf.measure, xp, small)
         state.exponent = state.exponent + exponent
         return array.astype(self.dtype, copy=False)
 
     def _measured(self, array: Any, measure: Measure, state: State) -> Any:
         xp = self._xp
-        if xp is np and _in_range(array, measure, _NEAR):
+        if xp is np and in_range(array, measure, _NEAR):
             return array
         array = xp.asarray(array)
         peak = peaks(array, measure.axes, xp)
@@ -222,7 +252,7 @@ def reduced(leaf: Leaf, array: Any, xp: Any) -> Any:
     return array
 
 
-def _scaled(array: Any, peak: Any, measure: Measure, xp: Any, small: Any) -> Part:
+def scaled_by(array: Any, peak: Any, measure: Measure, xp: Any, small: Any) -> Part:
     """An array with its peaks brought to [1/2, 1), or as near as keeps its smallest numbers normal."""
     factor, exponent = powers(peak, xp, small)
     factor, exponent = _laid_out(factor, exponent, measure)
@@ -242,7 +272,7 @@ def spread(exponent: Any, program: Program, xp: Any) -> Any:
     return xp.broadcast_to(grid, program.grid).reshape(program.spread) if program.whole_grid else grid
 
 
-def _in_range(array: Any, measure: Measure, bits: int) -> bool:
+def in_range(array: Any, measure: Measure, bits: int) -> bool:
     """Whether one pass by BLAS shows the peaks to be near 1: the mean square bounds them on both sides."""
     if not measure.grid:
         flat = array.reshape(-1)

@@ -6,7 +6,7 @@ A contraction is done in the first of three ways that is sure of its result.
 too large, or too small to keep its digits (the overflow and underflow flags of IEEE 754), and NumPy reads the
 flags after each product. As long as none is raised, every entry is what rounding alone makes of it. Threads
 of BLAS keep their flags to themselves, so products large enough for threads are checked by their entries. The
-result is looked at once, and brought near 1 by powers of two.
+result is looked at once, and brought near 1 by powers of two; so is a product of many factors on the way.
 
 *Rescaled*: every operand and every product is measured by its largest modulus, per element of a batch, and
 brought near 1 by a power of two, for operands one that keeps their smallest entry normal where there is one.
@@ -16,9 +16,12 @@ took from its largest entry; and if every entry of the result is large enough to
 zeros of the operands. So it is where parts of very different size are added up in the end, as in a sum over a
 hyperindex whose terms differ by thousands of orders of magnitude.
 
+Single precision is rescaled once more in double precision before that.
+
 *Wide* (`qrt_tn.engine.wide`): an exponent for every entry, on the host. Far slower, and never unsure.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
@@ -30,10 +33,11 @@ import numpy as np
 from qrt_tn.engine.arithmetic import Arithmetic, Pattern, Plain, Rescaled, State, Wide
 from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.cost import program_slices
-from qrt_tn.engine.exponents import Part, add, real_bytes
+from qrt_tn.engine.exponents import Part, add, entrywise, real_bytes
 from qrt_tn.engine.program import Program, Step
 from qrt_tn.engine.underflow import flags_work
 
+_LOG = logging.getLogger(__name__)
 _LOSS = {4: 2.0**-80, 8: 2.0**-900}  # entries of a result from here on are sure, beside a peak near 1
 _DRIFT = {4: -60, 8: -800}  # bits by which peaks may fall in all once something was lost
 _MOST = 2**34  # products of two numbers that the wide way is taken for: minutes
@@ -71,20 +75,20 @@ class PairwiseExpression:
         self._xp, self._dtype = xp, np.dtype(dtype)
         self._constants = constants
         self._entrywise = entrywise
-        self._ways: list[Callable[[], Arithmetic]] = [
-            partial(Plain, self._dtype),
-            partial(Rescaled, xp, self._dtype, entrywise),
-            partial(Wide, self._dtype),
-        ]
-        self._executors: list[_Executor | None] = [None] * len(self._ways)
-        self._first = 0 if xp is np and flags_work() else 1
+        ways: list[Callable[[], Arithmetic]] = []
+        if xp is np and flags_work():
+            ways.append(partial(Plain, self._dtype))
+        ways.append(partial(Rescaled, xp, self._dtype, entrywise))
+        if xp is np and real_bytes(dtype) == 4:
+            ways.append(partial(Rescaled, xp, np.result_type(self._dtype, np.float64), entrywise))
+        self._ways = [*ways, partial(Wide, self._dtype)]
+        self._executors: dict[int, _Executor] = {}
         self._pattern: _Executor | None = None
-        if self._first == 0:
-            try:
-                self._executor(0)
-            except FloatingPointError:
-                self._first = 1
-        if self._first == 1:
+        self._first = 0
+        try:
+            self._executor(0)
+        except FloatingPointError:
+            self._first = 1
             self._executor(1)
 
     def __call__(self, arrays: Sequence[Any]) -> Part:
@@ -116,14 +120,16 @@ class PairwiseExpression:
         return contract
 
     def _executor(self, way: int) -> "_Executor":
-        found = self._executors[way]
-        if found is None:
-            found = self._executors[way] = _Executor(self.program, self._constants, self._ways[way]())
-        return found
+        if way not in self._executors:
+            self._executors[way] = _Executor(self.program, self._constants, self._ways[way]())
+        return self._executors[way]
 
     def _contract(self, arrays: Sequence[Any], values: tuple[int, ...], begun: dict[int, Any]) -> Part:
         """One slice, or all where there are none; `begun` keeps what slices share, by the way it is done."""
-        for way in range(self._first, 2):
+        for way in range(self._first, len(self._ways)):
+            is_last = way == len(self._ways) - 1
+            if is_last:
+                self._check_wide()
             try:
                 executor = self._executor(way)
                 if way not in begun:
@@ -133,14 +139,26 @@ class PairwiseExpression:
                     continue
                 part, state = executor.finish(begun[way], values)
             except FloatingPointError:
-                if not self.program.slices:
-                    self._first = 1  # later calls begin there
                 continue
-            if way == 0 or self._is_sure(part, state, arrays, values):
-                return part
-        if not self._entrywise:
-            raise PrecisionLossError("a contraction left the range of its numbers; contract in float64")
-        return self._widely(arrays, values, begun)
+            if is_last or not isinstance(executor.arithmetic, Rescaled):
+                break
+            if self._is_sure(part, state, arrays, values):
+                if not self.program.slices:
+                    self._first = way  # where later calls begin
+                break
+        return self._narrowed(part)
+
+    def _narrowed(self, part: Part) -> Part:
+        """The result in the dtype of the expression, where it is to be."""
+        xp, (mantissa, exponent) = self._xp, part
+        if mantissa.dtype != self._dtype:
+            try:
+                with np.errstate(under="raise"):
+                    mantissa = mantissa.astype(self._dtype)
+            except FloatingPointError:
+                mantissa, exponent = entrywise(part)
+                mantissa = mantissa.astype(self._dtype)
+        return xp.asarray(mantissa), xp.asarray(exponent)
 
     def _is_sure(self, part: Part, state: State, arrays: Sequence[Any], values: tuple[int, ...]) -> bool:
         """Whether a rescaled result has all its entries; on a device this waits for it."""
@@ -161,25 +179,25 @@ class PairwiseExpression:
         reached, _ = self._pattern.finish(self._pattern.begin(arrays), values)
         return not bool((small & (to_host(reached[0]) > 0)).any())
 
-    def _widely(self, arrays: Sequence[Any], values: tuple[int, ...], begun: dict[int, Any]) -> Part:
+    def _check_wide(self) -> None:
+        if not self._entrywise:
+            raise PrecisionLossError("a contraction left the range of its numbers; contract in float64")
         if sum(math.prod(step.dims) for step in self.program.steps) > _MOST:
             raise PrecisionLossError(
                 "entries of this contraction lie further apart than its numbers hold, and it is too large to "
                 "give every entry an exponent; contract in double precision, or let output indices number a "
                 "batch (batch_inds)"
             )
-        if 2 not in begun:
-            begun[2] = self._executor(2).begin(arrays)
-        (mantissa, exponent), _ = self._executor(2).finish(begun[2], values)
-        return self._xp.asarray(mantissa), self._xp.asarray(exponent)
+        _LOG.info("a contraction gives every entry an exponent of its own, which is slow")
 
 
 class _Executor:
     """A program in one kind of arithmetic."""
 
     def __init__(self, program: Program, constants: Mapping[int, Any], arithmetic: Arithmetic) -> None:
-        self._program, self._arithmetic = program, arithmetic
+        self._program, self.arithmetic = program, arithmetic
         count = len(program.leaves)
+        self._measures = {s.target: s.measure for s in arithmetic.measured(program)}
         fixed = set(constants)
         once: list[Step] = []
         each: list[Step] = []
@@ -203,7 +221,7 @@ class _Executor:
     def begin(self, arrays: Sequence[Any]) -> tuple[list[Any], State]:
         """What comes before any slice: the arrays by SSA number, and their state."""
         live, state = list(self._live), copy(self._state)
-        with self._arithmetic.errors(state):
+        with self.arithmetic.errors(state):
             self._run(self._call_steps, live, state, arrays)
             self._load_all(self._before_slices, live, state, arrays)
         return live, state
@@ -218,26 +236,35 @@ class _Executor:
                     live[number] = live[number][at(leaf.cut, values)]
             if np.ndim(state.exponent):
                 state.exponent = state.exponent[grid_at(program, state.exponent.shape, values)]
-        with self._arithmetic.errors(state):
+        with self.arithmetic.errors(state):
             self._run(self._slice_steps, live, state, ())
             owned = bool(self._slice_steps or self._call_steps)
-            return self._arithmetic.result(live[-1], state, program, owned), state
+            return self.arithmetic.result(live[-1], state, program, owned), state
 
     def _prepared(self, steps: Sequence[Step]) -> list[tuple[Any, ...]]:
         """Steps with all that a loop needs side by side: attributes cost as much as a small product."""
-        product = self._arithmetic.product
+        product, measures = self.arithmetic.product, self._measures
         return [
-            (product(s), s.left, s.right, s.target, *s.rows[:3], *s.columns[:3], s.shape, s.measure)
+            (
+                product(s),
+                s.left,
+                s.right,
+                s.target,
+                *s.rows[:3],
+                *s.columns[:3],
+                s.shape,
+                measures.get(s.target),
+            )
             for s in steps
         ]
 
     def _load_all(self, numbers: Sequence[int], live: list[Any], state: State, given: Any) -> None:
         for number in numbers:
-            live[number] = self._arithmetic.load(self._program.leaves[number], given[number], number, state)
+            live[number] = self.arithmetic.load(self._program.leaves[number], given[number], number, state)
 
     def _run(self, steps: Sequence[tuple[Any, ...]], live: list[Any], state: State, given: Any) -> None:
         """Carry out steps on `live`, which gives up what is used up; operands are made ready from `given`."""
-        load, leaves, after = self._arithmetic.load, self._program.leaves, self._arithmetic.after
+        load, leaves, after = self.arithmetic.load, self._program.leaves, self.arithmetic.after
         for (
             product,
             first,
@@ -273,7 +300,7 @@ class _Executor:
             made = product(left, right)
             if shape is not None:
                 made = made.reshape(shape)
-            live[target] = made if after is None else after(made, measure, state)
+            live[target] = made if measure is None else after(made, measure, state)
 
 
 class SliceSum:
