@@ -101,8 +101,9 @@ def execute_many(
                     f"take {_needed_bytes(made, BESIDE)} bytes of {most}; give it more memory, or name "
                     "another folder"
                 )
-        options = {"constants": constants, "compute": compute, "memory_limit": memory_limit}
-        return store, Expression(made, backend, **options)
+        return store, Expression(
+            made, backend, constants=constants, compute=compute, memory_limit=memory_limit
+        )
 
     store, expression = everywhere(open_run)
     size = expression.plan.sizes[ELEMENT]
@@ -180,19 +181,17 @@ def fitted(
         ValueError: not even one element fits, sliced; the message says the least that would do.
     """
     size = min(count, batch or count)
-    limit = memory_limit
-    if limit is None:
-        limit = math.inf if batch else batch_bytes(backend)
-    most, single = _with_batch(plan, size), _with_batch(plan, 1)
-    need = _needed_bytes(most, beside)
+    limit = math.inf if batch else batch_bytes(backend)
+    if memory_limit is not None:
+        limit = memory_limit
+    single, need = _with_batch(plan, 1), _needed_bytes(_with_batch(plan, size), beside)
     if need > limit:
         one = _needed_bytes(single, beside)
         if one > limit:
-            limit = _most_bytes(backend, memory_limit)
-            if limit is None or one <= limit:
+            most = _most_bytes(backend, memory_limit)
+            if most is None or one <= most:
                 return single
-            beside *= _operand_bytes(single)
-            return within(single, int(limit), 0, may_change_path=True, beside=beside)
+            return within(single, most, 0, may_change_path=True, beside=beside * _operand_bytes(single))
         # memory grows about linearly with the batch
         size = max(1, int((limit - one) / max(1, need - one) * (size - 1)))
         while size > 1 and _needed_bytes(_with_batch(plan, size), beside) > limit:

@@ -86,10 +86,10 @@ class IndexedContraction:
         self._arrays: list[Any] = []
         left = []
         for term, array in zip(terms, arrays, strict=True):
-            axes = sorted(range(len(term)), key=lambda axis, term=term: term[axis] not in columns)
-            self._arrays.append(array.transpose(axes))
-            rest = tuple(index for index in term if index not in columns)
-            left.append((ELEMENT, *rest) if len(rest) < len(term) else rest)
+            chosen = [axis for axis, index in enumerate(term) if index in columns]
+            others = [axis for axis, index in enumerate(term) if index not in columns]
+            self._arrays.append(array.transpose([*chosen, *others]))
+            left.append((*([ELEMENT] if chosen else []), *(term[axis] for axis in others)))
         network = (tuple(left), (ELEMENT, *kept), {**sizes, ELEMENT: _USUAL})
         found = None
         if path is not None:
@@ -99,6 +99,8 @@ class IndexedContraction:
             searched = plan(network, dtype=self._dtype, batch_inds=(ELEMENT,))
             found = searched if found is None else min(found, searched, key=self._flops)
         self._plan: Plan = found
+        self._bound: tuple[Plan, Expression] | None = None
+        self._fit: tuple[int, Plan] | None = None  # the last count and what fits it
         self._place(backend)
 
     def to(self, backend: str) -> "IndexedContraction":
@@ -166,8 +168,7 @@ class IndexedContraction:
         self._backend = resolve(backend)
         xp = namespace(backend)
         self._arrays = [xp.asarray(array) for array in self._arrays]
-        self._bound: tuple[Plan, Expression] | None = None
-        self._fit: tuple[int, Plan] | None = None  # the last count and what fits it
+        self._bound = self._fit = None
 
     def _check(self, values: Any) -> np.ndarray:
         values = as_array(values, "values")

@@ -420,12 +420,12 @@ def _together(comm: Any, body: Callable[[_Channel], Any], *, share: bool = False
     same = all(failure.bad_input and failure.message == first.message for failure in failures)
     if same and len(failures) == sum(outcome.attempted for outcome in outcomes):
         raise ValueError(first.message) if mine is None else mine
-    error = RuntimeError(
+    told = RuntimeError(
         f"rank {first.rank} of {channel.size} failed at {first.name}; all ranks stop: {first.message}"
     )
     if first.rank != channel.rank:
-        error.add_note(f"On rank {first.rank}:\n{first.trace}")
-    raise error from mine
+        told.add_note(f"On rank {first.rank}:\n{first.trace}")
+    raise told from mine
 
 
 def _wait(ready: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
