@@ -66,9 +66,13 @@ class _Evaluator:
         self.limit: int | None = limit
         self._tell = tell
         self.count = 0
-        self.outputs: int | None = None  # None before the first call
-        self.vector = False
+        self.shape: tuple[int, ...] | None = None  # of a value; None before the first call
         self.dtype = np.dtype(np.float32)
+
+    @property
+    def vector(self) -> bool:
+        """Whether the function has an axis of outputs."""
+        return bool(self.shape)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Values at points (N, D), shape (N, C)."""
@@ -97,31 +101,31 @@ class _Evaluator:
             raise _SpentError
 
     def _checked(self, points: np.ndarray) -> np.ndarray:
-        values = np.asarray(self._function(points.copy()))  # which it may change
+        returned = self._function(points.copy())  # which it may change
+        if np.ma.isMaskedArray(returned):
+            raise ValueError("the function gave a masked array; give its values, filled")
+        values = np.asarray(returned)
+        found = f"the function gave shape {values.shape} for {len(points)} points"
         if values.ndim not in (1, 2) or len(values) != len(points) or values.size == 0:
+            raise ValueError(f"{found}; give (N,) or (N, C), one row per point")
+        if values.dtype.kind not in "biufc" or values.dtype.char in "gG":
             raise ValueError(
-                f"the function gave shape {values.shape} for {len(points)} points; give (N,) or (N, C), one "
-                "row per point"
+                f"the function gave dtype {values.dtype}; give numbers, in double precision at most"
             )
-        if values.dtype.kind not in "biufc":
-            raise ValueError(f"the function gave dtype {values.dtype}; give numbers")
+        if self.shape is None:
+            self.shape = values.shape[1:]
+        if values.shape[1:] != self.shape:
+            raise ValueError(f"{found}, and values of shape {self.shape} before; give the same every time")
         columns = values.reshape(len(values), -1)
-        if self.outputs is None:
-            self.outputs, self.vector = columns.shape[1], values.ndim == 2
-        if (columns.shape[1], values.ndim == 2) != (self.outputs, self.vector):
-            raise ValueError(
-                f"the function gave shape {values.shape} for {len(points)} points, and {self.outputs} "
-                "outputs a point before; the same number of outputs must come every time"
-            )
         bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
         if len(bad):
             raise ValueError(
                 f"the function gave {values[bad[0]]} at {points[bad[0]].tolist()}; every value must be finite"
             )
         # whole numbers are exact in double precision; single precision is remembered, not computed in
-        own = values.dtype if values.dtype.kind in "fc" else np.dtype(np.float64)
-        self.dtype = np.result_type(self.dtype, own)
-        return columns.astype(np.complex128 if own.kind == "c" else np.float64)
+        given = values.dtype if values.dtype.kind in "fc" else np.dtype(np.float64)
+        self.dtype = np.result_type(self.dtype, given)
+        return columns.astype(np.complex128 if given.kind == "c" else np.float64)
 
 
 def interpolate(
@@ -154,7 +158,9 @@ def interpolate(
     """
     with shown(progress, max_evaluations, "evaluations") as tell:
         evaluate = _Evaluator(function, extents, max_evaluations, tell)
-        search = _Search(evaluate, extents, tolerance, max_bond, rng, points)
+        offered = None if points is None else points[::2]
+        kept = None if points is None else points[1::2] if len(points) > 1 else points
+        search = _Search(evaluate, np.array(extents), tolerance, max_bond, rng, offered, _CUT * tolerance)
         try:
             reason = search.run()
         except _SpentError:
@@ -166,40 +172,31 @@ def interpolate(
             )
         cores = _squeezed(search.best, _SQUEEZE * max(tolerance, search.lowest), max_bond)
         cores = [core.astype(evaluate.dtype) for core in cores]
-        evaluate.limit = None  # the error is told in any case
+        evaluate.limit = None  # the error is measured in any case
         error = search.error_on(cores, search.uniform(_FINAL))
-        own = None if search.kept is None else search.error_on(cores, search.picked(search.kept, _FINAL))
-    if max(error, own or 0.0) <= tolerance:
+        at_points = None if kept is None else search.error_on(cores, search.picked(kept, _FINAL))
+    if max(error, at_points or 0.0) <= tolerance:
         reason = "tolerance"
     elif reason == "tolerance":
         reason = "stagnation"
-    return Interpolation(cores, error, own, evaluate.count, reason)
+    return Interpolation(cores, error, at_points, evaluate.count, reason)
 
 
+@dataclass(eq=False)
 class _Search:
     """The sweeps. A function of several outputs has its class as a site before all others."""
 
-    def __init__(
-        self,
-        evaluate: _Evaluator,
-        extents: Sequence[int],
-        tolerance: float,
-        max_bond: int,
-        rng: np.random.Generator,
-        points: np.ndarray | None,
-    ) -> None:
-        self.evaluate = evaluate
-        self.positions = np.array(extents)
-        self.tolerance = tolerance
-        self.max_bond = max_bond
-        self.rng = rng
-        self.offered = None if points is None else points[::2]
-        self.kept = None if points is None else points[1::2] if len(points) > 1 else points
-        self.best: Cores | None = None
-        self.lowest = np.inf
-        self.cut = _CUT * tolerance
-        self.rank = 0  # the largest of a sweep
-        self.size = 0.0  # root mean square of the function where it was tried first
+    evaluate: _Evaluator
+    positions: np.ndarray  # extents of the sites
+    tolerance: float
+    max_bond: int
+    rng: np.random.Generator
+    offered: np.ndarray | None  # points that may become pivots
+    cut: float  # singular values below are left out, in shares of the function's size
+    best: Cores | None = None
+    lowest: float = np.inf
+    rank: int = 0  # the largest of a sweep
+    size: float = 0.0  # root mean square of the function where it was tried first
 
     def uniform(self, count: int) -> np.ndarray:
         """Uniform random points, (count, D)."""
@@ -215,7 +212,7 @@ class _Search:
         since, widest, forward = 0, 0, True
         while True:
             self.rank = 0
-            cores = self._sweep_right() if forward else self._sweep_left()
+            cores = self._sweep(forward)
             forward = not forward
             error, pivots = self._test(cores, _TESTS)
             if error <= _SAFETY * self.tolerance:
@@ -293,12 +290,8 @@ class _Search:
     def _join(self, pivots: np.ndarray, forward: bool) -> None:
         """Let pivots join what the next half sweep sees."""
         for site in range(len(self.extents)):
-            if forward:
-                joined = np.concatenate([self.tails[site], pivots[:, site + 1 :]])
-                self.tails[site] = np.unique(joined, axis=0)
-            else:
-                joined = np.concatenate([self.heads[site], pivots[:, :site]])
-                self.heads[site] = np.unique(joined, axis=0)
+            sets, new = (self.tails, pivots[:, site + 1 :]) if forward else (self.heads, pivots[:, :site])
+            sets[site] = np.unique(np.concatenate([sets[site], new]), axis=0)
 
     def _fibre(self, site: int) -> np.ndarray:
         """The function on heads x site x tails, shape (left, extent, right)."""
@@ -312,27 +305,24 @@ class _Search:
         values = self.evaluate.on_product(places, self.extents[site], tails)
         return values[which.reshape(-1), :, :, heads[:, 0]]
 
-    def _sweep_right(self) -> Cores:
+    def _sweep(self, forward: bool) -> Cores:
+        """Along the chain or back: new heads, or tails, from the fibre of every site but the last."""
         cores = []
-        for site in range(len(self.extents) - 1):
+        last = len(self.extents) - 1
+        for site in range(last) if forward else range(last, 0, -1):
             fibre = self._fibre(site)
             left, extent, right = fibre.shape
-            rows, coefficients = self._spanned(fibre.reshape(left * extent, right))
-            head, value = np.divmod(rows, extent)
-            self.heads[site + 1] = np.column_stack([self.heads[site][head], value])
-            cores.append(coefficients.reshape(left, extent, -1))
-        return [*cores, self._fibre(len(self.extents) - 1)]
-
-    def _sweep_left(self) -> Cores:
-        cores = []
-        for site in range(len(self.extents) - 1, 0, -1):
-            fibre = self._fibre(site)
-            left, extent, right = fibre.shape
-            rows, coefficients = self._spanned(fibre.reshape(left, extent * right).T)
-            value, tail = np.divmod(rows, right)
-            self.tails[site - 1] = np.column_stack([value, self.tails[site][tail]])
-            cores.append(coefficients.T.reshape(-1, extent, right))
-        return [self._fibre(0), *reversed(cores)]
+            if forward:
+                rows, coefficients = self._spanned(fibre.reshape(left * extent, right))
+                head, value = np.divmod(rows, extent)
+                self.heads[site + 1] = np.column_stack([self.heads[site][head], value])
+                cores.append(coefficients.reshape(left, extent, -1))
+            else:
+                rows, coefficients = self._spanned(fibre.reshape(left, extent * right).T)
+                value, tail = np.divmod(rows, right)
+                self.tails[site - 1] = np.column_stack([value, self.tails[site][tail]])
+                cores.append(coefficients.T.reshape(-1, extent, right))
+        return [*cores, self._fibre(last)] if forward else [self._fibre(0), *reversed(cores)]
 
     def _spanned(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of a fibre from which its others follow, and how."""

@@ -132,9 +132,7 @@ def peak_at(place):
 
 def test_a_function_that_random_points_do_not_see():
     place = np.array([3, 1, 4, 1, 5, 2, 6, 5])
-    with pytest.raises(
-        ValueError, match="is 0 at all 1024 points tried; if it is not 0 everywhere, pass points="
-    ):
+    with pytest.raises(ValueError, match="is 0 at all 1024 points tried"):
         run(peak_at(place), [7] * 8)
     result = run(peak_at(place), [7] * 8, points=np.stack([place, place]))
     near = place + np.array([np.zeros(8), np.eye(8)[2], -np.eye(8)[5]], dtype=int)
@@ -177,6 +175,7 @@ def test_a_thousand_sites():
     points = np.random.default_rng(0).integers(5, size=(50, 1000))
     assert np.abs(held(result, points) - np.cos(points.sum(axis=1) * 0.6)).max() < 1e-6
     assert max(core.shape[2] for core in result.cores) == 2
+    assert mps.check_cores(result.cores)
 
 
 def test_single_precision_is_kept():
@@ -196,17 +195,19 @@ def test_single_precision_is_kept():
 
 def test_calls_are_bounded_and_counted(monkeypatch):
     monkeypatch.setattr(cross, "_ROWS", 100)
-    seen = []
+    seen, told = [], []
 
     def function(x):
         assert x.dtype == np.int64
         assert x.min() >= 0
         assert (x < [5, 7, 11, 5]).all()
         seen.append(len(x))
-        return np.cos(x.sum(axis=1))
+        values = np.cos(x.sum(axis=1))
+        x[:] = 0  # its own copy
+        return values
 
-    told = []
     result = run(function, [5, 7, 11, 5], progress=lambda done, total: told.append((done, total)))
+    assert result.reason == "tolerance"
     assert max(seen) <= 100
     assert sum(seen) == result.evaluations
     assert told == sorted(told)
@@ -221,7 +222,7 @@ def test_the_budget():
     assert 1e-8 < result.error < 1
     more = run(lambda x: function(x)[:, 0], [13] * 8, max_evaluations=800_000)
     assert more.error < 0.5 * result.error
-    with pytest.raises(ValueError, match="1200 evaluations do not suffice for one sweep over 8 sites; allow"):
+    with pytest.raises(ValueError, match="1200 evaluations do not suffice"):
         run(lambda x: function(x)[:, 0], [13] * 8, max_evaluations=1200)
 
 
@@ -248,18 +249,6 @@ def test_places_that_few_points_see():
     assert result.error < 1e-10
 
 
-def test_more_rows_than_needed_help_where_the_rank_is_not_low(monkeypatch):
-    def errors():
-        for seed in range(4):
-            noise = 0.03 * np.random.default_rng(seed).normal(size=(7,) * 6)
-            noisy = run(lambda x, n=noise: 1 / (1 + 0.1 * x.sum(axis=1)) + n[tuple(x.T)], [7] * 6, max_bond=5)
-            yield noisy.error
-
-    with_more = np.mean(list(errors()))
-    monkeypatch.setattr(cross, "_EXTRA", 0.0)
-    assert with_more < 0.92 * np.mean(list(errors()))
-
-
 def test_a_cut_that_was_too_coarse_is_refined(monkeypatch):
     monkeypatch.setattr(cross, "_CUT", 30.0)
     w = np.linspace(0.2, 1, 10)
@@ -275,34 +264,25 @@ def test_seeds():
 
 
 def changing(first, then):
-    calls = []
-
-    def function(x):
-        calls.append(0)
-        return np.ones(first(x)) if len(calls) == 1 else np.ones(then(x))
-
-    return function
-
-
-def beyond(x):
-    values = np.ones(len(x))
-    values[7] = np.nan
-    return values
+    shapes = iter([first])
+    return lambda x: np.ones((len(x), *next(shapes, then)))
 
 
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda x: 1.0, r"gave shape \(\) for 1024 points; give \(N,\) or \(N, C\), one row per point"),
-        (lambda x: np.ones(3), r"gave shape \(3,\) for 1024 points"),
-        (lambda x: np.ones((len(x), 0)), r"gave shape \(1024, 0\)"),
-        (lambda x: np.ones((len(x), 1, 1)), r"gave shape \(1024, 1, 1\)"),
-        (lambda x: ["a"] * len(x), "gave dtype <U1; give numbers"),
-        (beyond, r"gave nan at \[\d, \d, \d\]; every value must be finite"),
-        (lambda x: np.ones((len(x), 2)) * [1, np.inf], r"gave \[ 1. inf\] at"),
-        (lambda x: np.zeros(len(x)), "is 0 at all 1024 points tried"),
-        (changing(lambda x: (len(x), 2), lambda x: (len(x), 3)), "2 outputs a point before; the same number"),
-        (changing(len, lambda x: (len(x), 1)), "same number of outputs must come every time"),
+        (lambda x: 1.0, r"shape \(\) for 1024 points"),
+        (lambda x: np.ones(3), r"shape \(3,\) for 1024 points"),
+        (lambda x: np.ones((len(x), 0)), r"shape \(1024, 0\)"),
+        (lambda x: np.ones((len(x), 1, 1)), r"shape \(1024, 1, 1\)"),
+        (lambda x: ["a"] * len(x), "<U1"),
+        (lambda x: np.ones(len(x), np.longdouble), "float128"),
+        (lambda x: np.ma.masked_equal(x[:, 0], 0), "masked"),
+        (lambda x: np.where(np.arange(len(x)) == 7, np.nan, 1.0), r"nan at \[\d, \d, \d\]"),
+        (lambda x: np.ones((len(x), 2)) * [1, np.inf], r"\[ 1. inf\] at"),
+        (lambda x: np.zeros(len(x)), "0 at all 1024 points"),
+        (changing((2,), (3,)), r"\(2,\) before"),
+        (changing((), (1,)), r"\(\) before"),
     ],
 )
 def test_refusals(function, says):
@@ -316,21 +296,3 @@ def test_errors_of_the_function_itself_come_through():
 
     with pytest.raises(RuntimeError, match="my own"):
         run(function, [5, 5])
-
-
-def test_the_cores_are_a_state():
-    result = run(lambda x: 1 / (1 + x.sum(axis=1)), [5] * 4)
-    assert mps.check_cores(result.cores)
-
-
-def test_a_function_that_changes_its_argument():
-    def function(points):
-        values = 1.0 / (1 + points.sum(axis=1))
-        points[:] = 0
-        return values
-
-    found = interpolate(
-        function, [5] * 4, tolerance=1e-6, max_bond=20, max_evaluations=10**6, rng=np.random.default_rng(0)
-    )
-    assert found.reason == "tolerance"
-    assert found.error < 1e-6
