@@ -55,6 +55,7 @@ class Expression:
         if compute is not None and self.backend != "cuquantum":
             raise ValueError(f"compute {compute!r} is cuTensorNet's; backend {self.backend!r} has no choice")
         self._dtype = np.dtype(self.dtype)
+        self._kind = namespace(self.backend).ndarray
         constants = dict(constants or {})
         for number in constants:
             if number not in range(len(plan.inputs)):
@@ -149,7 +150,8 @@ class Expression:
         operands: list[Any] = [None] * len(self._shapes)
         dtype, shapes = self._dtype, self._shapes
         for number, array in zip(self._varying, arrays, strict=True):
-            known = getattr(array, "dtype", None) is dtype and array.shape == shapes[number]
+            # (a masked array has a dtype and a shape too)
+            known = type(array) is self._kind and array.dtype is dtype and array.shape == shapes[number]
             operands[number] = array if known else self._check(number, array)
         return operands
 
