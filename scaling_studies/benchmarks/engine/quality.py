@@ -74,7 +74,7 @@ def compare_long(dim: int, *, modulus: int = 31, bond: int = 16, count: int = 64
     yield row("cotengra greedy", greedy.get_path(), taken)
     for size in SUBTREES:
         tree, seconds = _timed(partial(greedy.subtree_reconfigure, subtree_size=size))
-        yield row(f"cotengra greedy, subtrees of {size}", tree.get_path(), taken + seconds)
+        yield row(f"reconfigured, {size}", tree.get_path(), taken + seconds)
 
 
 def chains(dim: int) -> Iterator[dict[str, Any]]:
