@@ -77,7 +77,7 @@ def test_the_library_takes_thousands_of_tensors(real_contract_path, cutensornet,
 
 
 def whole_of(tree):
-    from qrt_tn.engine.cutensornet import Subnetwork
+    from qrt_tn.engine.subnetworks import Subnetwork
 
     count = len(tree.leaves)
     return Subnetwork(tuple(range(count)), tuple(range(count, count + len(tree.pairs))))
