@@ -137,7 +137,8 @@ class Plan:
         if held is None or held[0] != key:
             if held is not None:
                 held[1].close()
-            held = (key, Expression(self, backend, dtype=dtype, compute=compute, comm=comm))
+            # one call does not pay for tuning
+            held = (key, Expression(self, backend, dtype=dtype, compute=compute, comm=comm, tune=False))
             self.__dict__["_expression"] = held
         return held[1](arrays)
 
