@@ -252,14 +252,13 @@ class SampleState(State):
         small, single = small_type(modulus).itemsize, self._product.dtype.itemsize
         width = min(own.width, count)
         tiles = min(-(-count // width), max(1, self._limit() // (points * width * small)))
-        # bytes that passes take, fitted to measured times: products, phases and bins of every point, classes;
-        # cells that fold into cells; transforms of all t coordinates and of the profile; points as they are read
-        touched = 8 * complex_size * len(weighted.parts) + single
-        touched += 2 * complex_size + 16 if self.outputs > 1 else 0
-        transforms = (400 + 900 * t) * max(1.0, modulus / 2**13) ** 0.29
-        moved = count * (points * touched + 350.0 * own.folded + transforms * modulus)
-        moved += -(-count // (tiles * width)) * 12.0 * points * self.dim
-        moved += -(-count // width) * (t + 2) * 2e6  # calls
+        # bytes, fitted to measured times: products, phases and bins of the points, by class; cells that fold;
+        # transforms for t coordinates and the profile; points as they are read; calls
+        touched = 4 * complex_size * len(weighted.parts) + single
+        touched += complex_size + 16 if self.outputs > 1 else 0
+        transforms = (200 + 450 * t) * max(1.0, modulus / 2**13) ** 0.29
+        moved = count * (points * touched + 200.0 * own.folded + transforms * modulus)
+        moved += -(-count // (tiles * width)) * 8.0 * points * self.dim + -(-count // width) * (t + 2) * 1e6
         # residues are made from blocks of points; then cells are summed and turned, or crowds, and bins
         columns = min(count, tiles * width)
         rows = min(points, max(1, BLOCK // max(self.dim, columns)))
