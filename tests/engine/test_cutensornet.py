@@ -2,6 +2,7 @@
 
 import gc
 import math
+import pickle
 from contextlib import closing
 
 import numpy as np
@@ -85,6 +86,21 @@ def test_random_networks(seed, kind, cutensornet, device, networks):
             assert_right(add(share(range(0, count, 2)), share(range(1, count, 2))), arrays, plan)
         assert kind not in ("plain", "scaled") or expression.fallback is None
     assert not cutensornet.live and not cutensornet.handles
+
+
+def test_plans_run_on_it(cutensornet):
+    plan, arrays = chain(60, 4)
+    wanted = log_of_chain(arrays)
+    assert np.isclose(plan.execute(arrays, "cuquantum").log_abs().get(), wanted, rtol=1e-6)
+    assert not any(net.autotuned for net in cutensornet.networks)  # one call does not pay for it
+    with (
+        plan.expression("cuquantum", constants={7: arrays[7]}) as made,
+        pickle.loads(pickle.dumps(made)) as copy,
+    ):
+        for expression in (made, copy):
+            given = [array for number, array in enumerate(arrays) if number != 7]
+            assert np.isclose(expression(given).log_abs().get(), wanted, rtol=1e-6)
+    assert sum(net.autotuned for net in cutensornet.networks) > 2
 
 
 # -- what goes to CuPy
