@@ -12,15 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.engine.backends import device_memory
 from qrt_tn.engine.checkpoints import claim, identity
 from qrt_tn.engine.drawing import draw_running
-from qrt_tn.engine.plan import bytes_text
 from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import State
-from qrt_tn.states.chunks import chunk_rows, drawing_bytes, node_bytes
+from qrt_tn.states.chunks import check_free, chunk_rows, drawing_bytes, node_bytes
 
 KIND = "qrt-tn.sampling 2"
 MANIFEST = "sampling.json"
@@ -101,21 +99,14 @@ def check_memory(state: State, ridgelet: Ridgelet, count: int, *, whole: bool) -
         ValueError: they do not; the message gives the bytes and what to do instead.
     """
     drawing = drawing_bytes(state, count, int(np.count_nonzero(ridgelet.spectrum)))
-    free = device_memory(state.backend)[1]
-    if free is not None and drawing > free:
-        rows = min(count, chunk_rows(state))
-        raise ValueError(
-            f"drawing {rows} nodes takes about {bytes_text(drawing)}, and {bytes_text(free)} are free; "
-            "draw fewer nodes at once, or hold the state with fewer points or a smaller bond"
-        )
+    advice = "draw fewer nodes at once, or hold the state with fewer points or a smaller bond"
+    rows = min(count, chunk_rows(state))
+    check_free(drawing, state.backend, f"drawing {rows} nodes takes about", advice)
     # nodes are on the host, beside what draws them there
     nodes = node_bytes(state, count) if whole else 0
-    free = device_memory("numpy")[1]
-    if free is not None and nodes + (drawing if state.backend == "numpy" else 0) > free:
-        raise ValueError(
-            f"{count} nodes in {state.dim} dimensions take {bytes_text(nodes)}, and {bytes_text(free)} are "
-            "free; take them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
-        )
+    needed = nodes + (drawing if state.backend == "numpy" else 0)
+    advice = "take them chunk by chunk from sample_chunks(n, seed, checkpoint=folder)"
+    check_free(needed, "numpy", f"{count} nodes in {state.dim} dimensions take", advice)
 
 
 def check_profile_memory(state: State, count: int) -> None:
@@ -124,14 +115,8 @@ def check_profile_memory(state: State, count: int) -> None:
     Raises:
         ValueError: they do not.
     """
-    free = device_memory("numpy")[1]
-    # the values, and as much again while blocks are joined
-    needed = 2 * 16 * count * state.modulus * state.outputs
-    if free is not None and needed > free:
-        raise ValueError(
-            f"profiles of {count} weights take {bytes_text(needed)}, and {bytes_text(free)} are free; "
-            "ask for fewer at once"
-        )
+    needed = 2 * 16 * count * state.modulus * state.outputs  # half of it while blocks are joined
+    check_free(needed, "numpy", f"profiles of {count} weights take", "ask for fewer at once")
 
 
 def load_chunks(folder: str | Path) -> Iterator[RidgeNodes]:

@@ -254,6 +254,23 @@ def joined(parts: list[Scaled]) -> Scaled:
     return Scaled(mantissa, np.concatenate([part.log_scale for part in parts]))
 
 
+def check_numbers(values: Any, name: str, *, single: bool = False) -> np.ndarray:
+    """`values` as float64 or complex128; where `single`, single precision stays.
+
+    Raises:
+        ValueError: no numbers, or a NaN or an infinity; the message names the array by `name`.
+    """
+    array = as_array(values, name)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} has dtype {array.dtype}; give numbers")
+    if not (single and array.dtype in (np.float32, np.complex64)):
+        with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
+            array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {array[~np.isfinite(array)][0]}; every value must be finite")
+    return array
+
+
 def near_one(values: Any) -> tuple[Any, float]:
     """(values / 2^k, log 2^k) with a largest modulus near 1; no digit changes."""
     xp = array_module(values)

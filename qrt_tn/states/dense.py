@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.drawing import draw_running
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_prime
-from qrt_tn.states.base import ZERO, State, near_one, site_index
+from qrt_tn.states.base import ZERO, State, check_numbers, near_one, site_index
 
 
 class DenseState(State):
@@ -66,16 +65,10 @@ def from_dense(values: Any) -> DenseState:
         >>> state.spectrum(np.array([[0, 0]])).value()  # the mean, as f^(0) = P^(-D/2) sum_x f(x)
         array([0.46666667+0.j])
     """
-    array = as_array(values, "values")
+    array = check_numbers(values, "values")
     if array.size == 0 or len(set(array.shape)) != 1:
         raise ValueError(f"values have shape {array.shape}; every axis must have the same prime length P")
     check_prime(array.shape[0])
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"values have dtype {array.dtype}; give numbers")
-    with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
-        array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"values hold {array[~np.isfinite(array)][0]}; every value must be finite")
     if not array.any():
         raise ValueError(f"the state is {ZERO}")
     return DenseState(array)

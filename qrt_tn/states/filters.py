@@ -9,6 +9,7 @@ import numpy as np
 from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.drawing import draw_running
 from qrt_tn.field import centred
+from qrt_tn.states.base import check_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,32 +134,31 @@ def checked_filter(smoothing: Any, dim: int, modulus: int) -> Filter:
     Raises:
         ValueError: of another shape, not finite, a width that is not positive, a row that is zero everywhere.
     """
-    given = as_array(smoothing, "smoothing") if not isinstance(smoothing, str) else np.empty(0)
+    if isinstance(smoothing, str):
+        raise ValueError(
+            f"smoothing is {smoothing!r}; give a width, one per coordinate, or a table of tau (data may be "
+            'smoothed by "auto" as well)'
+        )
+    given = as_array(smoothing, "smoothing")
     if given.ndim != 2:
-        if isinstance(smoothing, str):
-            raise ValueError(
-                f"smoothing is {smoothing!r}; give a width, one per coordinate, or a table of tau (data may "
-                'be smoothed by "auto" as well)'
-            )
         widths, rows = np.unique(checked_widths(smoothing, dim), return_inverse=True)
         tables = np.stack([filter_amplitudes(width, modulus) for width in widths])
         return Filter(tables, rows.reshape(-1), np.zeros(len(widths)))
-    if given.shape not in ((1, modulus), (dim, modulus)) or given.dtype.kind not in "biufc":
+    table = check_numbers(given, "smoothing")
+    if table.shape not in ((1, modulus), (dim, modulus)):
         raise ValueError(
-            f"smoothing is a table of shape {given.shape} and dtype {given.dtype}; give numbers of shape "
-            f"(1, {modulus}) or ({dim}, {modulus}), tau by u = 0..P-1"
+            f"smoothing is a table of shape {table.shape}; give (1, {modulus}) or ({dim}, {modulus}), tau by "
+            "u = 0..P-1"
         )
-    table = given.astype(np.complex128 if given.dtype.kind == "c" else np.float64)
-    if not np.isfinite(table).all():
-        raise ValueError(f"smoothing holds {table[~np.isfinite(table)][0]}; every value must be finite")
-    peaks = np.abs(table).max(axis=1)
-    if not (peaks > 0).all():
-        row = int(np.flatnonzero(peaks == 0)[0])
+    distinct, rows = np.unique(table, axis=0, return_inverse=True)
+    if not distinct.any(axis=1).all():
+        row = int(np.flatnonzero(~table.any(axis=1))[0])
         raise ValueError(f"row {row} of smoothing is zero everywhere; a filter must keep some frequency")
-    distinct, first, rows = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    peaks = peaks[first]
+    sizes = np.maximum(np.abs(distinct.real), np.abs(distinct.imag)).max(axis=1)  # never overflow
+    tables = distinct / sizes[:, None]
+    peaks = np.abs(tables).max(axis=1)
     places = np.broadcast_to(rows.reshape(-1), (dim,))
-    return Filter(distinct / peaks[:, None], places, np.log(peaks))
+    return Filter(tables / peaks[:, None], places, np.log(sizes) + np.log(peaks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import as_array, is_real
+from qrt_tn.engine.arguments import is_real
 from qrt_tn.engine.backends import namespace
 from qrt_tn.field import check_prime
 from qrt_tn.products import ModularProduct
-from qrt_tn.states.base import DIGITS, ZERO, check_count, near_one
+from qrt_tn.states.base import DIGITS, ZERO, check_count, check_numbers, near_one
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
 from qrt_tn.states.smoothing import AUTO, SmoothedState, checked_tolerance, smoothed_state
@@ -131,18 +131,11 @@ def checked_values(y: Any, count: int) -> np.ndarray:
     Raises:
         ValueError: another shape, no numbers, or a NaN or an infinity.
     """
-    values = as_array(y, "y")
+    values = check_numbers(y, "y", single=True)
     if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
         raise ValueError(
             f"y has shape {values.shape}; give (M,) or (M, C) with M = {count}, one row per point"
         )
-    if values.dtype.kind not in "biufc":
-        raise ValueError(f"y has dtype {values.dtype}; give numbers, one column per class for labels")
-    if values.dtype not in (np.float32, np.complex64):
-        with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
-            values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"y holds {values[~np.isfinite(values)][0]}; every value must be finite")
     return values
 
 

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, State, Work, near_one, site_index
+from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, State, Work, check_numbers, near_one, site_index
 
 _BLOCK = 2**22  # coordinates worked on at once (32 MiB)
 _NETWORK_LIMIT = 2**27  # elements of the site tensors of `network` (2 GiB)
@@ -192,17 +191,12 @@ def from_ridges(a: Any, b: Any, coefficients: Any, ridgelet: Ridgelet) -> RidgeS
     modulus = ridgelet.modulus
     directions = check_grid(a, modulus, "a", (None, None))
     offsets = check_grid(b, modulus, "b", (len(directions),))
-    values = as_array(coefficients, "coefficients")
+    values = check_numbers(coefficients, "coefficients")
     if values.ndim not in (1, 2) or len(values) != len(directions) or values.size == 0:
         raise ValueError(
             f"coefficients have shape {values.shape}; give (K,) or (K, C) with K = {len(directions)}, "
             "one row per ridge"
         )
-    if values.dtype.kind not in "biufc":
-        raise ValueError(f"coefficients have dtype {values.dtype}; give numbers")
-    if not np.isfinite(values).all():
-        raise ValueError(f"coefficients hold {values[~np.isfinite(values)][0]}; every one must be finite")
-    values = values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
     columns, log_scale = near_one(values.reshape(len(values), -1))  # first, so that sums do not overflow
     lines, place, multiples = _gathered(directions, modulus)
     heights, unsigned = _heights(place, multiples, offsets, columns, ridgelet)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine import mps
-from qrt_tn.engine.backends import device_memory, namespace, resolve
-from qrt_tn.engine.plan import bytes_text
+from qrt_tn.engine.backends import namespace, resolve
 from qrt_tn.engine.progress import Progress
 from qrt_tn.states.base import Work, near_one
+from qrt_tn.states.chunks import check_free
 from qrt_tn.states.filters import Filter, Site, checked_filter, chosen_sites
 from qrt_tn.states.mps import MPSState
 from qrt_tn.states.smoothing.error import BLOCK, Estimate, estimated_error, estimated_norm
@@ -68,20 +68,19 @@ class _Sum:
     def state(self, cores: mps.Cores, sites: list[Site], log_scale: float, tolerance: float) -> SmoothedState:
         """The state of cores in the sites' bases, the class core first."""
         modulus = self.product.modulus
-        first, rest = cores[0], cores[1:]
-        spectral = [first, *(site.to_spectrum(core) for core, site in zip(rest, sites, strict=True))]
-        if not self.vector:
-            spectral[1] = np.tensordot(spectral[0][:, 0], spectral[1], axes=1)
-            del spectral[0]
+        spectral = [site.to_spectrum(core) for site, core in zip(sites, cores[1:], strict=True)]
+        if self.vector:
+            spectral.insert(0, cores[0])
+        else:
+            spectral[0] = np.tensordot(cores[0][:, 0], spectral[0], axes=1)
         dtype = np.complex64 if self.single else np.complex128
-        log_norm = self.log_peak + log_scale
-        log_norm += 0.5 * self.product.log_weight - 0.5 * len(sites) * float(np.log(modulus))
+        unit = 0.5 * self.product.log_weight - 0.5 * len(sites) * float(np.log(modulus))
         return SmoothedState(
             [core.astype(dtype) for core in spectral],
             [site.support for site in sites],
             modulus,
             vector=self.vector,
-            log_norm=log_norm,
+            log_norm=self.log_peak + log_scale + unit,
             tolerance=tolerance,
         )
 
@@ -89,16 +88,9 @@ class _Sum:
         """The state's error against this sum."""
         scaled = copy.copy(state)
         scaled.log_norm -= self.log_peak
-        return estimated_error(
-            scaled,
-            self.points,
-            self.coefficients,
-            self.product,
-            samples=samples,
-            seed=seed,
-            progress=progress,
-            xp=namespace(self.backend),
-        )
+        data = (self.points, self.coefficients, self.product)
+        options = {"samples": samples, "seed": seed, "progress": progress, "xp": namespace(self.backend)}
+        return estimated_error(scaled, *data, **options)
 
 
 def smoothed_state(
@@ -282,13 +274,8 @@ def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
         single=data.coefficients.dtype in (np.float32, np.complex64),
         complex_values=np.iscomplexobj(data.coefficients) or not all(site.even for site in sites),
     )
-    total, free = device_memory(data.backend)
-    most = total if free is None else free
-    if most is not None and work.memory > most:
-        raise ValueError(
-            f"a sketch of {bond} landmarks takes {bytes_text(int(work.memory))}, and {bytes_text(most)} are "
-            "free; take fewer points, a narrower filter, a larger tolerance or max_bond"
-        )
+    advice = "take fewer points, a narrower filter, a larger tolerance or max_bond"
+    check_free(work.memory, data.backend, f"a sketch of {bond} landmarks takes", advice)
 
 
 def exact(points: int, dim: int) -> bool:

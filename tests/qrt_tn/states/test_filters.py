@@ -91,11 +91,12 @@ def test_a_tempered_filter_is_broader_by_the_entropy_asked_for(dim):
     assert dim == 1 or apart > 1.99  # one coordinate cannot be so far from uniform
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("scale", [1e-307, 1e-200, 1e200, 1.7e308])
 def test_tables_of_any_size(scale):
     rng = np.random.default_rng(3)
-    rows = rng.uniform(0.1, 1, size=(2, 7))
-    plain, scaled = checked_filter(rows, 2, 7), checked_filter(rows * scale, 2, 7)
+    rows = rng.uniform(0.1, 1, size=(2, 7)) * np.array([[1], [1 + 1j]])
+    far = (np.stack([rows.real, rows.imag], axis=-1) * scale).view(complex)[..., 0]
+    plain, scaled = checked_filter(rows, 2, 7), checked_filter(far, 2, 7)
     assert np.allclose(plain.probabilities[plain.rows], scaled.probabilities[scaled.rows])
     assert np.isclose(scaled.log_weight, plain.log_weight + 4 * np.log(scale))
 

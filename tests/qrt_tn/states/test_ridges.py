@@ -207,8 +207,8 @@ def test_blocks_change_nothing_and_costs_grow_with_the_work(oracle, monkeypatch)
         ([[1, 2]], [7], [1], "b holds 7, outside Z_5"),
         ([[1, 2]], [0], [1, 2], r"coefficients have shape \(2,\)"),
         ([[1, 2]], [0], np.empty((1, 0)), r"coefficients have shape \(1, 0\)"),
-        ([[1, 2]], [0], [np.nan], "coefficients hold nan"),
-        ([[1, 2]], [0], ["x"], "coefficients have dtype"),
+        ([[1, 2]], [0], [np.nan], "coefficients holds nan"),
+        ([[1, 2]], [0], ["x"], "coefficients has dtype"),
         ([[0.5, 2]], [0], [1], "dtype float64"),
     ],
 )

@@ -238,7 +238,7 @@ def test_what_is_refused(method, monkeypatch):
     with pytest.raises(ValueError, match="more than 20; take a narrower filter"):
         states.from_samples(points, values, 127, smoothing=20.0, tolerance=0.01)
     if method == "sketch":
-        monkeypatch.setattr(build, "device_memory", lambda backend: (2**40, 1000))
+        monkeypatch.setattr("qrt_tn.states.chunks.device_memory", lambda backend: (2**40, 1000))
         with pytest.raises(ValueError, match="1000 B are free; take fewer points"):
             states.from_samples(points, values, 127, smoothing=20.0, tolerance=0.01)
 
