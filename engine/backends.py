@@ -4,7 +4,6 @@ CuPy and cuQuantum are imported only when someone asks for them.
 """
 
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -165,6 +164,8 @@ def _find(name: str) -> Backend:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata
+
     for package in (name, f"{name}-cuda13x", f"{name}-cuda12x", f"{name}-python-cu13", f"{name}-python-cu12"):
         try:
             return importlib.metadata.version(package)

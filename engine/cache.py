@@ -6,7 +6,6 @@ nothing is kept and no error is raised.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -69,6 +68,8 @@ def structure_key(inputs: tuple[Term, ...], output: Term, sizes: Mapping[Index, 
 
 @cache
 def _versions() -> list[str]:
+    import importlib.metadata
+
     return [importlib.metadata.version(package) for package in ("opt_einsum", "cotengra", "cotengrust")]
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm.auto import tqdm
-
 Progress = Callable[[int, int], None]  # (done, of how many)
 
 PATIENCE = 2.0  # seconds before a bar appears
@@ -26,6 +24,8 @@ def shown(progress: Progress | None, total: int, what: str) -> Iterator[Progress
     if progress is not None:
         yield progress
         return
+    from tqdm.auto import tqdm  # takes a while to import
+
     # disable=None: no bar where stderr is no terminal
     with tqdm(total=total, unit=f" {what}", delay=PATIENCE, disable=None, leave=False) as bar:
         yield lambda done, of: bar.update(done - bar.n)

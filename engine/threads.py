@@ -8,8 +8,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import scipy.linalg  # noqa: F401  its BLAS is a library of its own, to be found with NumPy's
-from threadpoolctl import ThreadpoolController
 
 from qrt_tn.engine.backends import array_module
 
@@ -72,5 +70,8 @@ _single_threaded = _SingleThreaded()
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _libraries() -> Any:
+    import scipy.linalg  # noqa: F401  its BLAS is a library of its own, to be found with NumPy's
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()  # finding them takes longer than many a step
