@@ -15,13 +15,9 @@ PROGRAMS = Path(__file__).parent / "mpi_programs"
 
 
 @functools.cache
-def sums():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "sums.py")))
-
-
-@functools.cache
-def many():
-    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "many.py")))
+def together():
+    """What the program `together` defines."""
+    return SimpleNamespace(**runpy.run_path(str(PROGRAMS / "together.py")))
 
 
 class Ended(BaseException):
