@@ -19,6 +19,7 @@ from qrt_tn.ridgelet import Ridgelet
 CLASS_INDEX = "c"  # the outer index of a network that carries a class
 ZERO = "zero everywhere, or cancels up to rounding; a state needs a norm"
 DIGITS = 1e3  # a norm this many times above its rounding error keeps three digits
+_DRAWN = 2**19  # profile values that b is drawn from at once
 _BLOCK = 2**22  # frequencies or profile values of one block of nodes (32 to 64 MiB)
 
 
@@ -189,10 +190,15 @@ class State(ABC):
         """
         u = self._sample_spectrum(len(v), rng)
         a = (inverses(self.modulus)[v][:, None] * u) % self.modulus
-        profiles = self.profiles(a, ridgelet)  # one log-scale for each a, so the mantissas compare
-        weights = (np.abs(profiles.mantissa) ** 2).sum(axis=2)
-        b = draw(weights, rng.random(len(v)))
-        return a, b, np.log(weights[np.arange(len(v)), b]) + 2 * profiles.log_scale[:, 0, 0]
+        b, logs, uniforms = np.empty(len(v), dtype=np.int64), np.empty(len(v)), rng.random(len(v))
+        rows = max(1, _DRAWN // (self.modulus * self.outputs))
+        for start in range(0, len(v), rows):
+            some = slice(start, start + rows)
+            profiles = self.profiles(a[some], ridgelet)  # one log-scale for each a, so the mantissas compare
+            weights = (np.abs(profiles.mantissa) ** 2).sum(axis=2)
+            b[some] = draw(weights, uniforms[some])
+            logs[some] = np.log(weights[np.arange(len(weights)), b[some]]) + 2 * profiles.log_scale[:, 0, 0]
+        return a, b, logs
 
     @property
     def backend(self) -> str:
