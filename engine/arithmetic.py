@@ -5,24 +5,29 @@
 
 # ruff: noqa: D102 - the methods are described once, in Arithmetic
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from qrt_tn.engine import wide
-from qrt_tn.engine.backends import to_host
-from qrt_tn.engine.exponents import Part, least, peaks, powers, real_bytes
+from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.exponents import SETTLED, Part, least, peaks, powers, real_bytes, settled
 from qrt_tn.engine.layout import MULTIPLY
 from qrt_tn.engine.program import Leaf, Measure, Program, Step
-from qrt_tn.engine.underflow import THREADED, THREADED_VECTOR, checked_matmul, flags_work
+from qrt_tn.engine.underflow import (
+    THREADED,
+    THREADED_VECTOR,
+    checked_matmul,
+    flagged_matmul,
+    flags_work,
+    has_digits,
+)
 from qrt_tn.engine.wide import WideArray
 
-# peaks of products of arrays with peaks in [2**-5, 2**5]: in here, underflow took less than rounding
-SAFE = {4: (2.0**-40, 2.0**100), 8: (2.0**-500, 2.0**1000)}
 _NEAR = 5  # bits that an array may be off 1 and is left as it is
 _FACTORS = {4: 8, 8: 48}  # of a plain product, between two looks at its scale
-_SETTLED = {4: 12, 8: 60}  # likewise for a plain result
 
 
 class State:
@@ -30,30 +35,32 @@ class State:
 
     Attributes:
         exponent: of two, taken out so far; an int or a grid over the batch.
-        lost: whether an entry may have been lost to underflow.
-        fine: whether all measured peaks were safe.
-        drift: bits by which peaks have fallen since something was lost.
+        raised: whether an underflow flag was raised that nobody has looked into.
+        lost: whether an entry may have lost digits to underflow.
+        growth: bits by which what was lost may have grown, beside arrays that are kept near 1.
     """
 
     def __init__(self, lost: bool) -> None:
         self.exponent: Any = 0
-        self.lost = lost
-        self.fine: Any = True
-        self.drift = 0
+        self.raised = False
+        self.lost: Any = lost
+        self.growth: Any = 0.0
 
     def note(self, error: str, flags: int) -> None:
         """What NumPy calls when an underflow flag is raised."""
-        self.lost = True
+        self.raised = True
 
 
 class Arithmetic:
-    """How numbers are held and multiplied; `after`, where there is one, takes each product.
+    """How numbers are held and multiplied.
+
+    `after`, where there is one, takes (product, its measure, the state, both operands, terms in its sums).
 
     Args:
         dtype: what every operand is cast to.
     """
 
-    after: Callable[[Any, Measure, State], Any] | None = None
+    after: Callable[[Any, Measure, State, Any, Any, int], Any] | None = None
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
@@ -100,9 +107,7 @@ class Plain(Arithmetic):
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
         if step.kind == MULTIPLY:
             return np.multiply
-        _, rows, inner, columns = step.dims
-        threaded = rows * inner * columns > (THREADED if min(rows, columns) > 1 else THREADED_VECTOR)
-        return checked_matmul if threaded else np.matmul
+        return checked_matmul if _uses_threads(step) else np.matmul
 
     def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
         array = np.asarray(array, dtype=self.dtype)
@@ -121,9 +126,9 @@ class Plain(Arithmetic):
                 factors[-1] = 1
         return found
 
-    def _settled(self, array: Any, measure: Measure, state: State) -> Any:
+    def _settled(self, array: Any, measure: Measure, state: State, *operands: Any) -> Any:
         """A product brought near 1 where it is not."""
-        array, bits = np.asarray(array), _SETTLED[real_bytes(self.dtype)]
+        array, bits = np.asarray(array), SETTLED[real_bytes(self.dtype)]
         with np.errstate(all="ignore"):
             if in_range(array, measure, bits):
                 return array
@@ -138,10 +143,17 @@ class Plain(Arithmetic):
         return array
 
     def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
-        settled = self._settled(value, program.measure, state)
-        owned = owned or settled is not value
-        settled = settled.transpose(program.order)
-        return settled if owned else settled.copy(), spread(state.exponent, program, np)
+        value = np.asarray(value)
+        with np.errstate(all="ignore"):
+            near = np.ndim(state.exponent) == 0 == state.exponent and in_range(
+                value, program.measure, SETTLED[real_bytes(self.dtype)]
+            )
+            if not near and not np.isfinite(value).all():
+                raise FloatingPointError("a product is not finite")
+        part = value.transpose(program.order), spread(state.exponent, program, np)
+        if not near:
+            part = settled(part, program.spread if program.whole_grid else (), self.dtype)
+        return part if owned else (part[0].copy(), part[1])
 
 
 class Rescaled(Arithmetic):
@@ -151,16 +163,19 @@ class Rescaled(Arithmetic):
         xp: numpy or cupy.
         dtype: what every operand is cast to.
         entrywise: whether operands keep their smallest entries rather than come near 1.
+        checked: whether losses are looked for in the operands of every product, where there are no flags.
     """
 
-    def __init__(self, xp: Any, dtype: np.dtype, entrywise: bool) -> None:
+    def __init__(self, xp: Any, dtype: np.dtype, entrywise: bool, *, checked: bool = False) -> None:
         super().__init__(dtype)
-        self._xp, self._entrywise = xp, entrywise
+        self._xp, self._entrywise, self._checked = xp, entrywise, checked
+        self._near = _NEAR if xp is np else 0  # bits by which arrays may be above 1
+        self._flags = xp is np and flags_work() and not checked
         self.after = self._measured
 
     def state(self) -> State:
         # without flags nobody can tell that nothing was lost
-        return State(lost=self._xp is not np or not flags_work())
+        return State(lost=not (self._flags or self._checked))
 
     def errors(self, state: State) -> Any:
         return np.errstate(over="ignore", invalid="ignore", under="call", call=state.note)
@@ -168,36 +183,51 @@ class Rescaled(Arithmetic):
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
         if step.kind == MULTIPLY:
             return self._xp.multiply
-        return self._xp.matmul
+        return flagged_matmul if self._flags and _uses_threads(step) else self._xp.matmul
 
     def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
         xp = self._xp
-        array = reduced(leaf, xp.asarray(array, dtype=self.dtype), xp)
+        given = xp.asarray(array, dtype=self.dtype)
+        array = reduced(leaf, given, xp)
         if xp is np and in_range(array, leaf.measure, _NEAR):
             return array.astype(self.dtype, copy=False)
         peak = peaks(array, leaf.measure.axes, xp)
         if xp is np and not np.isfinite(peak).all():
-            raise ValueError(f"array {number} holds NaN or infinity; replace it before contracting")
+            refuse_not_finite(given, number)
+            raise FloatingPointError(f"a sum over an index of array {number} alone is too large")
         small = least(array, leaf.measure.axes, xp) if self._entrywise else None
-        array, exponent = scaled_by(array, peak, leaf.measure, xp, small)
+        factor, exponent = powers(peak, xp, small, real_bytes(self.dtype))
+        if self._entrywise:
+            above = (xp.frexp(peak)[1] - exponent).max() - self._near
+            state.growth = state.growth + xp.maximum(above, 0)
+        factor, exponent = _laid_out(factor, exponent, leaf.measure)
         state.exponent = state.exponent + exponent
-        return array.astype(self.dtype, copy=False)
+        return (array * factor).astype(self.dtype, copy=False)
 
-    def _measured(self, array: Any, measure: Measure, state: State) -> Any:
+    def _measured(self, array: Any, measure: Measure, state: State, left: Any, right: Any, terms: int) -> Any:
         xp = self._xp
-        if xp is np and in_range(array, measure, _NEAR):
+        made = array = xp.asarray(array)
+        lowest, fall = 1.0, 0  # the least factor, and the bits by which it falls least
+        if not (xp is np and in_range(array, measure, _NEAR)):
+            factor, exponent = powers(peaks(array, measure.axes, xp), xp)
+            lowest, fall = factor.min(), -exponent.min()
+            factor, exponent = _laid_out(factor, exponent, measure)
+            state.exponent = state.exponent + exponent
+            array = array * factor
+        if not self._entrywise:
             return array
-        array = xp.asarray(array)
-        peak = peaks(array, measure.axes, xp)
-        low, high = SAFE[peak.dtype.itemsize]
-        safe = xp.logical_or(peak == 0, xp.logical_and(peak >= low, peak <= high))  # not so for NaN
-        state.fine = state.fine & safe.all()
-        factor, exponent = powers(peak, xp)
-        if state.lost and xp is np:
-            state.drift += int(np.min(exponent))
-        factor, exponent = _laid_out(factor, exponent, measure)
-        state.exponent = state.exponent + exponent
-        return array * factor
+        if self._checked:
+            # no product of two entries, nor what it is scaled to, is too small
+            sizes = [least(x, tuple(range(x.ndim)), xp).astype(np.float64) for x in (left, right)]
+            tiny = float(np.finfo(self.dtype).tiny)
+            faint = sizes[0] * sizes[1] * xp.minimum(lowest, 1) < tiny
+            state.lost = xp.logical_or(state.lost, faint)
+        elif state.raised:
+            state.lost = state.lost or not (has_digits(made, terms) and has_digits(array, terms))
+            state.raised = False
+        if xp is not np or state.lost:
+            state.growth = state.growth + xp.maximum(math.log2(2 * terms) + self._near + fall, 0)
+        return array
 
     def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
         value = self._xp.asarray(value).transpose(program.order)
@@ -211,6 +241,7 @@ class Wide(Arithmetic):
         return wide.multiply if step.kind == MULTIPLY else wide.matmul
 
     def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
+        refuse_not_finite(array, number)
         array = WideArray.of(to_host(array))
         for first, second in leaf.diagonals:
             array = array.diagonal(first, second)
@@ -227,7 +258,7 @@ class Pattern(Arithmetic):
     def __init__(self, xp: Any) -> None:
         super().__init__(np.dtype(np.float32))
         self._xp = xp
-        self.after = lambda array, measure, state: self._ones(array)
+        self.after = lambda array, *others: self._ones(array)
 
     def _ones(self, array: Any) -> Any:
         return (self._xp.asarray(array) != 0).astype(self.dtype)
@@ -240,6 +271,21 @@ class Pattern(Arithmetic):
 
     def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
         return self._xp.asarray(value).transpose(program.order), 0
+
+
+def refuse_not_finite(array: Any, number: int) -> None:
+    """Refuse NaN and infinity in an operand.
+
+    Raises:
+        ValueError: there is one; it names the operand's number.
+    """
+    if not bool(array_module(array).isfinite(array).all()):
+        raise ValueError(f"array {number} holds NaN or infinity; replace it before contracting")
+
+
+def _uses_threads(step: Step) -> bool:
+    _, rows, inner, columns = step.dims
+    return rows * inner * columns > (THREADED if min(rows, columns) > 1 else THREADED_VECTOR)
 
 
 def reduced(leaf: Leaf, array: Any, xp: Any) -> Any:

@@ -10,13 +10,12 @@ result is looked at once, and brought near 1 by powers of two; so is a product o
 
 *Rescaled*: every operand and every product is measured by its largest modulus, per element of a batch, and
 brought near 1 by a power of two, for operands one that keeps their smallest entry normal where there is one.
-Nothing was lost if no flag was raised. Otherwise (and on a device, which has no flags) a result counts only
-if every measured peak lies in `SAFE`, so that what underflow took from a product is less than what rounding
-took from its largest entry; and if every entry of the result is large enough to be sure of, or zero by the
-zeros of the operands. So it is where parts of very different size are added up in the end, as in a sum over a
-hyperindex whose terms differ by thousands of orders of magnitude.
-
-Single precision is rescaled once more in double precision before that.
+Nothing was lost if no flag was raised, or only in products all of whose entries kept their digits. Otherwise
+(and on a device, which has no flags) what was lost is bounded: at first it is below the smallest normal
+number, and a product makes of it no more than the terms of its sums, the peaks of its operands and the power
+of two that brings it near 1 allow. A result counts if each of its entries is so large that the bound is below
+its rounding, or zero by the zeros of the operands. A device then looks once more, for the smallest entries of
+all operands of products, and the host rescales single precision once more in double precision.
 
 *Wide* (`qrt_tn.engine.wide`): an exponent for every entry, on the host. Far slower, and never unsure.
 """
@@ -30,16 +29,14 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arithmetic import Arithmetic, Pattern, Plain, Rescaled, State, Wide
+from qrt_tn.engine.arithmetic import Arithmetic, Pattern, Plain, Rescaled, State, Wide, refuse_not_finite
 from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.cost import program_slices
-from qrt_tn.engine.exponents import Part, add, entrywise, real_bytes
+from qrt_tn.engine.exponents import Part, add, real_bytes, settled
 from qrt_tn.engine.program import Program, Step
 from qrt_tn.engine.underflow import flags_work
 
 _LOG = logging.getLogger(__name__)
-_LOSS = {4: 2.0**-80, 8: 2.0**-900}  # entries of a result from here on are sure, beside a peak near 1
-_DRIFT = {4: -60, 8: -800}  # bits by which peaks may fall in all once something was lost
 _MOST = 2**34  # products of two numbers that the wide way is taken for: minutes
 
 
@@ -79,23 +76,24 @@ class PairwiseExpression:
         if xp is np and flags_work():
             ways.append(partial(Plain, self._dtype))
         ways.append(partial(Rescaled, xp, self._dtype, entrywise))
+        if len(ways) == 1:
+            ways.append(partial(Rescaled, xp, self._dtype, entrywise, checked=True))
         if xp is np and real_bytes(dtype) == 4:
             ways.append(partial(Rescaled, xp, np.result_type(self._dtype, np.float64), entrywise))
         self._ways = [*ways, partial(Wide, self._dtype)]
         self._executors: dict[int, _Executor] = {}
         self._pattern: _Executor | None = None
-        self._first = 0
+        self._first = 0  # where calls begin: 0 or 1, which give the same digits
         try:
             self._executor(0)
         except FloatingPointError:
             self._first = 1
-            self._executor(1)
 
     def __call__(self, arrays: Sequence[Any]) -> Part:
         """Contract these operands; entries of constants are not looked at.
 
         Raises:
-            ValueError: NaN or infinity in an operand on the host.
+            ValueError: NaN or infinity in an operand; a device may not say so.
             PrecisionLossError: entries lie further apart than the numbers hold, and there are too many
                 products for the wide way.
         """
@@ -112,7 +110,7 @@ class PairwiseExpression:
             return lambda chosen: whole
 
         def contract(chosen: range) -> Part:
-            total = SliceSum(program, self._xp, self._dtype)
+            total = SliceSum(program, self._xp, self._dtype, entries=self._entrywise)
             for values in assignments(program.slices, chosen):
                 total.add(values, self._contract(arrays, values, begun))
             return total.part()
@@ -129,7 +127,7 @@ class PairwiseExpression:
         for way in range(self._first, len(self._ways)):
             is_last = way == len(self._ways) - 1
             if is_last:
-                self._check_wide()
+                self._check_wide(arrays)
             try:
                 executor = self._executor(way)
                 if way not in begun:
@@ -140,24 +138,23 @@ class PairwiseExpression:
                 part, state = executor.finish(begun[way], values)
             except FloatingPointError:
                 continue
-            if is_last or not isinstance(executor.arithmetic, Rescaled):
-                break
-            if self._is_sure(part, state, arrays, values):
+            if isinstance(executor.arithmetic, Plain):
+                return part
+            if is_last or self._is_sure(part, state, arrays, values):
                 if not self.program.slices:
-                    self._first = way  # where later calls begin
+                    self._first = min(way, 1)
                 break
         return self._narrowed(part)
 
     def _narrowed(self, part: Part) -> Part:
-        """The result in the dtype of the expression, where it is to be."""
+        """The result in the dtype of the expression, and on the host with a scale that it alone decides.
+
+        So the way that a result was come by leaves no trace, nor do earlier calls.
+        """
         xp, (mantissa, exponent) = self._xp, part
-        if mantissa.dtype != self._dtype:
-            try:
-                with np.errstate(under="raise"):
-                    mantissa = mantissa.astype(self._dtype)
-            except FloatingPointError:
-                mantissa, exponent = entrywise(part)
-                mantissa = mantissa.astype(self._dtype)
+        if array_module(mantissa) is np:
+            spread = self.program.spread if self.program.whole_grid else ()
+            mantissa, exponent = settled(part, spread, self._dtype, entries=self._entrywise)
         return xp.asarray(mantissa), xp.asarray(exponent)
 
     def _is_sure(self, part: Part, state: State, arrays: Sequence[Any], values: tuple[int, ...]) -> bool:
@@ -166,12 +163,11 @@ class PairwiseExpression:
         sizes = xp.abs(mantissa)
         if not bool(xp.isfinite(sizes).all()):
             return False
-        if not (state.lost and self._entrywise):
+        if not (self._entrywise and (state.raised or bool(state.lost))):
             return True
-        size = real_bytes(mantissa.dtype)
-        if not bool(state.fine) or state.drift < _DRIFT[size]:
-            return False
-        small = to_host(sizes) < _LOSS[size]
+        # what every step lost is below the smallest normal number times the terms of its sums
+        bits = np.log2(4 * (1 + len(self.program.steps)) * float(np.finfo(mantissa.dtype).tiny))
+        small = to_host(sizes).astype(np.float64) < 2.0 ** min(bits + float(state.growth), 1000)
         if not small.any():
             return True
         if self._pattern is None:
@@ -179,9 +175,9 @@ class PairwiseExpression:
         reached, _ = self._pattern.finish(self._pattern.begin(arrays), values)
         return not bool((small & (to_host(reached[0]) > 0)).any())
 
-    def _check_wide(self) -> None:
-        if not self._entrywise:
-            raise PrecisionLossError("a contraction left the range of its numbers; contract in float64")
+    def _check_wide(self, arrays: Sequence[Any]) -> None:
+        for number, array in enumerate(arrays):
+            refuse_not_finite(self._constants.get(number, array), number)
         if sum(math.prod(step.dims) for step in self.program.steps) > _MOST:
             raise PrecisionLossError(
                 "entries of this contraction lie further apart than its numbers hold, and it is too large to "
@@ -254,6 +250,7 @@ class _Executor:
                 *s.columns[:3],
                 s.shape,
                 measures.get(s.target),
+                s.dims[2],
             )
             for s in steps
         ]
@@ -278,6 +275,7 @@ class _Executor:
             swap2,
             shape,
             measure,
+            terms,
         ) in steps:
             left, right = live[first], live[second]
             if left is None:
@@ -300,13 +298,21 @@ class _Executor:
             made = product(left, right)
             if shape is not None:
                 made = made.reshape(shape)
-            live[target] = made if measure is None else after(made, measure, state)
+            live[target] = made if measure is None else after(made, measure, state, left, right, terms)
 
 
 class SliceSum:
-    """Adds up slices: those of a summed index onto each other, those of an output index side by side."""
+    """Adds up slices: those of a summed index onto each other, those of an output index side by side.
 
-    def __init__(self, program: Program, xp: Any, dtype: Any) -> None:
+    Args:
+        program: whose slices they are.
+        xp: numpy or cupy.
+        dtype: of the sum.
+        entries: as `qrt_tn.engine.exponents.add`.
+    """
+
+    def __init__(self, program: Program, xp: Any, dtype: Any, *, entries: bool = True) -> None:
+        self._entries = entries
         self._cut = program.output_cut
         self._beside = any(place is not None for place in self._cut)
         self._total: Part | None = None
@@ -319,12 +325,12 @@ class SliceSum:
         if self._total is None:
             self._total = part
         elif not self._beside:
-            self._total = add(self._total, part)
+            self._total = add(self._total, part, entries=self._entries)
         else:
             mantissa, grid = self._total
             here = at(self._cut, values)
             held = grid[here]
-            total, exponent = add((mantissa[here], held), part)
+            total, exponent = add((mantissa[here], held), part, entries=self._entries)
             if exponent.size > held.size:  # an exponent for every entry
                 grid = array_module(grid).broadcast_to(grid, mantissa.shape).copy()
                 self._total, held = (mantissa, grid), grid[here]

@@ -13,6 +13,7 @@ from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.wide import NOTHING, WideArray
 
+SETTLED = {4: 12, 8: 60}  # bits that a result may be off 1 and is left as it is
 REACH = {4: 126, 8: 1022}  # 2**n is a normal number for n up to this, and down to minus this
 
 Part = tuple[Any, Any]
@@ -57,19 +58,20 @@ def least(array: Any, axes: tuple[int, ...], xp: Any) -> Any:
     return xp.where(sizes == 0, np.inf, sizes).min(axis=axes)
 
 
-def powers(peak: Any, xp: Any, small: Any = None) -> tuple[Any, Any]:
+def powers(peak: Any, xp: Any, small: Any = None, size: int | None = None) -> tuple[Any, Any]:
     """The factors that bring these moduli to [1/2, 1), as exact powers of two, and their exponents undone.
 
     Args:
         peak: moduli; a zero keeps the factor 1 and the exponent 0.
         xp: their namespace.
         small: numbers, as many, that no factor below 1 may make less than normal; peaks then stay larger.
+        size: bytes of a real number in the array that they scale; the peaks' own by default.
 
     Returns:
         (factor of the peaks' dtype, exponent int): peak * factor lies in [1/2, 1), for the largest numbers
         in [1, 4), and the exponent makes up for it. A denormal number is brought as near as one power can.
     """
-    reach = REACH[peak.dtype.itemsize]
+    reach = REACH[size or peak.dtype.itemsize]
     exponent = xp.clip(xp.where(peak > 0, xp.frexp(peak)[1], 0), -reach, reach)
     if small is not None:
         room = xp.where(xp.isfinite(small), xp.frexp(small)[1] + (reach - 1), reach)
@@ -136,6 +138,49 @@ def _add(left: Part, right: Part) -> tuple[Any, Any, Any]:
         return total, top, False
     small = xp.abs(total) < 4 * tiny / float(np.finfo(total.dtype).eps)
     return total, top, xp.logical_and(faint, small).any()
+
+
+def settled(part: Part, spread: tuple[int, ...], dtype: Any, *, entries: bool = True) -> Part:
+    """The same values at a scale that depends on nothing else.
+
+    Exponents are 0 where that leaves all batch elements near 1; else they bring each one's peak to [1/2, 1);
+    where that would lose entries, each entry has an exponent.
+
+    Args:
+        part: (mantissa, exponent), on the host.
+        spread: the shape of exponents, with one for each batch element; () where there is one for all.
+        dtype: of the result.
+        entries: as `add`.
+    """
+    mantissa, exponent = part
+    bits = SETTLED[real_bytes(dtype)]
+    axes = tuple(axis for axis, extent in enumerate(spread or (1,) * mantissa.ndim) if extent == 1)
+    sizes = np.maximum(np.abs(mantissa.real), np.abs(mantissa.imag))
+    if np.size(exponent) <= math.prod(spread):
+        sizes = sizes.max(axis=axes, keepdims=True)
+    top = np.where(sizes == 0, NOTHING, np.frexp(sizes)[1] + np.asarray(exponent))
+    top = top.max(axis=axes, keepdims=True)
+    top = np.where(top == NOTHING, 0, top)
+    if ((top >= -bits) & (top <= bits + 1)).all():
+        top = np.zeros_like(top)
+    shift = exponent - top
+    try:
+        with np.errstate(under="raise" if entries else "ignore"):
+            if shift.any():
+                mantissa = _shifted(mantissa, shift)
+            return mantissa.astype(dtype, copy=False), top.reshape(spread)
+    except FloatingPointError:
+        mantissa, exponent = entrywise(part)
+        return mantissa.astype(dtype), exponent
+
+
+def _shifted(mantissa: Any, shift: Any) -> Any:
+    """Mantissa * 2**shift, for shifts of any size."""
+    if mantissa.dtype.kind != "c":
+        return np.ldexp(mantissa, shift)
+    made = np.empty_like(mantissa)
+    made.real, made.imag = np.ldexp(mantissa.real, shift), np.ldexp(mantissa.imag, shift)
+    return made
 
 
 def entrywise(part: Part) -> Part:

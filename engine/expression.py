@@ -1,6 +1,7 @@
 """A plan bound to a backend: the executors behind one interface."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,8 @@ class Expression:
         lead = self._comm is None or self._comm.Get_rank() == 0
         with shown(None if lead else silent, slices, "slices") as tell:
             # groups of slices in a fixed order, so that one process and many ranks give the same bits
-            return reduce_slices(slices, contract_range, add, self._comm, progress=tell)
+            total = partial(add, entries=self._entrywise)
+            return reduce_slices(slices, contract_range, total, self._comm, progress=tell)
 
     def close(self) -> None:
         """Give back what the backend holds; the expression is of no use afterwards."""

@@ -37,20 +37,36 @@ def checked_matmul(left: Any, right: Any) -> Any:
         FloatingPointError: an entry left the range, or may have lost digits to underflow.
     """
     product = np.matmul(left, right)
-    smallest, with_zeros, largest = _span(product)
-    if not largest < np.inf:  # not so for NaN
+    if not _span(product)[2] < np.inf:  # not so for NaN
         raise FloatingPointError("a product is not finite")
-    info = np.finfo(product.dtype)
-    # what underflow takes from a sum of so many terms is below the rounding of this
-    sure = 4 * left.shape[-1] * float(info.tiny) / float(info.eps)
-    if smallest < sure or (with_zeros and not _is_normal(left, right, float(info.tiny))):
+    if not _is_whole(product, left, right):
         raise FloatingPointError("a product may have lost entries")
     return product
 
 
-def _is_normal(left: Any, right: Any, tiny: float) -> bool:
-    """Whether no product of two nonzero entries can be too small."""
-    return bool(np.log2(_span(left)[0]) + np.log2(_span(right)[0]) >= np.log2(tiny))
+def flagged_matmul(left: Any, right: Any) -> Any:
+    """As `checked_matmul`, but entries that may have lost digits raise this thread's underflow flag."""
+    product = np.matmul(left, right)
+    if not _is_whole(product, left, right):
+        np.square(np.finfo(np.float64).tiny)  # NumPy now does what `numpy.errstate` says
+    return product
+
+
+def has_digits(product: Any, terms: int) -> bool:
+    """Whether what underflow takes from sums of so many terms is below the rounding of every entry."""
+    smallest, with_zeros, _ = _span(product)
+    info = np.finfo(product.dtype)
+    return not with_zeros and smallest >= 4 * terms * float(info.tiny) / float(info.eps)
+
+
+def _is_whole(product: Any, left: Any, right: Any) -> bool:
+    smallest, with_zeros, _ = _span(product)
+    info = np.finfo(product.dtype)
+    if smallest < 4 * left.shape[-1] * float(info.tiny) / float(info.eps):
+        return False
+    # no product of two nonzero entries is too small
+    sizes = np.log2([_span(left)[0], _span(right)[0], float(info.tiny)]) if with_zeros else np.zeros(3)
+    return bool(sizes[0] + sizes[1] >= sizes[2])
 
 
 def _span(array: Any) -> tuple[float, bool, float]:

@@ -21,11 +21,11 @@ def test_constants_are_worked_in_once(monkeypatch):
     calls, matmul = [], np.matmul
     monkeypatch.setattr(np, "matmul", lambda *operands: calls.append(operands) or matmul(*operands))
     with made.expression("numpy", constants={1: arrays[1], np.int64(0): arrays[0].tolist()}) as expression:
-        assert len(calls) == 1
+        del calls[:]
         for _ in range(2):
             arrays[2] = rng.normal(size=(3, 3))
             assert np.allclose(expression([arrays[2]]).value(), arrays[0] @ arrays[1] @ arrays[2])
-    assert len(calls) == 3
+    assert len(calls) == 2
 
 
 def test_everything_constant():
