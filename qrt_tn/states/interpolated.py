@@ -1,7 +1,7 @@
 """States of functions that can only be called, such as networks or simulators, by cross interpolation."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from qrt_tn.engine.arguments import Seed, generator, is_real
 from qrt_tn.engine.cross import Interpolation, interpolate
 from qrt_tn.engine.progress import Progress
-from qrt_tn.field import check_grid, check_prime, fourier_matrix
+from qrt_tn.field import check_grid, check_prime, fourier
 from qrt_tn.states.base import check_count
 from qrt_tn.states.mps import MPSState
 
@@ -31,21 +31,9 @@ class InterpolatedState(MPSState):
         evaluations: the number of points at which the function was evaluated, tests included.
     """
 
-    def __init__(
-        self, cores: Sequence[Any], modulus: int, interpolation: Interpolation, vector: bool, tolerance: float
-    ) -> None:
-        sites = len(cores) - vector
-        super().__init__(
-            cores,
-            [np.arange(modulus)] * sites,
-            modulus,
-            vector=vector,
-            truncation_error=interpolation.error,
-            tolerance=tolerance,
-        )
-        self.interpolation_error = interpolation.error
-        self.interpolation_error_at_points = interpolation.error_at_points
-        self.evaluations = interpolation.evaluations
+    interpolation_error: float
+    interpolation_error_at_points: float | None
+    evaluations: int
 
 
 def from_callable(
@@ -134,24 +122,30 @@ def from_callable(
     cores = interpolation.cores
     vector = len(cores) > count
     dtype = np.result_type(cores[0].dtype, np.complex64)
-    matrix = (fourier_matrix(prime) @ _extension(extent, prime, guard)).astype(dtype)
-    spectral = [core.astype(dtype) for core in cores[:vector]]
-    spectral += [matrix @ core for core in cores[vector:]]
-    return InterpolatedState(spectral, prime, interpolation, vector, float(tolerance))
+    sites = [fourier(_extended(core.astype(dtype), prime, guard), axis=1) for core in cores[vector:]]
+    state = InterpolatedState(
+        [*cores[:vector], *sites],
+        [np.arange(prime)] * count,
+        prime,
+        vector=vector,
+        truncation_error=interpolation.error,
+        tolerance=float(tolerance),
+    )
+    state.interpolation_error = interpolation.error
+    state.interpolation_error_at_points = interpolation.error_at_points
+    state.evaluations = interpolation.evaluations
+    return state
 
 
-def _extension(levels: int, modulus: int, guard: str) -> np.ndarray:
-    """From values on the levels to values on Z_P, shape (P, levels)."""
-    matrix = np.zeros((modulus, levels))
-    matrix[:levels] = np.eye(levels)
-    if guard == "fold":
-        band = np.arange(levels, modulus)
-        # level P is level 0 again
-        place = (modulus - band) * (levels - 1) / (modulus - levels + 1)
-        below = place.astype(np.int64)
-        matrix[band, below] = 1 - (place - below)
-        matrix[band, below + 1] = place - below
-    return matrix
+def _extended(core: np.ndarray, modulus: int, guard: str) -> np.ndarray:
+    """A core with values on all of Z_P, from one with values on the levels, shape (left, levels, right)."""
+    levels = core.shape[1]
+    # level P is level 0 again
+    place = (modulus - np.arange(levels, modulus)) * (levels - 1) / (modulus - levels + 1)
+    below = place.astype(np.int64)
+    share = (place - below).astype(core.real.dtype)[:, None]
+    band = core[:, below] * (1 - share) + core[:, below + 1] * share
+    return np.concatenate([core, band if guard == "fold" else np.zeros_like(band)], axis=1)
 
 
 def _shortfall(interpolation: Interpolation, tolerance: float) -> str:

@@ -16,7 +16,7 @@ from qrt_tn.engine.network import common_dtype, exponent_of, read_structure
 from qrt_tn.engine.planning import plan
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.tree import linear_path
-from qrt_tn.field import check_prime, fourier_matrix
+from qrt_tn.field import check_prime, fourier, fourier_matrix
 from qrt_tn.states.base import CLASS_INDEX, State, Work, near_one, site_index
 
 Inds = tuple[Hashable, ...]
@@ -135,13 +135,11 @@ class NetworkState(State):
 
     def network(self) -> qtn.TensorNetwork:
         """The given tensors, normalised, in double precision; outer indices x0 .. x{D-1}, c, inner k0, ..."""
-        outer = {site: (site_index(place), self.modulus) for place, site in enumerate(self._sites)}
+        outer = {site: site_index(place) for place, site in enumerate(self._sites)}
         if self._class is not None:
-            outer[self._class] = (CLASS_INDEX, self.outputs)
+            outer[self._class] = CLASS_INDEX
         holders = Counter(index for term in self._terms for index in term)
-        names: dict[Hashable, str] = {
-            index: name for index, (name, _) in outer.items() if holders[index] == 1
-        }
+        names: dict[Hashable, str] = {index: name for index, name in outer.items() if holders[index] == 1}
         for index in holders:
             names.setdefault(index, f"k{len(names)}")
         # shared out, since the norm of the whole may lie far outside floating point
@@ -153,38 +151,28 @@ class NetworkState(State):
             for term, array in zip(self._terms, self._arrays, strict=True)
         ]
         # an outer index is on one tensor: where several share it, a diagonal tensor brings it out
-        for index, (name, extent) in outer.items():
-            if holders[index] > 1:
-                tensors.append(qtn.Tensor(np.eye(extent, dtype=dtype), [names[index], name], tags=["F"]))
-        return qtn.TensorNetwork(tensors)
+        several = [
+            (np.eye(self._sizes[i], dtype=dtype), [names[i], outer[i]]) for i in outer if holders[i] > 1
+        ]
+        return qtn.TensorNetwork([*tensors, *(qtn.Tensor(*pair, tags=["F"]) for pair in several)])
 
     def _spectral(self, arrays: Sequence[Any]) -> tuple[list[Inds], list[Any]]:
-        """The tensors of f^, complex: (their indices, arrays). Sites come first."""
+        """The tensors of f^, complex: (their indices, arrays)."""
         xp = array_module(arrays[0])
         dtype = np.result_type(arrays[0].dtype, np.complex64)
-        matrix = xp.asarray(fourier_matrix(self.modulus).astype(dtype))
         holders = Counter(index for term in self._terms for index in term)
-        sites = frozenset(self._sites)
-        terms: list[Inds] = []
+        alone = {site for site in self._sites if holders[site] == 1}
+        # a site on several tensors: they share x_i, which a Fourier matrix of its own sums over
+        several = {site: ("x", site) for site in self._sites if site not in alone}
+        terms: list[Inds] = [tuple(several.get(index, index) for index in term) for term in self._terms]
         made = []
-        for given, array in zip(self._terms, arrays, strict=True):
-            term: Inds = given
+        for term, array in zip(terms, arrays, strict=True):
             spectral = array.astype(dtype)
-            for site in [index for index in given if index in sites]:
-                axis = term.index(site)
-                if holders[site] > 1:
-                    term = (*term[:axis], ("x", site), *term[axis + 1 :])
-                else:
-                    spectral = xp.tensordot(matrix, spectral, axes=((1,), (axis,)))
-                    term = (site, *term[:axis], *term[axis + 1 :])
-            terms.append(term)
-            # a scalar stays one: ascontiguousarray alone gives it an axis
-            made.append(xp.ascontiguousarray(spectral).reshape(spectral.shape))
-        for site in self._sites:
-            if holders[site] > 1:
-                # what several tensors share is x_i, summed with a Fourier matrix of its own
-                terms.append((site, ("x", site)))
-                made.append(matrix)
+            for axis in [axis for axis, index in enumerate(term) if index in alone]:
+                spectral = fourier(spectral, axis=axis)
+            made.append(spectral)
+        terms += several.items()
+        made += [xp.asarray(fourier_matrix(self.modulus).astype(dtype)) for _ in several]
         return terms, made
 
     def _bra(self, index: Hashable) -> Hashable:
@@ -303,7 +291,16 @@ def from_network(
 
     Raises:
         ValueError: no network, unknown, repeated or missing indices, extents that differ or are composite,
-            NaN, mixed precisions, a state that is zero, or a contraction that does not fit in memory.
+            NaN, mixed precisions, a contraction that does not fit in memory, or a state that is zero or
+            cancels so far that fewer than three digits of its norm are left.
+
+    Example:
+        >>> import quimb.tensor as qtn
+        >>> from qrt_tn import states
+        >>> ghz = qtn.TensorNetwork([qtn.COPY_tensor(3, ["x", "y", "z"])])  # 1 where x = y = z
+        >>> state = states.from_network(ghz, ["x", "y", "z"])
+        >>> (state.sample_spectrum(100).sum(axis=1) % 3).any()  # u + v + w = 0 mod 3
+        np.False_
     """
     if isinstance(network, qtn.Tensor):
         network = qtn.TensorNetwork([network])
@@ -332,15 +329,12 @@ def _check_indices(
     outer = [index for index, count in holders.items() if count == 1]
     if not sites:
         raise ValueError(f"site_inds is empty; name the index of every site, such as {outer[:3]}")
-    for index in [*sites, *([] if class_index is None else [class_index])]:
+    named = Counter([*sites, *([] if class_index is None else [class_index])])
+    for index in named:
         if index not in holders:
             raise ValueError(f"index {index!r} is on no tensor; the network's outer indices are {outer}")
-    named = Counter(sites)
-    if class_index is not None:
-        named[class_index] += 1
-    for index, count in named.items():
-        if count > 1:
-            raise ValueError(f"index {index!r} is named twice; each site and the class have one of their own")
+        if named[index] > 1:
+            raise ValueError(f"index {index!r} is named twice; each site and the class have one each")
     extra = [index for index in outer if index not in named]
     if extra:
         raise ValueError(
