@@ -16,7 +16,6 @@ from qrt_tn.studies.benchmarks.gpu.checks import Checks, Place, UnavailableError
 from qrt_tn.studies.benchmarks.sample_mps import random_state
 
 LIMITS = {"float32": 1e-3, "complex64": 1e-3, "float64": 1e-9, "complex128": 1e-9}
-HELD = 2**34  # bytes of a GPU that something else takes before a run goes on
 
 
 def contract(place: Place, checks: Checks) -> None:
@@ -84,7 +83,8 @@ def batches(place: Place, checks: Checks) -> None:
 def _goes_on(place: Place, plan: Plan, arrays: list[Any]) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         first = plan.execute_many(arrays, place.backend, checkpoint=folder).value()
-        held = place.xp.empty(place.size(HELD, 2**20), dtype="uint8")
+        free = 2**21 if place.small else engine.backends()[place.backend].free or 2**34
+        held = place.xp.empty(free // 2, dtype="uint8")
         # a copy of the plan remembers no batch size
         again = replace(plan).execute_many(arrays, place.backend, checkpoint=folder).value()
         del held

@@ -58,8 +58,8 @@ def run(
         and timings.
 
     Raises:
-        ValueError: a backend other than these two or missing here, an unknown part, or no time; before
-            anything runs.
+        ValueError: a backend other than these two or missing here, an unknown part, no time, or a folder
+            for the file; before anything runs.
     """
     if backend not in ("cupy", "numpy"):
         raise ValueError(f"--as is {backend!r}; choose cupy or numpy")
@@ -68,10 +68,13 @@ def run(
             raise ValueError(f"unknown part {name!r}; choose from {', '.join(NAMES)}")
     if not budget > 0:
         raise ValueError(f"budget is {budget:g}; give a number of seconds above 0")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a file")
     try:
         resolve(backend)
     except ValueError as error:
         raise ValueError(f"{error}; or try the run out on this machine with --as numpy") from None
+    out.parent.mkdir(parents=True, exist_ok=True)
     # JAX takes three quarters of a GPU at its start otherwise, beside CuPy's pool
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     place = Place(backend, small=backend == "numpy")

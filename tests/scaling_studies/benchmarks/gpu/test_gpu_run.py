@@ -91,7 +91,7 @@ def test_a_part_that_fails_ends_no_other(monkeypatch, capsys, tmp_path):
 
 def test_parts_without_time_are_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "_apart", lambda *_: pytest.fail("ran"))
-    found = run.run("numpy", tmp_path / "gpu.json", only=["arrays", "contract"], budget=1e-9)
+    found = run.run("numpy", tmp_path / "new" / "gpu.json", only=["arrays", "contract"], budget=1e-9)
     assert {part["state"] for part in found.values()} == {"left out"}
     console = Console(file=io.StringIO(), width=100)
     console.print(as_rich(run.sheet(found)))
@@ -104,6 +104,7 @@ def test_parts_without_time_are_left_out(monkeypatch, tmp_path):
         (["--as", "numpy", "--only", "contract,abacus"], "abacus"),
         (["--as", "numpy", "--budget", "0"], "budget is 0"),
         (["--as", "numpy", "--budget", "nan"], "nan"),
+        (["--as", "numpy", "--out", "."], ". is a folder"),
     ],
 )
 def test_refusals(monkeypatch, capsys, tmp_path, arguments, value):
