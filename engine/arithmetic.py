@@ -95,10 +95,12 @@ class Plain(Arithmetic):
 
     Args:
         dtype: what every operand is cast to.
+        entrywise: whether a result may have an exponent for every entry.
     """
 
-    def __init__(self, dtype: np.dtype) -> None:
+    def __init__(self, dtype: np.dtype, entrywise: bool) -> None:
         super().__init__(dtype)
+        self._entrywise = entrywise
         self.after = self._settled
 
     def errors(self, state: State) -> Any:
@@ -152,7 +154,8 @@ class Plain(Arithmetic):
                 raise FloatingPointError("a product is not finite")
         part = value.transpose(program.order), spread(state.exponent, program, np)
         if not near:
-            part = settled(part, program.spread if program.whole_grid else (), self.dtype)
+            spread_to = program.spread if program.whole_grid else ()
+            part = settled(part, spread_to, self.dtype, entries=self._entrywise)
         return part if owned else (part[0].copy(), part[1])
 
 

@@ -74,7 +74,7 @@ class PairwiseExpression:
         self._entrywise = entrywise
         ways: list[Callable[[], Arithmetic]] = []
         if xp is np and flags_work():
-            ways.append(partial(Plain, self._dtype))
+            ways.append(partial(Plain, self._dtype, entrywise))
         ways.append(partial(Rescaled, xp, self._dtype, entrywise))
         if len(ways) == 1:
             ways.append(partial(Rescaled, xp, self._dtype, entrywise, checked=True))
