@@ -5,7 +5,11 @@ import importlib
 
 import pytest
 
-MODULES = ("quantize", "tempered.sampling", "models.residual", "models.estimators")
+MODULES = (
+    *("nodes", "quantize", "sampling", "tempered.sampling"),
+    *("states.dense", "states.interpolated", "states.network", "states.points", "states.ridges"),
+    *("models.residual", "models.estimators"),
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

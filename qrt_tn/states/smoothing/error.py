@@ -112,7 +112,7 @@ def estimated_norm(
 ) -> float:
     """||f^ tau||^2 over sum_u |tau(u)|^2, from frequencies of the filter and of a broader one, half each.
 
-    Centred values leave nothing at u = 0, where a narrow filter has almost all its weight.
+    The broader one is for centred values: they leave nothing at u = 0, where a narrow filter has its weight.
     """
     rng = generator(seed)
     each = max(1, samples // 2)

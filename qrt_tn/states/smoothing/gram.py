@@ -1,4 +1,4 @@
-"""The exact compression of a sum of few product states, through Gram matrices.
+"""Compress a sum of few product states through Gram matrices, with an exact error.
 
 From right to left, at each site the part to the right is held as vectors in an orthonormal basis, one per
 point, and the part to the left as its M x M Gram matrix, a product of small kernels. The leading
@@ -37,7 +37,7 @@ def checked_tolerance(tolerance: Any) -> float:
 
 
 def vanishes(norm: float, unsigned: float) -> str:
-    """What to say of a smoothed function of which rounding leaves nothing; both arguments are squared."""
+    """The error message for a function that its filter cancels; both norms are squared."""
     share = math.sqrt(max(norm, 0.0) / unsigned)
     return (
         f"the smoothed function vanishes to rounding: its norm is {share:.2g} of what its terms would add up "
@@ -53,15 +53,7 @@ def gram_cores(
     max_bond: int | None,
     progress: Progress | None = None,
 ) -> tuple[mps.Cores, list[Site], float]:
-    """The smoothed sum of product states, compressed.
-
-    Args:
-        columns: the points by coordinate, shape (D, M).
-        coefficients: shape (M, C).
-        product: the filter.
-        tolerance: the largest relative error.
-        max_bond: the largest bond, whatever the error.
-        progress: called with (sites done, D).
+    """The smoothed sum of product states, compressed; `columns` are the points by coordinate, shape (D, M).
 
     Returns:
         (cores, sites, error): the class core (1, C, bond) first and then one core for each site, in the
@@ -149,7 +141,7 @@ def _principal(
         rng: for the sketch.
 
     Returns:
-        (basis of shape (K, kept), discarded weight).
+        (basis of shape (K, kept), discarded eigenvalue sum).
     """
     size = wide.shape[1]
     sketch = min(size, _SKETCH if max_bond is None else max_bond + 32)

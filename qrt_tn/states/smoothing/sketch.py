@@ -1,4 +1,4 @@
-"""The compression of a sum of very many product states: a sketch decides the bond's space, never bond M.
+"""Compress a sum of very many product states: a sketch decides the spaces of the bonds.
 
 From right to left, at each site the part to the right is held as one vector per point in an orthonormal
 basis. The space that the sum spans there is found from its products with the left parts of K *landmarks*,
@@ -34,7 +34,7 @@ def sketched_cores(
     progress: Progress | None = None,
     xp: ModuleType = np,
 ) -> tuple[mps.Cores, float]:
-    """The sum of product states projected on the bond spaces that `bond` landmarks show.
+    """The sum of product states, projected on the bond spaces that `bond` landmarks span.
 
     Args:
         columns: the points by coordinate, shape (D, M), on the host.

@@ -1,10 +1,10 @@
-"""The width of a smoothing filter by validation risk, before any state is built and without any network.
+"""Choose the width of a smoothing filter by validation risk, before any state is built.
 
 A ticket of the smoothed function is a set of random frequencies u ~ |f^(u) tau(u)|^2 with fitted weights. For
-each width such frequencies are drawn from part of the points, by importance resampling of frequencies of the
+each width, frequencies are drawn from part of the points by importance resampling of frequencies of the
 filter (Rubin 1987), weights are fitted by ridge regression, and the width with the least squared error on
-the points held out wins. That asks for what tickets need; the width that is best for kernel ridge regression
-with all points is broader (8x8 digits: 1.2 where tickets of 64 to 512 nodes do best at 0.6 to 0.8).
+the points held out is taken. The best width of kernel ridge regression with all points is broader (8x8
+digits: 1.2, where tickets of 64 to 512 nodes do best at 0.6 to 0.8).
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ _RIDGES = 10.0 ** np.arange(-5, 3)  # per point
 
 @dataclass(frozen=True, eq=False)
 class WidthChoice:
-    """What the points held out chose, and all that was tried.
+    """The width chosen, and the risks of all that were tried.
 
     Attributes:
         smoothing: the width, or one per coordinate, shape (D,).
         tried: for each candidate its `width` (of a coordinate of mean spread), the `power` of the
             coordinate's spread that the widths follow, the `risk` (squared error over that of predicting 0,
             on points held out) and its standard error `std`.
-        points: how many points were fitted and held out.
+        points: the numbers of points fitted and held out.
         nodes: of the tickets compared.
     """
 
@@ -96,16 +96,10 @@ def automatic_width(
             widths = width if power == 0 else width * relative
             product = checked_filter(widths, points.shape[1], modulus)
             risks = _risks(product, data, nodes, np.random.default_rng(same))
-            tried.append(
-                {
-                    "width": width,
-                    "power": power,
-                    "risk": float(np.mean(risks)),
-                    "std": float(np.std(risks, ddof=1)) / np.sqrt(len(risks)),
-                }
-            )
-            if tried[-1]["risk"] < best[0]:
-                best = (tried[-1]["risk"], widths)
+            risk, std = float(np.mean(risks)), float(np.std(risks, ddof=1)) / np.sqrt(len(risks))
+            tried.append({"width": width, "power": power, "risk": risk, "std": std})
+            if risk < best[0]:
+                best = (risk, widths)
             report(len(tried), len(candidates))
     return WidthChoice(best[1], tried, (len(fitted), out), nodes)
 
@@ -140,22 +134,17 @@ def _risks(product: Filter, data: list[Any], nodes: int, rng: np.random.Generato
     usable = min(pairs, int((weights > 0).sum()))
     if usable == 0:
         return [1.0] * _DRAWS
-    norm = float((np.abs(targets) ** 2).sum())
-    risks = []
+    norm, risks = float((np.abs(targets) ** 2).sum()), []
     for _ in range(_DRAWS):
         chosen = u[rng.choice(len(u), usable, replace=False, p=weights / weights.sum())]
         features, unseen = (_waves(x, chosen, product.modulus) for x in (points, others))
         means = features.mean(axis=0)
         features, unseen = features - means, unseen - means
         strengths, vectors = np.linalg.eigh(features.T @ features)
-        projected = vectors.T @ (features.T @ values)
-        unseen = unseen @ vectors
-        # rounding leaves eigenvalues slightly below 0
-        strengths = np.maximum(strengths, 0.0)
-        errors = [
-            (np.abs(unseen @ (projected / (strengths + ridge * len(points))[:, None]) - targets) ** 2).sum()
-            for ridge in _RIDGES
-        ]
+        strengths = np.maximum(strengths, 0.0)  # rounding leaves some slightly below
+        projected, unseen = vectors.T @ (features.T @ values), unseen @ vectors
+        fits = [unseen @ (projected / (strengths + ridge * len(points))[:, None]) for ridge in _RIDGES]
+        errors = [(np.abs(fit - targets) ** 2).sum() for fit in fits]
         risks.append(float(min(errors)) / norm if norm > 0 else 1.0)
     return risks
 
