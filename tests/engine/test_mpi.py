@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,38 +143,23 @@ def test_nobody_works_to_the_end_after_a_failure(kind, culprit):
 def test_at_most_one_part_waits_for_rank_0():
     """A worker that is ahead waits before it makes more parts than one under way and one in hand."""
     made = collections.Counter()
-    begin = threading.Event()
+    most = []
 
-    class Slow(Threads):
-        """A message has gone once it is taken."""
-
-        def Isend(self, buffer, dest, tag):
-            box = self.box(self.rank, dest, tag)
-            message = buffer.copy()
-            box.append(message)
-            return SimpleNamespace(Test=lambda: not any(item is message for item in box))
-
-    boxes = collections.defaultdict(collections.deque)
-
-    def total(rank):
+    def total(comm):
         def contract_range(group):
-            if rank == 0:
-                begin.wait(10)
-            made[rank] += 1
+            if comm.rank == 0 and not most:
+                deadline = time.monotonic() + 10
+                while made[1] < 2 and time.monotonic() < deadline:
+                    time.sleep(0.001)
+                time.sleep(0.05)
+                most.append(made[1])
+            made[comm.rank] += 1
             return np.ones(4), np.array(0)
 
-        comm = Slow(rank, 2, boxes)
         return reduce_slices(64, contract_range, lambda a, b: (a[0] + b[0], a[1]), comm)
 
-    with ThreadPoolExecutor(2) as pool:
-        results = pool.map(total, range(2))
-        deadline = time.monotonic() + 10
-        while made[1] < 2 and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(0.05)
-        assert made[1] == 2
-        begin.set()
-        assert all((mantissa == 64).all() for mantissa, _ in results)
+    assert all((mantissa == 64).all() for mantissa, _ in on_threads(2, total))
+    assert most == [2]
 
 
 def test_an_error_of_mpi_itself_aborts(capsys):
