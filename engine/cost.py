@@ -9,7 +9,10 @@ import numpy as np
 from qrt_tn.engine.program import Program, Step
 from qrt_tn.engine.roofline import Device
 
-_GRIDS = 6  # arrays of exponents held at once, each counted as one of the network's numbers
+# arrays held at once, of about the size of one of the network's: of exponents,
+_GRIDS = 6
+_LOADED = 1.25  # beside an operand while it is measured,
+_RESULT = 4  # and beside the result
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Cost:
             complex alike); what no slice changes counts once.
         largest: elements of the largest intermediate of one slice.
         peak: elements of all that is held at the worst moment: the operands as given and as made ready,
-            intermediates, and the copies that layout and measuring make.
+            intermediates, and the copies that layout and rescaling make. A contraction in single precision
+            that has to be repeated in double precision takes twice as much.
     """
 
     flops: int
@@ -31,44 +35,41 @@ class Cost:
 
 def cost_of(program: Program) -> Cost:
     """The cost of a program; see `Cost`."""
-    count = program_slices(program)
+    count, leaves = program_slices(program), len(program.leaves)
     flops = sum(step.flops * (count if step.sliced else 1) for step in program.steps)
     flops += sum(2 * leaf.given for leaf in program.leaves if leaf.summed)
     largest = max((step.size for step in program.steps), default=program.leaves[0].size)
-    count_leaves = len(program.leaves)
-    made_ready = [leaf.size for leaf in program.leaves]
-    held = [0] * (count_leaves + len(program.steps))
-    sliced = [leaf.sliced for leaf in program.leaves] + [step.sliced for step in program.steps]
-    # exponents and what measuring makes of them: a few arrays of whole numbers over the batch
-    grid = _GRIDS * math.prod(program.whole_grid) if program.whole_grid else 0
-    alive = sum(leaf.given for leaf in program.leaves) + grid
-    peak = alive + max(leaf.given for leaf in program.leaves)
-    size = math.prod(program.shape)
-    for repeated in (False, True):
-        if repeated and program.slices:
-            # the sum so far, and that of the present group of slices
-            alive += 2 * size
-            # what slices take is made ready before them and stays
-            for step in program.steps:
-                for operand in (step.left, step.right) if step.sliced else ():
-                    if operand < count_leaves:
-                        alive += made_ready[operand]
+    sizes = [*(leaf.size for leaf in program.leaves), *(step.size for step in program.steps)]
+    sliced = [*(leaf.sliced for leaf in program.leaves), *(step.sliced for step in program.steps)]
+    given = [leaf.given for leaf in program.leaves]
+    alive = sum(given) + (_GRIDS * math.prod(program.whole_grid) if program.whole_grid else 0)
+    peak: float = alive + _LOADED * max(given)
+    result = math.prod(program.shape)
+    for repeated in (False, True) if program.slices else (False,):
+        if repeated:
+            # what slices take stays: operands made ready, and what they share, plain and once more rescaled
+            taken = {number for step in program.steps if step.sliced for number in (step.left, step.right)}
+            alive += sum(sizes[number] for number in taken if number < leaves or not sliced[number])
+            peak = max(peak, alive + _LOADED * max((sizes[n] for n in taken if n < leaves), default=0))
+            alive += 2 * result  # the sum so far, and that of the present group of slices
         for step in program.steps:
             if step.sliced is not repeated:
                 continue
-            copies = step.rows.copied + step.columns.copied
-            for operand in (step.left, step.right):
-                copies += made_ready[operand] if operand < count_leaves and not repeated else 0
-            peak = max(peak, alive + copies + step.size)
-            for operand in (step.left, step.right):
-                if operand >= count_leaves and (not repeated or sliced[operand]):
-                    alive -= held[operand]
+            operands = [] if repeated else [n for n in (step.left, step.right) if n < leaves]
+            ready = sum(sizes[number] for number in operands)
+            # operands are measured; then they are multiplied, and the product is rescaled
+            loading = _LOADED * max((sizes[number] for number in operands), default=0)
+            multiplying = step.rows.copied + step.columns.copied + 2 * step.size
+            peak = max(peak, alive + ready + max(loading, multiplying))
+            for number in (step.left, step.right):
+                if number >= leaves and (not repeated or sliced[number]):
+                    alive -= sizes[number]
             alive += step.size
-            held[step.target] = step.size
+    # a slice's result is measured and added to the others
+    peak = max(peak, alive + _RESULT * result)
     if program.slices:
-        # a term of each while they are added
-        peak = max(peak, alive + 2 * size + _GRIDS * math.prod(program.whole_spread))
-    return Cost(flops, largest, max(peak, alive))
+        peak = max(peak, alive + 2 * result + _GRIDS * math.prod(program.whole_spread))
+    return Cost(flops, largest, math.ceil(peak))
 
 
 def program_slices(program: Program) -> int:

@@ -15,7 +15,7 @@ def equation(inputs, output, sizes):
     return f"{left}->{''.join(symbols[index] for index in output)}"
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(10))
 def test_flops_and_sizes_as_opt_einsum_counts_them(seed):
     rng = np.random.default_rng(seed)
     sizes = {f"i{k}": int(rng.integers(2, 6)) for k in range(8)}
@@ -35,9 +35,8 @@ def test_flops_and_sizes_as_opt_einsum_counts_them(seed):
 
 def test_flops_by_hand():
     sizes = {"i": 2, "j": 3, "k": 5, "l": 7}
-    # (2x3)(3x5): 2*2*3*5; the outer product of 2 and 3: 6
-    assert Plan((("i", "j"), ("j", "k")), ("i", "k"), sizes, ((0, 1),)).flops == 60
-    assert Plan((("i",), ("j",)), ("i", "j"), sizes, ((0, 1),)).flops == 6
+    assert Plan((("i", "j"), ("j", "k")), ("i", "k"), sizes, ((0, 1),)).flops == 2 * 2 * 3 * 5
+    assert Plan((("i",), ("j",)), ("i", "j"), sizes, ((0, 1),)).flops == 6  # an outer product sums nothing
     # a lone index is summed beforehand: two for each of 2*7 elements
     assert Plan((("i", "l"), ("i",)), ("i",), sizes, ((0, 1),)).flops == 28 + 2
 
@@ -82,14 +81,14 @@ def grid(rng, rows, columns, extent, dtype, batch=False):
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "float32"])
-@pytest.mark.parametrize("factor", [1.0, 1e-6])
+@pytest.mark.parametrize("factor", [1.0, 1e-6])  # small ones are rescaled: copied
 @pytest.mark.parametrize(
     ("batch", "output"), [(False, ()), (False, ("r01", "c10")), (True, ("v",)), (True, ())]
 )
 def test_the_peak_bounds_what_is_measured(dtype, factor, batch, output):
     rng = np.random.default_rng(0)
     inputs, sizes, arrays = grid(rng, 3, 3, 12 if batch else 16, dtype, batch)
-    arrays = [np.asarray(factor * array, dtype) for array in arrays]  # small ones are rescaled: copied
+    arrays = [np.asarray(factor * array, dtype) for array in arrays]
     made = engine.plan((inputs, output, sizes), dtype=dtype)
     took = measured(made, arrays)
     assert took <= made.peak_bytes + 20_000  # Python's own objects
@@ -107,15 +106,15 @@ def test_the_peak_bounds_random_networks(seed, networks):
     slices = tuple(index for index in sizes if sizes[index] < 6 and rng.random() < 0.2)
     made = Plan(tuple(inputs), output, sizes, networks.path(rng, len(inputs)), slices)
     arrays = [1e9 ** (number % 2) * a for number, a in enumerate(networks.arrays(rng, inputs, sizes))]
-    assert measured(made, arrays) <= made.peak_bytes + 300_000  # NumPy's buffers for strided sums
+    assert measured(made, arrays) <= made.peak_bytes + 30_000  # NumPy's buffers for strided sums
 
 
 def test_a_cost_by_hand():
     made = Plan((("i", "j"), ("j", "k")), ("i", "k"), {"i": 20, "j": 30, "k": 50}, ((0, 1),), (), "complex64")
     found = cost_of(made.program)
     assert (found.flops, found.largest) == (2 * 20 * 30 * 50, 1000)
-    # operands as given, as made ready, and the result
-    assert found.peak == 2 * (600 + 1500) + 1000
+    # operands as given, the result, and four of its size while its scale is found
+    assert found.peak == 600 + 1500 + 5 * 1000
     assert made.peak_bytes == 8 * found.peak
 
 
