@@ -284,7 +284,6 @@ class CuTensorNetExpression:
         ]
         for pair in tree.pairs:
             ranks.append(max(ranks[pair.left], ranks[pair.right]))
-        ranks[-1] = max(ranks[-1], VARIABLE)
         element = dict(plan.sizes) | dict.fromkeys(plan.batch, 1)
         inner = element | dict.fromkeys(slices, 1)
         whole = Subnetwork(tuple(range(len(leaves))), tuple(range(len(leaves), len(ranks))))

@@ -180,16 +180,24 @@ def test_single_steps_and_small_entries_are_looked_at_too(cutensornet, device):
     # entries of a result that nobody needs may go
     plan = Plan([("i",), ("j",)], ("i", "j"), {"i": 2, "j": 2}, ((0, 1),), (), "float32")
     arrays = [np.array([1, 1e-25], dtype="float32")] * 2
-    with closing(CuTensorNetExpression(plan, "float32", entrywise=False)) as expression:
-        assert np.allclose(value(expression(arrays)), [[1, 1e-25], [1e-25, 0]], atol=0)
-        assert expression.fallback is None
+    for entrywise in (True, False):
+        with closing(CuTensorNetExpression(plan, "float32", entrywise=entrywise)) as expression:
+            wanted = [[1, 1e-25], [1e-25, 1e-50 if entrywise else 0]]
+            assert np.allclose(value(expression(arrays)), wanted, atol=0)
+            assert (expression.fallback is not None) == entrywise
+    # what an operand loses may be most of a result further on
+    plan = Plan([("i",), ("i", "j"), ("j",)], (), {"i": 2, "j": 2}, ((0, 1), (0, 1)), (), "float32")
+    entries = ([2.0**60, 2.0**-70], np.diag([2.0**-60, 1]), [2.0**-80, 1])
+    arrays = [np.array(part, dtype="float32") for part in entries]
+    with closing(CuTensorNetExpression(plan, "float32", constants=dict(enumerate(arrays[:2])))) as expression:
+        assert_right(expression(arrays), arrays, plan)
 
 
 def test_zeros_and_what_is_not_finite_need_no_second_look(cutensornet, device):
     plan, arrays = chain(40, 2)
     with closing(CuTensorNetExpression(plan, "complex64")) as expression:
         arrays[17] *= 0
-        assert value(expression(arrays)) == 0
+        assert [part.get() for part in expression(arrays)] == [0, 0]
         for bad in (np.nan, np.inf):
             arrays[17][:] = bad
             assert not np.isfinite(expression([device.asarray(array) for array in arrays])[0].get())
@@ -233,6 +241,7 @@ def test_tuning_before_the_first_run_or_the_second(cutensornet):
                 # networks share one workspace through the pool
                 assert not any(net.holding for net in cutensornet.networks)
         assert [max(counts) for counts in found] == before and len(cutensornet.networks) > 2
+        assert not any(net.autotuned for net in cutensornet.networks if net.runs == 1)
 
 
 def test_slices_are_looped_by_the_library_or_here(cutensornet):
@@ -254,6 +263,24 @@ def test_slices_are_looped_by_the_library_or_here(cutensornet):
             assert [net.runs for net in cutensornet.networks] == [runs]
             looped = [len(net.slicing) for net in cutensornet.networks] == [0]
             assert looped == (runs > 1)
+
+
+def test_slices_through_several_subnetworks_are_looped_here(cutensornet):
+    plan, arrays = chain(80, 2, slices=("k5",))
+    with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+        assert np.isclose(log_abs(expression(arrays)), log_of_chain(arrays), rtol=1e-6)
+        assert {(net.runs, len(net.slicing)) for net in cutensornet.networks} == {(1, 0), (2, 0)}
+
+
+def test_a_batch_is_cut_no_finer_than_one_of_its_elements(cutensornet):
+    plan, _ = chain(200, 4)
+    inputs = [("n", *term) for term in plan.inputs]
+    made = []
+    for count in (1, 1000):
+        plan = Plan(inputs, ("n",), {**plan.sizes, "n": count}, plan.path, (), "complex64")
+        with closing(CuTensorNetExpression(plan, "complex64")) as expression:
+            made.append(len(expression.parts))
+    assert made[0] == made[1] > 1
 
 
 def test_shares_compute_once_what_no_slice_changes(cutensornet):
@@ -303,6 +330,9 @@ def test_compute_types_and_the_device_it_was_made_on(compute, cutensornet):
 
 def test_memory_limit(cutensornet):
     plan, arrays = chain(80, 4)
+    sizes = {**plan.sizes, "k1": 8, "k2": 8}  # the first subnetwork wants most
+    arrays[:3] = [np.ones([sizes[index] for index in term], "complex64") for term in plan.inputs[:3]]
+    plan = Plan(plan.inputs, (), sizes, plan.path, (), "complex64")
     with pytest.raises(ValueError, match="100 bytes is too small: operands and results take"):
         CuTensorNetExpression(plan, "complex64", memory_limit=100)
     with closing(CuTensorNetExpression(plan, "complex64")) as expression:
