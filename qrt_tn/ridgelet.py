@@ -64,29 +64,34 @@ class Ridgelet:
         else:
             self.name = "table"
             self.activation = _table(activation, self.modulus, "activation")
+        g, exponent = _near_one(self.activation)  # so that neither sums nor squares overflow or vanish
         if ridgelet is None:
-            r = self.activation - self.activation.mean()
-            if np.abs(r).max() <= 1e-12 * np.abs(self.activation).max():
+            r = g - g.mean()
+            if np.abs(r).max() <= 1e-12 * np.abs(g).max():
                 raise ValueError("the activation is constant; it has no mean-zero part to analyse with")
         else:
-            r = _table(ridgelet, self.modulus, "ridgelet")
+            r = _near_one(_table(ridgelet, self.modulus, "ridgelet"))[0]
             if abs(r.sum()) > 1e-9 * np.abs(r).sum() or not r.any():
                 raise ValueError(
                     f"the ridgelet sums to {r.sum():.3g}; its sum must be 0 and its norm not "
                     "(pass r - r.mean())"
                 )
             r = r - r.mean()
-        r = r / np.abs(r).max()  # first, so that squares neither overflow nor vanish
         self.values = r / np.linalg.norm(r)
         spectrum = fourier(self.values)
         # Rounding noise would otherwise be sampled as a harmonic that the function does not have.
         spectrum[np.abs(spectrum) < 1e-14] = 0
         spectrum[0] = 0
         self.spectrum = spectrum
-        product = np.vdot(self.values, self.activation)
-        self.admissibility = complex(product) if np.iscomplexobj(product) else float(product)
-        if abs(product) <= 1e-12 * np.abs(self.activation).max():
+        product = np.vdot(self.values, g)
+        if abs(product) <= 1e-12 * np.abs(g).max():
             raise ValueError("<r, g> is 0: this ridgelet cannot reconstruct with this activation; change one")
+        product = _shifted(product, exponent)
+        if not np.isfinite(product):
+            raise ValueError(
+                f"<r, g> overflows, as the activation reaches {self.activation[np.abs(g).argmax()]}"
+            )
+        self.admissibility = complex(product) if np.iscomplexobj(product) else float(product)
 
     def __repr__(self) -> str:
         return f"Ridgelet({self.name!r}, modulus={self.modulus}, admissibility={self.admissibility:.6g})"
@@ -105,3 +110,15 @@ def _table(values: Any, modulus: int, name: str) -> np.ndarray:
             f"the {name} table holds {table[~np.isfinite(table)][0]}; every value must be finite"
         )
     return table.astype(np.complex128 if table.dtype.kind == "c" else np.float64)
+
+
+def _near_one(table: np.ndarray) -> tuple[np.ndarray, int]:
+    """(table / 2^k, k) with a largest part in [1/2, 1); no digit changes."""
+    exponent = int(np.frexp(max(np.abs(table.real).max(), np.abs(table.imag).max()))[1])
+    return _shifted(table, -exponent), exponent
+
+
+def _shifted(values: Any, exponent: int) -> Any:
+    half = exponent // 2  # 2^exponent itself may lie outside float64
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values * 2.0**half * 2.0 ** (exponent - half)

@@ -19,7 +19,7 @@ from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.mps.harmonics import harmonics as harmonics_of
 from qrt_tn.states.mps.work import drawing_work
 
-_BLOCK = 2**22  # profile values of one block of nodes (64 MiB)
+_BLOCK = 2**19  # profile values of one block of nodes (8 MiB)
 
 
 class MPSState(State):
@@ -66,7 +66,7 @@ class MPSState(State):
         self.truncation_error = truncation_error
         self.tolerance = tolerance
         # the place of each frequency on its site, -1 where the site does not keep it
-        self._places = np.full((self.dim, modulus), -1, dtype=np.int64)
+        self._places = np.full((self.dim, modulus), -1, dtype=np.int32)
         for site, support in enumerate(self.supports):
             self._places[site, support] = np.arange(len(support))
 
@@ -91,8 +91,8 @@ class MPSState(State):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the cores."""
-        return sum(int(core.nbytes) for core in self.cores)
+        """Bytes of the cores, and of the places of frequencies."""
+        return sum(int(core.nbytes) for core in self.cores) + self._places.nbytes
 
     def arrays(self) -> list[Any]:
         """The cores, and the frequencies that their sites keep."""
@@ -203,11 +203,13 @@ class MPSState(State):
         if isinstance(number, bool) or not isinstance(number, numbers.Number):
             return NotImplemented
         value = complex(number)
-        size = abs(value)
-        if size == 0 or not np.isfinite(size):
+        peak = max(abs(value.real), abs(value.imag))
+        if peak == 0 or not np.isfinite(peak):
             raise ValueError(f"a state times {number!r} has no norm; give a finite number other than 0")
+        value /= peak  # first, so that its modulus neither overflows nor vanishes
+        size = abs(value)
         state = copy.copy(self)
-        state.log_norm = self.log_norm + float(np.log(size))
+        state.log_norm = self.log_norm + math.log(peak) + math.log(size)
         phase = value / size
         if phase != 1:
             state.cores = mps.scaled(self.cores, phase.real if phase.imag == 0 else phase)
@@ -276,13 +278,12 @@ class MPSState(State):
         """A chain of D tensors in the position basis, the class index on the first for a vector output."""
         first = self._first
         tensors = []
-        for site, core in enumerate(self._padded([np.arange(self.modulus)] * self.dim)[first:]):
-            core = inverse_fourier(to_host(core), axis=1).astype(core.dtype)  # noqa: PLW2901
+        for site, held in enumerate(self._padded([np.arange(self.modulus)] * self.dim)[first:]):
+            core = inverse_fourier(to_host(held), axis=1).astype(held.dtype)
             inds = [f"k{site}", site_index(site), f"k{site + 1}"]
             if site == 0:
                 if self.vector:
-                    core = np.tensordot(to_host(self.cores[0])[0], core, axes=1)
-                    inds[0] = CLASS_INDEX
+                    core, inds[0] = np.tensordot(to_host(self.cores[0])[0], core, axes=1), CLASS_INDEX
                 else:
                     core, inds = core[0], inds[1:]
             if site == self.dim - 1:
@@ -332,12 +333,14 @@ class MPSState(State):
 
     def _drawing(self, count: int, harmonics: int) -> Work:
         kept = np.array([len(support) for support in self.supports]) / self.modulus
-        products, moved, held = drawing_work(self.cores, kept, count, harmonics)
-        shared = super()._drawing(count, harmonics)
+        each = self.modulus * self.outputs
+        profiled = min(count, max(1, _BLOCK // each))
+        products, moved, held = drawing_work(self.cores, kept, count, harmonics, profiled)
+        values = 130 * each + 8 * harmonics * self.cores[self._first].shape[0]  # a profile and its harmonics
         return Work(
-            products=products + shared.products,
-            moved=moved + shared.moved,
-            memory=held + shared.memory,
+            products=products + 5.0 * count * each * np.log2(self.modulus),
+            moved=moved + 900.0 * count * each,
+            memory=held + 16.0 * count * self.dim + values * profiled + 160.0 * self.modulus,
             dtype=str(self.cores[0].dtype),
         )
 
