@@ -229,15 +229,16 @@ def reduce_slices(
     groups = slice_groups(count, size)
     names = [f"slices {group.start} to {group.stop - 1} of {count}" for group in groups]
 
+    def add_beside(total: Part, part: Part) -> Part:
+        # rank 0 contracted the first group itself, so it knows where parts live
+        xp = array_module(total[0])
+        return add(total, part if xp is np else (xp.asarray(part[0]), xp.asarray(part[1])))
+
     def lead(attempt: Callable[..., Any], receive: Callable[[int], Part]) -> Part:
         total: Part = (None, None)
         for number, group in enumerate(groups):
-            if number % size:
-                # rank 0 contracted the first group itself, so it knows where parts live
-                part = _beside(receive(number % size), total)
-            else:
-                part = attempt(names[number], contract_range, group)
-            total = attempt("the sum of the slices", add, total, part) if number else part
+            part = receive(number % size) if number % size else attempt(names[number], contract_range, group)
+            total = attempt("the sum of the slices", add_beside, total, part) if number else part
             del part  # it would live on while the next is made
             if progress is not None:
                 attempt("the display of progress", progress, group.stop, count)
@@ -441,9 +442,3 @@ def _chunks(*arrays: np.ndarray) -> Iterator[np.ndarray]:
     for array in arrays:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         yield from (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
-
-
-def _beside(part: Part, other: Part) -> Part:
-    """This part where the other one lives."""
-    xp = array_module(other[0])
-    return part if xp is np else (xp.asarray(part[0]), xp.asarray(part[1]))
