@@ -13,6 +13,7 @@ from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.wide import NOTHING, WideArray
 
+MOST_AXES = 64  # of NumPy's arrays
 SETTLED = {4: 12, 8: 60}  # bits that a result may be off 1 and is left as it is
 REACH = {4: 126, 8: 1022}  # 2**n is a normal number for n up to this, and down to minus this
 
@@ -37,6 +38,8 @@ def peaks(array: Any, axes: tuple[int, ...], xp: Any) -> Any:
         if array.dtype.kind != "c":
             return xp.abs(array).max(axis=axes)
         return xp.maximum(xp.abs(array.real), xp.abs(array.imag)).max(axis=axes)
+    if array.dtype.kind == "c" and array.ndim == MOST_AXES:
+        return np.maximum(peaks(array.real, axes, np), peaks(array.imag, axes, np))
     if array.dtype.kind == "c":
         # a complex number is a pair of real ones: no modulus is needed, and no array of them
         axes = (*axes, array.ndim)
@@ -90,54 +93,54 @@ def add(left: Part, right: Part, *, entries: bool = True) -> Part:
         entries: whether entries count that are negligible beside the largest of their batch element; if not,
             the sum has one exponent for each element in any case.
     """
-    xp = array_module(left[0])
-    if xp is np and entries:
+    if not entries:
+        return _add(left, right)[:2]
+    if array_module(left[0]) is np:
         try:
             with np.errstate(under="raise"):
                 return _add(left, right)[:2]
         except FloatingPointError:
-            return _add(entrywise(left), entrywise(right))[:2]
-    with np.errstate(under="ignore"):
-        total, exponent, lost = _add(left, right)
-    if entries and bool(lost):  # which waits for the device
-        parts = (entrywise(on_host(part)) for part in (left, right))
-        total, exponent = map(xp.asarray, _add(*parts)[:2])
-    return total, exponent
+            pass  # perhaps only beside larger terms
+    total, exponent, faint = _add(left, right, checked=True)
+    if not bool(faint):  # which waits for a device
+        return total, exponent
+    xp = array_module(total)
+    total, exponent, _ = _add(*(entrywise(on_host(part)) for part in (left, right)))
+    return xp.asarray(total), xp.asarray(exponent)
 
 
-def _add(left: Part, right: Part) -> tuple[Any, Any, Any]:
-    """The sum as (mantissa, exponent), and on a device whether an entry may have lost digits."""
+def _add(left: Part, right: Part, *, checked: bool = False) -> tuple[Any, Any, Any]:
+    """The sum as (mantissa, exponent), and, if that is checked, whether an entry may have lost digits."""
     xp = array_module(left[0])
-    size = real_bytes(left[0].dtype)
-    reach = REACH[size]
+    reach = REACH[real_bytes(left[0].dtype)]
     shapes = [(1,) * (left[0].ndim - xp.ndim(exponent)) + xp.shape(exponent) for _, exponent in (left, right)]
     # the axes along which neither has more than one exponent
     axes = tuple(axis for axis, extents in enumerate(zip(*shapes, strict=True)) if max(extents) == 1)
-
-    def scale(mantissa: Any, exponent: Any) -> Any:
+    scales = []
+    for mantissa, exponent in (left, right):
         # with the mantissa's own scale, which may be far from 1
         peak = xp.abs(mantissa).max(axis=axes, keepdims=True)
         # a zero has any scale, and must not drown a sum of tiny values
-        return xp.where(peak == 0, NOTHING, xp.clip(xp.frexp(peak)[1], -reach, None) + exponent)
-
-    top = xp.maximum(scale(*left), scale(*right))
+        scales.append(xp.where(peak == 0, NOTHING, xp.clip(xp.frexp(peak)[1], -reach, None) + exponent))
+    top = xp.maximum(*scales)
     top = xp.where(top == NOTHING, 0, top)
     total, faint = None, xp.asarray(False)
     tiny = float(np.finfo(left[0].dtype).tiny)
-    for mantissa, exponent in (left, right):
-        # what lies deeper than twice the reach is nothing beside the other
-        shift = xp.clip(exponent - top, -2 * reach, reach)
-        term = mantissa * xp.ldexp(xp.ones(shift.shape, dtype=mantissa.real.dtype), shift)
-        if xp is not np:  # which has no flags
-            faint = xp.logical_or(faint, xp.logical_and(xp.abs(term) < tiny, mantissa != 0))
-        if total is None:
-            total = term
-        else:
-            total += term  # one array less than total + term
-    if xp is np:
-        return total, top, False
-    small = xp.abs(total) < 4 * tiny / float(np.finfo(total.dtype).eps)
-    return total, top, xp.logical_and(faint, small).any()
+    with np.errstate() if not checked else np.errstate(under="ignore"):
+        for (mantissa, exponent), scale in zip((left, right), scales, strict=True):
+            # what lies deeper than twice the reach is nothing beside the other
+            shift = xp.where(scale == NOTHING, 0, xp.clip(exponent - top, -2 * reach, reach))
+            term = mantissa * xp.ldexp(xp.ones(shift.shape, dtype=mantissa.real.dtype), shift)
+            if checked:
+                faint = xp.logical_or(faint, xp.logical_and(xp.abs(term) < tiny, mantissa != 0))
+            if total is None:
+                total = term
+            else:
+                total += term  # one array less than total + term
+    if checked:
+        small = xp.abs(total) < 4 * tiny / float(np.finfo(total.dtype).eps)
+        faint = xp.logical_and(faint, small).any()
+    return xp.asarray(total), xp.asarray(top), faint
 
 
 def settled(part: Part, spread: tuple[int, ...], dtype: Any, *, entries: bool = True) -> Part:
@@ -168,7 +171,7 @@ def settled(part: Part, spread: tuple[int, ...], dtype: Any, *, entries: bool = 
         with np.errstate(under="raise" if entries else "ignore"):
             if shift.any():
                 mantissa = _shifted(mantissa, shift)
-            return mantissa.astype(dtype, copy=False), top.reshape(spread)
+            return np.asarray(mantissa, dtype), top.reshape(spread)
     except FloatingPointError:
         mantissa, exponent = entrywise(part)
         return mantissa.astype(dtype), exponent

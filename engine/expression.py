@@ -8,7 +8,7 @@ import numpy as np
 
 from qrt_tn.engine.backends import array_module, namespace, resolve
 from qrt_tn.engine.execute import PairwiseExpression
-from qrt_tn.engine.exponents import Part, add, real_bytes, scaled
+from qrt_tn.engine.exponents import MOST_AXES, Part, add, real_bytes, scaled
 from qrt_tn.engine.mpi import choose_device, reduce_slices
 from qrt_tn.engine.network import common_dtype, dtype_name
 from qrt_tn.engine.plan import Plan
@@ -34,7 +34,8 @@ class Expression:
             times as long and all later ones alike; if not, before their second.
 
     Raises:
-        ValueError: an unknown tensor number, dtype or compute type, a wrong shape, a backend missing here.
+        ValueError: an unknown tensor number, dtype or compute type, a wrong shape, a backend missing here, an
+            output of more than 64 indices.
     """
 
     def __init__(
@@ -57,6 +58,11 @@ class Expression:
             raise ValueError(f"compute {compute!r} is cuTensorNet's; backend {self.backend!r} has no choice")
         self._dtype = np.dtype(self.dtype)
         self._kind = namespace(self.backend).ndarray
+        if len(plan.output) > MOST_AXES:
+            raise ValueError(
+                f"output of {len(plan.output)} indices: an array has {MOST_AXES} axes at most; let the output "
+                "have fewer, or fix some of them by one-hot vectors"
+            )
         constants = dict(constants or {})
         for number in constants:
             if number not in range(len(plan.inputs)):
