@@ -18,6 +18,8 @@ def test_work_comes_back_in_order(count):
 
     with workers(count) as run:
         assert list(run(work, range(20))) == [item**2 for item in range(20)]
+        with pytest.raises(ZeroDivisionError):
+            list(run(lambda item: 1 // item, [2, 1, 0]))
 
 
 def test_each_of_several_has_one_thread_of_blas():
@@ -30,19 +32,12 @@ def test_each_of_several_has_one_thread_of_blas():
     assert blas() == before
 
 
-def test_an_error_in_a_thread_comes_out():
-    with pytest.raises(ZeroDivisionError), workers(2) as run:
-        list(run(lambda item: 1 // item, [2, 1, 0]))
-
-
-def test_threads(device):
+@pytest.mark.parametrize("limit", [1, 2])
+def test_as_many_threads_as_blas_has_where_there_is_work(device, limit):
     host = np.zeros(2)
-    assert threads_for(device.asarray(host)) == 1
-    assert threads_for(host, 10) == 1
-    with threadpool_limits(1, user_api="blas"):
-        assert threads_for(host) == 1
-    with threadpool_limits(2, user_api="blas"):
-        assert threads_for(host, 1e9) == 2
+    with threadpool_limits(limit, user_api="blas"):
+        assert threads_for(host) == threads_for(host, 1e9) == limit
+        assert threads_for(host, 10) == threads_for(device.asarray(host)) == 1
 
 
 def test_callers_that_overlap_leave_blas_as_it_was():
