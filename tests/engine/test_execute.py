@@ -81,7 +81,7 @@ def hostile(seed):
     fixed = {number: array for number, array in enumerate(wild) if rng.random() < 0.3}
     tame = [np.asarray(rng.uniform(1, 2, size=shape), dtype) for shape in shapes]
     tame = [fixed.get(number, array) for number, array in enumerate(tame)]
-    made = Plan(inputs, output, sizes, tuple(path), slices, dtype, batch)
+    made = Plan(inputs, output, sizes, tuple(path), slices, dtype, batch=batch)
     wanted = [exact.contract(arrays, inputs, output, sizes) for arrays in (wild, tame)]
     roundings = 4 * (len(inputs) + math.prod(sizes.values()))
     varying = [[a for number, a in enumerate(arrays) if number not in fixed] for arrays in (wild, tame)]
