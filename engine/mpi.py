@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
@@ -173,12 +172,6 @@ def choose_device(comm: Any) -> int | None:
     number = local % cuda.runtime.getDeviceCount()
     cuda.Device(number).use()
     return number
-
-
-def cutensornet_distributed() -> bool:
-    """Whether cuTensorNet's MPI interface is here: the library file that CUTENSORNET_COMM_LIB names."""
-    library = os.environ.get("CUTENSORNET_COMM_LIB", "")
-    return bool(library) and Path(library).is_file()
 
 
 def slice_groups(count: int, size: int = 1) -> list[range]:

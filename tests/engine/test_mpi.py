@@ -19,7 +19,6 @@ from qrt_tn.engine import mpi
 from qrt_tn.engine.mpi import (
     GROUPS,
     choose_device,
-    cutensornet_distributed,
     ending_together,
     ranks,
     reduce_slices,
@@ -277,13 +276,3 @@ def test_no_mpi(asked_again, monkeypatch):
 def test_one_rank_alone_keeps_its_device():
     assert choose_device(None) is None
     assert choose_device(Threads(0, 1, {})) is None
-
-
-def test_cutensornet_distributed(tmp_path, monkeypatch):
-    library = tmp_path / "libcutensornet_distributed_interface_mpi.so"
-    monkeypatch.setenv("CUTENSORNET_COMM_LIB", str(library))
-    assert not cutensornet_distributed()
-    library.touch()
-    assert cutensornet_distributed()
-    monkeypatch.delenv("CUTENSORNET_COMM_LIB")
-    assert not cutensornet_distributed()
