@@ -105,5 +105,6 @@ class RidgeNodes:
         kinds = {(part.modulus, part.dim) for part in parts}
         if len(kinds) > 1:
             raise ValueError(f"the parts have different (modulus, dim): {sorted(kinds)}; they must be equal")
-        columns = zip(*((part.a, part.b, part.log_probability) for part in parts), strict=True)
-        return cls(*map(np.concatenate, columns), parts[0].modulus)
+        names = ("a", "b", "log_probability")
+        a, b, logs = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        return cls(a, b, logs, parts[0].modulus)

@@ -163,7 +163,7 @@ class NetworkState(State):
         holders = Counter(index for term in self._terms for index in term)
         alone = {site for site in self._sites if holders[site] == 1}
         # a site on several tensors: they share x_i, which a Fourier matrix of its own sums over
-        several = {site: ("x", site) for site in self._sites if site not in alone}
+        several: dict[Hashable, Inds] = {site: ("x", site) for site in self._sites if site not in alone}
         terms: list[Inds] = [tuple(several.get(index, index) for index in term) for term in self._terms]
         made = []
         for term, array in zip(terms, arrays, strict=True):

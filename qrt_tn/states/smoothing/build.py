@@ -88,9 +88,8 @@ class _Sum:
         """The state's error against this sum."""
         scaled = copy.copy(state)
         scaled.log_norm -= self.log_peak
-        data = (self.points, self.coefficients, self.product)
-        options = {"samples": samples, "seed": seed, "progress": progress, "xp": namespace(self.backend)}
-        return estimated_error(scaled, *data, **options)
+        data, xp = (self.points, self.coefficients, self.product), namespace(self.backend)
+        return estimated_error(scaled, *data, samples=samples, seed=seed, progress=progress, xp=xp)
 
 
 def smoothed_state(
