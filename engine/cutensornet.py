@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine import arithmetic
+from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.execute import PairwiseExpression, SliceSum, assignments, grid_at
 from qrt_tn.engine.exponents import Part, real_bytes
 from qrt_tn.engine.network import Term, numbered
@@ -180,11 +181,13 @@ class CuTensorNetExpression:
             inputs, path, fixed[1] = (*inputs, ()), ((0, 1),), np.ones(())
         self._divide(contraction_tree(inputs, plan.output, path), fixed, spread)
         taken = self._bytes_taken()
-        if memory_limit is not None and taken >= memory_limit:
-            raise ValueError(
-                f"memory_limit of {memory_limit} bytes is too small: operands and results take {taken}, and "
-                "cuTensorNet's workspace comes on top; give more, or slice more"
-            )
+        if memory_limit is not None:
+            check_whole("memory_limit", memory_limit)
+            if memory_limit <= taken:
+                raise ValueError(
+                    f"memory_limit of {memory_limit} bytes is too small: operands and results take {taken}, "
+                    "and cuTensorNet's workspace comes on top; give more, or slice more"
+                )
         try:
             self._handle = bindings.create()
             self._allocate()
@@ -348,7 +351,7 @@ class CuTensorNetExpression:
             handle=self._handle,
             # not the root logger, which a program may have told to time every call
             logger=_log.getChild("library"),
-            memory_limit="80%" if limit is None else limit - taken,
+            memory_limit="80%" if limit is None else int(limit) - taken,
             blocking="auto",
         )
         needed = 0

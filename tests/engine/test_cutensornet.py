@@ -367,6 +367,9 @@ def test_refusals(cutensornet, monkeypatch):
         CuTensorNetExpression(plan, "complex64", constants={1: np.full((4, 4), np.nan)})
     with pytest.raises(ValueError, match="'64F'; for complex64"):
         CuTensorNetExpression(plan, "complex64", compute="64F")
+    for limit in (True, 0, 1e6):
+        with pytest.raises(ValueError, match=f"memory_limit is {limit}"):
+            CuTensorNetExpression(plan, "complex64", memory_limit=limit)
     import cuquantum
 
     def fail(self, optimize):
