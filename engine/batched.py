@@ -174,7 +174,7 @@ def fitted(
         count: how many elements there are.
         backend: where batches are contracted.
         memory_limit: bytes for a batch; left out, `batch_bytes`, or what one element takes if that is more.
-        batch: elements in a batch, at most; without a limit, exactly.
+        batch: elements in a batch, at most; given without a limit, memory is not looked at.
         beside: sets of the varying operands that are held beside.
 
     Raises:
