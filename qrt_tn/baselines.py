@@ -1,4 +1,4 @@
-"""Nodes drawn without looking at the data: what the transform's own samples are measured against."""
+"""Nodes drawn without looking at the data, to compare samples of the transform with."""
 
 from typing import Any
 
@@ -111,8 +111,8 @@ def _nonzero_sample(weights: np.ndarray, count: int, rng: np.random.Generator) -
     uniforms = rng.random((count, sites))
     u = np.zeros((count, sites), dtype=np.int64)
     for site, row in enumerate(weights):
-        free, own = np.flatnonzero(first < site), np.flatnonzero(first == site)
+        free, first_here = np.flatnonzero(first < site), np.flatnonzero(first == site)
         u[free, site] = draw_running(np.cumsum(row), uniforms[free, site])
-        if len(own):
-            u[own, site] = draw_running(np.cumsum(np.append(0.0, row[1:])), uniforms[own, site])
+        if len(first_here):
+            u[first_here, site] = draw_running(np.cumsum(np.append(0.0, row[1:])), uniforms[first_here, site])
     return u

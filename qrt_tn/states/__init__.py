@@ -1,4 +1,4 @@
-"""States f on Z_P^D: functions held so that their spectrum can be evaluated and sampled."""
+"""States f on Z_P^D: functions whose spectrum can be evaluated and sampled."""
 
 from qrt_tn.states.base import State
 from qrt_tn.states.dense import DenseState, from_dense

@@ -14,7 +14,7 @@ from qrt_tn.states.base import check_numbers
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """A product filter; coordinates that share a row of tau share its tables.
+    """A product filter; coordinates with equal rows of tau share one.
 
     Attributes:
         tables: the distinct rows of tau over their largest modulus, by u = 0..P-1, shape (R, P).
@@ -63,10 +63,9 @@ class Filter:
         return np.where(logs < least, -np.inf, logs)
 
     def tempered(self, nats: float) -> "Filter":
-        """The filter of |tau|^beta, 0 < beta < 1, whose |tau|^2 tells itself from this one's by `nats`.
+        """The filter of |tau|^beta whose |tau|^2 is `nats` of relative entropy away from this one's.
 
-        beta is the one at which the relative entropy of this filter's distribution to the new one's is
-        `nats`, or almost 0 where even that is nearer.
+        0 < beta < 1, and almost 0 where even that is nearer.
         """
         counts = np.bincount(self.rows, minlength=len(self.tables))
         weights = self.probabilities

@@ -25,7 +25,7 @@ class InterpolatedState(MPSState):
     """A matrix product state that approximates a function known by its values alone.
 
     Attributes:
-        interpolation_error: ||f - held|| / ||f|| over the grid that was interpolated, estimated on uniform
+        interpolation_error: ||f - state|| / ||f|| over the grid that was interpolated, estimated on uniform
             random points that no fit has seen.
         interpolation_error_at_points: the same on the caller's points kept for testing; None without any.
         evaluations: the number of points at which the function was evaluated, tests included.
@@ -62,14 +62,14 @@ def from_callable(
         modulus: the prime P.
         dim: D.
         max_bond: the largest bond.
-        tolerance: the relative error ||f - held|| / ||f|| to reach.
+        tolerance: the relative error ||f - state|| / ||f|| to reach.
         max_evaluations: of points; a sweep takes about D P bond^2, with `levels` D levels bond^2.
         levels: where data keep to levels 0 .. L-1 and leave a guard band: the function is interpolated on
             [0, L)^D alone, which takes P / L times fewer evaluations, and extended to the band. The errors
             are those on [0, L)^D.
         guard: how it is extended, coordinate by coordinate: "fold" leads linearly from level L-1 back to
             level 0, so that f is continuous on the circle; "zero" leaves f at 0 in the band.
-        points: points of your own, such as data, int in 0..P-1 (or 0..L-1), shape (M, D). The fit may look
+        points: such as data, int in 0..P-1 (or 0..L-1), shape (M, D). The fit may look
             at every second; on the others the tolerance must be met too.
         seed: an int or a NumPy generator, for the test points.
         progress: called with (evaluations done, allowed); a bar without it.
@@ -102,10 +102,10 @@ def from_callable(
         raise ValueError(f"levels is {levels}; it must lie in 2..{prime} (the modulus)")
     if guard not in GUARDS:
         raise ValueError(f"guard is {guard!r}; choose one of {', '.join(GUARDS)}")
-    own = None if points is None else check_grid(points, prime, "points", (None, count))
-    if own is not None and own.max() >= extent:
+    data = None if points is None else check_grid(points, prime, "points", (None, count))
+    if data is not None and data.max() >= extent:
         raise ValueError(
-            f"points hold {own.max()}, beyond the {extent} levels; quantise them to 0..{extent - 1}"
+            f"points hold {data.max()}, beyond the {extent} levels; quantise them to 0..{extent - 1}"
         )
     interpolation = interpolate(
         function,
@@ -114,7 +114,7 @@ def from_callable(
         max_bond=bond,
         max_evaluations=budget,
         rng=generator(seed),
-        points=own,
+        points=data,
         progress=progress,
     )
     if interpolation.reason != "tolerance":

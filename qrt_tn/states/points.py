@@ -44,14 +44,14 @@ def from_samples(
         smoothing: the product filter tau(u) = prod_i tau_i(u_i) that multiplies f^: a width w of tau_i(u) =
             exp(-u^2 / (2 w^2)), u the centred representative; one width per coordinate, shape (D,); a table
             of tau by u = 0..P-1, real or complex, shape (1, P) or (D, P); or "auto", widths chosen by the
-            risk of small tickets on held-out points (the state tells them as `smoothing`).
+            risk of small tickets on held-out points (the attribute `smoothing` of the state).
         ridge: lambda of the regularised coefficients above.
         max_bond: the largest bond of a smoothed state, whatever the error.
-        tolerance: largest relative error ||f - held|| / ||f|| of a smoothed state. Of few points the error
+        tolerance: largest relative error ||f - state|| / ||f|| of a smoothed state. Of few points the error
             is exact; of many it is estimated at random frequencies, with a standard error. 1,200 digits in
             ten classes at width 1 take 10 s on one core at 0.05, and 70 s at 0.01.
         backend: "numpy", "cupy", or "auto", CuPy where a CUDA device answers: where many smoothed points are
-            compressed. The state is on the host; a transform moves it to its own backend.
+            compressed. The state is on the host; a transform moves it to its backend.
 
     Returns:
         An exact `SampleState`, or with smoothing a `SmoothedState`, an `MPSState` with its `truncation_error`
@@ -105,9 +105,9 @@ def from_samples(
     coefficients[places] = sums
     state: SampleState | SmoothedState
     if smoothing is None:
-        own = hashes.distinct(firsts, places)
+        left = hashes.distinct(firsts, places)
         state = SampleState(
-            chosen, coefficients, prime, vector, single=single, hashes=own, levels=(low, high)
+            chosen, coefficients, prime, vector, single=single, hashes=left, levels=(low, high)
         )
     else:
         state = smoothed_state(
@@ -142,9 +142,9 @@ def checked_values(y: Any, count: int) -> np.ndarray:
 def _gathered(hashes: Hashes, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of distinct points: first place in the order of the hashes, sum, count and largest of the values."""
     firsts = np.flatnonzero(hashes.depth >= 0)
-    own = columns[hashes.order]
-    largest = np.abs(own).max(axis=1)
-    if len(firsts) == len(own):
-        return firsts, own, np.ones(len(own), dtype=np.int64), largest
-    counts = np.diff(firsts, append=len(own))
-    return firsts, np.add.reduceat(own, firsts, axis=0), counts, np.maximum.reduceat(largest, firsts)
+    ordered = columns[hashes.order]
+    largest = np.abs(ordered).max(axis=1)
+    if len(firsts) == len(ordered):
+        return firsts, ordered, np.ones(len(ordered), dtype=np.int64), largest
+    counts = np.diff(firsts, append=len(ordered))
+    return firsts, np.add.reduceat(ordered, firsts, axis=0), counts, np.maximum.reduceat(largest, firsts)

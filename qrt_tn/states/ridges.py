@@ -1,13 +1,12 @@
-"""Planted networks: sums of ridges, whose spectrum lives on few lines through the origin.
+"""Planted networks: sums of ridges, whose spectrum lies on few lines through the origin.
 
 With r(t) = P^{-1/2} sum_v r^(v) omega^{vt}, the ridge sum f(x) = sum_k c_k r((a_k.x - b_k) mod P) has
 
     f^(u) = P^{(D-1)/2} sum_k c_k sum_v r^(v) omega^{-v b_k} [u = v a_k].
 
-Each ridge fills the line {v a_k}; ridges on one line add up; a ridge with a_k = 0 is a constant and lands on
-u = 0, which r, having mean zero, leaves free on every other line. So f^ is a table of one number per line,
-harmonic and class, whatever D is: sampling is one categorical draw, and every harmonic that a profile asks
-for lies on the line of its a.
+Each ridge fills the line {v a_k}; ridges on one line add up; a ridge with a_k = 0 is a constant, at u = 0,
+where all other ridges are 0, as r has mean zero. So f^ is a table of one number per line, harmonic and class,
+whatever D is: sampling is one categorical draw, and the harmonics of a profile lie on the line of its a.
 """
 
 from typing import Any
@@ -58,7 +57,7 @@ class RidgeSumState(State):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the directions, held as rows and as keys, and of the heights."""
+        """Bytes of the directions, as rows and as keys, and of the heights."""
         return 2 * self.directions.nbytes + self.heights.nbytes + self._weights.nbytes + self._running.nbytes
 
     def arrays(self) -> list[Any]:
@@ -95,7 +94,7 @@ class RidgeSumState(State):
     def draw(
         self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Draw a line and a harmonic of it, then b; nothing is looked up."""
+        """Draw a line and a harmonic of it, then b; no line is looked up."""
         lines, harmonics = self._draw_harmonics(len(v), rng)
         multiples = (inverses(self.modulus)[v] * harmonics) % self.modulus
         weights = (np.abs(self._on_lines(lines, multiples, ridgelet)) ** 2).sum(axis=2)
@@ -113,12 +112,12 @@ class RidgeSumState(State):
         return self._places(*self._draw_harmonics(count, rng))
 
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
-        # seen on a few coordinates the lines are lines again, and some fall together or onto 0
-        seen, place, multiples = _gathered(self.directions[:, coordinates], self.modulus)
-        sums = np.zeros((len(seen), self.modulus))
+        # projected on a few coordinates the lines are lines again, and some coincide or become 0
+        projected, place, multiples = _gathered(self.directions[:, coordinates], self.modulus)
+        sums = np.zeros((len(projected), self.modulus))
         spots = (multiples[:, None] * np.arange(self.modulus)) % self.modulus
         np.add.at(sums, (place[:, None], spots), self._weights)
-        known = {row.tobytes(): number for number, row in enumerate(seen)}
+        known = {row.tobytes(): number for number, row in enumerate(projected)}
         directions, asked = _canonical(u, self.modulus)
         lines = np.array([known.get(row.tobytes(), -1) for row in directions])
         with np.errstate(divide="ignore"):
@@ -141,7 +140,7 @@ class RidgeSumState(State):
     def _places(self, lines: np.ndarray, multiples: np.ndarray) -> np.ndarray:
         """The points multiple * d_line of Z_P^D, shape (N, D)."""
         points = self.directions[lines].astype(np.int64)
-        points *= multiples[:, None]
+        points *= multiples[:, None]  # in place: they are the largest array of a draw
         points %= self.modulus
         return points
 

@@ -36,7 +36,7 @@ class SmoothedState(MPSState):
     Attributes:
         smoothing: the filter: a width, one per coordinate, or a table, as given or as chosen.
         width_choice: what the automatic width tried, and the risks; None where the width was given.
-        truncation_error: ||f - held|| / ||f||, exact where `truncation_error_std` is 0, else an estimate.
+        truncation_error: ||f - state|| / ||f||, exact where `truncation_error_std` is 0, else an estimate.
         truncation_error_std: standard error of that estimate.
         sketch_bond: landmarks of the sketch that was compressed; 0 where the Gram sweep was used.
         points: of f, int (M, D), and their `coefficients`, (M, C), up to scale: what was compressed.

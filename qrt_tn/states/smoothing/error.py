@@ -1,8 +1,8 @@
-"""The error of a held state against the exact sum over the points, from amplitudes at random frequencies.
+"""Estimate the error of a state against the exact sum over the points, from random frequencies.
 
 ||f - h||^2 = E |f^(u) - h^(u)|^2 / q(u) for u ~ q, and f^(u) tau(u) of one u is one sum over the points. A
 third of the frequencies is drawn from the filter's |tau|^2, a third from a broader filter (what a truncation
-loses lies in the filter's tails), a third from the held state's own |h^|^2, and q is the mixture of the three
+loses lies in the filter's tails), a third from the state's |h^|^2, and q is the mixture of the three
 (the balance heuristic of Veach and Guibas, SIGGRAPH 1995): no weight is above three times what the filter
 alone would give.
 """
@@ -25,7 +25,7 @@ BLOCK = 2**21  # products u.x of one block of points, 28 bytes each with their p
 
 @dataclass(frozen=True)
 class Estimate:
-    """||f - held|| / ||f|| and its standard error.
+    """||f - state|| / ||f|| and its standard error.
 
     Attributes:
         error: the relative error.
@@ -44,7 +44,7 @@ class Estimate:
 
 
 def estimated_error(
-    held: MPSState,
+    state: MPSState,
     points: np.ndarray,
     coefficients: np.ndarray,
     product: Filter,
@@ -57,41 +57,41 @@ def estimated_error(
     """Compare a state with f^ tau, f = sum_m c_m |x_m>.
 
     Args:
-        held: the state; its norm counts.
+        state: what was made of the sum; its norm counts.
         points: shape (M, D).
         coefficients: shape (M, C).
         product: tau.
         samples: how many frequencies, a third each from the filter, a broader one and the state.
-        seed: an int or a generator; the frequencies must be independent of how `held` was found.
+        seed: an int or a generator; the frequencies must be independent of how `state` was found.
         progress: called with (points done, M).
         xp: the array module that sums over the points.
     """
     rng = generator(seed)
     each = max(2, samples // 3)
     broad = product.tempered(_NATS)
-    u = np.concatenate([product.sample(each, rng), broad.sample(each, rng), held.sample_spectrum(each, rng)])
+    u = np.concatenate([product.sample(each, rng), broad.sample(each, rng), state.sample_spectrum(each, rng)])
     exact = point_sums(points, coefficients, u, product.modulus, progress, xp)
     log_filter = product.log_probabilities(u)
-    values = held.spectrum(u)
-    if not held.vector:
+    values = state.spectrum(u)
+    if not state.vector:
         values = values[:, None]
     # both in units of the filter at u, in which f^ is the bare sum over the points
     unit = 0.5 * product.log_weight - 0.5 * product.dim * np.log(product.modulus) + 0.5 * log_filter
-    shift = held.log_norm - unit
+    shift = state.log_norm - unit
     with np.errstate(under="ignore"):
-        own = values.mantissa * np.exp(values.log_scale + shift[:, None])
-    own = own * product.phases(u).conj()[:, None]
-    log_norm = 2 * (held.log_norm - unit + 0.5 * log_filter)[0]  # log ||held||^2
+        amplitudes = values.mantissa * np.exp(values.log_scale + shift[:, None])
+    amplitudes = amplitudes * product.phases(u).conj()[:, None]
+    log_norm = 2 * (state.log_norm - unit + 0.5 * log_filter)[0]  # log ||state||^2
     with np.errstate(over="ignore"):
         # the densities of the state and of the broad filter over the filter's
-        ratio = (np.abs(own) ** 2).sum(axis=1) * np.exp(-log_norm)
+        ratio = (np.abs(amplitudes) ** 2).sum(axis=1) * np.exp(-log_norm)
         ratio = ratio + np.exp(broad.log_probabilities(u) - log_filter)
     weights = 3 / (1 + ratio)
-    residual = exact - own
+    residual = exact - amplitudes
     squares = weights * (np.abs(residual) ** 2).sum(axis=1)
-    overlaps = weights * (own.conj() * residual).real.sum(axis=1)
+    overlaps = weights * (amplitudes.conj() * residual).real.sum(axis=1)
     lost, overlap = float(squares.mean()), float(overlaps.mean())
-    kept = float(np.exp(log_norm)) + 2 * overlap  # ||f||^2 - ||f - held||^2
+    kept = float(np.exp(log_norm)) + 2 * overlap  # ||f||^2 - ||f - state||^2
     total = max(kept + lost, np.finfo(float).tiny)
     # the delta method for lost / total, stratum by stratum
     terms = ((kept * squares - 2 * lost * overlaps) / total**2).reshape(3, each)

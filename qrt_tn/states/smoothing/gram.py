@@ -1,6 +1,6 @@
 """Compress a sum of few product states through Gram matrices, with an exact error.
 
-From right to left, at each site the part to the right is held as vectors in an orthonormal basis, one per
+From right to left, at each site the part to the right is a set of vectors in an orthonormal basis, one per
 point, and the part to the left as its M x M Gram matrix, a product of small kernels. The leading
 eigenvectors of the right part's density matrix are the next core. Because the left Gram matrix is exact and
 the projections are nested, the discarded eigenvalues add up to the exact squared error (the density-matrix
@@ -28,7 +28,7 @@ _VANISHING = 1e-12  # a squared norm this far below (sum |c_m|)^2 is what roundi
 
 
 def checked_tolerance(tolerance: Any) -> float:
-    """A relative error as a float, within what float64 Gram matrices can tell and below 1."""
+    """A relative error as a float, within what float64 Gram matrices resolve and below 1."""
     if not (isinstance(tolerance, float | np.floating) and LEAST_TOLERANCE <= tolerance < 1):
         raise ValueError(
             f"tolerance is {tolerance!r}; give a relative error from {LEAST_TOLERANCE} to below 1"

@@ -1,8 +1,8 @@
 """Compress a sum of very many product states: a sketch decides the spaces of the bonds.
 
-From right to left, at each site the part to the right is held as one vector per point in an orthonormal
+From right to left, at each site the part to the right is one vector per point in an orthonormal
 basis. The space that the sum spans there is found from its products with the left parts of K *landmarks*,
-data points chosen at random: as the landmarks' left parts are samples of the sum's own, the products lean
+data points chosen at random: as the landmarks' left parts are samples of the sum's, the products lean
 towards the directions that matter, like half a power iteration (the randomised range finder of Halko,
 Martinsson and Tropp, SIAM Rev. 53 (2011) 217, with the row sampling of Drineas and Mahoney, JMLR 6 (2005)
 2153). Their orthonormal basis is the next core. Points that share a value share one product, so a site costs
