@@ -23,7 +23,7 @@ from qrt_tn.states.mps.steps import step
 BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
 DEVICE_BLOCK = 2**25  # the same on a device (256 MiB)
 SMALL = 32  # bonds up to which compiled steps are quicker than array code (measured: 1.1 to 2.7 times)
-_LEAST = 128  # nodes of a block of compiled steps, if there are as many
+LEAST = 128  # nodes of a block of compiled steps, if there are as many
 SPREAD = 2**20  # and if their vectors have no more elements
 _PAIRS = 2**19  # pairs (a, v) whose places are looked up at once
 FEWEST = 1024  # pairs with amplitude that go along the chain together, whatever the bond: each block reads it
@@ -57,7 +57,7 @@ def harmonics(cores: mps.Cores, places: np.ndarray | None, a: np.ndarray, v: np.
         rows = max(1, size // ((modulus - 1) * bond))
         if compiled:
             # a block makes its matrices ready for itself, and passes over the nodes slot by slot
-            rows = max(rows, min(_LEAST, -(-len(a) // threads_for(cores[0])), SPREAD // (modulus * bond)))
+            rows = max(rows, min(LEAST, -(-len(a) // threads_for(cores[0])), SPREAD // (modulus * bond)))
     else:
         # which pairs have an amplitude shows only later; their blocks are sized then
         rows = max(1, min(_PAIRS // len(v), -(-len(a) // threads_for(cores[0]))))

@@ -5,7 +5,7 @@ import numpy as np
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import array_module
 from qrt_tn.engine.threads import threads_for
-from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST, SMALL, SPREAD
+from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST, LEAST, SMALL, SPREAD
 
 
 def drawing_work(
@@ -52,6 +52,9 @@ def drawing_work(
     threads = threads_for(cores[0])
     drawn = 1.5 * real_size * (min(tables, 2.0**22) + 3 * largest)
     drawn = max(drawn, 5 * real_size * threads * swept * min(count, max(16, 2**19 // max(1, swept))))
-    block = max(DEVICE_BLOCK if device else BLOCK, SPREAD if compiled else FEWEST * bond)
+    block = max(
+        DEVICE_BLOCK if device else BLOCK,
+        min(SPREAD, LEAST * harmonics * bond) if compiled else FEWEST * bond,
+    )
     vectors = (8.0 if compiled else 14.0) * real_size * min(threads * block, profiled * alive * bond)
     return count * products, count * moved + calls, 48.0 * count * len(kept) + max(drawn, vectors)

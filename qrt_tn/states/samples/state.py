@@ -264,7 +264,8 @@ class SampleState(State):
         rows = min(points, max(1, BLOCK // max(self.dim, columns)))
         block = rows * (self.dim * (single + small) + columns * (single + 2 * small))
         summed = width * (3 * own.cells * complex_size + 32 * own.crowds + 80 * modulus) + 160 * modulus
-        working = threads_for(weighted.table) * max(block, summed)
+        threads = threads_for(weighted.table)
+        working = max(min(threads, -(-points // rows)) * block, min(threads, tiles) * summed)
         return Work(
             products=float(count) * points * self.dim,
             moved=moved,

@@ -38,7 +38,7 @@ def by_definition(cores, supports, modulus, a, v):
 def test_all_frequencies(modulus, dim, bond, elements, compiled, zeros, monkeypatch):
     monkeypatch.setattr(room, "BLOCK", elements)
     monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
-    monkeypatch.setattr(room, "_LEAST", 4)
+    monkeypatch.setattr(room, "LEAST", 4)
     monkeypatch.setattr(room, "FEWEST", 1)
     rng = np.random.default_rng(modulus + dim)
     everywhere = [np.arange(modulus)] * dim
@@ -110,7 +110,7 @@ def test_a_frequency_without_amplitude(compiled, monkeypatch):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_threads_change_nothing(compiled, monkeypatch):
     monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
-    monkeypatch.setattr(room, "_LEAST", 4)
+    monkeypatch.setattr(room, "LEAST", 4)
     rng = np.random.default_rng(4)
     cores = chain(rng, 5, 4, 3)
     a, v = rng.integers(5, size=(30, 4)), np.arange(1, 5)

@@ -1,8 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.engine import mps
+from qrt_tn.states import chunks
 
 
 @pytest.mark.parametrize("complex_values", [False, True])
@@ -13,24 +15,18 @@ def test_the_state_of_given_cores(modulus, dim, bond, complex_values, oracle):
     f = oracle.expanded(cores)
     state = states.from_mps(cores)
     assert (state.modulus, state.dim, state.outputs, state.vector) == (modulus, dim, 1, False)
-    assert np.isclose(state.norm, np.linalg.norm(f))
     assert (state.truncation_error, state.tolerance) == (0, 0)
-    held = state.network().to_dense(*([f"x{site}"] for site in range(dim))).reshape(f.shape)
-    assert np.abs(held - f / np.linalg.norm(f)).max() < 1e-12
+    assert np.abs(dense(state, modulus, dim) - f).max() < 1e-12 * np.abs(f).max()
     assert state.to("numpy") is state
     assert max(state.bond_dimensions, default=1) <= bond
-
-
-def test_schmidt_values_match_the_dense_state(oracle):
-    cores = oracle.random_cores(np.random.default_rng(0), 3, 4, 5, complex_values=True)
-    state, f = states.from_mps(cores), oracle.expanded(cores)
-    f = f / np.linalg.norm(f)
+    entropies = state.entanglement_entropies()
     for cut, values in enumerate(state.schmidt_values(), start=1):
-        dense = np.linalg.svd(f.reshape(3**cut, -1), compute_uv=False)
-        shared = min(len(dense), len(values))
-        assert np.abs(values[:shared] - dense[:shared]).max() < 1e-12
-        assert np.abs(dense[shared:]).max(initial=0) < 1e-12
-        assert np.isclose((values**2).sum(), 1)
+        exact = np.linalg.svd(f.reshape(modulus**cut, -1) / state.norm, compute_uv=False)
+        shared = min(len(exact), len(values))
+        assert np.abs(values[:shared] - exact[:shared]).max() < 1e-12
+        assert np.abs(exact[shared:]).max(initial=0) < 1e-12
+        weights = exact[exact > 1e-10] ** 2
+        assert np.isclose(entropies[cut - 1], -(weights * np.log(weights)).sum())
 
 
 def test_bonds_larger_than_needed(oracle):
@@ -45,24 +41,41 @@ def test_bonds_larger_than_needed(oracle):
     assert oracle.p_value(padded.sample_spectrum(20000, seed=0), hat) > 1e-4
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64, np.float16])
-def test_single_precision_is_kept(dtype, oracle):
-    cores = [core.astype(dtype) for core in oracle.random_cores(np.random.default_rng(0), 5, 4, 3)]
-    state = states.from_mps(cores)
-    assert {core.dtype for core in state.cores} == {np.dtype(np.complex64)}
-    double = states.from_mps([core.astype(np.complex128) for core in cores])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (np.float32, 1),
+        (np.float16, 1),
+        (np.complex64, 1e-30),
+        (np.float32, 1e30),
+        (np.float32, 2.0**-140),
+        (np.float64, 1e-310),
+        (np.float64, 5e306),
+        (np.complex128, 5e306),
+    ],
+)
+def test_cores_of_any_scale_in_their_precision(dtype, scale, oracle):
+    whole = [np.round(8 * core) for core in oracle.random_cores(np.random.default_rng(0), 5, 4, 3)]
+    cores = [(core * scale).astype(dtype) for core in whole]
+    state, plain = states.from_mps(cores), states.from_mps(whole)
+    single = np.dtype(dtype).name in ("float16", "float32", "complex64")
+    assert {core.dtype for core in state.cores} == {np.dtype(np.complex64 if single else np.complex128)}
+    assert np.isclose(state.log_norm, plain.log_norm + 4 * np.log(scale), atol=1e-6 if single else 1e-9)
     points = oracle.grid(5, 4)
-    assert np.abs(state.spectrum(points).value() - double.spectrum(points).value()).max() < 1e-6
+    assert np.abs(state.spectrum(points).value() - plain.spectrum(points).value()).max() < 1e-6
 
 
-@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-30), (np.float32, 1e30), (np.float64, 1e-200)])
-def test_cores_of_any_scale(dtype, scale, oracle):
-    cores = oracle.random_cores(np.random.default_rng(0), 5, 4, 3)
-    state = states.from_mps([(core * scale).astype(dtype) for core in cores])
-    assert np.isclose(state.log_norm, states.from_mps(cores).log_norm + 4 * np.log(scale))
-    points = oracle.grid(5, 4)
-    plain = states.from_mps(cores).spectrum(points).value()
-    assert np.abs(state.spectrum(points).value() - plain).max() < 1e-6
+@pytest.mark.parametrize(
+    ("dtype", "large", "small"),
+    [(float, 1.7e308, 5e-324), (np.float32, 3e38, 1e-45), (complex, 1e308 + 1e308j, 1e-310)],
+)
+def test_bonds_of_opposite_scales(dtype, large, small):
+    """Terms that lie across the whole floating range in each core, and are alike in the product."""
+    left, right = np.ones((1, 3, 2), dtype), np.ones((2, 3, 1), dtype)
+    left[0], right[:, :, 0] = [small, large], [[large], [small]]
+    state = states.from_mps([left, right])
+    term = np.log(abs(complex(left[0, 0, 0]))) + np.log(abs(complex(left[0, 0, 1]) / 2)) + np.log(2)
+    assert np.isclose(state.log_norm, term + np.log(2) + np.log(3))
 
 
 def test_amplitudes_of_exactly_zero():
@@ -261,17 +274,6 @@ def test_marginals_and_site_probabilities(vector, oracle):
     assert np.allclose(found[held], wanted[held])
 
 
-def test_entanglement_entropies(oracle):
-    cores = oracle.random_cores(np.random.default_rng(5), 3, 4, 5)
-    state, f = states.from_mps(cores), oracle.expanded(cores)
-    for cut, entropy in enumerate(state.entanglement_entropies(), start=1):
-        weights = np.linalg.svd(f.reshape(3**cut, -1), compute_uv=False) ** 2
-        weights = weights[weights > 1e-20] / weights.sum()
-        assert np.isclose(entropy, -(weights * np.log(weights)).sum())
-    product = states.from_mps([np.ones((1, 3, 1))] * 3)
-    assert np.allclose(product.entanglement_entropies(), 0)
-
-
 @pytest.mark.parametrize("activation", ["relu", "cosine"])
 @pytest.mark.parametrize("vector", [False, True])
 def test_profiles_of_states_with_few_frequencies(vector, activation, oracle):
@@ -285,40 +287,37 @@ def test_profiles_of_states_with_few_frequencies(vector, activation, oracle):
     assert np.abs(held.value().reshape(exact.shape) - exact).max() < 1e-12
 
 
-def test_ten_thousand_dimensions_at_127(oracle):
-    """No NaN, zero or infinity in any log-probability, in single precision."""
-    rng = np.random.default_rng(7)
-    one = oracle.random_cores(rng, 127, 3, 3)
-    cores = [core.astype(np.float32) for core in [one[0], *[one[1]] * 9_998, one[2]]]
-    state = states.from_mps(cores)
-    assert state.cores[1].dtype == np.complex64
-    qrt = QuantumRidgeletTransform(state, Ridgelet("triangle", 127), backend="numpy")
-    nodes = qrt.sample(4, seed=1)
-    assert np.isfinite(nodes.log_probability).all()
-    assert (nodes.log_probability < -40_000).all()
-    again = qrt.log_probabilities(nodes.a, nodes.b)
-    assert np.abs(again - nodes.log_probability).max() < 1e-9
-    # the sampler's own account of the same path, for all three algorithms
-    for method in mps.METHODS:
-        sites, logs = mps.sample(state.cores, 3, np.random.default_rng(2), method=method)
-        amplitudes = state.spectrum(sites).log_abs()
-        assert np.isfinite(logs).all()
-        assert np.abs(2 * amplitudes - logs).max() < 0.05
-    first = state.log_marginals([0, 9_999], np.array([[3, 4]]))
-    assert np.isfinite(first).all()
-
-
-@pytest.mark.parametrize("count", [1, 500])
-def test_what_drawing_takes(count, oracle):
-    state = states.from_mps(oracle.random_cores(np.random.default_rng(8), 31, 6, 4))
-    work = state._drawing(count, 30)
+@pytest.mark.parametrize(
+    ("modulus", "dim", "bond", "nodes", "dtype"),
+    [
+        (31, 300, 4, 1000, np.float64),
+        (127, 30, 8, 500, np.float32),
+        (127, 8, 96, 400, np.float32),
+        (7, 50, 64, 500, np.float32),
+        (8191, 4, 3, 60, np.float64),
+        (65537, 2, 2, 12, np.float32),
+    ],
+)
+def test_no_more_memory_than_foreseen(modulus, dim, bond, nodes, dtype, oracle):
+    cores = oracle.random_cores(np.random.default_rng(0), modulus, dim, bond)
+    tracemalloc.start()
+    state = states.from_mps([core.astype(dtype) for core in cores])
+    assert tracemalloc.get_traced_memory()[1] < 8 * state.held_bytes + 2**21, "no P x P table"
+    tracemalloc.stop()
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", modulus), "numpy")
+    qrt.sample(2)  # compiles
+    foreseen = chunks.drawing_bytes(state, nodes, modulus - 1) + chunks.node_bytes(state, nodes)
+    tracemalloc.start()
+    qrt.sample(nodes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 1 < foreseen / peak < 3.5
+    work = state._drawing(nodes, modulus - 1)
     # every harmonic of every node meets D matrices; sampling comes on top
-    products = count * 30 * sum(4 * core.shape[0] * core.shape[2] for core in state.cores)
-    assert products < work.products < 3 * products
-    assert work.dtype == "complex128"
-    few = state.filtered(0.1)._drawing(count, 30)
-    assert few.products < work.products / 3
-    assert state.held_bytes == 16 * sum(core.size for core in state.cores)
+    products = nodes * (modulus - 1) * sum(4 * core.shape[0] * core.shape[2] for core in state.cores)
+    assert products < work.products
+    assert state.filtered(0.1)._drawing(nodes, modulus - 1).products <= work.products
+    assert work.dtype == np.result_type(dtype, np.complex64).name
 
 
 def good():
