@@ -156,21 +156,28 @@ def settled(part: Part, spread: tuple[int, ...], dtype: Any, *, entries: bool = 
         entries: as `add`.
     """
     mantissa, exponent = part
-    bits = SETTLED[real_bytes(dtype)]
-    axes = tuple(axis for axis, extent in enumerate(spread or (1,) * mantissa.ndim) if extent == 1)
-    sizes = np.maximum(np.abs(mantissa.real), np.abs(mantissa.imag))
-    if np.size(exponent) <= math.prod(spread):
-        sizes = sizes.max(axis=axes, keepdims=True)
-    top = np.where(sizes == 0, NOTHING, np.frexp(sizes)[1] + np.asarray(exponent))
-    top = top.max(axis=axes, keepdims=True)
-    top = np.where(top == NOTHING, 0, top)
-    if ((top >= -bits) & (top <= bits + 1)).all():
+    bits, reach = SETTLED[real_bytes(dtype)], REACH[real_bytes(mantissa.dtype)]
+    extents = spread or (1,) * mantissa.ndim
+    axes = tuple(axis for axis, extent in enumerate(extents) if extent == 1)
+    if np.size(exponent) == math.prod(extents) == 1:  # in plain numbers, which are faster
+        peak, only = float(peaks(mantissa, axes, np).item()), int(np.asarray(exponent).item())
+        top = np.full(extents, math.frexp(peak)[1] + only if peak else 0)
+    elif np.size(exponent) <= math.prod(extents):
+        peak = peaks(mantissa, axes, np).reshape(extents)
+        top = np.where(peak == 0, 0, np.frexp(peak)[1] + exponent)
+    else:
+        peak = peaks(mantissa, (), np)
+        top = np.where(peak == 0, NOTHING, np.frexp(peak)[1] + exponent).max(axis=axes, keepdims=True)
+        top = np.where(top == NOTHING, 0, top)
+    if top.min() >= -bits and top.max() <= bits + 1:
         top = np.zeros_like(top)
     shift = exponent - top
     try:
         with np.errstate(under="raise" if entries else "ignore"):
             if shift.any():
-                mantissa = _shifted(mantissa, shift)
+                small = np.abs(shift).max() <= reach  # one product then does it
+                factor = np.ldexp(np.ones((), mantissa.real.dtype), shift) if small else 1
+                mantissa = mantissa * factor if small else _shifted(mantissa, shift)
             return np.asarray(mantissa, dtype), top.reshape(spread)
     except FloatingPointError:
         mantissa, exponent = entrywise(part)
