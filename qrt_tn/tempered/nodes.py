@@ -8,7 +8,7 @@ import numpy as np
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.field import centred, check_grid, check_prime
 
-FORMAT = "qrt-tn.tempered-nodes"
+FORMAT = "qrt-tn.tempered-nodes 2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class TemperedNodes:
         """Read nodes from a file that `save` wrote.
 
         Raises:
-            ValueError: no such file, a torn file, or one of another kind.
+            ValueError: no such file, one of another kind, or one that was damaged or changed.
         """
         tensors, metadata = load_tensors(path, FORMAT)
         try:

@@ -24,6 +24,11 @@ def test_saved_nodes_come_back(tmp_path):
     for name, value in vars(saved).items():
         assert np.array_equal(getattr(loaded, name), value), name
     assert loaded.a.dtype == np.int64
+    changed = bytearray((tmp_path / "nodes.safetensors").read_bytes())
+    changed[-1] ^= 1
+    (tmp_path / "nodes.safetensors").write_bytes(changed)
+    with pytest.raises(ValueError, match="damaged"):
+        TemperedNodes.load(tmp_path / "nodes.safetensors")
 
 
 def test_slices_keep_their_share_of_the_sample_size():
