@@ -19,13 +19,7 @@ _ELEMENT = 0  # the number of the index that numbers the elements
 
 
 class ContractionCache:
-    """Plans of small contractions; those alike in structure share one.
-
-    Args:
-        sizes: the extent of every index.
-        backend: as `qrt_tn.engine.plan.Plan.execute`.
-        dtype: the name of the arrays' dtype.
-    """
+    """Plans of small contractions of one dtype on one backend; those alike in structure share one."""
 
     def __init__(self, sizes: Mapping[Index, int], backend: str, dtype: str) -> None:
         self.backend = backend
@@ -36,13 +30,9 @@ class ContractionCache:
     def plan(
         self, terms: Sequence[Term], output: Term, varying: Collection[int] = (), elements: int = 1
     ) -> Plan:
-        """How to contract these tensors, some of which hold an array for each of many elements.
+        """How to contract these tensors, of which the varying ones have an axis of elements in front.
 
-        Args:
-            terms: the indices of every tensor, without an index for the elements.
-            output: the indices of the result; where a tensor varies, an axis of elements comes before them.
-            varying: the tensors that have an axis of elements in front.
-            elements: how many there are.
+        So has the result where there are such. The terms name the other axes.
         """
         names: dict[Index, int] = {}
         inputs = []
@@ -79,13 +69,6 @@ def send_messages(
 ) -> Iterator[tuple[Any, int]]:
     """The leaves with their own variables open, then the messages of all nodes, each as it is ready.
 
-    Args:
-        tree: of the closed network.
-        terms: the indices of every tensor.
-        open_terms: those of every leaf, with the variables that no other leaf holds.
-        arrays: the tensors.
-        cache: contracts.
-
     Yields:
         (mantissa, exponent): the exponent relative to the arrays that it was made of.
     """
@@ -115,17 +98,9 @@ def find_marginals(
     variables: Collection[Index],
     cache: ContractionCache,
 ) -> dict[Index, Any]:
-    """The network's sum over all indices but one, for every variable; each up to a factor.
+    """The network's sum over all indices but one, shape (extent,), for every variable; each up to a factor.
 
-    Args:
-        tree: of the closed network.
-        open_terms: the indices of every leaf, with the variables that no other leaf holds.
-        arrays: what `send_messages` made, at whatever scale.
-        variables: the indices asked for.
-        cache: contracts.
-
-    Returns:
-        One array (extent,) for each variable.
+    The arrays are those that `send_messages` made.
     """
     terms = tree.terms()
     leaves = len(tree.leaves)

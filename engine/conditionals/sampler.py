@@ -107,7 +107,12 @@ class Sampler:
             for term, outer in zip(terms, self.tree.leaves, strict=True)
         ]
         self._schedule = write_schedule(self.tree, opened, drawn)
-        self._check_messages()
+        # all arrays are held at once, beside the operands of the largest product, which it may copy
+        made = [*self._schedule.given, *(step.made for step in self._schedule.fixed)]
+        extents = [self._extent(term) for term in self.tree.terms()]
+        copies = max((extents[pair.left] + extents[pair.right] for pair in self.tree.pairs), default=0)
+        elements = sum(self._extent(factor.term) for factor in made) + copies
+        self._check_fits("summing this network", elements * self._dtype.itemsize)
         self.log_total, self._arrays = self._contract_messages(terms, arrays)
         self._marginals: list[np.ndarray] | None = None
         self._bound: tuple[int, list[Expression | None]] | None = None
@@ -210,14 +215,6 @@ class Sampler:
                 f"{what} takes {bytes_text(needed)}, more than the {bytes_text(limit)} there are; make the "
                 "network's bonds smaller, or give more memory"
             )
-
-    def _check_messages(self) -> None:
-        """All arrays are held at once, beside the operands of the largest product, which it may copy."""
-        made = [*self._schedule.given, *(step.made for step in self._schedule.fixed)]
-        sizes = [self._extent(term) for term in self.tree.terms()]
-        copies = max((sizes[pair.left] + sizes[pair.right] for pair in self.tree.pairs), default=0)
-        elements = sum(self._extent(factor.term) for factor in made) + copies
-        self._check_fits("summing this network", elements * self._dtype.itemsize)
 
     def _contract_messages(
         self, terms: Sequence[Term], arrays: Sequence[Any]

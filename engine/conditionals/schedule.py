@@ -78,13 +78,7 @@ class Schedule(NamedTuple):
 
 
 def write_schedule(tree: Tree, open_leaves: Sequence[Term], variables: frozenset[Index]) -> Schedule:
-    """The schedule that draws these variables.
-
-    Args:
-        tree: of the closed network, the root last.
-        open_leaves: the indices of every leaf, with those variables that no other leaf holds.
-        variables: the indices to draw.
-    """
+    """The schedule that draws these variables, each leaf having those open that no other leaf holds."""
     writer = _Writer(tree, open_leaves, variables)
     writer.walk()
     wanted: set[int] = set()
