@@ -47,7 +47,10 @@ def claim(
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{place} is not whole; delete the folder {folder}") from error
         if own != identity:
-            raise ValueError(of_another_run(folder))
+            raise ValueError(
+                f"checkpoint {folder} holds another run's results (other data, settings, seed, dtype or "
+                "backend); name another folder or delete it"
+            )
         return known
     if others:
         raise ValueError(f"checkpoint {folder} holds other files; name a folder of its own")
@@ -55,14 +58,6 @@ def claim(
     with atomic_path(place) as partial:
         partial.write_text(json.dumps(made) + "\n")
     return made
-
-
-def of_another_run(folder: Path) -> str:
-    """What to say of a checkpoint that is not this run's."""
-    return (
-        f"checkpoint {folder} holds another run's results (other data, settings, seed, dtype or backend); "
-        "name another folder or delete it"
-    )
 
 
 def identity(settings: Mapping[str, Any], constants: Mapping[int, Any]) -> str:
