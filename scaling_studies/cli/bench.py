@@ -54,11 +54,9 @@ def bench_gpu(
 ) -> None:
     """Compare every path on a GPU with other means, and time them; exit code 1 where one is wrong."""
     from qrt_tn.studies.benchmarks.gpu import run
-    from qrt_tn.studies.benchmarks.sheets import as_rich
 
     file = out or run_folder("bench-gpu").with_suffix(".json")
     parts = run.run(backend, file, only=words(only), budget=budget, command=command())
-    Console().print(as_rich(run.sheet(parts)))
     print(f"written: {file}")
     if any(part["state"] == "failed" for part in parts.values()):
         raise typer.Exit(1)

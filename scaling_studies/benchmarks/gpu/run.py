@@ -17,7 +17,7 @@ from qrt_tn.studies.benchmarks.gpu.machine import machine
 from qrt_tn.studies.benchmarks.gpu.training import training
 from qrt_tn.studies.benchmarks.gpu.transforms import smoothing, transforms, transforms_speed
 from qrt_tn.studies.benchmarks.record import record
-from qrt_tn.studies.benchmarks.sheets import Sheet, seconds
+from qrt_tn.studies.benchmarks.sheets import seconds
 
 Part = Callable[[Place, Checks], None]
 
@@ -88,28 +88,16 @@ def run(
         rows = [{"part": name, **row} for name, part in parts.items() for row in part["rows"]]
         others = {name: {k: v for k, v in part.items() if k != "rows"} for name, part in parts.items()}
         record(out, "gpu", rows, command=command, backend=backend, parts=others)
-        print(f"{name:17}{parts[name]['seconds']:7.1f} s  {part['state']}", flush=True)
-        for what, why in part["failed"].items():
-            print(f"    {what}: {why}", flush=True)
+        lines = [f"{name:17}{parts[name]['seconds']:7.1f} s  {part['state']}", *map(_line, part["rows"])]
+        lines += [f"    {what}: {why}" for what, why in part["failed"].items()]
+        print("\n".join(lines), flush=True)
     return parts
 
 
-def sheet(parts: dict[str, Any]) -> Sheet:
-    """The timings of all parts as a table."""
-    names = ("points", "dim", "modulus", "bond", "nodes", "tensors")
-    rows = [
-        (
-            row["what"],
-            ", ".join(f"{name} {row[name]}" for name in names if name in row),
-            seconds(row["seconds"]),
-            f"{row['seconds'] / row['bound_seconds']:.3g}" if row["bound_seconds"] else "",
-            f"{row['host_seconds'] / row['seconds']:.3g}",
-        )
-        for part in parts.values()
-        for row in part["rows"]
-    ]
-    note = "Seconds, as multiples of what the device's rates allow, and how many times those NumPy takes."
-    return Sheet("On the device", note, ("what", "sizes", "time", "× bound", "NumPy ×"), tuple(rows))
+def _line(row: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{name} {value}" for name, value in row.items() if isinstance(value, int))
+    times = (seconds(row[name]) for name in ("seconds", "bound_seconds", "host_seconds"))
+    return "    {} ({}): {}; bound {}, NumPy {}".format(row["what"], sizes, *times)
 
 
 def _state(state: str, why: str = "", found: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,15 +1,12 @@
 import importlib
-import io
 import json
 
 import pytest
-from rich.console import Console
 
 from qrt_tn import engine
 from qrt_tn.studies import cli
 from qrt_tn.studies.benchmarks.gpu import run
 from qrt_tn.studies.benchmarks.gpu.checks import Checks, Place
-from qrt_tn.studies.benchmarks.sheets import as_rich
 
 FAULTY = """
 import os, time
@@ -93,8 +90,6 @@ def test_parts_without_time_are_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "_apart", lambda *_: pytest.fail("ran"))
     found = run.run("numpy", tmp_path / "new" / "gpu.json", only=["arrays", "contract"], budget=1e-9)
     assert {part["state"] for part in found.values()} == {"left out"}
-    console = Console(file=io.StringIO(), width=100)
-    console.print(as_rich(run.sheet(found)))
 
 
 @pytest.mark.parametrize(
