@@ -1,7 +1,8 @@
 """Draw nodes in chunks, and resume a sampling run from the chunks that are on disk.
 
 Chunk k depends on the seed and on k alone, and its size on the state alone. So a run that was killed draws
-the chunks that are missing or damaged, and ends with the same nodes as one that was not.
+the chunks that are missing or damaged, and ends with the same nodes as one that was not. A checkpoint knows
+its run by a hash of the state's arrays, the ridgelet's values, N and the seed.
 """
 
 import itertools
