@@ -122,8 +122,8 @@ class QuantumRidgeletTransform:
             seed: an int or a NumPy generator; the same seed gives the same nodes on the same backend.
             checkpoint: a folder in which nodes are kept as they are drawn. The same call goes on from there
                 after a kill, and gives the nodes that an uninterrupted one would have; it needs an int seed
-                and the same state to the last bit. Where a state built again may be rounded otherwise (another
-                machine, BLAS or number of threads), pickle it and load it.
+                and the same state to the last bit. A state built again may be rounded otherwise (on another
+                machine, or number of threads): pickle it and load it.
             progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
 
         Raises:
