@@ -70,10 +70,10 @@ class Ridgelet:
             if np.abs(r).max() <= 1e-12 * np.abs(g).max():
                 raise ValueError("the activation is constant; it has no mean-zero part to analyse with")
         else:
-            r = _near_one(_table(ridgelet, self.modulus, "ridgelet"))[0]
+            r, shift = _near_one(_table(ridgelet, self.modulus, "ridgelet"))
             if abs(r.sum()) > 1e-9 * np.abs(r).sum() or not r.any():
                 raise ValueError(
-                    f"the ridgelet sums to {r.sum():.3g}; its sum must be 0 and its norm not "
+                    f"the ridgelet sums to {_shifted(r.sum(), shift):.3g}; its sum must be 0 and its norm not "
                     "(pass r - r.mean())"
                 )
             r = r - r.mean()

@@ -3,44 +3,45 @@ import pytest
 
 from qrt_tn import field
 
-PRIMES = [2, 3, 5, 7, 13, 31, 127]
+PRIMES = [2, 3, 5, 7, 13, 31, 127, 8191]
 
 
 @pytest.mark.parametrize("prime", PRIMES)
-def test_inverses_multiply_to_one(prime):
-    table = field.inverses(prime)
-    assert table[0] == 0
-    assert ((np.arange(1, prime) * table[1:]) % prime == 1).all()
-
-
-@pytest.mark.parametrize("prime", PRIMES)
-def test_centred_representatives(prime):
+def test_representatives_and_inverses(prime):
     values = np.arange(prime)
     centred = field.centred(values, prime)
     assert (centred % prime == values).all()
     assert (2 * np.abs(centred) <= prime).all()
+    table, powers = field.inverses(prime), field.powers(prime)
+    assert table[0] == 0
+    assert ((values[1:] * table[1:]) % prime == 1).all()
+    assert (np.sort(powers) == values[1:]).all()
+    assert (powers[1:] == powers[:-1] * powers[1 % len(powers)] % prime).all()
+    for held in (table, powers, field.roots_of_unity(prime)):
+        with pytest.raises(ValueError, match="read-only"):
+            held[0] = 0
 
 
-@pytest.mark.parametrize("prime", PRIMES)
-def test_fourier_matches_the_sum(prime):
+@pytest.mark.parametrize("prime", [*PRIMES[:-1], 521])
+@pytest.mark.parametrize("kinds", ["rr", "rc", "cr", "cc"])
+def test_transforms_and_correlations_match_the_sums(prime, kinds, device):
     rng = np.random.default_rng(prime)
-    h = rng.normal(size=(2, prime)) + 1j * rng.normal(size=(2, prime))
+    h, r = (rng.normal(size=(2, prime)) + 1j * (kind == "c") * rng.normal(size=(2, prime)) for kind in kinds)
+    h, r = (x if kind == "c" else x.real for x, kind in zip((h, r), kinds, strict=True))
     b = np.arange(prime)
-    sums = (
-        np.array([[(row * np.exp(-2j * np.pi * v * b / prime)).sum() for v in b] for row in h]) / prime**0.5
-    )
+    sums = h @ np.exp(-2j * np.pi * (np.outer(b, b) % prime) / prime) / prime**0.5
     assert np.allclose(field.fourier(h), sums, atol=1e-11)
-    assert np.allclose(field.fourier(h.T, axis=0), sums.T, atol=1e-11)
+    assert np.allclose(field.fourier(device.asarray(h.T), axis=0).get(), sums.T, atol=1e-11)
     assert np.allclose(h @ field.fourier_matrix(prime).T, sums, atol=1e-11)
-    assert np.allclose(field.inverse_fourier(sums), h, atol=1e-11)
     assert np.allclose(field.inverse_fourier(sums.T, axis=0), h.T, atol=1e-11)
+    found = field.correlated(h, r[0])
+    assert found.dtype == np.result_type(h, r)
+    assert np.allclose(found, np.stack([h @ np.roll(r[0], shift).conj() for shift in b], axis=1), atol=1e-11)
 
 
-def test_tables_cannot_be_spoilt():
-    with pytest.raises(ValueError, match="read-only"):
-        field.inverses(7)[1] = 0
-    with pytest.raises(ValueError, match="read-only"):
-        field.roots_of_unity(7)[1] = 0
+def test_no_large_matrix():
+    with pytest.raises(ValueError, match="65537"):
+        field.fourier_matrix(65537)
 
 
 def test_next_prime():
