@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qrt_tn.states.filters import checked_filter
-from qrt_tn.states.filters import chosen_sites
+from qrt_tn.states.filters import checked_filter, chosen_sites
 
 TABLES = ["width", "even", "odd", "complex", "sparse"]
 
