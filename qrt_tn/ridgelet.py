@@ -73,8 +73,8 @@ class Ridgelet:
             r, shift = _near_one(_table(ridgelet, self.modulus, "ridgelet"))
             if abs(r.sum()) > 1e-9 * np.abs(r).sum() or not r.any():
                 raise ValueError(
-                    f"the ridgelet sums to {_shifted(r.sum(), shift):.3g}; its sum must be 0 and its norm not "
-                    "(pass r - r.mean())"
+                    f"the ridgelet sums to {_shifted(r.sum(), shift):.3g}; its sum must be 0 and its norm "
+                    "not (pass r - r.mean())"
                 )
             r = r - r.mean()
         self.values = r / np.linalg.norm(r)

@@ -24,11 +24,6 @@ def within(estimate, exact, sigmas=4.5):
     assert abs(estimate.value - exact) < sigmas * estimate.error, (estimate, exact)
 
 
-def test_log_weights(small, oracle):
-    qrt, p = small
-    assert np.abs(np.exp(qrt.log_weights(oracle.grid(7, 3))) - p).max() < 1e-12
-
-
 def test_against_sums_over_all_weights(small, oracle):
     qrt, p = small
     found = diagnose(qrt, 4000, seed=1, smoothing=1.5)

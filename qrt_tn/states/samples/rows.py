@@ -25,6 +25,10 @@ class Points:
         self.rows = rows
         self.dim = array.shape[1]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy holds what is on disk here
+        return Points, (self.array, self.rows)
+
     def __len__(self) -> int:
         return len(self.array) if self.rows is None else len(self.rows)
 

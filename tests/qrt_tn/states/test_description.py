@@ -3,7 +3,7 @@ import pytest
 
 from qrt_tn import states
 from qrt_tn.engine import Device
-from qrt_tn.states import description as room
+from qrt_tn.states import description as module
 from qrt_tn.states.base import Work
 
 TABLES = {
@@ -18,7 +18,7 @@ DEVICE = Device("Abacus", "numpy", TABLES, ((1e8, 1e10),), ((1e8, 1e10),), 1e-6,
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch):
     monkeypatch.setattr("qrt_tn.engine.device", lambda name: DEVICE)
-    monkeypatch.setattr(room, "device_memory", lambda name: (2**33, 2**32))
+    monkeypatch.setattr(module, "device_memory", lambda name: (2**33, 2**32))
 
 
 @pytest.fixture
@@ -42,25 +42,16 @@ def test_what_is_printed_is_what_is_returned(state, capsys):
 
 def test_seconds_follow_the_rates():
     # a real multiply-add is two flops; a complex one, four real ones, counts as two as well
-    assert room.predicted_seconds(Work(1e9, 0, 0, "float32"), DEVICE) == pytest.approx(1.0)
-    assert room.predicted_seconds(Work(4e9, 0, 0, "complex64"), DEVICE) == pytest.approx(2.0)
-    assert room.predicted_seconds(Work(0, 3e10, 0, "complex64"), DEVICE) == pytest.approx(3.0)
+    assert module.predicted_seconds(Work(1e9, 0, 0, "float32"), DEVICE) == pytest.approx(1.0)
+    assert module.predicted_seconds(Work(4e9, 0, 0, "complex64"), DEVICE) == pytest.approx(2.0)
+    assert module.predicted_seconds(Work(0, 3e10, 0, "complex64"), DEVICE) == pytest.approx(3.0)
 
 
 def test_what_does_not_fit_says_so(state, monkeypatch):
-    monkeypatch.setattr(room, "device_memory", lambda name: (2**20, 2**10))
+    monkeypatch.setattr(module, "device_memory", lambda name: (2**20, 2**10))
     found = states.describe(state, 10**6)
     assert not found.fits
     assert "does not fit" in str(found)
-
-
-def test_refusals(state):
-    with pytest.raises(ValueError, match="describe takes a state, not ndarray"):
-        states.describe(np.zeros(3))
-    with pytest.raises(ValueError, match="nodes is 0; give an int of at least 1"):
-        states.describe(state, 0)
-    with pytest.raises(ValueError, match="unknown backend"):
-        states.describe(state, backend="abacus")
 
 
 @pytest.mark.parametrize(("points", "kind"), [(300, "float64"), (5000, "float32")])
@@ -71,18 +62,28 @@ def test_smoothing_is_told_before_it_runs(points, kind, capsys):
     assert capsys.readouterr().out == f"{found}\n"
     assert str(found).startswith("SmoothedState on Z_127^784, 10 outputs\nlargest bond   100\ncompressing")
     assert found.work.dtype == kind
-    assert found.seconds == room.predicted_seconds(found.work, DEVICE) > 0
+    assert found.seconds == module.predicted_seconds(found.work, DEVICE) > 0
 
 
-def test_smoothing_refusals():
-    x, y = np.zeros((5, 3), dtype=int), np.ones(5)
-    with pytest.raises(ValueError, match=r"y has shape \(4,\); give \(M,\) or \(M, C\) with M = 5"):
-        states.describe_smoothing(x, y[:4], 127, smoothing=0.5)
-    with pytest.raises(ValueError, match=r"x has shape \(0, 3\)"):
-        states.describe_smoothing(x[:0], y[:0], 127, smoothing=0.5)
-    with pytest.raises(ValueError, match="y holds nan"):
-        states.describe_smoothing(x, y * np.nan, 127, smoothing=0.5)
-    with pytest.raises(ValueError, match="bond is 0"):
-        states.describe_smoothing(x, y, 127, smoothing=0.5, bond=0)
-    with pytest.raises(ValueError, match="126 is not prime"):
-        states.describe_smoothing(x, y, 126, smoothing=0.5)
+X, Y = np.zeros((5, 3), dtype=int), np.ones(5)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "says"),
+    [
+        (states.describe, {"state": np.zeros(3)}, "ndarray"),
+        (states.describe, {"nodes": 0}, "nodes is 0"),
+        (states.describe, {"harmonics": -1}, "harmonics is -1"),
+        (states.describe, {"backend": "abacus"}, "'abacus'"),
+        (states.describe_smoothing, {"y": Y[:4]}, r"shape \(4,\)"),
+        (states.describe_smoothing, {"x": X[:0], "y": Y[:0]}, r"shape \(0, 3\)"),
+        (states.describe_smoothing, {"y": Y * np.nan}, "nan"),
+        (states.describe_smoothing, {"bond": 0}, "bond is 0"),
+        (states.describe_smoothing, {"modulus": 126}, "126"),
+    ],
+)
+def test_refusals(call, arguments, says, state):
+    good = {"x": X, "y": Y, "modulus": 127, "smoothing": 0.5}
+    good = {"state": state} if call is states.describe else good
+    with pytest.raises(ValueError, match=says):
+        call(**(good | arguments))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qrt_tn.engine import mps
-from qrt_tn.states.mps import harmonics as room
+from qrt_tn.states.mps import harmonics as module
 from qrt_tn.states.mps.harmonics import harmonics
 
 
@@ -36,10 +36,10 @@ def by_definition(cores, supports, modulus, a, v):
 @pytest.mark.parametrize("elements", [1, 2**18])
 @pytest.mark.parametrize(("modulus", "dim", "bond"), [(2, 3, 2), (3, 4, 3), (7, 3, 4), (13, 2, 1)])
 def test_all_frequencies(modulus, dim, bond, elements, compiled, zeros, monkeypatch):
-    monkeypatch.setattr(room, "BLOCK", elements)
-    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
-    monkeypatch.setattr(room, "LEAST", 4)
-    monkeypatch.setattr(room, "FEWEST", 1)
+    monkeypatch.setattr(module, "BLOCK", elements)
+    monkeypatch.setattr(module, "SMALL", 100 if compiled else 0)
+    monkeypatch.setattr(module, "LEAST", 4)
+    monkeypatch.setattr(module, "FEWEST", 1)
     rng = np.random.default_rng(modulus + dim)
     everywhere = [np.arange(modulus)] * dim
     a = rng.integers(modulus, size=(9, dim)) * (rng.random((9, dim)) >= zeros)
@@ -53,9 +53,9 @@ def test_all_frequencies(modulus, dim, bond, elements, compiled, zeros, monkeypa
 
 @pytest.mark.parametrize("elements", [1, 2**18])
 def test_few_frequencies(elements, monkeypatch):
-    monkeypatch.setattr(room, "BLOCK", elements)
-    monkeypatch.setattr(room, "FEWEST", 7 * elements)
-    monkeypatch.setattr(room, "_PAIRS", 50 * elements)
+    monkeypatch.setattr(module, "BLOCK", elements)
+    monkeypatch.setattr(module, "FEWEST", 7 * elements)
+    monkeypatch.setattr(module, "_PAIRS", 50 * elements)
     rng = np.random.default_rng(1)
     modulus, supports = 11, [np.array([0, 1, 10]), np.array([0, 2, 3, 8]), np.arange(11)]
     places = np.full((3, modulus), -1)
@@ -77,7 +77,7 @@ def test_few_frequencies(elements, monkeypatch):
 @pytest.mark.parametrize("share", [1.0, 1e-25])
 def test_scales_of_their_own(share, compiled, monkeypatch):
     """Harmonics of one a that lie hundreds of decades apart, in single precision."""
-    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
+    monkeypatch.setattr(module, "SMALL", 100 if compiled else 0)
     rng = np.random.default_rng(2)
     modulus, dim = 5, 60
     cores = chain(rng, modulus, dim, 2)
@@ -95,8 +95,11 @@ def test_scales_of_their_own(share, compiled, monkeypatch):
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_frequency_without_amplitude(compiled, monkeypatch):
-    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
+def test_a_frequency_without_amplitude_by_several_threads(compiled, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 100 if compiled else 0)
+    monkeypatch.setattr(module, "LEAST", 4)
+    monkeypatch.setattr(module, "BLOCK", 64)
+    monkeypatch.setattr(module, "threads_for", lambda array, work=0.0: 3)
     rng = np.random.default_rng(3)
     cores = chain(rng, 5, 4, 3)
     cores[1][:, 3] = 0
@@ -107,20 +110,7 @@ def test_a_frequency_without_amplitude(compiled, monkeypatch):
     assert ((held.mantissa[:, :, 0] == 0) == (a[:, [1]] * v % 5 == 3)).all()
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_threads_change_nothing(compiled, monkeypatch):
-    monkeypatch.setattr(room, "SMALL", 100 if compiled else 0)
-    monkeypatch.setattr(room, "LEAST", 4)
-    rng = np.random.default_rng(4)
-    cores = chain(rng, 5, 4, 3)
-    a, v = rng.integers(5, size=(30, 4)), np.arange(1, 5)
-    whole = harmonics(cores, None, a, v)
-    monkeypatch.setattr(room, "BLOCK", 64)
-    monkeypatch.setattr(room, "threads_for", lambda array, work=0.0: 3)
-    assert np.allclose(harmonics(cores, None, a, v).value(), whole.value(), atol=1e-15)
-
-
-def test_the_device_road(device):
+def test_on_a_device(device):
     rng = np.random.default_rng(5)
     cores = chain(rng, 5, 4, 3)
     a = rng.integers(5, size=(30, 4))

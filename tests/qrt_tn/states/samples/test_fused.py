@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from qrt_tn import states
 from qrt_tn.field import roots_of_unity
 from qrt_tn.states.samples.fused import ALL, Columns, histograms, phase_sums
 
@@ -25,8 +24,8 @@ def made(rng, modulus, count, width, tails, classes, dtype):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("classes", [1, 4])
-@pytest.mark.parametrize("tails", [0, 1, 3])
-@pytest.mark.parametrize("modulus", [2, 127, 257, 65537, 1048573])
+@pytest.mark.parametrize("tails", [0, 3])
+@pytest.mark.parametrize("modulus", [2, 257, 1048573])
 def test_against_plain_sums(modulus, tails, classes, dtype):
     rng = np.random.default_rng(modulus + tails)
     columns, keys, weights = made(rng, modulus, 50, 9, tails, classes, dtype)
@@ -45,13 +44,3 @@ def test_against_plain_sums(modulus, tails, classes, dtype):
         for row, weight in zip(keys, weights, strict=True):
             expected[np.arange(9), row] += weight
         assert np.allclose(histograms(columns, modulus), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("vector", [False, True])
-def test_real_values_go_as_complex_ones_do(vector):
-    """The compiled passes and the array passes draw the same."""
-    rng = np.random.default_rng(0)
-    points = rng.integers(3, size=(200, 7))
-    values = rng.normal(size=(200, 3) if vector else 200)
-    real, complex_ = (states.from_samples(points, part, 5) for part in (values, values + 0j))
-    assert (real.sample_spectrum(300, seed=1) == complex_.sample_spectrum(300, seed=1)).all()
