@@ -1,7 +1,7 @@
 """Batches of operands made ready while the batch before them is in use: read, cast, copied to the device."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ class Batch:
 
 
 def prefetched(
-    numbers: Iterable[int],
+    numbers: Sequence[int],
     columns: Sequence[Any],
     size: int,
     dtype: str,
@@ -62,6 +62,9 @@ def prefetched(
             batch.arrays = [cupy.asarray(array) for array in batch.arrays]
             return batch, stream.record()
 
+    if not on_gpu and len(numbers) == 1:
+        yield ready(numbers[0])[0]  # nothing to do meanwhile
+        return
     with ThreadPoolExecutor(1) as worker:
         if on_gpu:  # a thread begins on the first device, whichever this rank's is
             worker.submit(device.use).result()
