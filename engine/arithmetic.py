@@ -181,6 +181,8 @@ class Rescaled(Arithmetic):
         return State(lost=not (self._flags or self._checked))
 
     def errors(self, state: State) -> Any:
+        if not self._flags:
+            return np.errstate(all="ignore")
         return np.errstate(over="ignore", invalid="ignore", under="call", call=state.note)
 
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
