@@ -49,6 +49,9 @@ class Ridgelet:
     Raises:
         ValueError: composite modulus, unknown name, wrong shape, NaN, constant activation, a ridgelet
             with a mean, or one with <r, g> = 0, from which f cannot be reconstructed.
+
+    >>> Ridgelet("cosine", 127)
+    Ridgelet('cosine', modulus=127, admissibility=7.96869)
     """
 
     def __init__(self, activation: str | Any = "relu", modulus: int = 127, ridgelet: Any = None) -> None:

@@ -40,6 +40,13 @@ class QuantumRidgeletTransform:
 
     Raises:
         ValueError: the moduli differ, or the backend is missing here.
+
+    >>> from qrt_tn import states
+    >>> state = states.from_samples([[1, 2], [3, 4]], [1.0, -1.0], 5)
+    >>> qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+    >>> nodes = qrt.sample(1000)
+    >>> bool((qrt.log_probabilities(nodes.a, nodes.b) - nodes.log_probability).max() < 1e-9)
+    True
     """
 
     def __init__(self, state: State, ridgelet: Ridgelet, backend: str = "auto") -> None:

@@ -8,6 +8,7 @@ import pytest
 MODULES = (
     *("nodes", "quantize", "sampling", "tempered.sampling"),
     *("states.dense", "states.interpolated", "states.network", "states.points", "states.ridges"),
+    *("ridgelet", "states.mps.state", "transform"),
     *("models.residual", "models.estimators"),
 )
 

@@ -370,6 +370,10 @@ def from_mps(cores: Sequence[Any]) -> MPSState:
 
     Raises:
         ValueError: bonds that do not chain, sites of different or composite extent, NaN, or a zero state.
+
+    >>> import numpy as np
+    >>> round(from_mps([np.ones((1, 5, 2)), np.ones((2, 5, 1))]).norm, 9)  # f = 2 on 25 points
+    10.0
     """
     checked = mps.check_cores(cores)
     modulus = check_prime(checked[0].shape[1])

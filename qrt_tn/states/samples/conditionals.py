@@ -91,8 +91,8 @@ class Conditionals:
             starts = np.searchsorted(cells[j], cells[j + 1])
             ends = np.append(starts, len(cells[j]))
             lengths, digits = np.diff(ends), hashes[cells[j], j].astype(np.int64)
-            arrays = map(xp.asarray, (starts, lengths))
-            self._folds.append(_Fold(xp.asarray(digits), ends, *arrays, int(lengths.max())))
+            places = (xp.asarray(starts), xp.asarray(lengths))
+            self._folds.append(_Fold(xp.asarray(digits), ends, *places, int(lengths.max())))
 
     def classes(self, uniforms: np.ndarray) -> np.ndarray:
         """The class each frequency is drawn from, by its norm; shape (N,)."""
@@ -202,8 +202,10 @@ class Conditionals:
         firsts = cells[np.diff(cells, append=count) > 1]
         ends = np.append(np.searchsorted(places, firsts), len(places))
         lengths = np.diff(runs, append=count)
-        held = map(self.points.xp.asarray, (runs, lengths, ~crowded, running, places))
-        return _Sparse(*held, ends, self.points.xp.asarray(firsts))
+        asarray = self.points.xp.asarray
+        starts, alone = asarray(runs), asarray(~crowded)
+        sums, crowd = asarray(running), asarray(places)
+        return _Sparse(starts, asarray(lengths), alone, sums, crowd, ends, asarray(firsts))
 
 
 def _crowded(starts: np.ndarray, count: int) -> np.ndarray:
