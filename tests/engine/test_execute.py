@@ -97,6 +97,8 @@ def test_no_entry_is_lost(backend, seeds, device, monkeypatch):
     Products by BLAS's own threads, whose flags nobody sees, and a BLAS without flags are played.
     """
     if backend == "threads":
+        # and a look at the scale after every product
+        monkeypatch.setattr(arithmetic, "_FACTORS", {4: 1, 8: 1})
         monkeypatch.setattr(arithmetic, "THREADED", 0)
         monkeypatch.setattr(arithmetic, "THREADED_VECTOR", 0)
     if backend in ("threads", "no flags"):
@@ -167,7 +169,7 @@ def test_losses_do_not_grow(backend, device):
 
 
 def test_large_products_by_threads_lose_nothing():
-    """The last rows are another thread's: their entries underflow where no flag is seen, to 0 or not quite."""
+    """The last rows are another thread's: entries underflow where no flag is seen, to 0 or not quite."""
     sizes = {"a": 600, "b": 64, "c": 600}
     made = Plan((("a", "b"), ("b", "c")), ("a", "c"), sizes, ((0, 1),), (), "float32")
     with threadpool_limits(2, user_api="blas"):
@@ -186,30 +188,6 @@ def test_what_is_too_large_for_exponents_is_refused(monkeypatch):
     far = [np.diag([1e300, 1e-300])] * 4
     with pytest.raises(PrecisionLossError, match="batch"):
         chain([*far, np.diag([1e-300, 1e300])[::-1], *far], "float64")
-
-
-@pytest.mark.parametrize("backend", ["numpy", "cupy"])
-def test_scales_are_measured_on_the_way(backend, networks, device):
-    """Enough tensors for steps that measure, several batch indices, some of them sliced."""
-    for seed in range(18):
-        rng = np.random.default_rng(seed)
-        dtype = ("float32", "complex64", "float64")[seed % 3]
-        names = list("uvwxy")
-        sizes = {name: int(rng.integers(1, 4)) for name in names}
-        inputs = [tuple(rng.permutation(names)[: rng.integers(1, 4)].tolist()) for _ in range(40)]
-        inputs.append(tuple(names))
-        output = tuple(rng.permutation(names)[: rng.integers(1, 5)].tolist())
-        slices = tuple(rng.permutation(names)[: rng.integers(0, 3)].tolist())
-        powers = rng.integers(-25, 26, size=len(inputs))
-        shapes = [[sizes[index] for index in term] for term in inputs]
-        arrays = [np.asarray(rng.uniform(0.5, 1.5, size=shape), dtype) for shape in shapes]
-        expected = networks.einsum(arrays, inputs, output, sizes)
-        arrays = [(array * 10.0**power).astype(dtype) for array, power in zip(arrays, powers, strict=True)]
-        made = Plan(tuple(inputs), output, sizes, networks.path(rng, len(inputs)), slices, dtype)
-        result = made.execute(arrays, backend)
-        wanted = np.log(np.abs(expected)) + powers.sum() * math.log(10)
-        assert np.allclose(to_host(result.log_abs()), wanted, rtol=0, atol=2e-4)
-        assert np.broadcast_shapes(result.log_scale.shape, result.shape) == result.shape
 
 
 @pytest.mark.parametrize("kind", ["product", "tree", "chain"])
@@ -244,7 +222,7 @@ def test_ten_thousand_tensors_stay_in_range(kind):
 @pytest.mark.parametrize(("dtype", "most"), [("float64", 300), ("complex64", 36)])
 def test_every_element_of_a_batch_has_its_own_scale(backend, dtype, most, device):
     rng = np.random.default_rng(0)
-    count, tensors = 9, 7
+    count, tensors = 9, 20
     powers = rng.integers(-most, most + 1, size=(tensors, count))
     powers[0] = np.linspace(-most, most, count).astype(int)
     base = rng.uniform(0.5, 1.5, size=(tensors, count, 3, 3)) * (np.exp(1j) if dtype == "complex64" else 1)
@@ -305,24 +283,6 @@ def test_operands_of_any_layout(networks):
         for factor in (1, 1e9):
             result = made.execute([factor * array for array in given], "numpy")
             assert np.allclose(result.value(), expected * float(factor) ** 3, rtol=1e-12)
-
-
-@pytest.mark.parametrize("backend", ["numpy", "cupy"])
-@pytest.mark.parametrize("dtype", exact.DTYPES)
-def test_scalars(backend, dtype, device):
-    for inputs, arrays in (
-        (((),), [3.0]),
-        (((), ()), [3.0, 1e30]),
-        ((("i",), ("i",)), [[1.0, 2.0], [1e30, 1e30]]),
-        ((("i", "i"),), [[[1.0, 2.0], [3.0, 4.0]]]),
-        ((("i",), ("i",)), [[0.0, 0.0], [1e30, 1e30]]),
-    ):
-        made = Plan(inputs, (), {"i": 2} if any(inputs) else {}, (tuple(range(len(inputs))),), (), dtype)
-        result = made.execute([np.asarray(array, dtype) for array in arrays], backend)
-        assert result.shape == result.log_scale.shape == ()
-        assert result.dtype == dtype
-        expected = np.einsum(f"{','.join(map(''.join, inputs))}->", *(np.asarray(array) for array in arrays))
-        assert np.isclose(to_host(result.value()), expected, rtol=1e-6)
 
 
 def test_not_a_number_is_refused(device):
