@@ -1,4 +1,4 @@
-"""Networks with entries from the whole range of a dtype, and their values in whole numbers, which round nothing."""
+"""Networks with entries from the whole range of a dtype, and their values in whole numbers, not rounded."""
 
 import itertools
 from fractions import Fraction
@@ -12,7 +12,7 @@ _BITS = 1074  # every float is a multiple of 2**-1074
 
 
 def network(rng):
-    """(inputs, output, sizes, path, slices, batch): hyperindices, repeated and lone indices, scalars."""
+    """(inputs, output, sizes, slices, batch): hyperindices, repeated and lone indices, scalars."""
     names = list("abcdef"[: rng.integers(1, 6)])
     sizes = {name: int(rng.integers(1, 4)) for name in names}
     count = int(rng.integers(2, 7))

@@ -17,7 +17,7 @@ def viewed(array, view):
 
 
 def draw(rng):
-    """A random pair, the axis orders of its operands, and groups in which a next step might take the result."""
+    """A random pair, the axis orders of its operands, and groups in which a next step may take it."""
     sizes = {index: int(rng.integers(1, 4)) for index in "abcdefgh"}
     groups = {index: int(rng.integers(4)) for index in sizes}
     batch, left, right, summed = (tuple(i for i in sizes if groups[i] == group) for group in range(4))

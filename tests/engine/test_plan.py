@@ -2,6 +2,7 @@ import copy
 import importlib
 import json
 import pickle
+import re
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -171,15 +172,17 @@ def test_round_trip(tmp_path, names):
         assert (other.execute(arrays, "numpy").value() == result.value()).all()
 
 
-def test_truncated_and_damaged_files_are_refused(tmp_path):
+def test_files_that_are_no_plans(tmp_path):
     path, made = tmp_path / "plan.json", saved_plan()
+    with pytest.raises(ValueError, match=r"no file .*plan\.json"):
+        Plan.load(path)
     made.save(path)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(0)
-    broken = [whole[:length] for length in range(0, len(whole) - 1, 3)]
+    text = path.read_bytes()
+    whole, rng = json.loads(text), np.random.default_rng(0)
+    broken = [text[:length] for length in range(0, len(text) - 1, 3)]
     for _ in range(300):
-        flipped = bytearray(whole)
-        for place in rng.integers(len(whole) - 1, size=rng.integers(1, 4)):
+        flipped = bytearray(text)
+        for place in rng.integers(len(text) - 1, size=rng.integers(1, 4)):
             flipped[place] ^= 1 << int(rng.integers(8))
         broken.append(bytes(flipped))
     broken += [b"", b"[]", b"3", b'{"format": "other"}', b"\x00\x01", b"\xff\xfe\x00", b"[" * 100_000]
@@ -187,60 +190,46 @@ def test_truncated_and_damaged_files_are_refused(tmp_path):
         path.write_bytes(content)
         try:
             assert Plan.load(path) == made  # a flip may only have changed a space
-            assert json.loads(content) == json.loads(whole)
+            assert json.loads(content) == whole
         except ValueError as error:
-            assert str(path) in str(error)
-            assert "does not hold a whole plan" in str(error)
-
-
-def test_files_that_are_no_plans(tmp_path):
-    path = tmp_path / "plan.json"
-    with pytest.raises(ValueError, match=r"no file .*plan\.json"):
-        Plan.load(path)
-    PRODUCT.save(path)
-    whole = json.loads(path.read_text())
+            assert f"{path} does not hold a whole plan" in str(error)
     for change, named in (
         ({"format": "other"}, "'other'"),
         ({"version": module.VERSION + 1}, f"version {module.VERSION + 1}"),
-        ({"checksum": "0" * 64}, "checksum"),
         ({"plan": {**whole["plan"], "path": [[1, 0]]}}, "checksum"),
-        ({"plan": None}, "checksum"),
     ):
         path.write_text(json.dumps(whole | change))
         with pytest.raises(ValueError, match=rf"plan\.json .*{named}"):
             Plan.load(path)
     strange = Plan(((("i", 1), "j"),), (), {("i", 1): 2, "j": 3}, ((0,),))
-    with pytest.raises(ValueError, match=r"\('i', 1\)"):
-        strange.save(tmp_path / "other.json")
-    with pytest.raises(ValueError, match="nowhere"):
-        PRODUCT.save(tmp_path / "nowhere" / "plan.json")
+    for plan, place, named in (
+        (strange, "other.json", r"\('i', 1\)"),
+        (made, "nowhere/plan.json", "nowhere"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            plan.save(tmp_path / place)
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_plan_prints_as_a_table():
     text = str(saved_plan())
-    rows = dict(line.split("  ", 1) for line in text.splitlines()[:8])
-    values = {name: value.strip() for name, value in rows.items()}
-    assert values.pop("peak memory").endswith("KiB")
-    assert values.pop("flops")
-    assert values.pop("largest intermediate").endswith("elements")
-    assert values == {
-        "tensors": "9, on 12 indices",
-        "output": "r01 3",
-        "batch": "r01",
-        "dtype": "complex64",
-        "slices": "3 (c10 3)",
-    }
+    for row in (
+        "tensors +9, on 12 indices",
+        "output +r01 3",
+        "batch +r01",
+        r"slices +3 \(c10 3\)",
+        "peak .* KiB",
+    ):
+        assert re.search(f"(?m)^{row}$", text)
     header, *steps = text.splitlines()[9:]
     assert header.split() == ["costliest", "steps", "batch", "rows", "inner", "columns", "flops", "repeats"]
     flops = [float(line.split()[-2]) for line in steps]
     assert flops == sorted(flops, reverse=True)
-    assert len(flops) == 5
-    assert max(map(len, text.splitlines())) <= 80
     names = tuple(f"i{k}" for k in range(40))
     many = Plan(tuple((name,) for name in names), names, dict.fromkeys(names, 1), (tuple(range(40)),))
-    assert max(map(len, str(many).splitlines())) <= 84
-    assert repr(PRODUCT) == f"Plan(2 tensors, 60 flops, 1 slices, peak {PRODUCT.peak_bytes / 1024:.4g} KiB)"
+    assert max(map(len, (*text.splitlines(), *str(many).splitlines()))) <= 84
+    peak = bytes_text(PRODUCT.peak_bytes)
+    assert repr(PRODUCT) == f"Plan(2 tensors, 60 flops, 1 slices, peak {peak})"
     assert [bytes_text(1536), bytes_text(2.0**52)] == ["1.5 KiB", "4096 TiB"]
 
 
