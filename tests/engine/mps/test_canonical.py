@@ -224,3 +224,20 @@ def test_long_sums_that_cancel_are_zero(dtype, chains):
     nothing = mps.add(cores, mps.scaled(cores, -1))
     assert mps.right_canonical(nothing)[1] == -np.inf
     assert mps.left_canonical(nothing)[1] == -np.inf
+
+
+@pytest.mark.parametrize("centre", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_bonds_at_opposite_ends_of_the_range(centre, dtype):
+    """Powers of two down to subnormal numbers on one side of a bond, undone on the other, change nothing."""
+    rng = np.random.default_rng(0)
+    cores = [rng.integers(1, 9, size=shape).astype(dtype) for shape in ((1, 3, 2), (2, 3, 2), (2, 3, 1))]
+    bonds = [[-115, 115], [8, -30]] if dtype == np.float32 else [[-950, 1000], [60, -60]]
+    first, second = (2.0 ** np.array(bond) for bond in bonds)
+    gauged = [cores[0] * first, cores[1] / first[:, None, None] * second, cores[2] / second[:, None, None]]
+    gauged = [core.astype(dtype) for core in gauged]
+    held, log_norm = mps.canonical(gauged, centre)
+    expected, log_expected = mps.canonical(cores, centre)
+    assert np.isclose(log_norm, log_expected, rtol=1e-6)
+    f, g = (np.einsum("aib,bjc,ckd->ijk", *chain) for chain in (held, expected))
+    assert np.allclose(f, g, atol=1e-6 if dtype == np.float32 else 1e-13)
