@@ -48,4 +48,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 def is_real(value: Any) -> bool:
     """Whether a value is a real number, and finite; a bool is none."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    try:
+        return number and math.isfinite(value)
+    except OverflowError:  # an int beyond floating point
+        return False

@@ -16,7 +16,6 @@ from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.exponents import Part, on_host, scaled
 from qrt_tn.engine.expression import Expression, as_operand
 from qrt_tn.engine.files import load_tensors, save_tensors
-from qrt_tn.engine.limit import within
 from qrt_tn.engine.mpi import choose_device, place, spread_items
 from qrt_tn.engine.network import by_position, common_dtype, numbered
 from qrt_tn.engine.paths import find_path
@@ -24,6 +23,7 @@ from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.prefetch import Batch, prefetched
 from qrt_tn.engine.progress import Progress, shown, silent
 from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.slicing import within
 
 HOST_BYTES = 2**26  # batches that leave a CPU's caches do not run faster
 DEVICE_BYTES = 2**30  # likewise for those that fill a GPU

@@ -10,6 +10,7 @@ import numpy as np
 
 Index = Hashable
 Term = tuple[Index, ...]
+MOST = 2**63 - 1  # elements along one axis of an array
 DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
@@ -26,14 +27,16 @@ def read_structure(
     Raises:
         ValueError: no tensors, an index without a size, a size that differs between two tensors or is below
             1, or an output index that is unknown or named twice.
+        TypeError: inputs or an output that are no lists of indices, or sizes that are no dict.
     """
-    sizes: dict[Index, int]
+    sizes: dict[Index, int] = {}
     if isinstance(network, tuple):
         if len(network) != 3:
             raise ValueError(f"got a tuple of {len(network)}; give (inputs, output, sizes)")
-        inputs, output, given = network
-        inputs = tuple(tuple(term) for term in inputs)
-        sizes = {}
+        terms, output, given = network
+        if not isinstance(given, Mapping):
+            raise TypeError(f"sizes is a {type(given).__name__}; give a dict from index to extent")
+        inputs = tuple(_term(f"inputs[{number}]", term) for number, term in enumerate(_term("inputs", terms)))
         for number, term in enumerate(inputs):
             for index in term:
                 if index not in given:
@@ -41,26 +44,36 @@ def read_structure(
                         f"index {index!r} is on tensor {number} but has no size; add it to sizes"
                     )
                 sizes[index] = _extent(index, given[index])
-        output = tuple(output if output_inds is None else output_inds)
     elif not hasattr(network, "outer_inds"):
         raise ValueError(
             f"got a {type(network).__name__}; give a quimb TensorNetwork or (inputs, output, sizes)"
         )
     else:
         inputs = tuple(tuple(tensor.inds) for tensor in network)
-        sizes = {}
-        holder: dict[Index, int] = {}
+        output = network.outer_inds()
         for number, tensor in enumerate(network):
             for index, size in zip(tensor.inds, tensor.shape, strict=True):
                 if sizes.setdefault(index, int(size)) != size:
+                    first = next(number for number, term in enumerate(inputs) if index in term)
                     raise ValueError(
-                        f"index {index!r} has size {sizes[index]} on tensor {holder[index]} and {size} on "
-                        f"tensor {number}; an index has one size"
+                        f"index {index!r} has size {sizes[index]} on tensor {first} and {size} on tensor "
+                        f"{number}; an index has one size"
                     )
-                holder.setdefault(index, number)
-        output = tuple(network.outer_inds() if output_inds is None else output_inds)
+    name, chosen = ("output", output) if output_inds is None else ("output_inds", output_inds)
+    if isinstance(chosen, str) and not sizes.keys() >= set(chosen):
+        raise ValueError(f"{name} is {chosen!r}, and not each of its characters is an index; give a list")
+    output = _term(name, chosen)
     _check(inputs, output, sizes)
     return inputs, output, sizes
+
+
+def _term(name: str, term: Any) -> Term:
+    try:
+        found = tuple(term)
+        hash(found) if name != "inputs" else None
+    except TypeError:
+        raise TypeError(f"{name} is {str(term)[:80]}; give a list of indices") from None
+    return found
 
 
 def exponent_of(network: Any) -> float:
@@ -94,10 +107,11 @@ def common_dtype(dtypes: Sequence[Any]) -> str:
     Raises:
         ValueError: single precision beside double, or a dtype that no backend contracts.
     """
+    places: dict[np.dtype, int] = {}
+    for number, dtype in enumerate(dtypes):
+        places.setdefault(np.dtype(dtype), number)
     first: dict[int, int] = {}
-    kinds = ""
-    for number, dtype in enumerate(map(np.dtype, dtypes)):
-        kinds += dtype.kind
+    for dtype, number in places.items():
         if dtype.kind in "iub":
             continue
         if dtype.name not in DTYPES:
@@ -110,7 +124,7 @@ def common_dtype(dtypes: Sequence[Any]) -> str:
             f"{np.dtype(dtypes[double]).name}; cast all tensors to one precision"
         )
     is_single = next(iter(first), 8) == 4
-    if "c" in kinds:
+    if any(dtype.kind == "c" for dtype in places):
         return "complex64" if is_single else "complex128"
     return "float32" if is_single else "float64"
 
@@ -133,10 +147,13 @@ def dtype_name(dtype: Any) -> str:
 def _extent(index: Index, size: Any) -> int:
     try:
         whole = int(size)
+        known = whole == size and whole <= MOST
     except (TypeError, ValueError, OverflowError):
-        whole = None
-    if whole is None or whole != size:
-        raise ValueError(f"index {index!r} has size {size!r}; sizes are whole numbers")
+        known = False
+    if not known:
+        # Python refuses to print integers of thousands of digits
+        text = f"of {size.bit_length()} bits" if isinstance(size, int) else repr(size)
+        raise ValueError(f"index {index!r} has size {text}; sizes are whole numbers up to 2**63 - 1")
     return whole
 
 

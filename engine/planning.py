@@ -1,23 +1,21 @@
 """From a network to a plan: simplify, search, slice, and remember what was found."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qrt_tn.engine import cache
-from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.arguments import Seed, generator, is_real
 from qrt_tn.engine.backends import array_module
-from qrt_tn.engine.limit import within
 from qrt_tn.engine.network import Index, dtype_name, exponent_of, network_dtype, numbered, read_structure
-from qrt_tn.engine.paths import find_path
+from qrt_tn.engine.paths import Optimizer, find_path
 from qrt_tn.engine.plan import Plan
 from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.slicing import within
 
 WORTH_KEEPING = 24  # tensors; a smaller network is searched as fast as a file is read
-
-Optimizer = str | Sequence[Sequence[int]] | Callable[..., Any]
 
 
 def plan(
@@ -58,12 +56,12 @@ def plan(
     inputs, output, sizes = read_structure(network, output_inds)
     name = network_dtype(network) if dtype is None else dtype_name(dtype)
     if memory_limit is not None:
-        if not isinstance(memory_limit, int | float | np.number) or not 0 < memory_limit < np.inf:
+        if not is_real(memory_limit) or memory_limit <= 0:
             raise ValueError(f"memory_limit is {memory_limit!r}; give a number of bytes, such as 2**30")
         memory_limit = int(memory_limit)
     drawn = generator(seed)  # refuses what is no seed
     # the searches take plain ints
-    seed = int(drawn.integers(2**31)) if drawn is seed else int(seed)  # type: ignore[arg-type]
+    seed = int(drawn.integers(2**31)) if drawn is seed else int(seed) % 2**31  # type: ignore[arg-type]
     batch = None if batch_inds is None else tuple(batch_inds)
     # all in one step: a path to start from, replaced by the one that is found
     bare = Plan(inputs, output, sizes, (tuple(range(len(inputs))),), (), name, batch)  # type: ignore[arg-type]
@@ -144,9 +142,9 @@ def _simplified(network: Any, output: tuple[Index, ...]) -> Any:
 
 
 def _searched(bare: Plan, optimizer: Optimizer, memory_limit: int | None, seed: int) -> Plan:
-    path = tuple(find_path(bare.inputs, bare.output, bare.sizes, optimizer, seed))
-    whole = replace(bare, path=path)
-    if memory_limit is None or whole.peak_bytes <= memory_limit:
+    found = find_path(bare.inputs, bare.output, bare.sizes, optimizer, seed)
+    whole = replace(bare, path=tuple(found))
+    if memory_limit is None:
         return whole
     return within(whole, memory_limit, seed, may_change_path=isinstance(optimizer, str))
 

@@ -20,7 +20,7 @@ from qrt_tn.engine.tree import Pair, contraction_tree, linear_path
 Pairs = list[tuple[int, int]]
 
 TEMPERATURES = 50  # steps of the annealing schedule
-HOT, COLD = 1.4, 0.035  # its first and last temperature, in log2 flops
+HOT, COLD = 2.0, 0.3  # its first and last temperature, in log2 flops; reconfiguration does what is left
 SUBTREE = 8  # leaves of the parts that are reconfigured exactly
 ROUNDS = 20  # passes of reconfiguration over a whole tree
 

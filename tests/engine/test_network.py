@@ -52,6 +52,9 @@ def test_a_quimb_network_keeps_its_outer_indices():
         (([("i",)], (), {"i": "x"}), "index 'i' has size 'x'"),
         (([("i",)], (), {"i": None}), "index 'i' has size None"),
         (([("i",)], (), {"i": float("inf")}), "index 'i' has size inf"),
+        (([("i",)], (), {"i": 2**70}), "index 'i' has size of 71 bits"),
+        (([("i",)], (), {"i": 10**5000}), "index 'i' has size of 16610 bits"),
+        (([("i",)], "ik", {"i": 2}), "output is 'ik'"),
         (([("i",)], ("i",)), "tuple of 2"),
         ("ij,jk->ik", "got a str; give a quimb TensorNetwork"),
         (qtn.Tensor(np.ones(2), "i"), "got a Tensor"),
@@ -64,6 +67,18 @@ def test_a_quimb_network_keeps_its_outer_indices():
 def test_what_is_wrong_is_named(network, message):
     with pytest.raises(ValueError, match=message):
         read_structure(network)
+
+
+def test_what_is_no_list_of_indices_is_named():
+    for network, message in [
+        ((3, (), {}), "inputs is 3"),
+        (([3], (), {}), r"inputs\[0\] is 3"),
+        (([[["i"]]], (), {}), r"inputs\[0\] is \[\['i'\]\]"),
+        (([("i",)], 5, {"i": 2}), "output is 5"),
+        (([("i",)], (), [2]), "sizes is a list"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            read_structure(network)
 
 
 def test_batch_indices_are_kept_and_shared():

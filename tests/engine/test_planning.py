@@ -69,28 +69,6 @@ def test_a_quimb_network_is_contracted_as_quimb_does():
     assert found.log_scale.shape == (4,)
 
 
-def test_diagonal_tensors_become_hyperindices():
-    """Phases and controlled phases cost nothing once their indices are one."""
-    circuit = qtn.Circuit(6)
-    for gate, *where in [
-        ("H", 0),
-        ("CZ", 0, 1),
-        ("RZ", 0.3, 2),
-        ("CZ", 2, 3),
-        ("H", 3),
-        ("CZ", 3, 4),
-        ("T", 4),
-        ("CZ", 1, 5),
-    ]:
-        circuit.apply_gate(gate, *where)
-    network = circuit.psi
-    plain, merged = engine.plan(network), engine.plan(network, diagonals=True)
-    assert merged.merged
-    assert merged.flops < plain.flops
-    arrays = [tensor.data for tensor in network]
-    assert np.allclose(merged.execute(arrays, "numpy").value(), plain.execute(arrays, "numpy").value())
-
-
 def test_what_the_optimizer_may_be():
     inputs, output, sizes = ring(18)
     path = engine.plan((inputs, output, sizes)).path
@@ -247,9 +225,10 @@ def test_batch_indices_by_name():
         (([("a",)], ("a",), {"a": 2}), {"memory_limit": float("nan")}, "memory_limit is nan"),
         (([("a",)], ("a",), {"a": 2}), {"memory_limit": float("inf")}, "memory_limit is inf"),
         (([("a",)], ("a",), {"a": 2}), {"memory_limit": -5}, "memory_limit is -5"),
+        (([("a",)], ("a",), {"a": 2}), {"memory_limit": True}, "memory_limit is True"),
+        (([("a",)], ("a",), {"a": 2}), {"output_inds": "ab"}, "output_inds is 'ab'"),
         (([("a",)], ("a",), {"a": 2}), {"dtype": "float16"}, "dtype is float16; choose one of"),
         (([("a",)], ("a",), {"a": 2}), {"dtype": "wide"}, "dtype is 'wide'; choose one of"),
-        (([("a",)], ("a",), {"a": 2}), {"diagonals": True}, "diagonals=True looks at values"),
     ],
 )
 def test_what_is_wrong_is_named(network, options, says):
