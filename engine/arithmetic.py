@@ -178,7 +178,7 @@ class Rescaled(Arithmetic):
 
     def state(self) -> State:
         # without flags nobody can tell that nothing was lost
-        return State(lost=not (self._flags or self._checked))
+        return State(lost=not (self._flags or (self._checked and self._entrywise)))
 
     def errors(self, state: State) -> Any:
         if not self._flags:

@@ -163,11 +163,16 @@ class PairwiseExpression:
         sizes = xp.abs(mantissa)
         if not bool(xp.isfinite(sizes).all()):
             return False
-        if not (self._entrywise and (state.raised or bool(state.lost))):
+        if not (state.raised or bool(state.lost)):
             return True
-        # what every step lost is below the smallest normal number times the terms of its sums
-        bits = np.log2(4 * (1 + len(self.program.steps)) * float(np.finfo(mantissa.dtype).tiny))
-        small = to_host(sizes).astype(np.float64) < 2.0 ** min(bits + float(state.growth), 1000)
+        if self._entrywise:
+            # what every step lost is below the smallest normal number times the terms of its sums
+            bits = np.log2(4 * (1 + len(self.program.steps)) * float(np.finfo(mantissa.dtype).tiny))
+            small = to_host(sizes).astype(np.float64) < 2.0 ** min(bits + float(state.growth), 1000)
+        else:  # whole elements alone
+            spread = self.program.spread if self.program.whole_grid else (1,) * sizes.ndim
+            axes = tuple(axis for axis, extent in enumerate(spread) if extent == 1)
+            small = to_host(sizes.max(axis=axes, keepdims=True)) == 0
         if not small.any():
             return True
         if self._pattern is None:

@@ -60,8 +60,8 @@ class Expression:
         self._kind = namespace(self.backend).ndarray
         if len(plan.output) > MOST_AXES:
             raise ValueError(
-                f"output of {len(plan.output)} indices: an array has {MOST_AXES} axes at most; keep fewer, or "
-                "fix some of them by one-hot vectors"
+                f"output of {len(plan.output)} indices: an array has {MOST_AXES} axes at most; keep fewer, "
+                "or fix some of them by one-hot vectors"
             )
         constants = dict(constants or {})
         for number in constants:
