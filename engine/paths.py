@@ -26,7 +26,7 @@ EXACT = 10  # at this many tensors the best path is found in milliseconds
 LARGE = 2500  # from this many tensors on, trees are reconfigured, but not annealed
 HUGE = 10_000  # from this many tensors on, there is time for one tree
 PARTS = 15_000  # parts of a large tree that are reconfigured in one pass, on average
-SWEPT = 100  # a sweep that costs this many times a greedy tree is not worth reconfiguring
+SWEPT = 1000  # a sweep that costs this many times a greedy tree is not worth reconfiguring
 WIDEST = 40  # log2 elements at which a sweep is given up
 QUICK = 2000  # opt_einsum's "auto" is tried up to this many tensors ...
 SHARING = 10_000  # ... and this many pairs that share an index: its time is quadratic in them
@@ -270,7 +270,12 @@ def _exact(network: Simplified) -> Pairs:
     count = len(network.terms)
     if count < 3:
         return [(0, 1)] if count == 2 else []
-    options = {"minimize": "flops", "search_outer": count <= 6, "simplify": False, "use_ssa": True}
+    options: dict[str, Any] = {
+        "minimize": "flops",
+        "search_outer": count <= 6,
+        "simplify": False,
+        "use_ssa": True,
+    }
     return _binary(cotengrust.optimize_optimal(*_symbolic(network), **options), count)
 
 

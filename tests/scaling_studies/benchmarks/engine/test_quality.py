@@ -62,7 +62,7 @@ def test_cotengra_searches_as_long(monkeypatch):
 
 def test_the_batch_of_amplitudes_over_a_thousand_sites():
     plan = engine.plan(networks.long_chain(1000, 31, 16, 64), use_cache=False)
-    assert plan.flops < 10**10.705  # what cotengra's greedy path costs is 10**11.71
+    assert plan.flops < 10**10.6  # what cotengra's greedy path costs is 10**11.71
 
 
 def test_cotengra_plans_long_chains_too():
