@@ -29,7 +29,7 @@ def site_index(site: int) -> str:
 
 
 @dataclass(frozen=True)
-class Work:
+class Cost:
     """The predicted cost of a call.
 
     Attributes:
@@ -233,17 +233,15 @@ class State(ABC):
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
         """`log_marginals` of checked arguments."""
 
-    def _drawing(self, count: int, harmonics: int) -> Work:
-        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics.
-
-        Here the part that all states share: frequencies, weights and profiles.
-        """
+    def _drawing(self, count: int, harmonics: int) -> Cost:
+        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics."""
         values = count * self.modulus * self.outputs
-        return Work(
+        at_once = min(values, max(_DRAWN, self.modulus * self.outputs))
+        return Cost(
             products=5.0 * values * np.log2(self.modulus),
             # passes with remainders, logarithms and look-ups, at a fifth of the rate of a copy (measured)
             moved=5 * 16.0 * (6 * values + 3 * count * self.dim),
-            memory=16.0 * (4 * values + 2 * count * self.dim),
+            memory=16.0 * (8 * at_once + 2 * count * self.dim),
             dtype="complex128",
         )
 

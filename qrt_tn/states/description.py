@@ -11,11 +11,11 @@ from qrt_tn.engine.exponents import real_bytes
 from qrt_tn.engine.plan import bytes_text
 from qrt_tn.engine.roofline import Device
 from qrt_tn.field import check_prime
-from qrt_tn.states.base import State, Work, check_count
+from qrt_tn.states.base import Cost, State, check_count
 from qrt_tn.states.chunks import drawing_bytes, node_bytes
 from qrt_tn.states.filters import checked_filter, chosen_sites
 from qrt_tn.states.points import checked_values
-from qrt_tn.states.smoothing import checked_tolerance, exact, landmarks_for, smoothing_work
+from qrt_tn.states.smoothing import checked_tolerance, exact, landmarks_for, smoothing_cost
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Description:
         outputs: C.
         bond: the largest bond dimension; None where the state has none.
         held: bytes that the state itself takes; None where it does not say.
-        what: what the work below does, such as "1024 nodes".
-        work: its multiply-adds, bytes moved and peak bytes.
+        what: what is done, such as "1024 nodes".
+        cost: its multiply-adds, bytes moved and peak bytes.
         seconds: predicted, from the measured rates of the device.
         device: its name.
         free: bytes that nothing uses now; None where the system does not say.
@@ -43,15 +43,15 @@ class Description:
     bond: int | None
     held: int | None
     what: str
-    work: Work
+    cost: Cost
     seconds: float
     device: str
     free: int | None
 
     @property
     def fits(self) -> bool:
-        """Whether the work fits in the memory that is free."""
-        return self.free is None or self.work.memory <= self.free
+        """Whether this fits in the memory that is free."""
+        return self.free is None or self.cost.memory <= self.free
 
     def __str__(self) -> str:
         outputs = f", {self.outputs} outputs" if self.outputs > 1 else ""
@@ -61,10 +61,10 @@ class Description:
             ("state", "" if self.held is None else bytes_text(self.held)),
             (
                 self.what,
-                f"{self.work.products:.3g} real multiply-adds in {self.work.dtype}, "
-                f"{bytes_text(self.work.moved)} moved",
+                f"{self.cost.products:.3g} real multiply-adds in {self.cost.dtype}, "
+                f"{bytes_text(self.cost.moved)} moved",
             ),
-            ("memory", bytes_text(self.work.memory) + of),
+            ("memory", bytes_text(self.cost.memory) + of),
             ("time", f"{self.seconds:.3g} s predicted on {self.device}"),
         ]
         lines = [f"{self.kind} on Z_{self.modulus}^{self.dim}{outputs}"]
@@ -97,22 +97,20 @@ def describe(
     count = check_count(nodes, "nodes")
     active = state.modulus - 1 if harmonics is None else check_count(harmonics, "harmonics")
     bonds = getattr(state, "bond_dimensions", None)
-    found = _described(
-        type(state).__name__,
-        state.modulus,
-        state.dim,
-        state.outputs,
-        max(bonds, default=1) if bonds is not None else None,
-        getattr(state, "held_bytes", None),
-        f"{count} nodes",
-        replace(
-            state._drawing(count, active),
-            memory=drawing_bytes(state, count, active) + node_bytes(state, count),
-        ),
-        place,
+    drawing = replace(
+        state._drawing(count, active), memory=drawing_bytes(state, count, active) + node_bytes(state, count)
     )
-    print(found)
-    return found
+    return _described(
+        drawing,
+        place,
+        kind=type(state).__name__,
+        modulus=state.modulus,
+        dim=state.dim,
+        outputs=state.outputs,
+        bond=max(bonds, default=1) if bonds is not None else None,
+        held=getattr(state, "held_bytes", None),
+        what=f"{count} nodes",
+    )
 
 
 def describe_smoothing(
@@ -145,43 +143,38 @@ def describe_smoothing(
     values = checked_values(y, points[0])
     product = checked_filter(smoothing, points[1], check_prime(modulus))
     drop = 1e-2 * checked_tolerance(tolerance) ** 2 / points[1]
-    sites = chosen_sites(product, drop)
     outputs = 1 if values.ndim == 1 else values.shape[1]
+    count = check_count(bond, "bond")
     few = exact(*points)
     place = "numpy" if few or resolve(backend) == "numpy" else "cupy"
-    work = smoothing_work(
-        points[0],
-        points[1],
-        outputs,
-        check_count(bond, "bond") if few else landmarks_for(check_count(bond, "bond")),
-        kept=max(len(site.support) for site in sites),
-        single=values.dtype in (np.float32, np.complex64),
-        complex_values=values.dtype.kind == "c" or not all(site.even for site in sites),
+    cost = smoothing_cost(
+        points[0], chosen_sites(product, drop), values.dtype, outputs, count if few else landmarks_for(count)
     )
-    found = _described("SmoothedState", modulus, points[1], outputs, bond, None, "compressing", work, place)
+    return _described(
+        cost,
+        place,
+        kind="SmoothedState",
+        modulus=modulus,
+        dim=points[1],
+        outputs=outputs,
+        bond=count,
+        held=None,
+        what="compressing",
+    )
+
+
+def _described(cost: Cost, backend: str, **known: Any) -> Description:
+    """Print what is known and what a cost means on a device, and return it."""
+    device = engine.device(backend)
+    free = device_memory(backend)[1]
+    seconds = predicted_seconds(cost, device)
+    found = Description(**known, cost=cost, seconds=seconds, device=device.name, free=free)
     print(found)
     return found
 
 
-def _described(
-    kind: str,
-    modulus: int,
-    dim: int,
-    outputs: int,
-    bond: int | None,
-    held: int | None,
-    what: str,
-    work: Work,
-    backend: str,
-) -> Description:
-    device = engine.device(backend)
-    seconds = predicted_seconds(work, device)
-    free = device_memory(backend)[1]
-    return Description(kind, modulus, dim, outputs, bond, held, what, work, seconds, device.name, free)
-
-
-def predicted_seconds(work: Work, device: Device) -> float:
-    """Seconds that work takes at the device's measured rates of matrix products and copies."""
+def predicted_seconds(cost: Cost, device: Device) -> float:
+    """Seconds that a cost takes at the device's measured rates of matrix products and copies."""
     # the rate counts a complex multiply-add as two flops; it is four real ones
-    real = 2.0 if np.dtype(work.dtype).itemsize == real_bytes(work.dtype) else 0.5
-    return real * work.products / device.gemm_rate(work.dtype) + work.moved / device.copy_rate
+    real = 2.0 if np.dtype(cost.dtype).itemsize == real_bytes(cost.dtype) else 0.5
+    return real * cost.products / device.gemm_rate(cost.dtype) + cost.moved / device.copy_rate

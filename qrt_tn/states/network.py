@@ -17,7 +17,7 @@ from qrt_tn.engine.planning import plan
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.tree import linear_path
 from qrt_tn.field import check_prime, fourier, fourier_matrix
-from qrt_tn.states.base import CLASS_INDEX, State, Work, near_one, site_index
+from qrt_tn.states.base import CLASS_INDEX, Cost, State, near_one, site_index
 
 Inds = tuple[Hashable, ...]
 _COMPLEX = 4  # real multiply-adds of a complex one
@@ -234,7 +234,7 @@ class NetworkState(State):
             logs = np.log(np.maximum(values.mantissa.real, 0).astype(np.float64))
         return (logs + values.log_scale - 2 * self._log_scale)[place]
 
-    def _drawing(self, count: int, harmonics: int) -> Work:
+    def _drawing(self, count: int, harmonics: int) -> Cost:
         drawn = self.sampler.needs(count)
         picked = self._picked()
         elements = count * harmonics
@@ -244,7 +244,7 @@ class NetworkState(State):
         results = 8.0 * count * (self.dim + 2) + 16.0 * elements * self.outputs
         _, recipe = picked.fitted(elements)
         memory = max(drawn.memory, results + recipe.peak_bytes)
-        return Work(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
+        return Cost(_COMPLEX * products, moved, memory, self._ket[0].dtype.name)
 
 
 def _extents(terms: Sequence[Inds], arrays: Sequence[Any]) -> dict[Hashable, int]:

@@ -18,7 +18,7 @@ from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, State, Work, check_numbers, near_one, site_index
+from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, Cost, State, check_numbers, near_one, site_index
 
 _BLOCK = 2**22  # coordinates worked on at once (32 MiB)
 _NETWORK_LIMIT = 2**27  # elements of the site tensors of `network` (2 GiB)
@@ -123,10 +123,10 @@ class RidgeSumState(State):
         with np.errstate(divide="ignore"):
             return np.log(np.where(lines < 0, 0.0, sums[lines, asked]))
 
-    def _drawing(self, count: int, harmonics: int) -> Work:
+    def _drawing(self, count: int, harmonics: int) -> Cost:
         values = count * self.modulus * self.outputs
         coordinates = count * self.dim
-        return Work(
+        return Cost(
             products=values * (6 + 5 * np.log2(self.modulus)) + coordinates,
             moved=16 * values * 8 + 8 * coordinates * 4,
             memory=16 * values * 5 + 8 * coordinates * 3,

@@ -14,7 +14,7 @@ from qrt_tn.engine.backends import array_module, namespace, to_host
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.field import check_prime, fourier, inverse_fourier
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, State, Work, check_count, joined, site_index
+from qrt_tn.states.base import CLASS_INDEX, Cost, State, check_count, joined, site_index
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.mps.harmonics import harmonics as harmonics_of
 from qrt_tn.states.mps.work import drawing_work
@@ -331,13 +331,13 @@ class MPSState(State):
         places = self._places[coordinates, u]
         return mps.log_marginals(self.cores, coordinates + self._first, places)
 
-    def _drawing(self, count: int, harmonics: int) -> Work:
+    def _drawing(self, count: int, harmonics: int) -> Cost:
         kept = np.array([len(support) for support in self.supports]) / self.modulus
         each = self.modulus * self.outputs
         profiled = min(count, max(1, _BLOCK // each))
         products, moved, held = drawing_work(self.cores, kept, count, harmonics, profiled)
         values = 130 * each + 8 * harmonics * self.cores[self._first].shape[0]  # a profile and its harmonics
-        return Work(
+        return Cost(
             products=products + 5.0 * count * each * np.log2(self.modulus),
             moved=moved + 900.0 * count * each,
             memory=held + 16.0 * count * self.dim + values * profiled + 160.0 * self.modulus,

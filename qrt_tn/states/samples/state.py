@@ -29,7 +29,7 @@ from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.field import correlated, inverses
 from qrt_tn.products import ModularProduct, reduced
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, State, Work, near_one, site_index
+from qrt_tn.states.base import CLASS_INDEX, Cost, State, near_one, site_index
 from qrt_tn.states.samples.conditionals import Conditionals
 from qrt_tn.states.samples.gathering import squares
 from qrt_tn.states.samples.hashing import Hashes, hash_points
@@ -246,7 +246,7 @@ class SampleState(State):
         with np.errstate(divide="ignore"):
             return np.log(np.concatenate(list(self._tiles(full, work)))) + uniform
 
-    def _drawing(self, count: int, harmonics: int) -> Work:
+    def _drawing(self, count: int, harmonics: int) -> Cost:
         own, weighted, modulus = self._conditionals, self._weighted, self.modulus
         points, t, complex_size = len(weighted), weighted.hashes.shape[1], weighted.complex.itemsize
         small, single = small_type(modulus).itemsize, self._product.dtype.itemsize
@@ -266,7 +266,7 @@ class SampleState(State):
         summed = width * (3 * own.cells * complex_size + 32 * own.crowds + 80 * modulus) + 160 * modulus
         threads = threads_for(weighted.table)
         working = max(min(threads, -(-points // rows)) * block, min(threads, tiles) * summed)
-        return Work(
+        return Cost(
             products=float(count) * points * self.dim,
             moved=moved,
             memory=float(tiles * points * width * small + working + 24 * count * (self.dim + 4))

@@ -6,7 +6,7 @@ from qrt_tn.states.smoothing.build import (
     exact,
     landmarks_for,
     smoothed_state,
-    smoothing_work,
+    smoothing_cost,
 )
 from qrt_tn.states.smoothing.error import estimated_error
 from qrt_tn.states.smoothing.gram import checked_tolerance
@@ -21,5 +21,5 @@ __all__ = [
     "exact",
     "landmarks_for",
     "smoothed_state",
-    "smoothing_work",
+    "smoothing_cost",
 ]

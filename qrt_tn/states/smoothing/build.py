@@ -9,7 +9,7 @@ import numpy as np
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import namespace, resolve
 from qrt_tn.engine.progress import Progress
-from qrt_tn.states.base import Work, near_one
+from qrt_tn.states.base import Cost, near_one
 from qrt_tn.states.chunks import check_free
 from qrt_tn.states.filters import Filter, Site, checked_filter, chosen_sites
 from qrt_tn.states.mps import MPSState
@@ -171,7 +171,9 @@ def _sketched(
     bond = min(count, FIRST_BOND if max_bond is None else max(FIRST_BOND, 2 * max_bond))
     before: tuple[int, float] | None = None
     while True:
-        _check_memory(data, sites, bond)
+        cost = smoothing_cost(count, sites, data.coefficients.dtype, data.coefficients.shape[1], bond)
+        advice = "take fewer points, a narrower filter, a larger tolerance or max_bond"
+        check_free(cost.memory, data.backend, f"a sketch of {bond} landmarks takes", advice)
         cores, log_scale = sketched_cores(
             columns, data.coefficients, sites, bond, progress=progress, xp=namespace(data.backend)
         )
@@ -262,21 +264,6 @@ def _kept_sites(data: _Sum, tolerance: float) -> list[Site]:
     return chosen_sites(data.product, 1e-2 * tolerance**2 / data.product.dim * min(max(ratio, 1e-8), 1.0))
 
 
-def _check_memory(data: _Sum, sites: list[Site], bond: int) -> None:
-    """Refuse a sketch that does not fit."""
-    work = smoothing_work(
-        len(data.points),
-        len(sites),
-        data.coefficients.shape[1],
-        bond,
-        kept=max(len(site.support) for site in sites),
-        single=data.coefficients.dtype in (np.float32, np.complex64),
-        complex_values=np.iscomplexobj(data.coefficients) or not all(site.even for site in sites),
-    )
-    advice = "take fewer points, a narrower filter, a larger tolerance or max_bond"
-    check_free(work.memory, data.backend, f"a sketch of {bond} landmarks takes", advice)
-
-
 def exact(points: int, dim: int) -> bool:
     """Whether so many points are compressed by the Gram sweep, whose error is exact."""
     return points <= MOST_POINTS and points**2 * dim <= MOST_PAIRS
@@ -287,35 +274,27 @@ def landmarks_for(bond: int) -> int:
     return FIRST_BOND * 2 ** max(0, (2 * bond - 1).bit_length() - (FIRST_BOND - 1).bit_length())
 
 
-def smoothing_work(
-    points: int,
-    dim: int,
-    outputs: int,
-    bond: int,
-    *,
-    kept: int = 3,
-    single: bool = True,
-    complex_values: bool = False,
-) -> Work:
+def smoothing_cost(points: int, sites: list[Site], dtype: Any, outputs: int, bond: int) -> Cost:
     """The predicted cost of compressing a smoothed sum of product states.
 
     Args:
         points: M distinct ones.
-        dim: D.
+        sites: D of them, with the frequencies that they keep.
+        dtype: of the coefficients; in single precision, so are the sums of a sketch.
         outputs: C.
         bond: landmarks of the last sketch (those before it take a third as much again); where the Gram sweep
             is used, the bond it ends with.
-        kept: frequencies that a site keeps.
-        single: whether the values are single precision.
-        complex_values: whether values or filter are complex, or tau not even.
     """
+    dim, single = len(sites), np.dtype(dtype) in (np.float32, np.complex64)
+    kept = max(len(site.support) for site in sites)
+    complex_values = np.dtype(dtype).kind == "c" or not all(site.even for site in sites)
     if exact(points, dim):
         pairs = float(points) ** 2
         width = kept * bond
         products = dim * (pairs * width + 2.0 * points * width**2 + 10.0 * width**3)
         matrices = products_held(dim, 2) + 4
         size = 16 if complex_values else 8
-        return Work(
+        return Cost(
             (4 if complex_values else 1) * products,
             dim * pairs * size * 16,
             matrices * pairs * size + 6.0 * points * width * size,
@@ -339,4 +318,4 @@ def smoothing_work(
     truncated = cores + 24.0 * min(BLOCK, CHECKS * points) + 16.0 * CHECKS * dim
     memory = max(sweeping, checking, truncated) + points * (dim + 16.0 * outputs)
     name = ("complex" if complex_values else "float") + str(size * 8)
-    return Work(dim * (real * (sweep + basis) + checks), dim * moved, memory, name)
+    return Cost(dim * (real * (sweep + basis) + checks), dim * moved, memory, name)

@@ -4,7 +4,7 @@ import pytest
 from qrt_tn import states
 from qrt_tn.engine import Device
 from qrt_tn.states import description as module
-from qrt_tn.states.base import Work
+from qrt_tn.states.base import Cost
 
 TABLES = {
     "float32": ((64.0, 2e9),),
@@ -36,15 +36,15 @@ def test_what_is_printed_is_what_is_returned(state, capsys):
     assert "4 GiB free" in shown
     assert found.fits
     drawn = state._drawing(200, 4)
-    assert (found.work.products, found.work.moved) == (drawn.products, drawn.moved)
-    assert found.work.memory == drawn.memory + 200 * 8 * (3 + 2)
+    assert (found.cost.products, found.cost.moved) == (drawn.products, drawn.moved)
+    assert found.cost.memory == drawn.memory + 200 * 8 * (3 + 2)
 
 
 def test_seconds_follow_the_rates():
     # a real multiply-add is two flops; a complex one, four real ones, counts as two as well
-    assert module.predicted_seconds(Work(1e9, 0, 0, "float32"), DEVICE) == pytest.approx(1.0)
-    assert module.predicted_seconds(Work(4e9, 0, 0, "complex64"), DEVICE) == pytest.approx(2.0)
-    assert module.predicted_seconds(Work(0, 3e10, 0, "complex64"), DEVICE) == pytest.approx(3.0)
+    assert module.predicted_seconds(Cost(1e9, 0, 0, "float32"), DEVICE) == pytest.approx(1.0)
+    assert module.predicted_seconds(Cost(4e9, 0, 0, "complex64"), DEVICE) == pytest.approx(2.0)
+    assert module.predicted_seconds(Cost(0, 3e10, 0, "complex64"), DEVICE) == pytest.approx(3.0)
 
 
 def test_what_does_not_fit_says_so(state, monkeypatch):
@@ -61,8 +61,8 @@ def test_smoothing_is_told_before_it_runs(points, kind, capsys):
     found = states.describe_smoothing(x, y, 127, smoothing=0.5, bond=100)
     assert capsys.readouterr().out == f"{found}\n"
     assert str(found).startswith("SmoothedState on Z_127^784, 10 outputs\nlargest bond   100\ncompressing")
-    assert found.work.dtype == kind
-    assert found.seconds == module.predicted_seconds(found.work, DEVICE) > 0
+    assert found.cost.dtype == kind
+    assert found.seconds == module.predicted_seconds(found.cost, DEVICE) > 0
 
 
 X, Y = np.zeros((5, 3), dtype=int), np.ones(5)
