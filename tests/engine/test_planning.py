@@ -203,14 +203,6 @@ def test_batch_indices_by_name():
 @pytest.mark.parametrize(
     ("network", "options", "says"),
     [
-        (([], (), {}), {}, "no tensors"),
-        (([("i", "j")], ("z",), {"i": 2, "j": 2}), {}, "output index 'z' is on no tensor"),
-        (([("i", "j")], (), {"i": 2}), {}, "index 'j' is on tensor 0 but has no size"),
-        (
-            qtn.TensorNetwork([qtn.Tensor(np.ones(2), "i"), qtn.Tensor(np.ones((3, 2)), "ij")]),
-            {},
-            "index 'i' has size 2 on tensor 0 and 3 on tensor 1",
-        ),
         (
             qtn.TensorNetwork([qtn.Tensor(np.ones(2, np.float32), "i"), qtn.Tensor(np.ones(2), "i")]),
             {},
