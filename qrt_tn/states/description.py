@@ -15,7 +15,7 @@ from qrt_tn.states.base import Cost, State, check_count
 from qrt_tn.states.chunks import drawing_bytes, node_bytes
 from qrt_tn.states.filters import checked_filter, chosen_sites
 from qrt_tn.states.points import checked_values
-from qrt_tn.states.smoothing import checked_tolerance, exact, landmarks_for, smoothing_cost
+from qrt_tn.states.smoothing import checked_tolerance, exact, landmarks_for, smoothing_cost, sums_dtype
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,14 @@ def describe_smoothing(
     count = check_count(bond, "bond")
     few = exact(*points)
     place = "numpy" if few or resolve(backend) == "numpy" else "cupy"
+    sites = chosen_sites(product, drop)
     cost = smoothing_cost(
-        points[0], chosen_sites(product, drop), values.dtype, outputs, count if few else landmarks_for(count)
+        points[0],
+        points[1],
+        outputs,
+        count if few else landmarks_for(count),
+        kept=max(len(site.support) for site in sites),
+        dtype=sums_dtype(values.dtype, sites),
     )
     return _described(
         cost,

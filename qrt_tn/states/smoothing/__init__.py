@@ -10,6 +10,7 @@ from qrt_tn.states.smoothing.build import (
 )
 from qrt_tn.states.smoothing.error import estimated_error
 from qrt_tn.states.smoothing.gram import checked_tolerance
+from qrt_tn.states.smoothing.sketch import sums_dtype
 from qrt_tn.states.smoothing.width import automatic_width
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "landmarks_for",
     "smoothed_state",
     "smoothing_cost",
+    "sums_dtype",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import namespace, resolve
+from qrt_tn.engine.exponents import real_bytes
 from qrt_tn.engine.progress import Progress
 from qrt_tn.states.base import Cost, near_one
 from qrt_tn.states.chunks import check_free
@@ -15,7 +16,7 @@ from qrt_tn.states.filters import Filter, Site, checked_filter, chosen_sites
 from qrt_tn.states.mps import MPSState
 from qrt_tn.states.smoothing.error import BLOCK, Estimate, estimated_error, estimated_norm
 from qrt_tn.states.smoothing.gram import MOST_BOND, fitting_levels, gram_cores, products_held, vanishes
-from qrt_tn.states.smoothing.sketch import PREFIX_BYTES, sketched_cores
+from qrt_tn.states.smoothing.sketch import PREFIX_BYTES, sketched_cores, sums_dtype
 from qrt_tn.states.smoothing.width import WidthChoice, automatic_width
 
 AUTO = "auto"  # chooses widths by validation risk
@@ -171,7 +172,9 @@ def _sketched(
     bond = min(count, FIRST_BOND if max_bond is None else max(FIRST_BOND, 2 * max_bond))
     before: tuple[int, float] | None = None
     while True:
-        cost = smoothing_cost(count, sites, data.coefficients.dtype, data.coefficients.shape[1], bond)
+        kept = max(len(site.support) for site in sites)
+        dtype = sums_dtype(data.coefficients.dtype, sites)
+        cost = smoothing_cost(count, len(sites), data.coefficients.shape[1], bond, kept=kept, dtype=dtype)
         advice = "take fewer points, a narrower filter, a larger tolerance or max_bond"
         check_free(cost.memory, data.backend, f"a sketch of {bond} landmarks takes", advice)
         cores, log_scale = sketched_cores(
@@ -274,20 +277,21 @@ def landmarks_for(bond: int) -> int:
     return FIRST_BOND * 2 ** max(0, (2 * bond - 1).bit_length() - (FIRST_BOND - 1).bit_length())
 
 
-def smoothing_cost(points: int, sites: list[Site], dtype: Any, outputs: int, bond: int) -> Cost:
+def smoothing_cost(
+    points: int, dim: int, outputs: int, bond: int, *, kept: int = 3, dtype: Any = np.float32
+) -> Cost:
     """The predicted cost of compressing a smoothed sum of product states.
 
     Args:
         points: M distinct ones.
-        sites: D of them, with the frequencies that they keep.
-        dtype: of the coefficients; in single precision, so are the sums of a sketch.
+        dim: D.
         outputs: C.
         bond: landmarks of the last sketch (those before it take a third as much again); where the Gram sweep
             is used, the bond it ends with.
+        kept: frequencies that a site keeps, at most.
+        dtype: of the sums over the points, see `sketch.sums_dtype`.
     """
-    dim, single = len(sites), np.dtype(dtype) in (np.float32, np.complex64)
-    kept = max(len(site.support) for site in sites)
-    complex_values = np.dtype(dtype).kind == "c" or not all(site.even for site in sites)
+    single, complex_values = real_bytes(dtype) == 4, np.dtype(dtype).kind == "c"
     if exact(points, dim):
         pairs = float(points) ** 2
         width = kept * bond

@@ -50,10 +50,7 @@ def sketched_cores(
         the sites' bases; the projected sum is exp(log_scale) times them.
     """
     dim, count = columns.shape
-    complex_sites = any(not site.even for site in sites) or np.iscomplexobj(coefficients)
-    single = coefficients.dtype in (np.float32, np.complex64)
-    real = np.float32 if single else np.float64
-    dtype = np.result_type(real, np.complex64) if complex_sites else np.dtype(real)
+    dtype = sums_dtype(coefficients.dtype, sites)
     rng = np.random.default_rng(seed)
     weights = np.abs(coefficients).sum(axis=1, dtype=np.float64)
     # the more a point weighs, the likelier it is a landmark
@@ -79,6 +76,11 @@ def sketched_cores(
             report(dim - place, dim)
     cores.append(to_host(xp.asarray(coefficients.T.astype(dtype)) @ right)[None])
     return cores[::-1], log_scale
+
+
+def sums_dtype(coefficients: np.dtype, sites: list[Site]) -> np.dtype:
+    """The type of sums over points: the coefficients', complex where a site's tau is not real and even."""
+    return coefficients if all(site.even for site in sites) else np.result_type(coefficients, np.complex64)
 
 
 Groups = tuple[np.ndarray, list[np.ndarray]]

@@ -5,7 +5,7 @@ what is small beside these terms, such as drawing random numbers.
 """
 
 from qrt_tn.states import MPSState
-from qrt_tn.states.smoothing import SmoothedState, smoothing_work
+from qrt_tn.states.smoothing import SmoothedState, smoothing_cost
 
 
 def training_flops(weights: int, points: int, epochs: int) -> float:
@@ -34,13 +34,12 @@ def fitting_flops(points: int, dim: int, nodes: int, outputs: int) -> float:
 
 
 def smoothing_flops(points: int, outputs: int, state: MPSState) -> float:
-    """Two a multiply-add of `smoothing_work` for `points` distinct points, at the bond that came out."""
+    """Two a multiply-add of `smoothing_cost` for `points` distinct points, at the bond that came out."""
     kept = max(len(support) for support in state.supports)
     bond = max(state.bond_dimensions)
     if isinstance(state, SmoothedState) and state.sketch_bond:
         bond = state.sketch_bond
-    work = smoothing_work(points, state.dim, outputs, bond, kept=kept, single=False)
-    return 2.0 * work.products
+    return 2.0 * smoothing_cost(points, state.dim, outputs, bond, kept=kept, dtype="float64").products
 
 
 def drawing_flops(nodes: int, harmonics: int, state: MPSState) -> float:

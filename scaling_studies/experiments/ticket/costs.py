@@ -92,7 +92,7 @@ def usual_methods(
 
 def _compressed(points: int, features: int, bond: int) -> float:
     """Compressing a smoothed state: the exact sweep of few points, a sketch of many."""
-    from qrt_tn.states.smoothing import exact, smoothing_work
+    from qrt_tn.states.smoothing import exact, smoothing_cost
 
-    work = smoothing_work(points, features, 1, bond).products / _RATES["products"]
+    work = smoothing_cost(points, features, 1, bond).products / _RATES["products"]
     return work + points**2 * features / _RATES["pairs"] if exact(points, features) else 4 * work

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.states.filters import checked_filter, chosen_sites
 from qrt_tn.states.smoothing import SmoothedState, build, gram, sketch, smoothing_cost
 
 VALUES = [(None, False), (3, False), (2, True), (None, True)]
@@ -259,21 +258,17 @@ def test_memory_is_within_a_factor_of_two_of_the_prediction(count, dim, bond):
     tracemalloc.stop()
     assert state.sketch_bond == bond  # chosen by the number of points alone
     assert calls[:dim] == [(site + 1, dim) for site in range(dim)]
-    sites = chosen_sites(checked_filter(0.6, dim, 127), 1e-2 * 0.5**2 / dim)
-    cost = smoothing_cost(count, sites, np.float32, 1, bond)
+    cost = smoothing_cost(count, dim, 1, bond, kept=len(state.supports[0]))
     assert 0.5 < cost.memory / peak < 2
     assert cost.dtype == "float32"
 
 
 def test_costs_grow_with_the_work():
-    def cost(points=50_000, dim=1000, outputs=10, bond=64, dtype=np.float32):
-        return smoothing_cost(points, chosen_sites(checked_filter(0.6, dim, 127), 1e-3), dtype, outputs, bond)
-
-    base, longer = cost(), cost(dim=4000)
-    assert 1.5 < cost(100_000).products / base.products < 2.05
+    base, longer = (smoothing_cost(50_000, dim, 10, 64) for dim in (1000, 4000))
+    assert 1.5 < smoothing_cost(100_000, 1000, 10, 64).products / base.products < 2.05
     assert np.isclose(longer.products / base.products, 4, rtol=0.01)
     assert longer.memory < 4.01 * base.memory
-    assert cost(dtype=np.float64).memory > 1.5 * base.memory
-    assert cost(dtype=np.complex64).dtype == "complex64"
-    few = cost(1000, 64, bond=40)
+    assert smoothing_cost(50_000, 1000, 10, 64, dtype=np.float64).memory > 1.5 * base.memory
+    assert smoothing_cost(50_000, 1000, 10, 64, dtype=np.complex64).dtype == "complex64"
+    few = smoothing_cost(1000, 64, 10, 40)
     assert (few.dtype, few.products < base.products) == ("float64", True)
