@@ -61,6 +61,14 @@ def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ..
         ValueError: not integers, of another shape, empty, or outside Z_P.
     """
     array = as_array(values, name)
+    check_levels(array, modulus, name, shape)
+    return array.astype(np.int64, copy=False)
+
+
+def check_levels(
+    array: np.ndarray, modulus: int, name: str, shape: tuple[int | None, ...]
+) -> tuple[int, int]:
+    """The smallest and the largest value of points of Z_P, checked as by `check_grid`, without a copy."""
     letters = iter("NDKL")  # for the extents that are free
     extents = [next(letters) if extent is None else str(extent) for extent in shape]
     wanted = f"({', '.join(extents)}{',' if len(extents) == 1 else ''})"
@@ -77,11 +85,12 @@ def check_grid(values: Any, modulus: int, name: str, shape: tuple[int | None, ..
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= modulus:
-        outside = low if low < 0 else high
+        outside, place = (low, array.argmin()) if low < 0 else (high, array.argmax())
         raise ValueError(
-            f"{name} holds {outside}, outside Z_{modulus}; its values must lie in 0..{modulus - 1}"
+            f"{name} holds {outside}, outside Z_{modulus}, in row {place * len(array) // array.size}; "
+            f"its values must lie in 0..{modulus - 1}"
         )
-    return array.astype(np.int64, copy=False)
+    return low, high
 
 
 def centred(values: np.ndarray, modulus: int) -> np.ndarray:

@@ -139,9 +139,12 @@ class State(ABC):
         Returns:
             Scaled of shape (N, P, C), one log-scale for each a.
         """
-        # a profile looks at D coordinates of a frequency for each of up to P harmonics
-        rows = max(1, _BLOCK // (self.modulus * max(self.dim, self.outputs)))
+        rows = self._profile_rows()
         return joined([self._profiles(a[start : start + rows], ridgelet) for start in range(0, len(a), rows)])
+
+    def _profile_rows(self) -> int:
+        """How many profiles are made at once; each looks at D coordinates of up to P frequencies."""
+        return max(1, _BLOCK // (self.modulus * max(self.dim, self.outputs)))
 
     def amplitudes(self, a: np.ndarray, b: np.ndarray, ridgelet: Ridgelet) -> Scaled:
         """R[f](a, b) of each pair.
@@ -164,16 +167,18 @@ class State(ABC):
         return joined(parts)
 
     def _profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
-        frequencies = np.flatnonzero(ridgelet.spectrum)
-        u = (frequencies[None, :, None] * a[:, None, :]) % self.modulus
-        values = self._spectrum(u.reshape(-1, self.dim)).rescaled(axis=1)
-        shape = (len(a), len(frequencies), self.outputs)
-        lines = Scaled(values.mantissa.reshape(shape), values.log_scale.reshape(*shape[:2], 1)).rescaled(
-            (1, 2)
-        )
+        v = np.flatnonzero(ridgelet.spectrum)
+        lines = self._harmonics(a, v).rescaled((1, 2))
         harmonics = np.zeros((len(a), self.modulus, self.outputs), dtype=np.complex128)
-        harmonics[:, frequencies] = lines.mantissa * ridgelet.spectrum[frequencies].conj()[None, :, None]
+        harmonics[:, v] = lines.mantissa * ridgelet.spectrum[v].conj()[None, :, None]
         return Scaled(inverse_fourier(harmonics, axis=1), lines.log_scale)
+
+    def _harmonics(self, a: np.ndarray, v: np.ndarray) -> Scaled:
+        """f^(v a) for every a and every v, shape (N, V, C), log-scales of shape (N, V, 1)."""
+        u = (v[None, :, None] * a[:, None, :]) % self.modulus
+        values = self._spectrum(u.reshape(-1, self.dim)).rescaled(axis=1)
+        mantissa = values.mantissa.reshape(len(a), len(v), self.outputs)
+        return Scaled(mantissa, values.log_scale.reshape(len(a), len(v), 1))
 
     def draw(
         self, v: np.ndarray, ridgelet: Ridgelet, rng: np.random.Generator
@@ -233,8 +238,8 @@ class State(ABC):
     def _log_marginals(self, coordinates: np.ndarray, u: np.ndarray) -> np.ndarray:
         """`log_marginals` of checked arguments."""
 
-    def _drawing(self, count: int, harmonics: int) -> Cost:
-        """What `draw` takes for `count` nodes and a ridgelet of so many harmonics."""
+    def _drawing(self, count: int, n_harmonics: int) -> Cost:
+        """What `draw` takes for `count` nodes and a ridgelet of `n_harmonics` harmonics."""
         values = count * self.modulus * self.outputs
         at_once = min(values, max(_DRAWN, self.modulus * self.outputs))
         return Cost(

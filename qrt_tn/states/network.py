@@ -234,10 +234,10 @@ class NetworkState(State):
             logs = np.log(np.maximum(values.mantissa.real, 0).astype(np.float64))
         return (logs + values.log_scale - 2 * self._log_scale)[place]
 
-    def _drawing(self, count: int, harmonics: int) -> Cost:
+    def _drawing(self, count: int, n_harmonics: int) -> Cost:
         drawn = self.sampler.needs(count)
         picked = self._picked()
-        elements = count * harmonics
+        elements = count * n_harmonics
         products = drawn.multiply_adds + picked.multiply_adds(elements)
         # gathered and contracted in small steps, which read, write and scale their results (measured)
         moved = drawn.moved + 16.0 * elements * picked.gathered_bytes

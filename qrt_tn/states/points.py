@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import is_real
+from qrt_tn.engine.arguments import as_array, is_real
 from qrt_tn.engine.backends import namespace
-from qrt_tn.field import check_prime
+from qrt_tn.field import check_levels, check_prime
 from qrt_tn.products import ModularProduct
 from qrt_tn.states.base import DIGITS, ZERO, check_count, check_numbers, near_one
 from qrt_tn.states.filters import checked_filter
-from qrt_tn.states.samples import Hashes, Points, SampleState, check_points, hash_points
+from qrt_tn.states.samples import Hashes, Points, SampleState, hash_points
 from qrt_tn.states.smoothing import AUTO, SmoothedState, checked_tolerance, smoothed_state
 
 _MOST_RIDGE = 1e100  # beyond, coefficients leave float64, and the limit is long reached
@@ -70,7 +70,8 @@ def from_samples(
     """
     namespace(backend)  # refuses one that is missing
     prime = check_prime(modulus)
-    array, low, high = check_points(x, prime)
+    array = x if isinstance(x, np.memmap) else as_array(x, "x")  # a memory map stays one
+    low, high = check_levels(array, prime, "x", (None, None))
     values = checked_values(y, len(array))
     count = len(array)
     if not (is_real(ridge) and 0 <= ridge <= _MOST_RIDGE):

@@ -123,7 +123,7 @@ class RidgeSumState(State):
         with np.errstate(divide="ignore"):
             return np.log(np.where(lines < 0, 0.0, sums[lines, asked]))
 
-    def _drawing(self, count: int, harmonics: int) -> Cost:
+    def _drawing(self, count: int, n_harmonics: int) -> Cost:
         values = count * self.modulus * self.outputs
         coordinates = count * self.dim
         return Cost(
@@ -222,7 +222,8 @@ def _heights(
     waves = ridgelet.spectrum[v] * roots_of_unity(modulus).conj()[(v * b[:, None]) % modulus]
     flat = multiples == 0
     waves[flat] = 0
-    waves[flat, 0] = np.sqrt(modulus) * _rounded(ridgelet.values)[(-b[flat]) % modulus]
+    values = np.where(np.abs(ridgelet.values) < _NOISE, 0, ridgelet.values)  # without rounding noise
+    waves[flat, 0] = np.sqrt(modulus) * values[(-b[flat]) % modulus]
     heights = np.stack(
         [np.add.reduceat(waves * column[:, None], starts, axis=0) for column in columns.T], axis=2
     )
@@ -231,11 +232,6 @@ def _heights(
     noise = _NOISE * counts[:, None] * sizes * np.sqrt(modulus)
     heights[np.abs(heights) <= noise[:, None, :]] = 0
     return heights, float(np.linalg.norm(sizes))
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """The values of a unit vector without those that are rounding noise."""
-    return np.where(np.abs(values) < _NOISE, 0, values)
 
 
 def _gathered(points: np.ndarray, modulus: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

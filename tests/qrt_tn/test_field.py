@@ -83,8 +83,8 @@ def test_grid_passes_integers_of_any_width():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ([[0, 7]], "x holds 7, outside Z_7; its values must lie in 0..6"),
-        ([[-1, 0]], "x holds -1, outside Z_7"),
+        ([[0, 7]], "x holds 7, outside Z_7, in row 0; its values must lie in 0..6"),
+        ([[3, 3], [9, 0], [3, -1]], "x holds -1, outside Z_7, in row 2"),
         ([[0.0, 1.0]], "dtype float64; give integers in 0..6"),
         ([[0, np.nan]], "dtype float64"),
         ([[True, False]], "dtype bool"),

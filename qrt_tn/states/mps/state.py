@@ -12,12 +12,11 @@ import quimb.tensor as qtn
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import array_module, namespace, to_host
 from qrt_tn.engine.scaled import Scaled
+from qrt_tn.engine.threads import threads_for
 from qrt_tn.field import check_prime, fourier, inverse_fourier
-from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, Cost, State, check_count, joined, site_index
+from qrt_tn.states.base import CLASS_INDEX, Cost, State, check_count, site_index
 from qrt_tn.states.filters import checked_filter
-from qrt_tn.states.mps.harmonics import harmonics as harmonics_of
-from qrt_tn.states.mps.work import drawing_work
+from qrt_tn.states.mps.harmonics import BLOCK, DEVICE_BLOCK, FEWEST, LEAST, SMALL, SPREAD, harmonics
 
 _BLOCK = 2**19  # profile values of one block of nodes (8 MiB)
 
@@ -291,22 +290,16 @@ class MPSState(State):
             tensors.append(qtn.Tensor(core, inds=inds, tags=["F", f"F{site}"]))
         return qtn.TensorNetwork(tensors)
 
-    def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
-        """R[f](a, b) for every b; see the base class. Harmonics of one a share their work."""
-        rows = max(1, _BLOCK // (self.modulus * self.outputs))
-        return joined([self._profiles(a[start : start + rows], ridgelet) for start in range(0, len(a), rows)])
+    def _profile_rows(self) -> int:
+        return max(1, _BLOCK // (self.modulus * self.outputs))
 
-    def _profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
-        v = np.flatnonzero(ridgelet.spectrum)
+    def _harmonics(self, a: np.ndarray, v: np.ndarray) -> Scaled:
         everywhere = all(len(support) == self.modulus for support in self.supports)
-        values = harmonics_of(self.cores[self._first :], None if everywhere else self._places, a, v)
+        values = harmonics(self.cores[self._first :], None if everywhere else self._places, a, v)
         mantissa = values.mantissa.astype(np.complex128)
         if self.vector:
             mantissa = mantissa @ to_host(self.cores[0])[0].T
-        lines = Scaled(mantissa, values.log_scale).rescaled((1, 2))
-        spectra = np.zeros((len(a), self.modulus, self.outputs), dtype=np.complex128)
-        spectra[:, v] = lines.mantissa * ridgelet.spectrum[v].conj()[None, :, None]
-        return Scaled(inverse_fourier(spectra, axis=1), lines.log_scale)
+        return Scaled(mantissa, values.log_scale)
 
     def _spectrum(self, u: np.ndarray) -> Scaled:
         places = self._places[np.arange(self.dim), u]
@@ -331,16 +324,47 @@ class MPSState(State):
         places = self._places[coordinates, u]
         return mps.log_marginals(self.cores, coordinates + self._first, places)
 
-    def _drawing(self, count: int, harmonics: int) -> Cost:
-        kept = np.array([len(support) for support in self.supports]) / self.modulus
-        each = self.modulus * self.outputs
-        profiled = min(count, max(1, _BLOCK // each))
-        products, moved, held = drawing_work(self.cores, kept, count, harmonics, profiled)
-        values = 130 * each + 8 * harmonics * self.cores[self._first].shape[0]  # a profile and its harmonics
+    def _drawing(self, count: int, n_harmonics: int) -> Cost:
+        device, real_size = self.backend != "numpy", self.cores[0].real.dtype.itemsize
+        products = moved = swept = tables = largest = 0.0
+        for core in self.cores:
+            left, extent, right = core.shape
+            if device or mps.best_method(left, extent, right, count) == "sweep":
+                products += 4 * left * extent * right
+                moved += 2 * extent * right * real_size
+                swept = max(swept, extent * right)
+            else:
+                searched = left**2 * (np.log2(extent) + 1) + 4 * left * right
+                table = extent * left * (left + 2.0 * right)
+                products += searched + 4 * extent * left**2 * right / count
+                moved += searched / 4 + 600 + 100 * extent * left**2 / count
+                tables, largest = tables + table, max(largest, table)
+        # the harmonic that a node was drawn with lives; of the others, those that no coordinate drops
+        kept = [len(support) / self.modulus for support in self.supports]
+        alive = min(float(n_harmonics), 1 + n_harmonics * float(np.exp(np.log(kept).sum())))
+        products += alive * 4.0 * sum(core.shape[0] * core.shape[2] for core in self.cores)
+        bond = max(core.shape[0] for core in self.cores)
+        compiled = bond <= SMALL and not device
+        # along the chain beside matrix products (bytes fitted to measured times); calls are added below
+        each, by_bond = (200.0, 40.0) if compiled else (140.0, 120.0)
+        places = max(1.0, n_harmonics / 128) ** 0.25  # of a large P lie apart in memory
+        moved += alive * places * sum(each + by_bond * core.shape[0] for core in self.cores)
+        # drawing: uniforms, picks and nodes, with tables of searched sites or branches of swept ones; then a
+        # few arrays of a block of vectors
+        threads, profiled = threads_for(self.cores[0]), min(count, self._profile_rows())
+        drawn = 1.5 * real_size * (min(tables, 2.0**22) + 3 * largest)
+        drawn = max(drawn, 5 * real_size * threads * swept * min(count, max(16, 2**19 // max(1, swept))))
+        block = max(
+            DEVICE_BLOCK if device else BLOCK,
+            min(SPREAD, LEAST * n_harmonics * bond) if compiled else FEWEST * bond,
+        )
+        vectors = (8.0 if compiled else 14.0) * real_size * min(threads * block, profiled * alive * bond)
+        profile = self.modulus * self.outputs
+        values = 130 * profile + 8 * n_harmonics * self.cores[self._first].shape[0]  # and its harmonics
         return Cost(
-            products=products + 5.0 * count * each * np.log2(self.modulus),
-            moved=moved + 900.0 * count * each,
-            memory=held + 16.0 * count * self.dim + values * profiled + 160.0 * self.modulus,
+            products=count * (products + 5.0 * profile * np.log2(self.modulus)),
+            moved=count * (moved + 900.0 * profile) + 1.5e6 * len(self.cores),
+            memory=64.0 * count * self.dim + max(drawn, vectors) + values * profiled + 160.0 * self.modulus,
             dtype=str(self.cores[0].dtype),
         )
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qrt_tn.engine.backends import to_host
+from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.field import fourier
 from qrt_tn.products import reduced
-from qrt_tn.states.samples.gathering import binned, run_sums, squares
+from qrt_tn.states.samples.sums import binned, run_sums, squares
 from qrt_tn.states.samples.tiles import CACHED, Tile, WeightedPoints
 
 _SUMMED = 2**21  # sums held for a tile (16 to 32 MiB); on a device sixteen times as many
@@ -136,9 +136,7 @@ class Conditionals:
             return _frequency(spread, uniforms[1])
         weights = run_sums(squares(psi), fold.ends).astype(np.float64)
         run = draw(weights.T, uniforms[0])
-        offsets = xp.arange(fold.longest)
-        inside = offsets < fold.lengths[run][:, None]
-        places = xp.where(inside, fold.starts[run][:, None] + offsets, 0)
+        places, inside = _members(fold.starts[run], fold.lengths[run], fold.longest)
         values = psi[places, columns[:, None]] * inside
         keys = fold.digits[places] + self.points.modulus * columns[:, None]
         spread = binned(keys, values, width * self.points.modulus).reshape(width, self.points.modulus)
@@ -148,9 +146,8 @@ class Conditionals:
         xp, modulus = self.points.xp, self.points.modulus
         point = self._draw_point(level, tile, tail, classes, uniforms[0])
         run = xp.searchsorted(level.starts, point, side="right") - 1
-        offsets = xp.arange(int(level.lengths[run].max()))
-        inside = offsets < level.lengths[run][:, None]
-        places = xp.where(inside, level.starts[run][:, None] + offsets, 0)
+        lengths = level.lengths[run]
+        places, inside = _members(level.starts[run], lengths, int(lengths.max()))
         columns = xp.arange(tile.width)[:, None]
         terms = self.points.phases(tile.keys_at(places, columns + 0 * places, tail))
         of_class = 0 * columns if self.points.outputs == 1 else classes[:, None]
@@ -212,6 +209,14 @@ def _crowded(starts: np.ndarray, count: int) -> np.ndarray:
     """Whether each of `count` rows shares its run with another; shape (count,)."""
     lengths = np.diff(starts, append=count)
     return np.repeat(lengths > 1, lengths)
+
+
+def _members(starts: Any, lengths: Any, most: int) -> tuple[Any, Any]:
+    """The places of runs, (W, most), and which of them lie in the run; 0 where they do not."""
+    xp = array_module(starts)
+    offsets = xp.arange(most)
+    inside = offsets < lengths[:, None]
+    return xp.where(inside, starts[:, None] + offsets, 0), inside
 
 
 def _frequency(psi: Any, uniforms: Any) -> Any:

@@ -1,10 +1,8 @@
-"""Data points as they lie in memory or on disk: checked, and read in blocks."""
+"""Data points as they lie in memory or on disk, read in blocks."""
 
 from typing import Any
 
 import numpy as np
-
-from qrt_tn.engine.arguments import as_array
 
 BLOCK = 2**22  # coordinates of points read at once
 _SHARED = 8  # blocks to make where each has as many points as
@@ -61,37 +59,3 @@ class Points:
 def small_type(modulus: int) -> np.dtype:
     """The smallest unsigned integer that holds 0..P-1."""
     return np.min_scalar_type(modulus - 1)
-
-
-def check_points(values: Any, modulus: int, name: str = "x") -> tuple[Any, int, int]:
-    """Check points of Z_P block by block, without a copy of them.
-
-    Returns:
-        (array, low, high): the array as given (a memory map stays one), its smallest and largest value.
-
-    Raises:
-        ValueError: not integers, not of shape (M, D), empty, or outside Z_P, with the row.
-    """
-    array = values if isinstance(values, np.memmap) else as_array(values, name)
-    if array.ndim != 2:
-        raise ValueError(f"{name} has shape {array.shape}; it must have shape (N, D)")
-    if array.size == 0:
-        raise ValueError(f"{name} is empty (shape {array.shape}); give at least one entry")
-    if array.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} has dtype {array.dtype}; give integers in 0..{modulus - 1} (quantise first)"
-        )
-    points = Points(array)
-    low, high = modulus - 1, 0
-    for rows in points.blocks():
-        block = points[rows]
-        least, most = int(block.min()), int(block.max())
-        if least < 0 or most >= modulus:
-            outside = least if least < 0 else most
-            row = rows.start + int(np.argmax((block == outside).any(axis=1)))
-            raise ValueError(
-                f"{name} holds {outside}, outside Z_{modulus}, in row {row}; "
-                f"its values must lie in 0..{modulus - 1}"
-            )
-        low, high = min(low, least), max(high, most)
-    return array, low, high

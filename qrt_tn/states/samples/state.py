@@ -31,9 +31,9 @@ from qrt_tn.products import ModularProduct, reduced
 from qrt_tn.ridgelet import Ridgelet
 from qrt_tn.states.base import CLASS_INDEX, Cost, State, near_one, site_index
 from qrt_tn.states.samples.conditionals import Conditionals
-from qrt_tn.states.samples.gathering import squares
 from qrt_tn.states.samples.hashing import Hashes, hash_points
 from qrt_tn.states.samples.rows import BLOCK, Points, small_type
+from qrt_tn.states.samples.sums import squares
 from qrt_tn.states.samples.tiles import Tile, WeightedPoints
 
 _NETWORK_LIMIT = 2**28  # elements of the one-hot tensors of `network` (2 GiB)
@@ -246,7 +246,7 @@ class SampleState(State):
         with np.errstate(divide="ignore"):
             return np.log(np.concatenate(list(self._tiles(full, work)))) + uniform
 
-    def _drawing(self, count: int, harmonics: int) -> Cost:
+    def _drawing(self, count: int, n_harmonics: int) -> Cost:
         own, weighted, modulus = self._conditionals, self._weighted, self.modulus
         points, t, complex_size = len(weighted), weighted.hashes.shape[1], weighted.complex.itemsize
         small, single = small_type(modulus).itemsize, self._product.dtype.itemsize

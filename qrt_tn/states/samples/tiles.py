@@ -1,6 +1,6 @@
 """Tiles: the products u . x_m of some frequencies with all points, and sums over points by phase or by bin.
 
-On the host the passes are compiled (`fused`), and write nothing of size M x W but the products; complex
+On the host the passes are compiled (`sums`), and write nothing of size M x W but the products; complex
 coefficients pass twice, by their real and imaginary parts. On a device they go array by array.
 """
 
@@ -11,8 +11,7 @@ import numpy as np
 from qrt_tn.engine.backends import array_module, to_host
 from qrt_tn.field import roots_of_unity
 from qrt_tn.products import reduced
-from qrt_tn.states.samples.fused import ALL, Columns, histograms, phase_sums
-from qrt_tn.states.samples.gathering import binned, run_sums
+from qrt_tn.states.samples.sums import ALL, Columns, binned, histograms, phase_sums, run_sums
 
 CACHED = 2**17  # terms worked on at once, so that they stay in a core's cache
 _LAUNCHED = 2**24  # and on a device, where launches cost more than memory does

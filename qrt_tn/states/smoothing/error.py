@@ -15,7 +15,8 @@ import numpy as np
 from qrt_tn.engine.arguments import Seed, generator
 from qrt_tn.engine.backends import to_host
 from qrt_tn.engine.progress import Progress, shown
-from qrt_tn.field import centred
+from qrt_tn.field import roots_of_unity
+from qrt_tn.products import ModularProduct
 from qrt_tn.states.filters import Filter
 from qrt_tn.states.mps import MPSState
 
@@ -30,12 +31,10 @@ class Estimate:
     Attributes:
         error: the relative error.
         std: its standard error.
-        samples: the frequencies it is from.
     """
 
     error: float
     std: float
-    samples: int
 
     @property
     def bound(self) -> float:
@@ -98,7 +97,7 @@ def estimated_error(
     variance = float(terms.var(axis=1, ddof=1).sum()) / each / 9
     error = float(np.sqrt(max(lost, 0.0) / total))
     std = float(np.sqrt(variance)) / (2 * error) if error > 0 else 0.0
-    return Estimate(error, std, 3 * each)
+    return Estimate(error, std)
 
 
 def estimated_norm(
@@ -135,26 +134,18 @@ def point_sums(
     """sum_m c_m omega^{-u.x_m}, shape (N, C), blocks of points at a time in the coefficients' precision.
 
     Points and results are on the host; `xp` is the array module that computes.
-
-    Raises:
-        ValueError: the integers u.x_m may exceed 2^53.
     """
     dtype = np.result_type(coefficients.dtype, np.complex64)
-    table = xp.asarray(np.exp(-2j * np.pi * np.arange(modulus) / modulus).astype(dtype))
-    bound = points.shape[1] * (modulus // 2) * int(points.max())
-    if bound >= 2**53:
-        raise ValueError(
-            f"sums over D = {points.shape[1]} at P = {modulus} exceed 2^53; use a smaller modulus"
-        )
-    exact = np.float32 if bound < 2**24 else np.float64  # integers below are exact
-    left = xp.asarray(centred(u, modulus).astype(exact))
+    table = xp.asarray(roots_of_unity(modulus).conj().astype(dtype))
+    product = ModularProduct(modulus, points.shape[1])
+    factors = product.factors(u, xp)
     values = xp.asarray(coefficients.astype(dtype))
     total = xp.zeros((len(u), coefficients.shape[1]), dtype=np.complex128)
     rows = max(1, BLOCK // max(len(u), points.shape[1]))
     with shown(progress, len(points), "points") as report:
         for start in range(0, len(points), rows):
             stop = min(start + rows, len(points))
-            sums = left @ xp.asarray(points[start:stop]).T.astype(exact)
-            total += xp.take(table, sums.astype(np.int64) % modulus) @ values[start:stop]
+            residues = product.residues(xp.asarray(points[start:stop]), factors)
+            total += xp.take(table, residues.T) @ values[start:stop]
             report(stop, len(points))
     return to_host(total)

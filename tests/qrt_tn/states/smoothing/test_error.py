@@ -20,14 +20,12 @@ def test_sums_over_the_points(dtype, monkeypatch):
     assert np.abs(point_sums(points, values, u, 31) - exact).max() < (1e-4 if dtype == np.float32 else 1e-12)
 
 
-def test_sums_beyond_single_precision_stay_exact():
-    modulus = 65537
-    points = np.full((1, 30), modulus - 1)
-    u = np.full((1, 30), modulus // 2)
-    exact = np.exp(-2j * np.pi * ((int(u[0, 0]) * (modulus - 1) * 30) % modulus) / modulus)
-    assert abs(point_sums(points, np.ones((1, 1)), u, modulus)[0, 0] - exact) < 1e-9
-    with pytest.raises(ValueError, match="exceed 2\\^53"):
-        point_sums(np.full((1, 2**15), 2**20 - 4), np.ones((1, 1)), np.ones((1, 2**15), dtype=int), 2**20 - 3)
+@pytest.mark.parametrize(("modulus", "dim"), [(65537, 30), (2**20 - 3, 2**15)])
+def test_sums_of_large_integers_stay_exact(modulus, dim):
+    x, u = modulus - 1, modulus // 2
+    exact = np.exp(-2j * np.pi * (u * x * dim % modulus) / modulus)
+    found = point_sums(np.full((1, dim), x), np.ones((1, 1)), np.full((1, dim), u), modulus)
+    assert abs(found[0, 0] - exact) < 1e-9
 
 
 @pytest.mark.parametrize(("modulus", "dim", "width"), [(7, 4, 1.4), (127, 30, 0.6), (31, 3, 4.0)])
@@ -43,7 +41,7 @@ def test_estimates_scatter_about_the_true_error_as_they_say(modulus, dim, width,
     product = checked_filter(width, dim, modulus)
     found = [estimated_error(held, points, values, product, samples=600, seed=seed) for seed in range(60)]
     z = np.array([(each.error - true) / each.std for each in found])
-    assert all(each.samples == 600 and each.bound == each.error + 2 * each.std for each in found)
+    assert all(each.bound == each.error + 2 * each.std for each in found)
     assert np.abs(z).max() < 4.5
     assert 0.55 < np.mean(z**2) < 1.6  # chi-square of 60: 0.55 to 1.6 is 3 standard deviations
     assert abs(np.mean(z)) < 0.6
