@@ -80,7 +80,8 @@ class PairwiseExpression:
             ways.append(partial(Rescaled, xp, self._dtype, entrywise, checked=True))
         if xp is np and real_bytes(dtype) == 4:
             ways.append(partial(Rescaled, xp, np.result_type(self._dtype, np.float64), entrywise))
-        self._ways = [*ways, partial(Wide, self._dtype)]
+        ways.append(partial(Wide, self._dtype))
+        self._ways = ways
         self._executors: dict[int, _Executor] = {}
         self._pattern: _Executor | None = None
         self._first = 0  # where calls begin: 0 or 1, which give the same digits
@@ -104,7 +105,8 @@ class PairwiseExpression:
 
         What no slice changes is done here, once.
         """
-        program, begun = self.program, {}  # type: ignore[var-annotated]
+        program = self.program
+        begun: dict[int, Any] = {}
         if not program.slices:
             whole = self._contract(arrays, (), begun)
             return lambda chosen: whole
@@ -266,7 +268,8 @@ class _Executor:
 
     def _run(self, steps: Sequence[tuple[Any, ...]], live: list[Any], state: State, given: Any) -> None:
         """Carry out steps on `live`, which gives up what is used up; operands are made ready from `given`."""
-        load, leaves, after = self.arithmetic.load, self._program.leaves, self.arithmetic.after
+        load, leaves = self.arithmetic.load, self._program.leaves
+        after: Any = self.arithmetic.after  # where there is none, nothing is measured
         for (
             product,
             first,

@@ -124,7 +124,8 @@ def _add(left: Part, right: Part, *, checked: bool = False) -> tuple[Any, Any, A
         scales.append(xp.where(peak == 0, NOTHING, xp.clip(xp.frexp(peak)[1], -reach, None) + exponent))
     top = xp.maximum(*scales)
     top = xp.where(top == NOTHING, 0, top)
-    total, faint = None, xp.asarray(False)
+    total: Any = None
+    faint = xp.asarray(False)
     tiny = float(np.finfo(left[0].dtype).tiny)
     with np.errstate() if not checked else np.errstate(under="ignore"):
         for (mantissa, exponent), scale in zip((left, right), scales, strict=True):

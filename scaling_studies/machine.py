@@ -15,6 +15,7 @@ from qrt_tn import engine
 from qrt_tn.engine import cache, roofline
 from qrt_tn.engine.backends import Backend, gpus
 from qrt_tn.engine.mpi import ranks
+from qrt_tn.engine.network import DTYPES
 from qrt_tn.engine.roofline import Device
 from qrt_tn.studies import provenance
 from qrt_tn.studies.progress import Stage, StageTimer
@@ -96,7 +97,7 @@ def _version_table(found: dict[str, Backend], mpi: Backend) -> Table:
 
 def _rate_table(devices: list[Device]) -> Table:
     rows: dict[str, Callable[[Device], float | None]] = {
-        f"products, {dtype}, Gflop/s": partial(_best_rate, dtype=dtype) for dtype in roofline.DTYPES
+        f"products, {dtype}, Gflop/s": partial(_best_rate, dtype=dtype) for dtype in DTYPES
     }
     rows["copies, read and written, GB/s"] = lambda device: device.copy_rate / 1e9
     rows["copies that swap axes, GB/s"] = lambda device: device.permute[-1][1] / 1e9

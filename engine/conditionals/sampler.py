@@ -295,7 +295,7 @@ class Sampler:
                     for place, factor in enumerate(step.factors)
                     if not factor.varies
                 }
-                expressions.append(plan and self._cache.expression(plan, fixed))
+                expressions.append(None if plan is None else self._cache.expression(plan, fixed))
             self._bound = size, expressions
         return size
 

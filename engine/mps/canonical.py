@@ -110,8 +110,8 @@ def balanced(core: Any, columns: Any) -> tuple[Any, Any, int]:
         columns: a power of two that multiplies each right index, int, shape (right,).
 
     Returns:
-        (core, rows, exponent): in double precision; the core given is 2**exponent times its rows with 2**rows,
-        int of shape (left,), the largest 0.
+        (core, rows, exponent): in double precision; the core given is 2**exponent times its rows with
+        2**rows, int of shape (left,), the largest 0.
     """
     xp = array_module(core)
     wide = xp.ascontiguousarray(_double(core))
