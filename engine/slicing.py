@@ -107,7 +107,8 @@ class _Search:
             )
         best = [self.without_idle(*self.fitting[flops]) for flops in sorted(self.fitting)[:POLISHED]]
         if may_change_path and len(self.inputs) <= LARGE:
-            best += [state for fitting in best for state in self.polished(*fitting, seed)]
+            found = [state for fitting in best for state in self.polished(*fitting, seed)]
+            best += [self.without_idle(*state) for state in found]
         return self.plan(*min(best, key=lambda state: self.flops(*state)))
 
     def plan(self, path: Path, slices: Term) -> Plan:
@@ -252,7 +253,7 @@ class _Search:
 
         for index in sorted(slices, key=lambda index: self.flops(path, fewer(index)))[:IDLE]:
             if self.fits(path, fewer(index)):
-                slices = fewer(index)
+                return self.without_idle(path, fewer(index))
         return path, slices
 
     def polished(self, path: Path, slices: Term, seed: int) -> Iterator[State]:
