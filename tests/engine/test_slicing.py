@@ -119,15 +119,6 @@ def test_slices_add_up_to_the_contraction(name, optimizer, networks):
     np.testing.assert_allclose(found.execute(arrays, "numpy").value(), expected, rtol=1e-10, atol=1e-8)
 
 
-def test_of_equals_a_summed_index_is_preferred():
-    """Two indices on every tensor, one of them kept, and a large intermediate that holds both."""
-    inputs = [("k", "s", "x"), ("k", "s", "y"), ("x",), ("y",)]
-    sizes = {"k": 12, "s": 12, "x": 9, "y": 9}
-    for kept, summed in ("ks", "sk"):
-        whole = engine.plan((inputs, (kept,), sizes), optimizer=[(0, 1), (0, 2), (0, 1)])
-        assert within(whole, whole.peak_bytes - 1, 0, may_change_path=False).slices == (summed,)
-
-
 def test_slicing_that_multiplies_the_work_warns():
     whole = planned("regular")
     with pytest.warns(UserWarning, match="memory_limit of .* bytes multiplies the work by"):
