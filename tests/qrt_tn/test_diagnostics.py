@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.special import logsumexp
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, diagnose, states
 from qrt_tn.baselines import filter_log_weights
@@ -69,22 +68,3 @@ def test_refusals(small):
         diagnose(small[0], 1)
     with pytest.raises(ValueError, match="widths must be positive"):
         diagnose(small[0], 8, smoothing=-1.0)
-
-
-def test_filter_weights_by_the_sum(oracle):
-    ridgelet = Ridgelet("relu", 5)
-    a = oracle.grid(5, 2)
-    widths = np.array([0.7, 1.3])
-    u = np.minimum(np.arange(5), 5 - np.arange(5))
-    tau2 = np.exp(-(u[None, :] ** 2) / widths[:, None] ** 2)
-    tau2 /= tau2.sum(axis=1, keepdims=True)
-    product = np.outer(tau2[0], tau2[1])
-    harmonics = np.abs(ridgelet.spectrum) ** 2
-    expected = np.zeros(25)
-    for v in range(1, 5):
-        expected += harmonics[v] * product[(v * a[:, 0]) % 5, (v * a[:, 1]) % 5]
-    expected[0] = 0
-    found = filter_log_weights(a, ridgelet, widths)
-    assert found[0] == -np.inf
-    assert abs(logsumexp(found)) < 1e-12
-    assert np.abs(np.exp(found) - expected / expected.sum()).max() < 1e-12

@@ -29,9 +29,9 @@ def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None)
         state, f = states.from_mps(cores), oracle.expanded(cores)
     elif kind == "ridges":
         a, b = rng.integers(modulus, size=(6, dim)), rng.integers(modulus, size=6)
-        a[1] = (2 * a[0]) % modulus  # two on one line
+        a[1], a[2], a[3] = (2 * a[0]) % modulus, a[0], 0  # two on one line, a repeat, a constant
         coefficients = draw((6,) if classes is None else (6, classes))
-        ridgelet = Ridgelet("relu", modulus)
+        ridgelet = Ridgelet("tanh", modulus)  # not the one that analyses
         state = states.from_ridges(a, b, coefficients, ridgelet)
         points = oracle.grid(modulus, dim)
         f = ridgelet.values[(points @ a.T - b) % modulus] @ coefficients
@@ -78,7 +78,7 @@ def make(kind, modulus, dim, rng, oracle, *, complex_values=False, classes=None)
 CASES = [(kind, False, None) for kind in KINDS]
 CASES += [(kind, True, None) for kind in KINDS]
 CASES += [(kind, complex_values, 3) for kind in ("samples", "smoothed") for complex_values in (False, True)]
-CASES += [("samples", False, 1), ("smoothed", False, 1)]
+CASES += [("samples", False, 1), ("smoothed", False, 1), ("ridges", True, 1)]
 CASES += [(kind, False, 3) for kind in ("ridges", "network", "callable")]
 
 
@@ -192,24 +192,32 @@ def test_the_test_rejects_a_b_drawn_without_regard_to_a_and_a_slight_bias(oracle
     )
 
 
+@pytest.mark.parametrize("used", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_seeds_and_copies(kind, oracle):
+def test_seeds_and_copies(kind, used, oracle):
     state, _ = make(kind, 5, 3, np.random.default_rng(0), oracle)
-    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", 5))
+    qrt, pairs = QuantumRidgeletTransform(state, Ridgelet("relu", 5), "numpy"), oracle.grid(5, 2)
 
     def drawn(seed, transform=qrt):
         nodes = transform.sample(50, seed=seed)
         u = transform.state.sample_spectrum(50, seed=seed)
         return np.column_stack([nodes.a, nodes.b, nodes.log_probability, u])
 
+    def found(transform):
+        profiles = transform.profiles(pairs[:, [0, 1, 1]])
+        return [drawn(3, transform), profiles.value(), transform.log_marginals([0, 1], pairs)]
+
+    if used:
+        found(qrt)
+    copies = pickle.loads(pickle.dumps(qrt)), copy.deepcopy(qrt), copy.copy(qrt)
     first, rng = drawn(3), np.random.default_rng(3)
     assert (first == drawn(3)).all()
     assert (first != drawn(4)).any()
     assert (first[:, :5] == drawn(rng)[:, :5]).all()
     assert (first != drawn(rng)).any(), "a generator goes on from where it is"
-    for copied in (pickle.loads(pickle.dumps(qrt)), copy.deepcopy(qrt)):
-        assert (drawn(3, copied) == first).all()
-        assert copied.state.log_norm == state.log_norm
+    for copied in copies:
+        assert all(np.array_equal(*pair) for pair in zip(found(copied), found(qrt), strict=True))
+        assert (copied.state.log_norm, copied.state.vector) == (state.log_norm, state.vector)
 
 
 @pytest.mark.parametrize("kind", KINDS)

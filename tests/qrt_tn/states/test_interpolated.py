@@ -36,13 +36,6 @@ def test_against_the_dense_transform(modulus, dim, classes, complex_values, orac
     hat = oracle.fourier(f, dim)
     assert np.abs(state.spectrum(points).value().reshape(f.shape) - hat).max() < 1e-9
 
-    ridgelet = Ridgelet("relu", modulus)
-    qrt = QuantumRidgeletTransform(state, ridgelet, backend="numpy")
-    exact = np.abs(oracle.analysed(f, dim, ridgelet.values)) ** 2
-    nodes = qrt.sample(10000, seed=2)
-    drawn = np.column_stack([nodes.a, nodes.b])
-    assert oracle.p_value(drawn, exact.sum(axis=-1) if classes else exact) > 1e-4
-
 
 def test_a_ridge_sum_called_point_by_point(oracle):
     """Two roads to one planted network."""

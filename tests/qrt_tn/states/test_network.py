@@ -82,36 +82,11 @@ def test_every_kind_against_dense_sums(kind, modulus, oracle):
     normalised = state.network()
     assert set(normalised.outer_inds()) == set(outer)
     assert np.abs(normalised.to_dense(*([name] for name in outer)).reshape(f.shape) - f).max() < 1e-13
-    ridgelet = Ridgelet("relu", modulus)
-    transform = QuantumRidgeletTransform(state, ridgelet)
-    wanted = oracle.analysed(f, dim, ridgelet.values)
-    assert np.abs(transform.to_dense() - wanted).max() < 1e-13
-    outer = [*(f"a{site}" for site in range(dim)), "b", *(["c"] if vector else [])]
-    for network in (transform.circuit(), transform.network()):
-        gates = network.contract(output_inds=outer).transpose(*outer).data
-        assert np.abs(gates - wanted).max() < 1e-13
-    nodes = transform.sample(200, seed=0)
-    table = likelihoods(wanted, vector)
-    assert np.allclose(nodes.log_probability, np.log(table[(*nodes.a.T, nodes.b)]), atol=1e-10)
 
 
 def likelihoods(hat, vector):
     table = np.abs(hat) ** 2
     return table.sum(axis=-1) if vector else table
-
-
-def test_a_circuit_of_gates_on_qudits(oracle):
-    rng = np.random.default_rng(0)
-    circuit = qtn.Circuit(psi0=qtn.MPS_product_state([np.eye(5, dtype=complex)[0]] * 4))
-    for pair in [(0, 1), (2, 3), (0, 3), (1, 2), (0, 1), (2, 3)]:
-        unitary = np.linalg.qr(rng.normal(size=(25, 25)) + 1j * rng.normal(size=(25, 25)))[0]
-        circuit.apply_gate_raw(unitary.reshape((5,) * 4), pair, contract=False)
-    sites = [f"k{site}" for site in range(4)]
-    state = states.from_network(circuit.psi, sites)
-    assert abs(state.log_norm) < 1e-12
-    hat = oracle.fourier(circuit.psi.to_dense(*([site] for site in sites)).reshape((5,) * 4), 4)
-    assert np.abs(state.spectrum(oracle.grid(5, 4)).value() - hat.reshape(-1)).max() < 1e-13
-    assert oracle.p_value(state.sample_spectrum(20_000, seed=0), np.abs(hat) ** 2) > 1e-4
 
 
 def large(kind, rng):

@@ -28,52 +28,6 @@ def summed(a, b, c, r, oracle):
     return values.reshape((modulus,) * dim + c.shape[1:])
 
 
-CASES = [(None, False, False), (None, True, False), (3, False, False), (1, True, False), (2, True, True)]
-
-
-@pytest.mark.parametrize(("modulus", "dim"), [(2, 4), (3, 3), (5, 2), (13, 2), (7, 1)])
-@pytest.mark.parametrize(("classes", "complex_values", "complex_ridgelet"), CASES)
-def test_exactness(modulus, dim, classes, complex_values, complex_ridgelet, oracle):
-    rng = np.random.default_rng(modulus)
-    ridgelet = Ridgelet("relu", modulus)
-    if complex_ridgelet:
-        r = rng.normal(size=modulus) + 1j * rng.normal(size=modulus)
-        ridgelet = Ridgelet(rng.normal(size=modulus), modulus, r - r.mean())
-    a, b, c = planted(rng, modulus, dim, 6, classes=classes, complex_values=complex_values)
-    f = summed(a, b, c, ridgelet.values, oracle)
-    state = states.from_ridges(a, b, c, ridgelet)
-    assert (state.modulus, state.dim, state.outputs) == (modulus, dim, classes or 1)
-    assert state.vector == (classes is not None)
-    assert np.isclose(state.norm, np.linalg.norm(f))
-    assert state.to("numpy") is state
-    f = f / np.linalg.norm(f)
-
-    points = oracle.grid(modulus, dim)
-    hat = oracle.fourier(f, dim)
-    assert np.abs(state.spectrum(points).value().reshape(f.shape) - hat).max() < 1e-12
-    output = [f"x{site}" for site in range(dim)] + (["c"] if classes else [])
-    held = state.network().to_dense(*([index] for index in output)).reshape(f.shape)
-    assert np.abs(held - f).max() < 1e-12
-
-    # the ridgelet that analyses need not be the one that was planted
-    for analysing in (ridgelet, Ridgelet("triangle" if modulus > 2 else "relu", modulus)):
-        qrt = QuantumRidgeletTransform(state, analysing, backend="numpy")
-        exact = oracle.analysed(f, dim, analysing.values)
-        assert np.abs(qrt.profiles(points).value().reshape(exact.shape) - exact).max() < 1e-12
-        assert np.abs(qrt.to_dense() - exact).max() < 1e-12
-        chance = np.abs(exact) ** 2
-        chance = chance.sum(axis=-1) if classes else chance
-        nodes = qrt.sample(20000, seed=3)
-        drawn = np.column_stack([nodes.a, nodes.b])
-        assert oracle.p_value(drawn, chance) > 1e-4
-        assert np.abs(nodes.log_probability - np.log(chance[tuple(drawn.T)])).max() < 1e-6
-        again = qrt.log_probabilities(nodes.a[:100], nodes.b[:100])
-        assert np.abs(again - nodes.log_probability[:100]).max() < 1e-9
-    chance = np.abs(hat) ** 2
-    chance = chance.sum(axis=-1) if classes else chance
-    assert oracle.p_value(state.sample_spectrum(20000, seed=4), chance) > 1e-4
-
-
 @pytest.mark.parametrize("classes", [None, 2])
 def test_marginals(classes, oracle):
     rng = np.random.default_rng(0)
