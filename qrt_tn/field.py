@@ -93,6 +93,23 @@ def check_levels(
     return low, high
 
 
+def check_numbers(values: Any, name: str, *, single: bool = False) -> np.ndarray:
+    """`values` as float64 or complex128; where `single`, single precision stays.
+
+    Raises:
+        ValueError: no numbers, or a NaN or an infinity; the message names the array by `name`.
+    """
+    array = as_array(values, name)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} has dtype {array.dtype}; give numbers")
+    if not (single and array.dtype in (np.float32, np.complex64)):
+        with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
+            array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {array[~np.isfinite(array)][0]}; every value must be finite")
+    return array
+
+
 def centred(values: np.ndarray, modulus: int) -> np.ndarray:
     """Centred representatives: b for b <= P/2, else b - P; so -(P-1)/2 .. (P-1)/2 for odd P."""
     return np.where(values <= modulus // 2, values, values - modulus)

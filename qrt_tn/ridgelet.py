@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.field import centred, check_prime, fourier
+from qrt_tn.field import centred, check_numbers, check_prime, fourier
 
 # t is the centred representative, s = 2 pi t / P its angle on the circle. Piecewise linear functions
 # need no scale and take t; functions that bend at a scale of their own take s, so that one period of
@@ -101,18 +101,12 @@ class Ridgelet:
 
 
 def _table(values: Any, modulus: int, name: str) -> np.ndarray:
-    table = np.asarray(values)
+    table = check_numbers(values, f"the {name} table")
     if table.shape != (modulus,):
         raise ValueError(
             f"the {name} table has shape {table.shape}; it must have one value per element: ({modulus},)"
         )
-    if table.dtype.kind not in "biufc":
-        raise ValueError(f"the {name} table has dtype {table.dtype}; give numbers")
-    if not np.isfinite(table).all():
-        raise ValueError(
-            f"the {name} table holds {table[~np.isfinite(table)][0]}; every value must be finite"
-        )
-    return table.astype(np.complex128 if table.dtype.kind == "c" else np.float64)
+    return table
 
 
 def _near_one(table: np.ndarray) -> tuple[np.ndarray, int]:

@@ -30,25 +30,20 @@ def sample_chunks(
     ridgelet: Ridgelet,
     count: int,
     seed: Seed,
-    checkpoint: Path | None,
+    checkpoint: str | Path | None,
     progress: Progress | None,
 ) -> Iterator[RidgeNodes]:
-    """Draw `count` nodes chunk by chunk; the arguments are checked before the first.
+    """Draw `count` nodes chunk by chunk, as `QuantumRidgeletTransform.sample_chunks`.
 
-    Args:
-        state: f, on its backend.
-        ridgelet: of the same modulus.
-        count: the number of nodes N.
-        seed: an int, or a generator where there is no checkpoint.
-        checkpoint: a folder to write chunks to, and to read those from that are there.
-        progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
+    The state is on its backend; the seed and the checkpoint are checked before the first chunk.
 
     Raises:
         ValueError: a checkpoint with a generator for a seed, or one that holds another run.
     """
     starts = range(0, count, chunk_rows(state))
     first = generator(seed)
-    if checkpoint is not None:
+    folder = None if checkpoint is None else Path(checkpoint)
+    if folder is not None:
         if isinstance(seed, np.random.Generator):
             raise ValueError("a checkpoint needs an int seed: a generator cannot be taken up again")
         settings = {
@@ -56,21 +51,21 @@ def sample_chunks(
             "state": (type(state).__name__, state.modulus, state.dim, state.outputs, state.vector),
         }
         run = identity(settings, dict(enumerate([ridgelet.values, *state.arrays()])))
-        claim(checkpoint, run, KIND, MANIFEST, lambda: {"chunks": len(starts)})
+        claim(folder, run, KIND, MANIFEST, lambda: {"chunks": len(starts)})
 
     def chunks() -> Iterator[RidgeNodes]:
         with shown(progress, count, "nodes") as report:
             for number, start in enumerate(starts):
                 size = min(starts.step, count - start)
-                nodes = None if checkpoint is None else _load(checkpoint, number)
+                nodes = None if folder is None else _load(folder, number)
                 if nodes is None:
                     # the first chunk is drawn from the seed's own stream, the others from streams beside it
                     rng = first
                     if number and not isinstance(seed, np.random.Generator):
                         rng = np.random.default_rng([int(seed), number])
                     nodes = _draw(state, ridgelet, size, rng)
-                    if checkpoint is not None:
-                        nodes.save(_path(checkpoint, number))
+                    if folder is not None:
+                        nodes.save(_path(folder, number))
                 report(start + size, count)
                 yield nodes
 

@@ -138,7 +138,8 @@ class QuantumRidgeletTransform:
         """
         count = check_count(n)
         check_memory(self.state, self.ridgelet, count, whole=True)
-        return joined_chunks(self._chunks(count, seed, checkpoint, progress), count, self.dim)
+        chunks = sample_chunks(self.state, self.ridgelet, count, seed, checkpoint, progress)
+        return joined_chunks(chunks, count, self.dim)
 
     def sample_chunks(
         self,
@@ -150,26 +151,15 @@ class QuantumRidgeletTransform:
     ) -> Iterator[RidgeNodes]:
         """The nodes of `sample` a few thousand at a time, for more than fit in memory.
 
-        With a checkpoint they are on disk afterwards: `qrt_tn.load_chunks` reads them again.
-
-        Args:
-            n: the number of nodes N.
-            seed: as in `sample`.
-            checkpoint: as in `sample`.
-            progress: as in `sample`.
+        Takes the arguments of `sample`. With a checkpoint the nodes are on disk afterwards, where
+        `qrt_tn.load_chunks` reads them again.
 
         Raises:
             ValueError: as `sample`, at once; but for nodes that do not fit together.
         """
         count = check_count(n)
         check_memory(self.state, self.ridgelet, count, whole=False)
-        return self._chunks(count, seed, checkpoint, progress)
-
-    def _chunks(
-        self, count: int, seed: Seed, checkpoint: str | Path | None, progress: Progress | None
-    ) -> Iterator[RidgeNodes]:
-        folder = None if checkpoint is None else Path(checkpoint)
-        return sample_chunks(self.state, self.ridgelet, count, seed, folder, progress)
+        return sample_chunks(self.state, self.ridgelet, count, seed, checkpoint, progress)
 
     def log_weights(self, a: np.ndarray) -> np.ndarray:
         """Log p(a) = log sum_b |R[f](a, b)|^2 of each weight, whatever its threshold.

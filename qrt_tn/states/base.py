@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
-from qrt_tn.engine.arguments import Seed, as_array, generator
+from qrt_tn.engine.arguments import Seed, as_array, check_whole, generator
 from qrt_tn.engine.backends import array_module
 from qrt_tn.engine.drawing import draw
 from qrt_tn.engine.exponents import peaks, powers
@@ -263,23 +263,6 @@ def joined(parts: list[Scaled]) -> Scaled:
     return Scaled(mantissa, np.concatenate([part.log_scale for part in parts]))
 
 
-def check_numbers(values: Any, name: str, *, single: bool = False) -> np.ndarray:
-    """`values` as float64 or complex128; where `single`, single precision stays.
-
-    Raises:
-        ValueError: no numbers, or a NaN or an infinity; the message names the array by `name`.
-    """
-    array = as_array(values, name)
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{name} has dtype {array.dtype}; give numbers")
-    if not (single and array.dtype in (np.float32, np.complex64)):
-        with np.errstate(over="ignore"):  # a long double beyond float64 is refused below
-            array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds {array[~np.isfinite(array)][0]}; every value must be finite")
-    return array
-
-
 def near_one(values: Any) -> tuple[Any, float]:
     """(values / 2^k, log 2^k) with a largest modulus near 1; no digit changes."""
     xp = array_module(values)
@@ -289,6 +272,5 @@ def near_one(values: Any) -> tuple[Any, float]:
 
 def check_count(n: Any, name: str = "the number of samples") -> int:
     """Return `n`, which an error calls `name`, if it is an int of at least 1."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"{name} is {n!r}; give an int of at least 1")
+    check_whole(name, n)
     return int(n)

@@ -7,8 +7,8 @@ import quimb.tensor as qtn
 
 from qrt_tn.engine.drawing import draw_running
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.field import check_prime
-from qrt_tn.states.base import ZERO, State, check_numbers, near_one, site_index
+from qrt_tn.field import check_numbers, check_prime
+from qrt_tn.states.base import ZERO, State, near_one, site_index
 
 
 class DenseState(State):

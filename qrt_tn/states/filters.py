@@ -8,8 +8,7 @@ import numpy as np
 
 from qrt_tn.engine.arguments import as_array
 from qrt_tn.engine.drawing import draw_running
-from qrt_tn.field import centred
-from qrt_tn.states.base import check_numbers
+from qrt_tn.field import centred, check_numbers
 
 
 @dataclass(frozen=True, eq=False)

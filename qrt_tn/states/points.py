@@ -6,9 +6,9 @@ import numpy as np
 
 from qrt_tn.engine.arguments import as_array, is_real
 from qrt_tn.engine.backends import namespace
-from qrt_tn.field import check_levels, check_prime
+from qrt_tn.field import check_levels, check_numbers, check_prime
 from qrt_tn.products import ModularProduct
-from qrt_tn.states.base import DIGITS, ZERO, check_count, check_numbers, near_one
+from qrt_tn.states.base import DIGITS, ZERO, check_count, near_one
 from qrt_tn.states.filters import checked_filter
 from qrt_tn.states.samples import Hashes, Points, SampleState, hash_points
 from qrt_tn.states.smoothing import AUTO, SmoothedState, checked_tolerance, smoothed_state

@@ -16,9 +16,9 @@ import quimb.tensor as qtn
 
 from qrt_tn.engine.drawing import draw, draw_running
 from qrt_tn.engine.scaled import Scaled
-from qrt_tn.field import check_grid, inverse_fourier, inverses, roots_of_unity
+from qrt_tn.field import check_grid, check_numbers, inverse_fourier, inverses, roots_of_unity
 from qrt_tn.ridgelet import Ridgelet
-from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, Cost, State, check_numbers, near_one, site_index
+from qrt_tn.states.base import CLASS_INDEX, DIGITS, ZERO, Cost, State, near_one, site_index
 
 _BLOCK = 2**22  # coordinates worked on at once (32 MiB)
 _NETWORK_LIMIT = 2**27  # elements of the site tensors of `network` (2 GiB)

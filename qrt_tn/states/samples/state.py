@@ -44,13 +44,13 @@ class SampleState(State):
     """f = sum_m c_m |x_m> over distinct points.
 
     Args:
-        points: distinct, int in 0..P-1, shape (M, D); a memory map stays on disk.
-        coefficients: float or complex, shape (M, C), not all zero.
+        points: M distinct ones; a memory map stays on disk.
+        coefficients: in double precision, shape (M, C), not all zero.
         modulus: P.
         vector: whether values carry a class axis.
-        single: whether phases and sums are in single precision; as the coefficients are where None.
-        hashes: of the points; made here where None.
-        levels: the smallest and the largest coordinate of any point, where known.
+        single: whether phases and sums are in single precision.
+        hashes: of the points.
+        levels: the smallest and the largest coordinate of any point.
 
     Attributes:
         memory_limit: bytes of products u . x mod P held at once (at least one tile of them is); None for a
@@ -59,33 +59,25 @@ class SampleState(State):
 
     def __init__(
         self,
-        points: np.ndarray | Points,
+        points: Points,
         coefficients: np.ndarray,
         modulus: int,
         vector: bool,
         *,
-        single: bool | None = None,
-        hashes: Hashes | None = None,
-        levels: tuple[int, int] | None = None,
+        single: bool,
+        hashes: Hashes,
+        levels: tuple[int, int],
     ) -> None:
-        held = points if isinstance(points, Points) else Points(points).compact(modulus - 1)
-        low, high = (0, modulus - 1) if levels is None else levels
         self.modulus = modulus
-        self.dim = held.dim
+        self.dim = points.dim
         self.outputs = coefficients.shape[1]
         self.vector = vector
         self.memory_limit: int | None = None
-        self._product = ModularProduct(modulus, self.dim, low, high)
-        if hashes is None:
-            hashes = hash_points(held, modulus, self._product)
-            hashes = hashes.distinct(np.arange(len(held)), hashes.order)
-        self._points = held
+        self._product = ModularProduct(modulus, self.dim, *levels)
+        self._points = points
         self._hashes = hashes
         self._others = np.setdiff1d(np.arange(self.dim), hashes.pivots)
-        if single is None:
-            single = coefficients.dtype in (np.float32, np.complex64)
-        wide = coefficients.astype(np.result_type(coefficients.dtype, np.float64))
-        wide, log_scale = near_one(wide)
+        wide, log_scale = near_one(coefficients)
         norm = float(np.linalg.norm(wide))
         self.log_norm = log_scale + float(np.log(norm))
         wide = wide[hashes.order] / norm

@@ -102,28 +102,18 @@ def smoothed_state(
     smoothing: Any,
     tolerance: float,
     max_bond: int | None,
-    single: bool | None = None,
+    single: bool,
     progress: Progress | None = None,
     backend: str = "numpy",
 ) -> SmoothedState:
-    """The smoothed state of distinct points; arguments as `from_samples`.
+    """The smoothed state of distinct points; other arguments as `from_samples`.
 
     Few points (see `exact`) are compressed by the Gram sweep, and their error is exact. Many are sketched,
     and their error is estimated from frequencies that had no part in the sketch. The estimate is below the
     tolerance, and so are two standard errors above it where some thousand frequencies show it.
 
-    Args:
-        points: int in 0..P-1, distinct, shape (M, D).
-        coefficients: shape (M, C).
-        modulus: P.
-        vector: whether values carry a class axis.
-        smoothing: "auto", or as `checked_filter`.
-        tolerance: the largest relative error.
-        max_bond: the largest bond, whatever the error.
-        single: whether sketches and states are in single precision, where the tolerance allows it; as the
-            coefficients are where None.
-        progress: called with (done, of how many) instead of drawing bars.
-        backend: "numpy", "cupy" or "auto": where many points are sketched. The state is on the host.
+    `points` have shape (M, D) and `coefficients` (M, C); sketches and states are in `single` precision where
+    the tolerance allows it; `progress` is called with (done, of how many).
 
     Raises:
         ValueError: a bad filter, a function that it leaves nothing of, or a tolerance that needs more memory
@@ -136,8 +126,6 @@ def smoothed_state(
         smoothing = choice.smoothing
     product = checked_filter(smoothing, dim, modulus)
     few = exact(len(points), dim)
-    if single is None:
-        single = coefficients.dtype in (np.float32, np.complex64)
     if single and tolerance < LEAST_SINGLE:
         if not few:
             raise ValueError(

@@ -53,17 +53,10 @@ def estimated_error(
     progress: Progress | None = None,
     xp: ModuleType = np,
 ) -> Estimate:
-    """Compare a state with f^ tau, f = sum_m c_m |x_m>.
+    """Compare a state, and its norm, with f^ tau, f = sum_m c_m |x_m>; tau is `product`.
 
-    Args:
-        state: what was made of the sum; its norm counts.
-        points: shape (M, D).
-        coefficients: shape (M, C).
-        product: tau.
-        samples: how many frequencies, a third each from the filter, a broader one and the state.
-        seed: an int or a generator; the frequencies must be independent of how `state` was found.
-        progress: called with (points done, M).
-        xp: the array module that sums over the points.
+    A third of the frequencies each is from the filter, a broader one and the state; the seed must be
+    independent of how `state` was found. `xp` is the array module that sums over the points.
     """
     rng = generator(seed)
     each = max(2, samples // 3)

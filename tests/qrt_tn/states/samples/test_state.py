@@ -8,7 +8,7 @@ import pytest
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
 from qrt_tn.engine.threads import limited
 from qrt_tn.states import chunks
-from qrt_tn.states.samples import SampleState, conditionals, rows, tiles
+from qrt_tn.states.samples import conditionals, rows, tiles
 from qrt_tn.states.samples import state as module
 
 # name: (P, D, points, classes, complex); points drawn with repeats where there are more than the grid holds
@@ -156,7 +156,7 @@ def test_frequencies_change_with_the_basis(modulus, dim):
     """u . x = u_head . x_others + u_tail . L x."""
     rng = np.random.default_rng(0)
     points = np.unique(rng.integers(modulus, size=(30, dim)), axis=0)
-    state = SampleState(points, np.ones((len(points), 1)), modulus, vector=False)
+    state = states.from_samples(points, np.ones(len(points)), modulus)
     head = rng.integers(modulus, size=(20, len(state._others)))
     tail = rng.integers(modulus, size=(20, len(state._hashes.pivots)))
     held = state.points.astype(int)
