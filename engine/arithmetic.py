@@ -81,9 +81,13 @@ class Arithmetic:
         """What multiplies the two operands of a step."""
         raise NotImplementedError
 
-    def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
-        """Make an operand ready."""
+    def take(self, leaf: Leaf, array: Any) -> Any:
+        """An operand, its diagonals taken and its lone indices summed; no copy where there are none."""
         raise NotImplementedError
+
+    def scale(self, array: Any, measure: Measure, number: int, state: State) -> Any:
+        """An operand that was taken, or its part in one slice, made ready."""
+        return array
 
     def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:
         """The last array in the output's order; a copy unless it is `owned`."""
@@ -111,7 +115,7 @@ class Plain(Arithmetic):
             return np.multiply
         return checked_matmul if _uses_threads(step) else np.matmul
 
-    def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
+    def take(self, leaf: Leaf, array: Any) -> Any:
         array = np.asarray(array, dtype=self.dtype)
         if leaf.diagonals or leaf.summed:
             array = reduced(leaf, array, np).astype(self.dtype)
@@ -190,22 +194,22 @@ class Rescaled(Arithmetic):
             return self._xp.multiply
         return flagged_matmul if self._flags and _uses_threads(step) else self._xp.matmul
 
-    def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
+    def take(self, leaf: Leaf, array: Any) -> Any:
+        return reduced(leaf, self._xp.asarray(array, dtype=self.dtype), self._xp)
+
+    def scale(self, array: Any, measure: Measure, number: int, state: State) -> Any:
         xp = self._xp
-        given = xp.asarray(array, dtype=self.dtype)
-        array = reduced(leaf, given, xp)
-        if xp is np and in_range(array, leaf.measure, _NEAR):
+        if xp is np and in_range(array, measure, _NEAR):
             return array.astype(self.dtype, copy=False)
-        peak = peaks(array, leaf.measure.axes, xp)
+        peak = peaks(array, measure.axes, xp)
         if xp is np and not np.isfinite(peak).all():
-            refuse_not_finite(given, number)
-            raise FloatingPointError(f"a sum over an index of array {number} alone is too large")
-        small = least(array, leaf.measure.axes, xp) if self._entrywise else None
+            raise FloatingPointError(f"array {number}, or a sum over an index of it alone, is not finite")
+        small = least(array, measure.axes, xp) if self._entrywise else None
         factor, exponent = powers(peak, xp, small, real_bytes(self.dtype))
         if self._entrywise:
             above = (xp.frexp(peak)[1] - exponent).max() - self._near
             state.growth = state.growth + xp.maximum(above, 0)
-        factor, exponent = _laid_out(factor, exponent, leaf.measure)
+        factor, exponent = _laid_out(factor, exponent, measure)
         state.exponent = state.exponent + exponent
         return (array * factor).astype(self.dtype, copy=False)
 
@@ -245,8 +249,7 @@ class Wide(Arithmetic):
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
         return wide.multiply if step.kind == MULTIPLY else wide.matmul
 
-    def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
-        refuse_not_finite(array, number)
+    def take(self, leaf: Leaf, array: Any) -> Any:
         array = WideArray.of(to_host(array))
         for first, second in leaf.diagonals:
             array = array.diagonal(first, second)
@@ -271,7 +274,7 @@ class Pattern(Arithmetic):
     def product(self, step: Step) -> Callable[[Any, Any], Any]:
         return self._xp.multiply if step.kind == MULTIPLY else self._xp.matmul
 
-    def load(self, leaf: Leaf, array: Any, number: int, state: State) -> Any:
+    def take(self, leaf: Leaf, array: Any) -> Any:
         return self._ones(reduced(leaf, self._ones(array), self._xp))
 
     def result(self, value: Any, state: State, program: Program, owned: bool) -> Part:

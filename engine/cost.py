@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qrt_tn.engine.program import Program, Step
+from qrt_tn.engine.program import Leaf, Program, Step
 from qrt_tn.engine.roofline import Device
 
 # arrays held at once, of about the size of one of the network's: of exponents,
@@ -39,23 +39,24 @@ def cost_of(program: Program) -> Cost:
     flops = sum(step.flops * (count if step.sliced else 1) for step in program.steps)
     flops += sum(2 * leaf.given for leaf in program.leaves if leaf.summed)
     largest = max((step.size for step in program.steps), default=program.leaves[0].size)
-    sizes = [*(leaf.size for leaf in program.leaves), *(step.size for step in program.steps)]
+    # of an operand, its part in one slice
+    sizes = [*map(_part, program.leaves, [program.slices] * leaves), *(step.size for step in program.steps)]
     sliced = [*(leaf.sliced for leaf in program.leaves), *(step.sliced for step in program.steps)]
     given = [leaf.given for leaf in program.leaves]
     alive = sum(given) + (_GRIDS * math.prod(program.whole_grid) if program.whole_grid else 0)
+    alive += sum(2 * leaf.size for leaf in program.leaves if leaf.summed and program.slices)
     peak: float = alive + _LOADED * max(given)
     result = math.prod(program.shape)
     for repeated in (False, True) if program.slices else (False,):
         if repeated:
-            # what slices take stays: operands made ready, and what they share, plain and once more rescaled
+            # what slices share is held plain and once more rescaled
             taken = {number for step in program.steps if step.sliced for number in (step.left, step.right)}
-            alive += sum(sizes[number] for number in taken if number < leaves or not sliced[number])
-            peak = max(peak, alive + _LOADED * max((sizes[n] for n in taken if n < leaves), default=0))
+            alive += sum(sizes[number] for number in taken if number >= leaves and not sliced[number])
             alive += 2 * result  # the sum so far, and that of the present group of slices
         for step in program.steps:
             if step.sliced is not repeated:
                 continue
-            operands = [] if repeated else [n for n in (step.left, step.right) if n < leaves]
+            operands = [number for number in (step.left, step.right) if number < leaves]
             ready = sum(sizes[number] for number in operands)
             # operands are measured; then they are multiplied, and the product is rescaled
             loading = _LOADED * max((sizes[number] for number in operands), default=0)
@@ -70,6 +71,10 @@ def cost_of(program: Program) -> Cost:
     if program.slices:
         peak = max(peak, alive + 2 * result + _GRIDS * math.prod(program.whole_spread))
     return Cost(flops, largest, math.ceil(peak))
+
+
+def _part(leaf: Leaf, extents: Sequence[int]) -> int:
+    return leaf.size // math.prod(extents[place] for place in leaf.cut if place is not None)
 
 
 def program_slices(program: Program) -> int:

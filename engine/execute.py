@@ -213,34 +213,38 @@ class _Executor:
         self._slice_steps = self._prepared([step for step in each if step.sliced])
         self._live: list[Any] = [None] * (count + len(program.steps))
         self._state = arithmetic.state()
-        taken = {number for step in once for number in (step.left, step.right)}
+        self._constants = constants
         with arithmetic.errors(self._state):
             self._run(self._prepared(once), self._live, self._state, constants)
-            self._load_all(sorted(set(constants) - taken), self._live, self._state, constants)
-        taken = {number for step in each if not step.sliced for number in (step.left, step.right)}
-        # operands are made ready when they are needed, while they are near
-        self._before_slices = [n for n in range(count) if n not in constants and n not in taken]
+        taken = {number for step in program.steps if not step.sliced for number in (step.left, step.right)}
+        # operands of slices' steps, or the only one: made ready slice by slice, so that no copy is held
+        self._late = [number for number in range(count) if number not in taken]
 
-    def begin(self, arrays: Sequence[Any]) -> tuple[list[Any], State]:
-        """What comes before any slice: the arrays by SSA number, and their state."""
+    def begin(self, arrays: Sequence[Any]) -> tuple[list[Any], State, dict[int, Any]]:
+        """What comes before any slice: the arrays by SSA number, their state, and operands of slices."""
         live, state = list(self._live), copy(self._state)
         with self.arithmetic.errors(state):
-            self._run(self._call_steps, live, state, arrays)
-            self._load_all(self._before_slices, live, state, arrays)
-        return live, state
+            given: Any = arrays
+            if self._constants:
+                given = {**dict(enumerate(arrays)), **self._constants}
+            self._run(self._call_steps, live, state, given)
+            take, leaves = self.arithmetic.take, self._program.leaves
+            return live, state, {number: take(leaves[number], given[number]) for number in self._late}
 
-    def finish(self, begun: tuple[list[Any], State], values: tuple[int, ...]) -> tuple[Part, State]:
+    def finish(
+        self, begun: tuple[list[Any], State, dict[int, Any]], values: tuple[int, ...]
+    ) -> tuple[Part, State]:
         """The result at these values of the sliced indices, in the output's order, and how sure it is."""
-        program, (live, state) = self._program, begun
+        program, (live, state, late) = self._program, begun
         if program.slices:
             live, state = list(live), copy(state)
-            for number, leaf in enumerate(program.leaves):
-                if leaf.sliced:
-                    live[number] = live[number][at(leaf.cut, values)]
+            late = {number: array[at(program.leaves[number].cut, values)] for number, array in late.items()}
             if np.ndim(state.exponent):
                 state.exponent = state.exponent[grid_at(program, state.exponent.shape, values)]
         with self.arithmetic.errors(state):
-            self._run(self._slice_steps, live, state, ())
+            self._run(self._slice_steps, live, state, late, taken=True)
+            if not program.steps:
+                live[0] = self.arithmetic.scale(late[0], program.leaves[0].measure, 0, state)
             owned = bool(self._slice_steps or self._call_steps)
             return self.arithmetic.result(live[-1], state, program, owned), state
 
@@ -262,13 +266,19 @@ class _Executor:
             for s in steps
         ]
 
-    def _load_all(self, numbers: Sequence[int], live: list[Any], state: State, given: Any) -> None:
-        for number in numbers:
-            live[number] = self.arithmetic.load(self._program.leaves[number], given[number], number, state)
+    def _run(
+        self, steps: Sequence[tuple[Any, ...]], live: list[Any], state: State, given: Any, taken: bool = False
+    ) -> None:
+        """Carry out steps on `live`, which gives up what is used up; operands are made ready from `given`.
 
-    def _run(self, steps: Sequence[tuple[Any, ...]], live: list[Any], state: State, given: Any) -> None:
-        """Carry out steps on `live`, which gives up what is used up; operands are made ready from `given`."""
-        load, leaves = self.arithmetic.load, self._program.leaves
+        They are made ready when they are needed, while they are near; some have been `taken` already.
+        """
+        take, scale, leaves = self.arithmetic.take, self.arithmetic.scale, self._program.leaves
+
+        def load(number: int) -> Any:
+            leaf, array = leaves[number], given[number]
+            return scale(array if taken else take(leaf, array), leaf.measure, number, state)
+
         after: Any = self.arithmetic.after  # where there is none, nothing is measured
         for (
             product,
@@ -287,9 +297,9 @@ class _Executor:
         ) in steps:
             left, right = live[first], live[second]
             if left is None:
-                left = load(leaves[first], given[first], first, state)
+                left = load(first)
             if right is None:
-                right = load(leaves[second], given[second], second, state)
+                right = load(second)
             live[first] = live[second] = None
             if order is not None:
                 left = left.transpose(order)

@@ -43,9 +43,9 @@ class Leaf:
         summed: axes to sum over, after that.
         term: the indices left.
         cut: for every axis left, the place of its index among the slices, or None.
-        measure: how to scale it.
+        measure: how to scale it, or its part in one slice.
         given: elements before.
-        size: elements after.
+        size: elements after, over all slices.
     """
 
     diagonals: tuple[tuple[int, int], ...]
@@ -229,7 +229,8 @@ def _leaf(
     cut = tuple(place.get(index) for index in after)
     elements = [math.prod([sizes[index] for index in indices]) for indices in (given, after)]
     before, now = elements
-    return Leaf(tuple(diagonals), summed, after, cut, _measure(after, sizes, batch), before, now)
+    rest = tuple(index for index in after if index not in place)
+    return Leaf(tuple(diagonals), summed, after, cut, _measure(rest, sizes, batch), before, now)
 
 
 def _measure(term: Term, sizes: Mapping[Index, int], batch: Term) -> Measure:
