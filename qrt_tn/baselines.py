@@ -58,16 +58,7 @@ def filter_nodes(n: int, dim: int, ridgelet: Ridgelet, smoothing: Any, seed: See
 def filter_log_weights(a: np.ndarray, ridgelet: Ridgelet, smoothing: Any) -> np.ndarray:
     """Log p(a) of the weights that `filter_nodes` draws: sum_v |r^(v)|^2 tau^2(v a) / P[u != 0].
 
-    Args:
-        a: int in 0..P-1, shape (N, D).
-        ridgelet: gives the modulus and |r^|^2.
-        smoothing: as in `filter_nodes`.
-
-    Returns:
-        float64, shape (N,); -inf at a = 0, which is never drawn.
-
-    Raises:
-        ValueError: as `filter_nodes`.
+    Of a (N, D) it is float64, shape (N,); -inf at a = 0, which is never drawn. Raises as `filter_nodes`.
     """
     a = check_grid(a, ridgelet.modulus, "a", (None, None))
     sites, modulus = a.shape[1], ridgelet.modulus

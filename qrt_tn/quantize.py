@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.engine.arguments import check_whole, is_real, refuse_partial
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.field import check_grid, check_prime
 
@@ -209,6 +209,7 @@ class Quantizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _points(self, X: Any, *, reset: bool) -> np.ndarray:
+        refuse_partial(X, "X")
         with np.errstate(over="ignore", invalid="ignore"):  # a sum shows whether there are NaN
             points = validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
         if points.dtype.kind not in "biuf":

@@ -130,14 +130,9 @@ class State(ABC):
         return self._log_marginals(chosen.astype(np.int64), values)
 
     def profiles(self, a: np.ndarray, ridgelet: Ridgelet) -> Scaled:
-        """R[f](a, b) for every b, from the slice theorem R[f](a,.) = F_1^{-1}[f^(v a) conj r^(v)].
+        """R[f](a, b) of a (N, D) for every b: Scaled of shape (N, P, C), one log-scale for each a.
 
-        Args:
-            a: int in 0..P-1, shape (N, D).
-            ridgelet: of the same modulus.
-
-        Returns:
-            Scaled of shape (N, P, C), one log-scale for each a.
+        From the slice theorem, R[f](a,.) = F_1^{-1}[f^(v a) conj r^(v)].
         """
         rows = self._profile_rows()
         return joined([self._profiles(a[start : start + rows], ridgelet) for start in range(0, len(a), rows)])
@@ -147,16 +142,7 @@ class State(ABC):
         return max(1, _BLOCK // (self.modulus * max(self.dim, self.outputs)))
 
     def amplitudes(self, a: np.ndarray, b: np.ndarray, ridgelet: Ridgelet) -> Scaled:
-        """R[f](a, b) of each pair.
-
-        Args:
-            a: int in 0..P-1, shape (N, D).
-            b: int in 0..P-1, shape (N,).
-            ridgelet: of the same modulus.
-
-        Returns:
-            Scaled of shape (N, C), log-scales of shape (N, 1).
-        """
+        """R[f](a, b) of each pair of a (N, D) and b (N,): Scaled of shape (N, C), log-scales of (N, 1)."""
         rows = max(1, _BLOCK // (self.modulus * self.outputs))
         parts = []
         for start in range(0, len(a), rows):
@@ -185,13 +171,8 @@ class State(ABC):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw u ~ |f^(u)|^2, turn it to a = v^{-1} u, and draw b from |R[f](a, .)|^2.
 
-        Args:
-            v: nonzero multipliers, shape (N,).
-            ridgelet: of the same modulus.
-            rng: draws u and b.
-
-        Returns:
-            (a, b, log_probability): int64 of shape (N, D) and (N,), and log sum_c |R[f_c](a, b)|^2.
+        Of nonzero multipliers v (N,) it returns (a, b, log_probability): int64 of shape (N, D) and (N,), and
+        log sum_c |R[f_c](a, b)|^2.
         """
         u = self._sample_spectrum(len(v), rng)
         a = (inverses(self.modulus)[v][:, None] * u) % self.modulus

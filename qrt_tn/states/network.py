@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import quimb.tensor as qtn
 
+from qrt_tn.engine.arguments import refuse_partial
 from qrt_tn.engine.backends import array_module, namespace, resolve, to_host
 from qrt_tn.engine.conditionals import Sampler, reroot, restrict
 from qrt_tn.engine.indexed import IndexedContraction
@@ -258,13 +259,7 @@ def _squared(ket: Sequence[Any]) -> list[Any]:
 
 
 def _changed(given: Any, array: Any, rng: np.random.Generator) -> Any:
-    """A tensor whose entries are changed at random, those too small to be squared raised to what is not.
-
-    Args:
-        given: the tensor before it was scaled.
-        array: the same at a scale near 1.
-        rng: draws the changes.
-    """
+    """`given` at a scale near 1, `array`, changed at random; what is too small to square is raised."""
     xp = array_module(array)
     limits = np.finfo(array.dtype)
     least = array.dtype.type(math.sqrt(limits.tiny))
@@ -312,6 +307,8 @@ def from_network(
     sites = [site_inds] if isinstance(site_inds, str) else list(site_inds)
     _check_indices(terms, sizes, sites, class_index)
     xp = array_module(network.tensors[0].data)
+    for number, tensor in enumerate(network.tensors):
+        refuse_partial(tensor.data, f"tensor {number}")
     arrays = [xp.asarray(tensor.data) for tensor in network.tensors]
     dtype = common_dtype([array.dtype for array in arrays])
     for term, array in zip(terms, arrays, strict=True):

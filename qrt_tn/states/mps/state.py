@@ -370,11 +370,9 @@ class MPSState(State):
 
 
 def _error_bound(terms: Sequence[tuple[float, float]], held: MPSState) -> float:
-    """A bound on the relative error of a state made of truncated ones; infinite where they say nothing.
+    """A bound on the relative error of a state made of terms: (relative error, log-norm held) of each.
 
-    Args:
-        terms: the relative error of each, and the log-norm of what was held of it.
-        held: the state that was made.
+    Infinite where they say nothing.
     """
     lost = 0.0
     for error, log_norm in terms:

@@ -99,15 +99,9 @@ class Conditionals:
         return draw_running(self._class_running, uniforms)
 
     def draw(self, tile: Tile, classes: Any, uniforms: Any) -> Any:
-        """Hashed coordinates for the columns of a tile.
+        """Hashed coordinates (t, W) for the columns of a tile of products without them.
 
-        Args:
-            tile: the products without them.
-            classes: of the columns, shape (W,).
-            uniforms: in [0, 1), shape (t, 2, W).
-
-        Returns:
-            int64, shape (t, W).
+        `classes` are the columns', (W,); `uniforms` in [0, 1), (t, 2, W).
         """
         xp = self.points.xp
         drawn: list[Any] = []

@@ -35,11 +35,9 @@ class Hashes(NamedTuple):
     depth: np.ndarray
 
     def distinct(self, kept: np.ndarray, places: np.ndarray) -> "Hashes":
-        """Of some of the points, all different, numbered anew, and as few functionals as tell them apart.
+        """Of points at `kept` places of this order, all different, and as few functionals as tell them apart.
 
-        Args:
-            kept: increasing places in this order, shape (G,).
-            places: the new number of each, shape (G,).
+        The kept places increase; `places` are the points' new numbers.
         """
         values = self.values[kept]
         depth = _depth(values)
@@ -57,14 +55,7 @@ class Hashes(NamedTuple):
 def hash_points(
     points: Points, modulus: int, product: ModularProduct, coordinates: np.ndarray | None = None
 ) -> Hashes:
-    """Hash points so that two share a hash only where they are equal.
-
-    Args:
-        points: M of them.
-        modulus: P.
-        product: multiplies them.
-        coordinates: the only ones that count; None for all.
-    """
+    """Hash points so that two share a hash only where they are equal, in the `coordinates` if given."""
     rng = np.random.default_rng(0)  # fixed, so that the same points give the same samples
     allowed = np.arange(points.dim) if coordinates is None else coordinates
     pivots = rng.permutation(allowed)

@@ -33,16 +33,10 @@ class Columns(NamedTuple):
 
 
 def phase_sums(columns: Columns, table: np.ndarray, places: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """sum_m c_m omega^{-u.x_m} over runs of points.
+    """sum_m c_m omega^{-u.x_m} over runs of points, of the type of the table of omega^{-k}; shape (G, W).
 
-    Args:
-        columns: of a tile.
-        table: omega^{-k}, shape (P,), in the precision of the sums.
-        places: the points that lie in runs, increasing; `ALL` for all.
-        ends: where each run starts among them, and the end of the last; shape (G + 1,).
-
-    Returns:
-        Of the table's type, shape (G, W).
+    `places` are the points that lie in runs, increasing, or `ALL`; `ends` says where each run starts among
+    them, and the end of the last, shape (G + 1,), on the host.
     """
     total = np.empty((len(ends) - 1, columns.residues.shape[1]), dtype=table.dtype)
     real, imaginary = np.ascontiguousarray(table.real), np.ascontiguousarray(table.imag)
@@ -132,12 +126,7 @@ def _histograms(residues: Any, hashes: Any, tail: Any, coefficients: Any, classe
 
 
 def run_sums(terms: Any, ends: np.ndarray) -> Any:
-    """Sums of terms (K, W), real or complex, over runs of their rows; shape (G, W), of the terms' type.
-
-    Args:
-        terms: in the memory of the host or a device.
-        ends: where each run starts, and the end of the last; on the host, shape (G + 1,).
-    """
+    """Sums of terms (K, W) over runs of their rows, `ends` as in `phase_sums`; shape (G, W), of their type."""
     xp, width = array_module(terms), terms.shape[1]
     if xp is np:
         total = np.zeros((len(ends) - 1, width), dtype=terms.dtype)

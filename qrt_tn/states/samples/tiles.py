@@ -90,13 +90,9 @@ class Tile:
         return reduced(keys, self.points.modulus)
 
     def phase_sums(self, ends: np.ndarray, places: Any, tail: Any, classes: Any) -> Any:
-        """sum_m c_m omega^{-u.x_m} over runs of points, shape (G, W).
+        """sum_m c_m omega^{-u.x_m} over runs of points, shape (G, W); arguments as `sums.phase_sums`.
 
-        Args:
-            ends: where each run starts among the places, and the end of the last; on the host, (G + 1,).
-            places: the points that lie in runs; None for all.
-            tail: hashed coordinates to add, (j, W).
-            classes: of the columns, (W,).
+        `places` may be None for all; `tail` are hashed coordinates to add, (j, W).
         """
         points, xp = self.points, self.points.xp
         if xp is np:

@@ -133,15 +133,8 @@ def _principal(
 ) -> tuple[np.ndarray, float]:
     """Orthonormal columns that span all but `budget` of the density matrix wide^T gram wide^*.
 
-    Args:
-        wide: vectors of the right part, shape (M, K).
-        gram: <l_m'|l_m> of the left part at [m, m'], shape (M, M).
-        budget: the largest eigenvalue sum to discard.
-        max_bond: the most columns.
-        rng: for the sketch.
-
-    Returns:
-        (basis of shape (K, kept), discarded eigenvalue sum).
+    `wide` are vectors of the right part, (M, K), `gram` is <l_m'|l_m> of the left part at [m, m']. Returns a
+    basis of shape (K, kept), and the sum of the eigenvalues discarded.
     """
     size = wide.shape[1]
     sketch = min(size, _SKETCH if max_bond is None else max_bond + 32)

@@ -30,20 +30,13 @@ def sketched_cores(
     sites: list[Site],
     bond: int,
     *,
-    seed: int = 0,
     progress: Progress | None = None,
     xp: ModuleType = np,
 ) -> tuple[mps.Cores, float]:
     """The sum of product states, projected on the bond spaces that `bond` landmarks span.
 
-    Args:
-        columns: the points by coordinate, shape (D, M), on the host.
-        coefficients: shape (M, C), on the host; single precision is computed in single precision.
-        sites: D of them.
-        bond: landmarks K, at most M, and the largest bond.
-        seed: chooses the landmarks.
-        progress: called with (sites done, D).
-        xp: the array module that computes.
+    `columns` are the points by coordinate, (D, M), `coefficients` have shape (M, C), both on the host; `xp`
+    is the array module that computes, in the coefficients' precision.
 
     Returns:
         (cores, log_scale): on the host, the class core (1, C, bond) first and the rest right-canonical, in
@@ -51,7 +44,7 @@ def sketched_cores(
     """
     dim, count = columns.shape
     dtype = sums_dtype(coefficients.dtype, sites)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     weights = np.abs(coefficients).sum(axis=1, dtype=np.float64)
     # the more a point weighs, the likelier it is a landmark
     chosen = np.sort(rng.choice(count, bond, replace=False, p=weights / weights.sum()))

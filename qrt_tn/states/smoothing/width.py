@@ -59,13 +59,8 @@ def automatic_width(
 ) -> WidthChoice:
     """Choose the width of the smoothing filter, the same for all coordinates or after their spreads.
 
-    Args:
-        points: distinct points, int in 0..P-1, shape (M, D).
-        coefficients: their values, shape (M, C).
-        modulus: P.
-        nodes: hidden nodes of the tickets compared: fewer want a narrower filter.
-        seed: an int or a generator.
-        progress: called with (candidates done, of how many).
+    The points are distinct, shape (M, D), their coefficients of shape (M, C). Tickets of fewer `nodes` want a
+    narrower filter.
 
     Raises:
         ValueError: too few points, or points that do not differ.

@@ -90,27 +90,6 @@ def test_coefficients_of_any_scale(scale):
     assert np.allclose(plain.spectrum(u).value() * phase, scaled.spectrum(u).value())
 
 
-def on_a_line(points, directions, modulus):
-    """Whether each point is a multiple of one of the directions."""
-    multiples = {tuple((v * d) % modulus) for d in directions for v in range(1, modulus)}
-    return np.array([tuple(point) in multiples for point in points])
-
-
-@pytest.mark.parametrize("activation", ["relu", "cosine"])
-def test_tickets_of_a_planted_network_lie_on_its_lines(activation):
-    rng = np.random.default_rng(1)
-    ridgelet = Ridgelet(activation, 127)
-    a, b, c = rng.integers(127, size=(8, 50)), rng.integers(127, size=8), rng.normal(size=8)
-    nodes = QuantumRidgeletTransform(states.from_ridges(a, b, c, ridgelet), ridgelet).sample(2000, seed=0)
-    assert on_a_line(nodes.a, a, 127).all()
-    # each line in proportion to c^2, as lines do not overlap
-    shares = np.array([on_a_line(nodes.a, [direction], 127).mean() for direction in a])
-    assert np.abs(shares - c**2 / (c**2).sum()).max() < 0.05
-    if activation == "cosine":
-        # r^ at +-1 alone: the planted directions and their opposites
-        assert {tuple(row) for row in nodes.a} <= {tuple(s * row % 127) for row in a for s in (1, -1)}
-
-
 def test_dimension_ten_thousand():
     rng = np.random.default_rng(2)
     dim, modulus = 10_000, 127
