@@ -21,12 +21,26 @@ def generator(seed: Seed) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
+def refuse_partial(values: Any, name: str) -> None:
+    """See that an array shows all its entries.
+
+    Raises:
+        TypeError: a masked or a sparse array, of which only a part would be seen.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; give .filled(0) of it")
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} is a sparse {type(values).__name__}; give .toarray() of it")
+
+
 def as_array(values: Any, name: str) -> np.ndarray:
     """`values` as an array.
 
     Raises:
         ValueError: nested lists of unequal lengths.
+        TypeError: a masked or a sparse array.
     """
+    refuse_partial(values, name)
     try:
         return np.asarray(values)
     except ValueError as error:

@@ -138,14 +138,15 @@ def execute_many(
 def contracted(expression: Expression, arrays: Sequence[Any], count: int) -> Part:
     """The results of a batch's first elements, on the host, with an exponent for each, or for each entry."""
     mantissa, exponent = on_host(expression.part(arrays))
-    each = (len(mantissa), *(1,) * (mantissa.ndim - 1))
-    exponent = np.broadcast_to(exponent, np.broadcast_shapes(exponent.shape, each))
+    # (numpy.broadcast_shapes ends at 32 axes, arrays at 64)
+    exponent = exponent.reshape((1,) * (mantissa.ndim - exponent.ndim) + exponent.shape)
+    exponent = np.broadcast_to(exponent, (len(mantissa), *exponent.shape[1:]))
     return mantissa[:count], exponent[:count]
 
 
 def joined(parts: Sequence[Part]) -> Scaled:
     """The results of batches one after the other."""
-    rest = np.broadcast_shapes(*(exponent.shape[1:] for _, exponent in parts))
+    rest = tuple(map(max, zip(*(exponent.shape[1:] for _, exponent in parts), strict=True)))
     exponents = [np.broadcast_to(exponent, (len(exponent), *rest)) for _, exponent in parts]
     return scaled((np.concatenate([mantissa for mantissa, _ in parts]), np.concatenate(exponents)))
 

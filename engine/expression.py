@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qrt_tn.engine.arguments import refuse_partial
 from qrt_tn.engine.backends import array_module, namespace, resolve
 from qrt_tn.engine.execute import PairwiseExpression
 from qrt_tn.engine.exponents import MOST_AXES, Part, add, real_bytes, scaled
@@ -188,12 +189,7 @@ def as_operand(array: Any, number: int) -> Any:
     Raises:
         TypeError: a sparse or a masked array, of which a contraction would see only a part.
     """
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(
-            f"array {number} is a masked array, whose mask would be ignored; give array.filled(0)"
-        )
-    if hasattr(array, "toarray"):
-        raise TypeError(f"array {number} is a sparse {type(array).__name__}; give array.toarray()")
+    refuse_partial(array, f"array {number}")
     return array if array_module(array) is not np else np.asarray(array)
 
 

@@ -77,8 +77,15 @@ def _term(name: str, term: Any) -> Term:
 
 
 def exponent_of(network: Any) -> float:
-    """Log of the number that multiplies a quimb network beside its tensors (its `exponent`, base 10)."""
-    return float(getattr(network, "exponent", 0.0)) * math.log(10)
+    """Log of the number that multiplies a quimb network beside its tensors (its `exponent`, base 10).
+
+    Raises:
+        ValueError: it is NaN or infinite.
+    """
+    exponent = float(getattr(network, "exponent", 0.0))
+    if not math.isfinite(exponent):
+        raise ValueError(f"the network's exponent is {exponent}; give it a finite one")
+    return exponent * math.log(10)
 
 
 def batch_indices(inputs: Sequence[Term], output: Term) -> Term:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine import cache
-from qrt_tn.engine.arguments import Seed, generator, is_real
-from qrt_tn.engine.backends import array_module
+from qrt_tn.engine.arguments import Seed, generator, is_real, refuse_partial
 from qrt_tn.engine.network import Index, dtype_name, exponent_of, network_dtype, numbered, read_structure
 from qrt_tn.engine.paths import Optimizer, find_path
 from qrt_tn.engine.plan import Plan
@@ -117,12 +116,19 @@ def contract(
         each.
 
     Raises:
-        ValueError: as `plan`; NaN or infinity in a tensor on the host; or a backend that is missing here.
+        ValueError: as `plan`; NaN or infinity in a tensor on the host, or as exponent; or a backend missing
+            here.
+        TypeError: a masked or a sparse tensor.
     """
     if isinstance(network, tuple):
         raise ValueError("a tuple holds no arrays; give a quimb TensorNetwork, or plan() and execute()")
     kept = tuple(output_inds)
-    read_structure(network, kept)  # refuses before anything is looked at
+    # what is wrong is refused before anything is looked at
+    read_structure(network, kept)
+    exponent_of(network)
+    for number, tensor in enumerate(network):
+        refuse_partial(tensor.data, f"tensor {number}")
+    network_dtype(network)
     network = _simplified(network, kept)
     made = plan(network, output_inds=kept, optimizer=optimizer, memory_limit=memory_limit, seed=seed)
     found = made.execute([tensor.data for tensor in network], backend, comm=comm)
@@ -134,10 +140,13 @@ def _simplified(network: Any, output: tuple[Index, ...]) -> Any:
 
     quimb's steps "A", "D" and "C" change no number; "R", which multiplies, is left to the plan. Its default
     tolerance of 1e-12 would take small entries for zeros. Tensors on a device are left alone: each look at
-    their values would wait for it.
+    their values would wait for it; and so are others than plain arrays, which quimb's kernels do not take.
     """
-    if any(array_module(tensor.data) is not np or not np.isfinite(tensor.data).all() for tensor in network):
-        return network  # executing refuses what is not finite by its number
+    for tensor in network:
+        if type(tensor.data) is not np.ndarray or not tensor.data.dtype.isnative:
+            return network
+        if not np.isfinite(tensor.data).all():
+            return network  # executing refuses what is not finite by its number
     return network.full_simplify("ADC", output_inds=output, atol=0.0)
 
 

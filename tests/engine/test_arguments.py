@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse
 
 from qrt_tn.engine.arguments import as_array, check_whole, generator, is_real
 
@@ -20,6 +21,12 @@ def test_ragged_rows_are_named():
     with pytest.raises(ValueError, match="x has rows of unequal lengths"):
         as_array([[1, 2], [3]], "x")
     assert as_array([[1, 2]], "x").shape == (1, 2)
+
+
+def test_arrays_of_which_only_a_part_would_be_seen_are_named():
+    for values, kind in ((np.ma.masked_less([1, 2], 2), "masked"), (scipy.sparse.eye(2), "sparse dia")):
+        with pytest.raises(TypeError, match=f"x is a {kind}"):
+            as_array(values, "x")
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "3", None, 1])

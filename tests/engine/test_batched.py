@@ -73,6 +73,20 @@ def test_elements_far_apart_keep_their_digits():
     assert np.ptp(result.log_abs()) > 200  # beyond one scale for all
 
 
+def test_results_of_up_to_64_axes():
+    for count in (33, 63):
+        network = (
+            tuple((i,) for i in range(count)),
+            tuple(range(count)),
+            {i: 1 + (i == 5) for i in range(count)},
+        )
+        arrays = [np.ones(1 + (i == 5)) for i in range(count)]
+        arrays[0] = np.array([[1.0], [2.0], [3.0]])
+        result = engine.plan(network).execute_many(arrays, "numpy", batch=2)
+        assert result.ndim == count + 1
+        assert np.array_equal(result.value().reshape(3, 2), [[1, 1], [2, 2], [3, 3]])
+
+
 def test_the_batch_follows_the_memory_limit_and_constants_are_contracted_once(monkeypatch):
     plan, arrays = chain(np.random.default_rng(7), bond=16, count=500)
     made = []

@@ -260,3 +260,22 @@ def test_the_exponent_of_a_network_counts():
     network.equalize_norms_(1.0)
     assert network.exponent != 0
     assert np.isclose(engine.contract(network).value(), expected)
+    network.exponent = np.nan
+    with pytest.raises(ValueError, match="exponent is nan"):
+        engine.contract(network)
+
+
+def test_tensors_that_quimb_does_not_simplify():
+    matrix = np.arange(4.0).reshape(2, 2)
+    for data, wrong in (
+        (matrix.astype(">f8"), None),
+        (matrix.astype(np.float16), "dtype float16"),
+        (matrix.astype(object), "dtype object"),
+        (np.ma.masked_less(matrix, 1), "tensor 0 is a masked array"),
+    ):
+        network = qtn.TensorNetwork([qtn.Tensor(data, ("a", "b")), qtn.Tensor(matrix, ("b", "c"))])
+        if wrong is None:
+            assert np.array_equal(engine.contract(network, output_inds=("a", "c")).value(), matrix @ matrix)
+        else:
+            with pytest.raises((TypeError, ValueError), match=wrong):
+                engine.contract(network)
