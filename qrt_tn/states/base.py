@@ -65,6 +65,7 @@ class State(ABC):
     outputs: int
     vector: bool
     log_norm: float
+    _backend = "numpy"
 
     @property
     def norm(self) -> float:
@@ -189,7 +190,7 @@ class State(ABC):
     @property
     def backend(self) -> str:
         """The backend whose memory drawing takes."""
-        return "numpy"
+        return self._backend
 
     def to(self, backend: str) -> "State":
         """This state with the arrays of its heavy products on a backend; itself where there are none."""

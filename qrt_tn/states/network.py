@@ -111,11 +111,6 @@ class NetworkState(State):
         return moved
 
     @property
-    def backend(self) -> str:
-        """Where the arrays live, and what contracts them."""
-        return self._backend
-
-    @property
     def bond_dimensions(self) -> list[int]:
         """The extents of the indices inside."""
         inner = [index for term in self._terms for index in term if index not in self._shared]

@@ -14,11 +14,11 @@ import numpy as np
 
 from qrt_tn.engine import mps
 from qrt_tn.engine.backends import array_module, to_host
+from qrt_tn.engine.compiled import compiled
 from qrt_tn.engine.progress import shown
 from qrt_tn.engine.scaled import Scaled
 from qrt_tn.engine.threads import threads_for, workers
 from qrt_tn.field import inverses
-from qrt_tn.states.mps.steps import step
 
 BLOCK = 2**16  # elements of the vectors of one block of nodes, so that a few such arrays stay in L2 (512 KiB)
 DEVICE_BLOCK = 2**25  # the same on a device (256 MiB)
@@ -99,7 +99,7 @@ def _compiled_harmonics(cores: mps.Cores, columns: np.ndarray, v: np.ndarray, mo
     for core, column in zip(reversed(cores), columns[::-1], strict=True):
         ratio = np.where(column > 0, held * inverse[column] % modulus, 1)
         after = np.empty((modulus - 1, count, 2 * len(core)), dtype=pairs.dtype)
-        step(np.ascontiguousarray(core), column, ratio, pairs, log_scale, _FLOOR, after, log_after)
+        _step(np.ascontiguousarray(core), column, ratio, pairs, log_scale, _FLOOR, after, log_after)
         pairs, log_scale, log_after = after, log_after, log_scale
         held = np.where(column > 0, column, held)
     slot, each = (v[:, None] * held) % modulus - 1, np.arange(count)
@@ -189,3 +189,91 @@ def _each_pair(
         mantissa[own, factor] = to_host(values.mantissa)
         log_scale[own, factor] = to_host(values.log_scale)
     return Scaled(mantissa, log_scale)
+
+
+@compiled
+def _paired(core: Any, value: int, matrix: Any) -> None:
+    """A_u^T as a real matrix (2 right, 2 left) that multiplies pairs from the right."""
+    left, _, right = core.shape
+    for row in range(left):
+        for place in range(right):
+            element = core[row, value, place]
+            matrix[place, row] = element.real
+            matrix[right + place, row] = -element.imag
+            matrix[place, left + row] = element.imag
+            matrix[right + place, left + row] = element.real
+
+
+@compiled
+def _squared_norm(vector: Any) -> Any:
+    total = vector[0] * vector[0]
+    for place in range(1, vector.size):
+        total += vector[place] * vector[place]
+    return total
+
+
+@compiled
+def _normalise(vector: Any) -> float:
+    """Bring a vector to norm 1; the log of the norm it had, 0 where it is 0."""
+    peak = 0.0
+    for place in range(vector.size):
+        peak = max(peak, abs(vector[place]))
+    if not peak > 0:
+        return 0.0
+    # first by the peak: squares may underflow where entries do not
+    square = 0.0
+    for place in range(vector.size):
+        square += (vector[place] / peak) ** 2
+    size = np.sqrt(square)
+    for place in range(vector.size):
+        vector[place] = vector[place] / peak / size
+    return np.log(peak) + np.log(size)
+
+
+@compiled
+def _step(
+    core: Any, column: Any, ratio: Any, pairs: Any, log_scale: Any, floor: float, after: Any, log_after: Any
+) -> None:
+    """Take the vectors of all slots through a site, where array code would be a dozen calls.
+
+    Vectors are pairs of real ones, (real | imaginary): small real products are quicker than complex ones.
+
+    Args:
+        core: complex, (left, P, right).
+        column: a_i of every node, shape (N,).
+        ratio: slot u has the vector that slot u * ratio had at the site before; 1 where a_i is 0; shape (N,).
+        pairs: the vectors by slot and node, real, shape (P - 1, N, 2 right).
+        log_scale: of the vectors, shape (P - 1, N).
+        floor: vectors of a squared norm below are brought to norm 1.
+        after: where the vectors go, shape (P - 1, N, 2 left).
+        log_after: and their log-scales, shape (P - 1, N).
+    """
+    left, modulus, right = core.shape
+    count = column.size
+    gathered = np.empty((count, 2 * right), pairs.dtype)
+    matrix = np.empty((2 * right, 2 * left), pairs.dtype)
+    staying = np.flatnonzero(column == 0)
+    turned = np.zeros(count, np.int64)
+    still = np.empty((2 * right, 2 * left), pairs.dtype)
+    _paired(core, 0, still)
+    for slot in range(modulus - 1):
+        for node in range(count):
+            turned[node] += ratio[node]
+            if turned[node] >= modulus:
+                turned[node] -= modulus
+            source = turned[node] - 1
+            log_after[slot, node] = log_scale[source, node]
+            for place in range(2 * right):
+                gathered[node, place] = pairs[source, node, place]
+        _paired(core, slot + 1, matrix)
+        np.dot(gathered, matrix, after[slot])
+        for stayed in staying:
+            # v 0 = 0: every harmonic goes through A_0 and keeps its slot
+            for row in range(2 * left):
+                after[slot, stayed, row] = 0
+            for place in range(2 * right):
+                for row in range(2 * left):
+                    after[slot, stayed, row] += pairs[slot, stayed, place] * still[place, row]
+        for node in range(count):
+            if _squared_norm(after[slot, node]) < floor:
+                log_after[slot, node] += _normalise(after[slot, node])

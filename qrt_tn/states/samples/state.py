@@ -104,11 +104,6 @@ class SampleState(State):
         return moved
 
     @property
-    def backend(self) -> str:
-        """Where points and coefficients live."""
-        return self._backend
-
-    @property
     def held_bytes(self) -> int:
         """Bytes of coefficients, hashes with their order and runs, and of points that are not on disk."""
         hashes, own = self._hashes, self._conditionals

@@ -126,7 +126,7 @@ def _histograms(residues: Any, hashes: Any, tail: Any, coefficients: Any, classe
 
 
 def run_sums(terms: Any, ends: np.ndarray) -> Any:
-    """Sums of terms (K, W) over runs of their rows, `ends` as in `phase_sums`; shape (G, W), of their type."""
+    """Sums of terms (K, W) over runs of their rows, `ends` as in `phase_sums`; (G, W), of the same type."""
     xp, width = array_module(terms), terms.shape[1]
     if xp is np:
         total = np.zeros((len(ends) - 1, width), dtype=terms.dtype)

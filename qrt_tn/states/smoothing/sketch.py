@@ -9,6 +9,7 @@ Martinsson and Tropp, SIAM Rev. 53 (2011) 217, with the row sampling of Drineas 
 2 M K^2 multiply-adds however many frequencies it keeps.
 """
 
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
@@ -83,13 +84,8 @@ def _grouped(column: np.ndarray) -> Groups:
     """The values that occur, and for each the points that have it, in lists of at most `_ROWS`."""
     order = np.argsort(column, kind="stable")
     values, starts = np.unique(column[order], return_index=True)
-    pieces: list[np.ndarray] = []
-    names: list[int] = []
-    for value, rows in zip(values.tolist(), np.split(order, starts[1:]), strict=True):
-        for start in range(0, len(rows), _ROWS):
-            names.append(value)
-            pieces.append(rows[start : start + _ROWS])
-    return np.array(names, dtype=np.int64), pieces
+    lists = [np.split(rows, range(_ROWS, len(rows), _ROWS)) for rows in np.split(order, starts[1:])]
+    return np.repeat(values.astype(np.int64), [*map(len, lists)]), [*chain(*lists)]
 
 
 def _factor(site: Site, column: np.ndarray, landmarks: np.ndarray, dtype: np.dtype, xp: ModuleType) -> Factor:
