@@ -69,6 +69,18 @@ class MPSState(State):
         for site, support in enumerate(self.supports):
             self._places[site, support] = np.arange(len(support))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a pickled array keeps its layout, in which products round alike, only if its strides descend
+        orders = [tuple(np.argsort(core.strides)[::-1]) for core in self.cores]
+        cores = [core.transpose(order) for core, order in zip(self.cores, orders, strict=True)]
+        return {**self.__dict__, "cores": cores, "orders": orders}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        orders = state.pop("orders")
+        self.__dict__.update(state)
+        pairs = zip(state["cores"], orders, strict=True)
+        self.cores = [core.transpose(tuple(np.argsort(order))) for core, order in pairs]
+
     def to(self, backend: str) -> "MPSState":
         """A copy whose cores live on a backend, where it is sampled and evaluated."""
         xp = namespace(backend)

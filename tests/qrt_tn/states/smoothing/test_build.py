@@ -1,5 +1,6 @@
 """Smoothed states: the error made, by dense sums, against the tolerance and the error reported; costs."""
 
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -187,6 +188,16 @@ def test_the_same_data_of_any_size_give_the_same_state(method):
         assert all((a == b).all() for a, b in zip(first.cores, other.cores, strict=True))
         assert first.truncation_error == other.truncation_error
     assert np.isclose(far.log_norm, first.log_norm - 900 * np.log(2))
+
+
+def test_a_pickled_state_gives_the_same_bits():
+    for seed in range(6):  # the shapes of some cores let BLAS round by their layout
+        rng = np.random.default_rng(seed)
+        x, y = rng.integers(7, size=(9, 3)), rng.normal(size=(9, 2))
+        state, u = states.from_samples(x, y, 7, smoothing=0.7), rng.integers(7, size=(20, 3))
+        copied = pickle.loads(pickle.dumps(state))
+        assert [core.strides for core in copied.cores] == [core.strides for core in state.cores]
+        assert np.array_equal(state.spectrum(u).value(), copied.spectrum(u).value())
 
 
 @pytest.mark.parametrize("width", [0.4, 1.5])
