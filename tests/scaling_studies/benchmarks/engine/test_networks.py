@@ -112,5 +112,6 @@ def test_long_chains_have_the_structure_of_amplitudes():
     case = networks.amplitudes("a", networks.mps_state(4, 5, 3), 6)
     assert len(inputs) == len(case.inputs)
     assert output == case.output
-    flops = engine.plan((inputs, output, sizes), use_cache=False).flops
-    assert flops == engine.plan(case.structure, use_cache=False).flops
+    # the best path of so few tensors does not depend on their order
+    flops = engine.plan((inputs, output, sizes), optimizer="dp", use_cache=False).flops
+    assert flops == engine.plan(case.structure, optimizer="dp", use_cache=False).flops
