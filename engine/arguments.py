@@ -57,6 +57,8 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} is {value!r}; give a whole number, at least {least}")
+    if value >= 2**63:
+        raise ValueError(f"{name} is more than 2**63; give a smaller number")
 
 
 def is_real(value: Any) -> bool:

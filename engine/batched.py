@@ -14,7 +14,7 @@ from qrt_tn.engine.backends import device_memory, resolve
 from qrt_tn.engine.checkpoints import claim, identity
 from qrt_tn.engine.cost import repeated_flops
 from qrt_tn.engine.exponents import Part, on_host, scaled
-from qrt_tn.engine.expression import Expression, as_operand
+from qrt_tn.engine.expression import Expression, as_operands
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.engine.mpi import choose_device, place, spread_items
 from qrt_tn.engine.network import by_position, common_dtype, numbered
@@ -74,7 +74,7 @@ def execute_many(
         for name, value in (("batch", batch), ("memory_limit", memory_limit)):
             if value is not None:
                 check_whole(name, value)
-        found = [as_operand(array, number) for number, array in enumerate(arrays)]
+        found = as_operands(arrays)
         varying, count = _varying(plan, found)
         dtype = common_dtype([array.dtype for array in found])
         key = (varying, dtype, count, resolve(backend), memory_limit, batch)

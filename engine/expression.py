@@ -1,6 +1,6 @@
 """A plan bound to a backend: the executors behind one interface."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,9 +64,11 @@ class Expression:
                 f"output of {len(plan.output)} indices: an array has {MOST_AXES} axes at most; keep fewer, "
                 "or fix some of them by one-hot vectors"
             )
+        if not isinstance(constants, Mapping | None):
+            raise TypeError(f"constants is {constants!r}; give a dict of arrays by tensor number")
         constants = dict(constants or {})
         for number in constants:
-            if number not in range(len(plan.inputs)):
+            if isinstance(number, bool | float) or number not in range(len(plan.inputs)):
                 raise ValueError(f"constant {number} is no tensor of a plan of {len(plan.inputs)} tensors")
         self._shapes = [tuple(plan.sizes[index] for index in term) for term in plan.inputs]
         self._varying = [number for number in range(len(self._shapes)) if number not in constants]
@@ -181,6 +183,17 @@ class Expression:
                     "expression with a complex dtype"
                 )
         return array
+
+
+def as_operands(arrays: Any) -> list[Any]:
+    """The operands of a plan as arrays; see `as_operand`.
+
+    Raises:
+        TypeError: something that is no sequence of arrays.
+    """
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"arrays is {arrays!r}; give a sequence with one array for each tensor")
+    return [as_operand(array, number) for number, array in enumerate(arrays)]
 
 
 def as_operand(array: Any, number: int) -> Any:

@@ -103,6 +103,10 @@ class Plan:
         """How many slices there are to contract; 1 without slicing."""
         return program_slices(self.program)
 
+    def __hash__(self) -> int:
+        # sizes are a dict; equal plans have equal paths
+        return hash((self.inputs, self.output, self.path, self.slices, self.dtype))
+
     def __getstate__(self) -> dict[str, Any]:
         # an expression holds what belongs to this process
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -127,9 +131,9 @@ class Plan:
             ValueError: a wrong number of arrays, a wrong shape, single precision beside double, NaN or
                 infinity (on the host), or a backend missing here.
         """
-        from qrt_tn.engine.expression import Expression, as_operand  # which imports this file
+        from qrt_tn.engine.expression import Expression, as_operands  # which imports this file
 
-        arrays = [as_operand(array, number) for number, array in enumerate(arrays)]
+        arrays = as_operands(arrays)
         self._check(arrays)
         dtype = common_dtype([array.dtype for array in arrays])
         key = (backend, dtype, compute, id(comm))

@@ -61,6 +61,8 @@ def plan(
     drawn = generator(seed)  # refuses what is no seed
     # the searches take plain ints
     seed = int(drawn.integers(2**31)) if drawn is seed else int(seed) % 2**31  # type: ignore[arg-type]
+    if not isinstance(batch_inds, Collection | None):
+        raise TypeError(f"batch_inds is {batch_inds!r}; give indices of the output")
     batch = None if batch_inds is None else tuple(batch_inds)
     # all in one step: a path to start from, replaced by the one that is found
     bare = Plan(inputs, output, sizes, (tuple(range(len(inputs))),), (), name, batch)  # type: ignore[arg-type]

@@ -71,6 +71,8 @@ def test_operands_are_cast_to_the_expressions_dtype(dtype):
         ({}, [A, np.ma.masked_less(B, 0)], TypeError, "array 1 is a masked array"),
         ({}, [scipy.sparse.csr_array(A), B], TypeError, "array 0 is a sparse csr_array"),
         ({"constants": {1: scipy.sparse.eye(3, 5)}}, [A], TypeError, "array 1 is a sparse"),
+        ({"constants": 5}, [], TypeError, "constants is 5"),
+        ({"constants": {True: B}}, [A], ValueError, "constant True"),
         ({"dtype": "int32"}, [], ValueError, "int32"),
         ({"dtype": "wide"}, [], ValueError, "'wide'"),
         ({"compute": "TF32"}, [], ValueError, "'TF32'"),

@@ -241,3 +241,15 @@ def test_prediction(monkeypatch):
     monkeypatch.setattr(module, "find_device", lambda name: Device() if name == "mine" else None)
     assert PRODUCT.predict("mine") == 1.0
     assert replace(PRODUCT, slices=("j",)).predict("mine") == 3.0
+
+
+@pytest.mark.parametrize("arrays", [None, 5])
+def test_what_is_no_sequence_of_arrays_is_named(arrays):
+    with pytest.raises(TypeError, match=f"arrays is {arrays}"):
+        PRODUCT.execute(arrays)
+    with pytest.raises(TypeError, match=f"arrays is {arrays}"):
+        PRODUCT.execute_many(arrays)
+
+
+def test_equal_plans_are_one_key():
+    assert len({PRODUCT, replace(PRODUCT), replace(PRODUCT, path=((1, 0),))}) == 2
