@@ -1,11 +1,16 @@
-"""Oracles that know the definitions and nothing of the code under test: dense sums, and a chi-square test."""
+"""Oracles that know the definitions alone: dense sums, a chi-square test; and what drawing nodes takes."""
 
 import itertools
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
+
+from qrt_tn import QuantumRidgeletTransform, Ridgelet
+from qrt_tn.engine.threads import limited
+from qrt_tn.states import chunks
 
 
 def grid(modulus, dim):
@@ -100,6 +105,19 @@ def p_value(samples, probabilities):
     return float(stats.chi2.sf(((observed - wanted) ** 2 / wanted).sum(), len(wanted) - 1))
 
 
+def foreseen_over_taken(state, nodes):
+    """Bytes that `describe` foresees for drawing nodes, over those that drawing takes."""
+    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", state.modulus), "numpy")
+    with limited(1):  # several threads seldom reach their peaks together
+        qrt.sample(2)  # compiles
+        foreseen = chunks.drawing_bytes(state, nodes, state.modulus - 1) + chunks.node_bytes(state, nodes)
+        tracemalloc.start()
+        qrt.sample(nodes)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return foreseen / peak
+
+
 @pytest.fixture(scope="session")
 def oracle():
     return SimpleNamespace(
@@ -112,4 +130,5 @@ def oracle():
         random_cores=random_cores,
         expanded=expanded,
         p_value=p_value,
+        foreseen_over_taken=foreseen_over_taken,
     )

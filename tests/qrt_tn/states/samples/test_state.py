@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
-from qrt_tn.engine.threads import limited
-from qrt_tn.states import chunks
 from qrt_tn.states.samples import conditionals, rows, tiles
 from qrt_tn.states.samples import state as module
 
@@ -228,20 +226,12 @@ def test_profiles_at_any_modulus(modulus):
         (65537, 1000, 9, None),
     ],
 )
-def test_no_more_memory_than_foreseen(modulus, count, nodes, classes):
+def test_no_more_memory_than_foreseen(modulus, count, nodes, classes, oracle):
     rng = np.random.default_rng(0)
     points = rng.integers(modulus, size=(count, 40))
     values = rng.normal(size=count if classes is None else (count, classes)).astype(np.float32)
     state = states.from_samples(points, values, modulus)
-    qrt = QuantumRidgeletTransform(state, Ridgelet("relu", modulus), "numpy")
-    with limited(1):  # several threads seldom reach their peaks together
-        qrt.sample(2)  # compiles
-        foreseen = chunks.drawing_bytes(state, nodes, modulus - 1) + chunks.node_bytes(state, nodes)
-        tracemalloc.start()
-        qrt.sample(nodes)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert 1 < foreseen / peak < 3
+    assert 1 < oracle.foreseen_over_taken(state, nodes) < 3
     work = state._drawing(nodes, modulus - 1)
     assert (work.products, work.dtype) == (nodes * count * 40, "complex64")
     assert state._drawing(20 * nodes, modulus - 1).moved > 5 * work.moved
