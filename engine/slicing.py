@@ -253,7 +253,7 @@ class _Search:
             path=self.start,
         )
         # without chance: of that only the reconfiguration takes a seed
-        options = {"temperature": 0.0, "max_repeats": 1, "reconf_opts": {"seed": seed, "maxiter": PARTS}}
+        options = {"temperature": 0.0, "max_repeats": 1, "reconf_opts": {"seed": seed, "maxiter": 32}}
         target = tree.max_size() / 4
         while target > 4:
             found = tree.slice_and_reconfigure(target, **options)

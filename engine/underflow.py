@@ -37,9 +37,10 @@ def checked_matmul(left: Any, right: Any) -> Any:
         FloatingPointError: an entry left the range, or may have lost digits to underflow.
     """
     product = np.matmul(left, right)
-    if not _span(product)[2] < np.inf:  # not so for NaN
+    span = _span(product)
+    if not span[2] < np.inf:  # not so for NaN
         raise FloatingPointError("a product is not finite")
-    if not _is_whole(product, left, right):
+    if not _is_whole(product, span, left, right):
         raise FloatingPointError("a product may have lost entries")
     return product
 
@@ -47,7 +48,7 @@ def checked_matmul(left: Any, right: Any) -> Any:
 def flagged_matmul(left: Any, right: Any) -> Any:
     """As `checked_matmul`, but entries that may have lost digits raise this thread's underflow flag."""
     product = np.matmul(left, right)
-    if not _is_whole(product, left, right):
+    if not _is_whole(product, _span(product), left, right):
         np.square(np.finfo(np.float64).tiny)  # NumPy now does what `numpy.errstate` says
     return product
 
@@ -59,8 +60,8 @@ def has_digits(product: Any, terms: int) -> bool:
     return not with_zeros and smallest >= 4 * terms * float(info.tiny) / float(info.eps)
 
 
-def _is_whole(product: Any, left: Any, right: Any) -> bool:
-    smallest, with_zeros, _ = _span(product)
+def _is_whole(product: Any, span: tuple[float, bool, float], left: Any, right: Any) -> bool:
+    smallest, with_zeros, _ = span
     info = np.finfo(product.dtype)
     if smallest < 4 * left.shape[-1] * float(info.tiny) / float(info.eps):
         return False
