@@ -14,7 +14,7 @@ from qrt_tn.studies.folders import check_new, whole_folder, write_json
 from qrt_tn.studies.progress import Stage, StageTimer
 
 FORMAT = "qrt-tn.bench-engine"
-VERSION = 2
+VERSION = 1
 Maker = Callable[[], Case]
 
 
