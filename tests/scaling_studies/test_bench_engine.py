@@ -49,7 +49,7 @@ def test_the_folder_holds_every_figure(
     assert {path.name for path in out.iterdir()} == {"engine.json", "engine.md", "engine.svg"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     found = json.loads((out / "engine.json").read_text())
-    assert (found["format"], found["version"]) == ("qrt-tn.bench-engine", 2)
+    assert (found["format"], found["version"]) == ("qrt-tn.bench-engine", 1)
     assert found["command"] == f"qrt-tn bench engine --out {out}"
     assert {"python", "numpy", "quimb", "cotengra", "opt_einsum"} <= found["versions"].keys()
     assert found["machine"]["cores"] >= 1
