@@ -49,7 +49,10 @@ def _plain(value: Any) -> Any:
 
 def _message(cls: type, error: ValidationError) -> str:
     found = error.errors(include_url=False)[0]
-    where = ".".join(map(str, found["loc"]))
+    place = list(found["loc"])
+    if place and isinstance(place[0], int):  # a value without its field's name
+        place[0] = list(getattr(cls, "__dataclass_fields__", ()))[place[0]]
+    where = ".".join(map(str, place))
     if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = list(getattr(cls, "__dataclass_fields__", ()))
         near = get_close_matches(where, known, 1)

@@ -14,7 +14,7 @@ from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmo
 from qrt_tn.models.moe.criteria import CRITERIA, Criterion, criterion, score
 from qrt_tn.models.moe.experts import ExpertWeights
 from qrt_tn.models.moe.layers import Experts, MoeLayer
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge
 from qrt_tn.models.moe.pruning import Pruned, merge_experts, prune_experts
 from qrt_tn.models.moe.removal import MODES, remove
@@ -29,7 +29,7 @@ __all__ = [
     "CRITERIA",
     "MODES",
     "Criterion",
-    "ExpertLayout",
+    "ExpertMap",
     "ExpertWeights",
     "Experts",
     "LayerStatistics",

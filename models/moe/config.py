@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 
 ROUTERS = ("token-choice", "expert-choice")
 SOFTMAX = ("before", "after")
@@ -96,7 +96,7 @@ class VisionMoeConfig:
         classifier: "token", a class token in front; or "gap", the mean over the tokens.
         representation: units of a dense layer with tanh before the head (`pre_logits`), or None.
         same_experts: whether the experts of a layer begin with equal weights, as in vmoe.
-        layouts: what became of the experts of each layer, by block, as a mapping or as pairs (kept as pairs,
+        maps: what became of the experts of each layer, by block, as a mapping or as pairs (kept as pairs,
             which can be hashed); layers that are not named are whole.
 
     Raises:
@@ -117,7 +117,7 @@ class VisionMoeConfig:
     classifier: str = "token"
     representation: int | None = None
     same_experts: bool = True
-    layouts: Mapping[int, ExpertLayout] | tuple[tuple[int, ExpertLayout], ...] = ()
+    maps: Mapping[int, ExpertMap] | tuple[tuple[int, ExpertMap], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("classes", "patch", "hidden", "layers", "mlp", "heads", "experts"):
@@ -144,7 +144,7 @@ class VisionMoeConfig:
                 check_whole(name, getattr(self, name), 1)
         if not isinstance(self.same_experts, bool):
             raise ValueError(f"same_experts is {self.same_experts!r}; give True or False")
-        self._check_layouts()
+        self._check_maps()
 
     def _check_patches(self) -> None:
         if len(self.image_shape) != 3:
@@ -158,39 +158,38 @@ class VisionMoeConfig:
                 " give a patch that divides both"
             )
 
-    def _check_layouts(self) -> None:
+    def _check_maps(self) -> None:
         try:
-            layouts = {int(block): layout for block, layout in dict(self.layouts).items()}
+            maps = {int(block): expert_map for block, expert_map in dict(self.maps).items()}
         except (TypeError, ValueError):
-            raise ValueError(f"layouts is {self.layouts!r}; give an ExpertLayout for each block") from None
-        if not all(isinstance(layout, ExpertLayout) for layout in layouts.values()):
-            raise ValueError(f"layouts are {layouts!r}; give an ExpertLayout for each block")
-        strangers = set(layouts) - set(self.moe_layers)
+            raise ValueError(f"maps is {self.maps!r}; give an ExpertMap for each block") from None
+        if not all(isinstance(expert_map, ExpertMap) for expert_map in maps.values()):
+            raise ValueError(f"maps are {maps!r}; give an ExpertMap for each block")
+        strangers = set(maps) - set(self.moe_layers)
         if strangers:
-            raise ValueError(f"block {min(strangers)} has a layout of experts, but is not in moe_layers")
-        object.__setattr__(self, "layouts", tuple(sorted(layouts.items())))
+            raise ValueError(f"block {min(strangers)} has a map of experts, but is not in moe_layers")
+        object.__setattr__(self, "maps", tuple(sorted(maps.items())))
         for block in self.moe_layers:
-            layout = self.layout(block)
-            if layout.capacity_experts != self.experts:
+            expert_map = self.expert_map(block)
+            if expert_map.capacity_experts != self.experts:
                 raise ValueError(
-                    f"the layout of block {block} counts {layout.capacity_experts} experts before any"
-                    f" pruning, the configuration {self.experts}; give layouts of this network"
+                    f"the map of block {block} counts {expert_map.capacity_experts} experts before any"
+                    f" pruning, the configuration {self.experts}; give maps of this network"
                 )
-            if self.router.kind == "token-choice" and self.router.selected > layout.columns:
+            if self.router.kind == "token-choice" and self.router.selected > expert_map.columns:
                 raise ValueError(
                     f"selected is {self.router.selected}, but the router of block {block} has"
-                    f" {layout.columns} columns; select fewer, or leave more experts"
+                    f" {expert_map.columns} columns; select fewer, or leave more experts"
                 )
 
-    def layout(self, block: int) -> ExpertLayout:
+    def expert_map(self, block: int) -> ExpertMap:
         """What became of the experts of a block."""
-        whole = ExpertLayout.whole(self.experts, normalize=self.router.softmax == "after")
-        return dict(self.layouts).get(block, whole)
+        return dict(self.maps).get(block, ExpertMap.whole(self.experts))
 
     @property
-    def every_layout(self) -> dict[int, ExpertLayout]:
+    def all_maps(self) -> dict[int, ExpertMap]:
         """What became of the experts of each layer that has any, by block."""
-        return {block: self.layout(block) for block in self.moe_layers}
+        return {block: self.expert_map(block) for block in self.moe_layers}
 
     @property
     def tokens(self) -> int:
@@ -205,8 +204,8 @@ class VisionMoeConfig:
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
-        layouts = {str(block): layout.plain() for block, layout in dict(self.layouts).items()}
-        return asdict(replace(self, layouts=())) | {"layouts": layouts}
+        maps = {str(block): expert_map.plain() for block, expert_map in dict(self.maps).items()}
+        return asdict(replace(self, maps=())) | {"maps": maps}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "VisionMoeConfig":
@@ -218,8 +217,8 @@ class VisionMoeConfig:
         try:
             settings = dict(plain)
             settings["router"] = RouterConfig(**settings["router"])
-            held = settings.get("layouts", {})
-            settings["layouts"] = {int(block): ExpertLayout.from_plain(one) for block, one in held.items()}
+            held = settings.get("maps", {})
+            settings["maps"] = {int(block): ExpertMap.from_plain(one) for block, one in held.items()}
             return cls(**settings)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not the settings of a vision transformer with experts ({error})") from error
@@ -312,11 +311,6 @@ def changed(config: VisionMoeConfig, **changes: Any) -> VisionMoeConfig:
             near = get_close_matches(name, [*own, *routers], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown setting {name!r}{hint}")
-    if "softmax" in changes and dict(config.layouts) and changes["softmax"] != config.router.softmax:
-        raise ValueError(
-            "softmax cannot be changed after pruning: the layouts of pruned layers say whether gates are"
-            " normalized; change it before"
-        )
     inner = {name: value for name, value in changes.items() if name in routers}
     outer = {name: value for name, value in changes.items() if name in own}
     if inner:

@@ -17,8 +17,8 @@ def parameter_count(config: VisionMoeConfig) -> int:
     for block in range(config.layers):
         total += 2 * norm + attention
         if block in config.moe_layers:
-            layout = config.layout(block)
-            total += h * layout.columns + layout.experts * (2 * h * m + m + h)
+            expert_map = config.expert_map(block)
+            total += h * expert_map.columns + expert_map.experts * (2 * h * m + m + h)
         else:
             total += 2 * h * m + m + h
     width = h
@@ -57,7 +57,7 @@ def flops_by_part(config: VisionMoeConfig) -> dict[str, int]:
     for block in range(config.layers):
         parts["attention"] += 2 * (4 * tokens * h * h + 2 * tokens * tokens * h)
         if block in config.moe_layers:
-            parts["router"] += 2 * tokens * h * config.layout(block).columns
+            parts["router"] += 2 * tokens * h * config.expert_map(block).columns
             parts["experts"] += round(2 * 2 * h * m * _slots_of_an_image(config, block))
         else:
             parts["mlp"] += 2 * 2 * tokens * h * m
@@ -71,7 +71,7 @@ def flops_by_part(config: VisionMoeConfig) -> dict[str, int]:
 
 def _slots_of_an_image(config: VisionMoeConfig, block: int) -> float:
     """Slots of all columns that have an expert, an image's share."""
-    layout = config.layout(block)
+    expert_map = config.expert_map(block)
     group = config.group or config.tokens
-    slots = capacity(group, config.router, layout.capacity_experts) * len(live_columns(layout))
+    slots = capacity(group, config.router, expert_map.capacity_experts) * len(live_columns(expert_map))
     return slots * config.tokens / group

@@ -316,7 +316,7 @@ def reap(pretrained: Any, router: Any, experts: Any, statistics: LayerStatistics
     """Mean over X_e of g_e(x) ||f_e(x)||; 0 where no token came.
 
     g is the weight that the layer itself gives. Since March 2026 REAP's code can divide the gates of a token
-    by their sum first; to have that, gather the statistics from a model whose layouts normalise.
+    by their sum first; to have that, gather the statistics from a model whose maps normalise.
     """
     return _mean(statistics.weighted_norm_sum, statistics.count)
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.routers import Routing
 
 # Tokens of each expert, shape (experts, N, h), to their outputs, likewise.
@@ -39,7 +39,7 @@ def choose_form(form: str, *, limited: bool, platform: str | None = None) -> str
 
 
 def by_gather(
-    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+    x: jax.Array, routing: Routing, slots: int, expert_map: ExpertMap, experts: Experts
 ) -> jax.Array:
     """The experts' weighted outputs, by gathering.
 
@@ -47,26 +47,26 @@ def by_gather(
         x: tokens, shape (G, S, h).
         routing: their assignments.
         slots: of each column.
-        layout: which expert answers which column.
+        expert_map: which expert answers which column.
         experts: applies them to (columns with experts, N, h), given the expert of each of these columns, or
             None where these are all experts in order.
 
     Returns:
         Shape (G, S, h).
     """
-    return combine(expert_outputs(x, routing, slots, layout, experts), routing, x.shape[1])
+    return combine(expert_outputs(x, routing, slots, expert_map, experts), routing, x.shape[1])
 
 
 def expert_outputs(
-    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+    x: jax.Array, routing: Routing, slots: int, expert_map: ExpertMap, experts: Experts
 ) -> jax.Array:
     """What the expert of each assignment makes of its token, before the gate, shape (G, A, h).
 
     Assignments that are not valid give the output of some other token, or of zero; they must not be used.
     """
     groups, tokens, hidden = x.shape
-    live = live_columns(layout)
-    place = _places(layout, live)
+    live = live_columns(expert_map)
+    place = _places(expert_map, live)
     row = place[routing.column] * slots + jnp.minimum(routing.slot, slots - 1)
     # which token fills each slot; `tokens` itself is a token of zeros, for those that stay empty
     empty = jnp.full((groups, len(live) * slots), tokens, jnp.int32)
@@ -75,7 +75,7 @@ def expert_outputs(
     padded = jnp.concatenate([x, jnp.zeros((groups, 1, hidden), x.dtype)], axis=1)
     sent = jnp.take_along_axis(padded, filled[..., None], axis=1)
     sent = sent.reshape(groups, len(live), slots, hidden).swapaxes(0, 1).reshape(len(live), -1, hidden)
-    made = experts(sent, _unless_all(layout, live)).reshape(len(live), groups, slots, hidden)
+    made = experts(sent, _unless_all(expert_map, live)).reshape(len(live), groups, slots, hidden)
     made = made.swapaxes(0, 1).reshape(groups, len(live) * slots, hidden)
     return jnp.take_along_axis(made, row[..., None], axis=1)
 
@@ -91,12 +91,12 @@ def combine(outputs: jax.Array, routing: Routing, tokens: int) -> jax.Array:
 
 
 def by_einsum(
-    x: jax.Array, routing: Routing, slots: int, layout: ExpertLayout, experts: Experts
+    x: jax.Array, routing: Routing, slots: int, expert_map: ExpertMap, experts: Experts
 ) -> jax.Array:
     """The same as `by_gather`, with one-hot arrays of shape (G, S, columns with experts, slots)."""
     groups, tokens, hidden = x.shape
-    live = live_columns(layout)
-    place = _places(layout, live)
+    live = live_columns(expert_map)
+    place = _places(expert_map, live)
 
     def group(routing: Routing) -> tuple[jax.Array, jax.Array]:
         pair = (jnp.where(routing.valid, routing.token, tokens), place[routing.column])
@@ -107,14 +107,14 @@ def by_einsum(
     slot, gate = jax.vmap(group)(routing)
     sending = jax.nn.one_hot(slot, slots, dtype=x.dtype)
     sent = jnp.einsum("gsec,gsh->egch", sending, x).reshape(len(live), groups * slots, hidden)
-    made = experts(sent, _unless_all(layout, live)).reshape(len(live), groups, slots, hidden)
+    made = experts(sent, _unless_all(expert_map, live)).reshape(len(live), groups, slots, hidden)
     return jnp.einsum("gsec,egch->gsh", sending * gate[..., None], made)
 
 
 def by_ragged(
     x: jax.Array,
     routing: Routing,
-    layout: ExpertLayout,
+    expert_map: ExpertMap,
     experts: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> jax.Array:
     """The same as `by_gather`, for assignments sorted by expert.
@@ -122,35 +122,37 @@ def by_ragged(
     Args:
         x: tokens, shape (G, S, h).
         routing: their assignments.
-        layout: which expert answers which column.
+        expert_map: which expert answers which column.
         experts: applies them to (N, h), given the expert of each row and the number of rows of each expert.
             Rows after the last expert's are not used.
     """
     groups, tokens, hidden = x.shape
-    owner = jnp.asarray([e if e != NO_EXPERT else layout.experts for e in layout.expert_of])
-    expert = jnp.where(routing.valid, owner[routing.column], layout.experts).reshape(-1)
+    owner = jnp.asarray([e if e != NO_EXPERT else expert_map.experts for e in expert_map.column_to_expert])
+    expert = jnp.where(routing.valid, owner[routing.column], expert_map.experts).reshape(-1)
     source = (routing.token + tokens * jnp.arange(groups)[:, None]).reshape(-1)
     order = jnp.argsort(expert)
-    rows = jnp.bincount(expert, length=layout.experts + 1)[:-1]
-    made = experts(x.reshape(-1, hidden)[source[order]], jnp.minimum(expert[order], layout.experts - 1), rows)
+    rows = jnp.bincount(expert, length=expert_map.experts + 1)[:-1]
+    made = experts(
+        x.reshape(-1, hidden)[source[order]], jnp.minimum(expert[order], expert_map.experts - 1), rows
+    )
     gate = (routing.gate * routing.valid).reshape(-1)[order]
     # before the product, for the sake of its gradient: ragged_dot leaves rows of no expert undefined
-    made = jnp.where(expert[order][:, None] < layout.experts, made, 0)
+    made = jnp.where(expert[order][:, None] < expert_map.experts, made, 0)
     summed = jax.ops.segment_sum(made * gate[:, None], source[order], num_segments=groups * tokens)
     return summed.reshape(x.shape)
 
 
-def live_columns(layout: ExpertLayout) -> tuple[int, ...]:
+def live_columns(expert_map: ExpertMap) -> tuple[int, ...]:
     """The columns that have an expert, ascending."""
-    return tuple(column for column, expert in enumerate(layout.expert_of) if expert != NO_EXPERT)
+    return tuple(column for column, expert in enumerate(expert_map.column_to_expert) if expert != NO_EXPERT)
 
 
-def _places(layout: ExpertLayout, live: tuple[int, ...]) -> jax.Array:
+def _places(expert_map: ExpertMap, live: tuple[int, ...]) -> jax.Array:
     """Of each column its place among the live ones; 0 of the others, whose assignments are not valid."""
-    return jnp.asarray([live.index(c) if c in live else 0 for c in range(layout.columns)])
+    return jnp.asarray([live.index(c) if c in live else 0 for c in range(expert_map.columns)])
 
 
-def _unless_all(layout: ExpertLayout, live: tuple[int, ...]) -> Any:
+def _unless_all(expert_map: ExpertMap, live: tuple[int, ...]) -> Any:
     """The expert of each live column, or None where these are all experts in order."""
-    owners = tuple(layout.expert_of[column] for column in live)
-    return None if owners == tuple(range(layout.experts)) else owners
+    owners = tuple(expert_map.column_to_expert[column] for column in live)
+    return None if owners == tuple(range(expert_map.experts)) else owners

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 
 Tree = Mapping[str, Any]  # nested dicts of arrays
-Layouts = Mapping[int, ExpertLayout]  # by number of the block; layers that are not named are whole
+Maps = Mapping[int, ExpertMap]  # by number of the block; layers that are not named are whole
 
 _BLOCK = re.compile(r"encoderblock_(0|[1-9][0-9]*)")
 _DENSE = ("Dense_0/kernel", "Dense_0/bias", "Dense_1/kernel", "Dense_1/bias")
@@ -163,43 +163,43 @@ def expert_weights(tree: Tree, layer: int) -> ExpertWeights:
     return ExpertWeights(*arrays)
 
 
-def layout_of(tree: Tree, layer: int, layouts: Layouts | None = None) -> ExpertLayout:
+def map_of(tree: Tree, layer: int, maps: Maps | None = None) -> ExpertMap:
     """What became of a layer's experts, seen to fit its arrays.
 
     Args:
         tree: the parameters.
         layer: number of the block.
-        layouts: those known; a layer that is not among them counts as whole.
+        maps: those known; a layer that is not among them counts as whole.
 
     Raises:
-        ValueError: the layout does not fit the router's columns or the number of experts.
+        ValueError: the map does not fit the router's columns or the number of experts.
     """
     columns, experts = router(tree, layer).shape[1], expert_weights(tree, layer).experts
-    layout = (layouts or {}).get(layer)
-    if layout is None:
+    expert_map = (maps or {}).get(layer)
+    if expert_map is None:
         if columns != experts:
             raise ValueError(
                 f"layer {layer} has {columns} router columns but {experts} experts;"
-                " give layouts= that say which column leads to which expert"
+                " give maps= that say which column leads to which expert"
             )
-        return ExpertLayout.whole(experts)
-    if (layout.columns, layout.experts) != (columns, experts):
+        return ExpertMap.whole(experts)
+    if (expert_map.columns, expert_map.experts) != (columns, experts):
         raise ValueError(
-            f"the layout of layer {layer} has {layout.columns} columns and {layout.experts} experts, the tree"
-            f" {columns} and {experts}; give the layouts of this tree"
+            f"the map of layer {layer} has {expert_map.columns} columns and {expert_map.experts} experts,"
+            f" the tree {columns} and {experts}; give the maps of this tree"
         )
-    return layout
+    return expert_map
 
 
-def expert_columns(layout: ExpertLayout, layer: int) -> tuple[int, ...]:
+def expert_columns(expert_map: ExpertMap, layer: int) -> tuple[int, ...]:
     """For each expert that is left, the one column of the router that leads to it.
 
     Raises:
         ValueError: experts were merged, so that several columns lead to one.
     """
     columns = [
-        [column for column, expert in enumerate(layout.expert_of) if expert == place]
-        for place in range(layout.experts)
+        [column for column, expert in enumerate(expert_map.column_to_expert) if expert == place]
+        for place in range(expert_map.experts)
     ]
     shared = next((found for found in columns if len(found) > 1), None)
     if shared:

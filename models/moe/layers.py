@@ -8,7 +8,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import DISPATCHES, RouterConfig
 from qrt_tn.models.moe.dispatch import by_einsum, by_gather, by_ragged, choose_form, combine, expert_outputs
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.routers import Router
 
 
@@ -122,7 +122,7 @@ class MoeLayer(nnx.Module):
         hidden: extent h of a token.
         mlp: hidden units of each expert.
         router: kind of choice, capacity, noise and losses.
-        layout: the experts there are, and the router columns that lead to them.
+        expert_map: the experts there are, and the router columns that lead to them.
         group: tokens that are routed together, None for the T of each image.
         dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
         same: whether all experts begin with equal weights.
@@ -141,7 +141,7 @@ class MoeLayer(nnx.Module):
         hidden: int,
         mlp: int,
         router: RouterConfig,
-        layout: ExpertLayout,
+        expert_map: ExpertMap,
         *,
         rngs: nnx.Rngs,
         group: int | None = None,
@@ -150,9 +150,9 @@ class MoeLayer(nnx.Module):
     ) -> None:
         if dispatch not in DISPATCHES:
             raise ValueError(f"dispatch is {dispatch!r}; choose one of {', '.join(DISPATCHES)}")
-        self.router = Router(hidden, router, layout, rngs=rngs)
-        self.experts = Experts(hidden, mlp, layout.experts, same=same, rngs=rngs)
-        self.layout, self.group, self.dispatch = layout, group, dispatch
+        self.router = Router(hidden, router, expert_map, rngs=rngs)
+        self.experts = Experts(hidden, mlp, expert_map.experts, same=same, rngs=rngs)
+        self.expert_map, self.group, self.dispatch = expert_map, group, dispatch
 
     def __call__(
         self, x: jax.Array, *, key: jax.Array | None = None
@@ -171,10 +171,10 @@ class MoeLayer(nnx.Module):
         slots = self.router.capacity(grouped.shape[1])
         form = choose_form(self.dispatch, limited=slots < grouped.shape[1])
         if form == "ragged":
-            made = by_ragged(grouped, routing, self.layout, self.experts.ragged)
+            made = by_ragged(grouped, routing, self.expert_map, self.experts.ragged)
         else:
             by_form = by_einsum if form == "einsum" else by_gather
-            made = by_form(grouped, routing, slots, self.layout, self.experts)
+            made = by_form(grouped, routing, slots, self.expert_map, self.experts)
         return made.reshape(x.shape), losses
 
     def observe(self, x: jax.Array) -> tuple[jax.Array, Observation]:
@@ -182,12 +182,14 @@ class MoeLayer(nnx.Module):
         grouped = self._grouped(x)
         groups, tokens, hidden = grouped.shape
         routing, _ = self.router(grouped)
-        outputs = expert_outputs(grouped, routing, self.router.capacity(tokens), self.layout, self.experts)
+        outputs = expert_outputs(
+            grouped, routing, self.router.capacity(tokens), self.expert_map, self.experts
+        )
         made = combine(outputs, routing, tokens).reshape(x.shape)
         own = routing.token + tokens * jnp.arange(groups)[:, None]
         return made, Observation(
             inputs=grouped.reshape(-1, hidden),
-            logits=routing.logits.reshape(-1, self.layout.columns),
+            logits=routing.logits.reshape(-1, self.expert_map.columns),
             column=routing.column.reshape(-1),
             token=own.reshape(-1),
             gate=routing.gate.reshape(-1),

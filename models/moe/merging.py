@@ -18,76 +18,77 @@ from scipy.optimize import linear_sum_assignment
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.moe.experts import (
     ExpertWeights,
-    Layouts,
+    Maps,
     Tree,
     copied,
     expert_columns,
     expert_weights,
     group_count,
-    layout_of,
+    map_of,
     moe_layers,
     replaced,
     router_kernel,
 )
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.statistics import LayerStatistics
 
 
 def merge(
     tree: Tree,
     statistics: Mapping[int, LayerStatistics],
-    left: int,
+    n_kept: int,
     *,
-    layouts: Layouts | None = None,
+    maps: Maps | None = None,
     align: bool = True,
     layers: Sequence[int] | None = None,
     groups: int = 1,
-) -> tuple[dict[str, Any], dict[int, ExpertLayout]]:
+) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
     """Merge the experts of each layer into fewer.
 
     Args:
         tree: the parameters; they stay as they are.
         statistics: by number of the block, of all columns of its router.
-        left: experts that are left in each layer.
-        layouts: what became of experts before; layers that are not named are whole.
+        n_kept: experts that are left in each layer.
+        maps: what became of experts before; layers that are not named are whole.
         align: whether hidden units are matched before averaging, at a cost that grows like m^3.
         layers: numbers of the blocks; all that have experts if None.
         groups: ensemble members, where the router's kernel does not tell; an expert joins one of its own
-            member, and each has left / groups.
+            member, and each has n_kept / groups.
 
     Returns:
-        The new tree, which shares the arrays that did not change; and the layout of each MoE layer, whose
-        `expert_of` leads several columns to one expert and whose `original` names the dominant ones.
+        The new tree, which shares the arrays that did not change; and the map of each MoE layer, whose
+        `column_to_expert` leads several columns to one expert and whose `source_ids` names the dominant ones.
 
     Raises:
         ValueError: more experts left than there are, a number that the members cannot share, unknown layers,
             statistics that are missing or do not fit, or experts that were merged before.
     """
-    check_whole("left", left, 1)
+    check_whole("n_kept", n_kept, 1)
     present = moe_layers(tree)
     numbers = present if layers is None else tuple(sorted(set(layers)))
-    unknown = sorted(set(numbers) - set(present)) + sorted(set(layouts or {}) - set(present))
+    unknown = sorted(set(numbers) - set(present)) + sorted(set(maps or {}) - set(present))
     if unknown:
         raise ValueError(f"layer {unknown[0]} has no experts; choose among {', '.join(map(str, present))}")
-    found = {number: layout_of(tree, number, layouts) for number in present}
+    found = {number: map_of(tree, number, maps) for number in present}
     owners = {
-        number: _owners(tree, number, found[number], statistics.get(number), left, groups)
+        number: _owners(tree, number, found[number], statistics.get(number), n_kept, groups)
         for number in numbers
     }
     new = copied(tree)
     for number, (owner, usage) in owners.items():
-        if left == found[number].experts:
+        if n_kept == found[number].experts:
             continue
         experts = _merged(expert_weights(tree, number), owner, usage, align)
         dominant = sorted(set(owner))
-        layout = found[number]
+        expert_map = found[number]
         new = replaced(new, number, router_kernel(tree, number), experts)
         found[number] = replace(
-            layout,
-            expert_of=tuple(
-                place if place == NO_EXPERT else dominant.index(owner[place]) for place in layout.expert_of
+            expert_map,
+            column_to_expert=tuple(
+                place if place == NO_EXPERT else dominant.index(owner[place])
+                for place in expert_map.column_to_expert
             ),
-            original=tuple(layout.original[place] for place in dominant),
+            source_ids=tuple(expert_map.source_ids[place] for place in dominant),
         )
     return new, found
 
@@ -127,40 +128,40 @@ def matching_units(experts: ExpertWeights, reference: int, other: int) -> np.nda
 def _owners(
     tree: Tree,
     number: int,
-    layout: ExpertLayout,
+    expert_map: ExpertMap,
     statistics: LayerStatistics | None,
-    left: int,
+    n_kept: int,
     groups: int,
 ) -> tuple[list[int], np.ndarray]:
     """For each expert the dominant one of its group, itself or another; and how often each was used."""
-    if left > layout.experts:
+    if n_kept > expert_map.experts:
         raise ValueError(
-            f"layer {number} has {layout.experts} experts, of which {left} cannot be left;"
-            f" give at most {layout.experts}"
+            f"layer {number} has {expert_map.experts} experts, of which {n_kept} cannot be left;"
+            f" give at most {expert_map.experts}"
         )
     groups = group_count(tree, number, groups)
-    if left % groups:
+    if n_kept % groups:
         raise ValueError(
-            f"left is {left}, but layer {number} has {groups} ensemble members, which keep the same number"
-            " each; give a multiple of that"
+            f"n_kept is {n_kept}, but layer {number} has {groups} ensemble members, which keep the same"
+            " number each; give a multiple of that"
         )
     if statistics is None:
         raise ValueError(f"there are no statistics of layer {number}; gather them in a calibration pass")
-    statistics.check_layout(layout, number)
-    columns = expert_columns(layout, number)
+    statistics.check_map(expert_map, number)
+    columns = expert_columns(expert_map, number)
     held = statistics.take(columns)
     similarity = logit_similarity(held.logit_gram)
-    width = layout.columns // groups
-    owner = list(range(layout.experts))
+    width = expert_map.columns // groups
+    owner = list(range(expert_map.experts))
     for group in range(groups):
         places = [place for place, column in enumerate(columns) if column // width == group]
-        if len(places) < left // groups:
+        if len(places) < n_kept // groups:
             raise ValueError(
-                f"an ensemble member of layer {number} has {len(places)} experts, of which {left // groups}"
+                f"an ensemble member of layer {number} has {len(places)} experts, of which {n_kept // groups}"
                 " cannot be left; give a lower number"
             )
         by_usage = [places[i] for i in np.argsort(-held.count[places], kind="stable")]
-        dominant, others = by_usage[: left // groups], by_usage[left // groups :]
+        dominant, others = by_usage[: n_kept // groups], by_usage[n_kept // groups :]
         for place in others:
             owner[place] = dominant[int(np.argmax(similarity[place, dominant]))]
     return owner, held.count

@@ -10,7 +10,7 @@ from qrt_tn.engine.arguments import Seed
 from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.criteria import Criterion, find_criterion
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge
 from qrt_tn.models.moe.removal import remove
 from qrt_tn.models.moe.selection import Selection, select
@@ -38,14 +38,14 @@ def prune_experts(
     network: VisionMoe,
     criterion: str | Criterion,
     *,
-    prune: int | None = None,
+    n_prune: int | None = None,
     scope: str = "layer",
     budget_bytes: int | None = None,
     mode: str = "keep-router",
     pretrained: VisionMoe | Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
     layers: Sequence[int] | None = None,
-    least: int = 1,
+    min_experts: int = 1,
     seed: Seed = 0,
 ) -> Pruned:
     """A network without the experts that a criterion scores lowest.
@@ -53,15 +53,15 @@ def prune_experts(
     Args:
         network: fine-tuned; it stays as it is.
         criterion: a name of qrt_tn.models.moe.CRITERIA, or a criterion of one's own.
-        prune: how many experts go: of each layer, or of all together in the scope "global".
+        n_prune: how many experts go: of each layer, or of all together in the scope "global".
         scope: "layer" or "global".
-        budget_bytes: instead of `prune`: experts go until all parameters take no more bytes.
+        budget_bytes: instead of `n_prune`: experts go until all parameters take no more bytes.
         mode: "keep-router", where tokens sent to a pruned expert get zero; "drop-router", where its column
             goes too; or "renormalize", where besides a token's gates are divided by their sum.
         pretrained: the network before fine-tuning, or its tree, for criteria that compare the two.
         calibration: images, or what `calibrate` made of them, for criteria that look at activations.
         layers: blocks to prune; all that have experts if None.
-        least: experts that each layer keeps.
+        min_experts: experts that each layer keeps.
         seed: of a criterion that draws random numbers.
 
     Raises:
@@ -81,29 +81,27 @@ def prune_experts(
         chosen,
         pretrained=to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained,
         statistics=statistics,
-        layouts=config.every_layout,
-        prune=prune,
+        maps=config.all_maps,
+        n_prune=n_prune,
         scope=scope,
         budget_bytes=budget_bytes,
         layers=layers,
-        least=least,
+        min_experts=min_experts,
         selected=choices(config),
         seed=seed,
     )
-    smaller, layouts = remove(
-        tree, selection.kept, mode, layouts=config.every_layout, selected=choices(config)
-    )
-    return Pruned(rebuilt(network, smaller, layouts), selection)
+    smaller, maps = remove(tree, selection.kept, mode, maps=config.all_maps, selected=choices(config))
+    return Pruned(rebuilt(network, smaller, maps), selection)
 
 
 def merge_experts(
-    network: VisionMoe, left: int, calibration: Calibration, *, layers: Sequence[int] | None = None
+    network: VisionMoe, n_kept: int, calibration: Calibration, *, layers: Sequence[int] | None = None
 ) -> VisionMoe:
     """A network whose experts are merged into fewer, after MC-SMoE (see qrt_tn.models.moe.merging).
 
     Args:
         network: it stays as it is.
-        left: experts that each layer keeps.
+        n_kept: experts that each layer keeps.
         calibration: images, or what `calibrate` made of them.
         layers: blocks to merge in; all that have experts if None.
 
@@ -111,8 +109,8 @@ def merge_experts(
         ValueError: as of qrt_tn.models.moe.merge.
     """
     statistics = _statistics(network, calibration)
-    layouts = network.config.every_layout
-    return rebuilt(network, *merge(to_tree(network), statistics, left, layouts=layouts, layers=layers))
+    maps = network.config.all_maps
+    return rebuilt(network, *merge(to_tree(network), statistics, n_kept, maps=maps, layers=layers))
 
 
 def choices(config: VisionMoeConfig) -> int:
@@ -120,10 +118,10 @@ def choices(config: VisionMoeConfig) -> int:
     return config.router.selected if config.router.kind == "token-choice" else 1
 
 
-def rebuilt(network: VisionMoe, tree: Mapping[str, Any], layouts: Mapping[int, ExpertLayout]) -> VisionMoe:
-    """A network like another, with other weights and other layouts of its experts."""
+def rebuilt(network: VisionMoe, tree: Mapping[str, Any], maps: Mapping[int, ExpertMap]) -> VisionMoe:
+    """A network like another, with other weights and other maps of its experts."""
     dispatch = next((layer.dispatch for layer in expert_layers(network).values()), "auto")
-    return from_tree(tree, replace(network.config, layouts=layouts), dispatch=dispatch)
+    return from_tree(tree, replace(network.config, maps=maps), dispatch=dispatch)
 
 
 def _statistics(network: VisionMoe, calibration: Calibration) -> Mapping[int, LayerStatistics]:

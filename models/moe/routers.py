@@ -22,7 +22,7 @@ from flax import nnx
 from jax.scipy.stats import norm
 
 from qrt_tn.models.moe.config import RouterConfig
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 
 
 class Routing(NamedTuple):
@@ -51,21 +51,21 @@ class Router(nnx.Module):
     Args:
         hidden: extent h of a token.
         config: the kind of choice, its capacity, noise and losses.
-        layout: which columns there are, and which of them have experts.
+        expert_map: which columns there are, and which of them have experts.
         rngs: its `params` stream draws the kernel.
 
     Attributes:
         kernel: shape (h, C).
     """
 
-    def __init__(self, hidden: int, config: RouterConfig, layout: ExpertLayout, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, hidden: int, config: RouterConfig, expert_map: ExpertMap, *, rngs: nnx.Rngs) -> None:
         init = jax.nn.initializers.lecun_normal()  # that of flax.linen.Dense, which vmoe leaves as it is
-        self.kernel = nnx.Param(init(rngs.params(), (hidden, layout.columns)))
-        self.config, self.layout = config, layout
+        self.kernel = nnx.Param(init(rngs.params(), (hidden, expert_map.columns)))
+        self.config, self.expert_map = config, expert_map
 
     def capacity(self, tokens: int) -> int:
         """Slots of each column for a group of so many tokens."""
-        return capacity(tokens, self.config, self.layout.capacity_experts)
+        return capacity(tokens, self.config, self.expert_map.capacity_experts)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> tuple[Routing, dict[str, jax.Array]]:
         """Route groups of tokens.
@@ -79,14 +79,14 @@ class Router(nnx.Module):
             weighted sum, which training adds to its own loss (0 for expert choice).
         """
         logits = x @ self.kernel[...]
-        deviation = self.config.noise_std / self.layout.columns
+        deviation = self.config.noise_std / self.expert_map.columns
         noisy = logits
         if key is not None and deviation > 0:
             noisy = logits + deviation * jax.random.normal(key, logits.shape, logits.dtype)
         gates = jax.nn.softmax(noisy)
         slots = self.capacity(x.shape[1])
         if self.config.kind == "expert-choice":
-            chosen = jax.vmap(lambda g: choose_tokens(g, slots, self.layout))(gates)
+            chosen = jax.vmap(lambda g: choose_tokens(g, slots, self.expert_map))(gates)
             losses = {"auxiliary": jnp.zeros(())}
         else:
             chosen = jax.vmap(
@@ -96,12 +96,15 @@ class Router(nnx.Module):
             )(gates)
             losses = self._losses(logits, noisy, deviation)
         token, column, gate, slot, valid = chosen
-        if self.layout.normalize:
+        if self.config.softmax == "after" or self.expert_map.renormalized:
             total = _sum_by_token(gate, token, x.shape[1])
             # an expert may choose a token whose gates are all 0; the inner where keeps gradients finite
             gate = jnp.where(total > 0, gate / jnp.where(total > 0, total, 1), 0)
-        if NO_EXPERT in self.layout.expert_of:
-            valid = valid & jnp.asarray([expert != NO_EXPERT for expert in self.layout.expert_of])[column]
+        if NO_EXPERT in self.expert_map.column_to_expert:
+            valid = (
+                valid
+                & jnp.asarray([expert != NO_EXPERT for expert in self.expert_map.column_to_expert])[column]
+            )
         return Routing(logits, token, column, gate, slot, valid), losses
 
     def _losses(self, logits: jax.Array, noisy: jax.Array, deviation: float) -> dict[str, jax.Array]:
@@ -166,18 +169,18 @@ def choose_experts(
     return token, column.reshape(-1), gate.reshape(-1), slot.reshape(-1), slot.reshape(-1) < slots
 
 
-def choose_tokens(gates: jax.Array, slots: int, layout: ExpertLayout) -> tuple[jax.Array, ...]:
+def choose_tokens(gates: jax.Array, slots: int, expert_map: ExpertMap) -> tuple[jax.Array, ...]:
     """Expert choice in one group: each column that has an expert takes its tokens of largest gate.
 
     Args:
         gates: shape (S, C).
         slots: tokens of each column.
-        layout: which columns have experts.
+        expert_map: which columns have experts.
 
     Returns:
         token, column, gate, slot, valid, each of shape (columns with experts * slots,).
     """
-    live = jnp.asarray([c for c, expert in enumerate(layout.expert_of) if expert != NO_EXPERT])
+    live = jnp.asarray([c for c, expert in enumerate(expert_map.column_to_expert) if expert != NO_EXPERT])
     gate, token = jax.lax.top_k(gates.T[live], slots)
     column = jnp.repeat(live, slots)
     slot = jnp.tile(jnp.arange(slots), len(live))

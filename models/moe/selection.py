@@ -9,13 +9,13 @@ from qrt_tn.engine.arguments import Seed, check_whole, generator
 from qrt_tn.models.moe.criteria import Criterion, check_evidence, find_criterion, score
 from qrt_tn.models.moe.experts import (
     ExpertWeights,
-    Layouts,
+    Maps,
     Tree,
     check_pair,
     expert_columns,
     expert_weights,
     group_count,
-    layout_of,
+    map_of,
     moe_layers,
     parameter_bytes,
     router,
@@ -75,12 +75,12 @@ def select(
     *,
     pretrained: Tree | None = None,
     statistics: Mapping[int, LayerStatistics] | None = None,
-    layouts: Layouts | None = None,
-    prune: int | None = None,
+    maps: Maps | None = None,
+    n_prune: int | None = None,
     scope: str = "layer",
     budget_bytes: int | None = None,
     layers: Sequence[int] | None = None,
-    least: int = 1,
+    min_experts: int = 1,
     groups: int = 1,
     selected: int = 1,
     seed: Seed = 0,
@@ -97,36 +97,36 @@ def select(
         pretrained: the parameters before fine-tuning and before any pruning. Its heads (`head`, `pre_logits`)
             and the number of position embeddings may differ.
         statistics: by number of the block, of all columns of its router.
-        layouts: what became of experts before; layers that are not named are whole.
-        prune: how many experts go: of each layer in the scope "layer", of all together in "global".
+        maps: what became of experts before; layers that are not named are whole.
+        n_prune: how many experts go: of each layer in the scope "layer", of all together in "global".
         scope: "layer" or "global"; a criterion that picks sets has only "layer".
-        budget_bytes: instead of `prune`: experts of lowest score over all layers go until all parameters take
-            no more bytes. Columns of routers are counted as kept, so that the budget holds in each mode of
-            removal. `scope` plays no part.
+        budget_bytes: instead of `n_prune`: experts of lowest score over all layers go until all
+            parameters take no more bytes. Columns of routers are counted as kept, so that the budget holds
+            in each mode of removal. `scope` plays no part.
         layers: numbers of the blocks; all that have experts if None.
-        least: experts that are left in each group of each layer, at the least.
+        min_experts: experts that are left in each group of each layer, at the least.
         groups: ensemble members (E3), where the router's kernel does not tell: each is a contiguous group of
-            columns, and the same number goes from each. `prune` must be a multiple of it; over several layers
-            the experts of one rank in their groups go together, by the mean of their scores.
+            columns, and the same number goes from each. `n_prune` must be a multiple of it; over
+            several layers the experts of one rank in their groups go together, by the mean of their scores.
         selected: K, the experts of a token; only for a criterion that picks sets.
         seed: for a criterion that draws random numbers; layers are drawn in ascending order.
 
     Raises:
-        ValueError: neither or both of `prune` and `budget_bytes`, more than can go, a budget out of reach,
-            unknown layers or scope, checkpoints of different models, missing evidence, layouts that do not
+        ValueError: neither or both of `n_prune` and `budget_bytes`, more than can go, a budget out of reach,
+            unknown layers or scope, checkpoints of different models, missing evidence, maps that do not
             fit, merged experts, or scores that are not finite.
     """
     chosen = find_criterion(criterion)
     numbers = _numbers(tree, layers)
-    _check_request(chosen, prune, scope, budget_bytes, least)
+    _check_request(chosen, n_prune, scope, budget_bytes, min_experts)
     if pretrained is not None:
         check_pair(tree, pretrained)
     rng = generator(seed)
-    found = [_gather(tree, number, chosen, pretrained, statistics, layouts, groups) for number in numbers]
-    of_each = prune if scope == "layer" else None
+    found = [_gather(tree, number, chosen, pretrained, statistics, maps, groups) for number in numbers]
+    of_each = n_prune if scope == "layer" else None
     if of_each is not None:
         for layer in found:
-            _check_layer(layer, of_each, least)
+            _check_layer(layer, of_each, min_experts)
         if chosen.subset:
             kept = {layer.number: _subset(layer, chosen, layer.left - of_each, selected) for layer in found}
             return _selection(chosen, scope, found, kept, {})
@@ -138,10 +138,10 @@ def select(
             taken += [
                 (layer.number, unit) for _, unit in units[layer.number][: of_each // len(layer.members)]
             ]
-    elif prune is not None:
-        taken = _first(_ranked(found, units, least), prune, least)
+    elif n_prune is not None:
+        taken = _first(_ranked(found, units, min_experts), n_prune, min_experts)
     elif budget_bytes is not None:
-        taken = _within(tree, found, _ranked(found, units, least), budget_bytes, least)
+        taken = _within(tree, found, _ranked(found, units, min_experts), budget_bytes, min_experts)
     gone = {(number, place) for number, unit in taken for place in unit}
     kept = {
         layer.number: tuple(place for place in range(layer.left) if (layer.number, place) not in gone)
@@ -163,21 +163,21 @@ def _numbers(tree: Tree, layers: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _check_request(
-    criterion: Criterion, prune: int | None, scope: str, budget_bytes: int | None, least: int
+    criterion: Criterion, n_prune: int | None, scope: str, budget_bytes: int | None, min_experts: int
 ) -> None:
     if scope not in SCOPES:
         raise ValueError(f"scope is {scope!r}; choose one of {', '.join(SCOPES)}")
-    if (prune is None) == (budget_bytes is None):
-        raise ValueError(f"prune is {prune} and budget_bytes {budget_bytes}; give the one or the other")
-    check_whole("least", least, 1)
-    if prune is not None:
-        check_whole("prune", prune, 0)
+    if (n_prune is None) == (budget_bytes is None):
+        raise ValueError(f"n_prune is {n_prune} and budget_bytes {budget_bytes}; give the one or the other")
+    check_whole("min_experts", min_experts, 1)
+    if n_prune is not None:
+        check_whole("n_prune", n_prune, 0)
     if budget_bytes is not None:
         check_whole("budget_bytes", budget_bytes, 1)
     if criterion.subset and (scope != "layer" or budget_bytes is not None):
         raise ValueError(
             f"criterion {criterion.name!r} picks a set in each layer and cannot compare layers;"
-            " give prune= with scope='layer'"
+            " give n_prune= with scope='layer'"
         )
 
 
@@ -187,20 +187,21 @@ def _gather(
     criterion: Criterion,
     pretrained: Tree | None,
     statistics: Mapping[int, LayerStatistics] | None,
-    layouts: Layouts | None,
+    maps: Maps | None,
     groups: int,
 ) -> _Layer:
-    layout = layout_of(tree, number, layouts)
-    columns = expert_columns(layout, number)
+    expert_map = map_of(tree, number, maps)
+    columns = expert_columns(expert_map, number)
     before = None
     if pretrained is not None:
-        whole = layout_of(pretrained, number)
-        if layout.capacity_experts != whole.columns or max(layout.original) >= whole.columns:
+        whole = map_of(pretrained, number)
+        if expert_map.capacity_experts != whole.columns or max(expert_map.source_ids) >= whole.columns:
             raise ValueError(
-                f"the router of layer {number} had {layout.capacity_experts} columns before any pruning, that"
-                f" of the pre-trained model has {whole.columns}; give the checkpoint it was fine-tuned from"
+                f"the router of layer {number} had {expert_map.capacity_experts} columns before pruning,"
+                f" that of the pre-trained model has {whole.columns};"
+                " give the checkpoint it was fine-tuned from"
             )
-        before = router(pretrained, number)[:, list(layout.original)]
+        before = router(pretrained, number)[:, list(expert_map.source_ids)]
     held = None
     if "statistics" in criterion.needs:
         if not statistics or number not in statistics:
@@ -209,10 +210,10 @@ def _gather(
                 " give its results as statistics="
             )
         held = statistics[number]
-        held.check_layout(layout, number)
+        held.check_map(expert_map, number)
         held = held.take(columns)
     groups = group_count(tree, number, groups)
-    width = layout.columns // groups
+    width = expert_map.columns // groups
     members = [[p for p, column in enumerate(columns) if column // width == group] for group in range(groups)]
     if len({len(places) for places in members}) > 1:
         raise ValueError(
@@ -228,18 +229,18 @@ def _gather(
     return _Layer(number, flat, before, expert_weights(tree, number), held, members)
 
 
-def _check_layer(layer: _Layer, prune: int, least: int) -> None:
+def _check_layer(layer: _Layer, n_prune: int, min_experts: int) -> None:
     groups = len(layer.members)
-    if prune % groups:
+    if n_prune % groups:
         raise ValueError(
-            f"prune is {prune}, but layer {layer.number} has {groups} ensemble members, and the same number"
-            " goes from each; give a multiple of that"
+            f"n_prune is {n_prune}, but layer {layer.number} has {groups} ensemble members, and the same"
+            " number goes from each; give a multiple of that"
         )
-    most = layer.left - least * groups
-    if prune > most:
+    most = layer.left - min_experts * groups
+    if n_prune > most:
         raise ValueError(
-            f"layer {layer.number} has {layer.left} experts, of which {prune} cannot go;"
-            f" prune at most {max(most, 0)}, so that {least * groups} are left"
+            f"layer {layer.number} has {layer.left} experts, of which {n_prune} cannot go;"
+            f" prune at most {max(most, 0)}, so that {min_experts * groups} are left"
         )
 
 
@@ -281,36 +282,36 @@ def _units(layer: _Layer, scores: np.ndarray) -> list[tuple[float, _Unit]]:
 
 
 def _ranked(
-    found: list[_Layer], units: dict[int, list[tuple[float, _Unit]]], least: int
+    found: list[_Layer], units: dict[int, list[tuple[float, _Unit]]], min_experts: int
 ) -> list[tuple[int, _Unit]]:
-    """What can go over all layers, lowest score first, in each layer all but the last `least`."""
+    """What can go over all layers, lowest score first, in each layer all but the last `min_experts`."""
     free = []
     for layer in found:
         held = units[layer.number]
-        most = max(len(held) - least, 0)
+        most = max(len(held) - min_experts, 0)
         free += [(value, layer.number, rank, unit) for rank, (value, unit) in enumerate(held[:most])]
     return [(number, unit) for _, number, _, unit in sorted(free, key=lambda entry: entry[:3])]
 
 
-def _first(ranked: list[tuple[int, _Unit]], prune: int, least: int) -> list[tuple[int, _Unit]]:
+def _first(ranked: list[tuple[int, _Unit]], n_prune: int, min_experts: int) -> list[tuple[int, _Unit]]:
     taken, count = [], 0
     for number, unit in ranked:
-        if count >= prune:
+        if count >= n_prune:
             break
         taken.append((number, unit))
         count += len(unit)
-    if count < prune:
+    if count < n_prune:
         raise ValueError(
-            f"{prune} experts cannot go; prune at most {count} over all layers, so that {least} are left in"
-            " each group of each"
+            f"{n_prune} experts cannot go; prune at most {count} over all layers, so that {min_experts}"
+            " are left in each group of each"
         )
-    if count > prune:
-        raise ValueError(f"prune is {prune}, but ensemble members lose experts together; give {count}")
+    if count > n_prune:
+        raise ValueError(f"n_prune is {n_prune}, but ensemble members lose experts together; give {count}")
     return taken
 
 
 def _within(
-    tree: Tree, found: list[_Layer], ranked: list[tuple[int, _Unit]], budget: int, least: int
+    tree: Tree, found: list[_Layer], ranked: list[tuple[int, _Unit]], budget: int, min_experts: int
 ) -> list[tuple[int, _Unit]]:
     size = {layer.number: layer.experts.nbytes // layer.left for layer in found}
     total, taken = parameter_bytes(tree), []
@@ -321,8 +322,8 @@ def _within(
         total -= size[number] * len(unit)
     if total > budget:
         raise ValueError(
-            f"budget_bytes is {budget:,}, but {total:,} are left when each group of each layer keeps {least}"
-            f" experts; give at least {total:,}"
+            f"budget_bytes is {budget:,}, but {total:,} are left when each group of each layer keeps"
+            f" {min_experts} experts; give at least {total:,}"
         )
     return taken
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 
 SAMPLE_TOKENS = 512
 
@@ -143,22 +143,22 @@ class LayerStatistics:
             **sums,
         )
 
-    def check_layout(self, layout: ExpertLayout, layer: int) -> None:
+    def check_map(self, expert_map: ExpertMap, layer: int) -> None:
         """See that these are statistics of a layer as it is now, as far as they can tell.
 
         Args:
-            layout: what became of the layer's experts.
+            expert_map: what became of the layer's experts.
             layer: its number, for the message.
 
         Raises:
             ValueError: another number of columns, or tokens in columns that have no expert any more.
         """
-        if self.columns != layout.columns:
+        if self.columns != expert_map.columns:
             raise ValueError(
                 f"the statistics of layer {layer} are of {self.columns} router columns, it has"
-                f" {layout.columns}; gather them from this model"
+                f" {expert_map.columns}; gather them from this model"
             )
-        gone = [column for column, expert in enumerate(layout.expert_of) if expert == NO_EXPERT]
+        gone = [column for column, expert in enumerate(expert_map.column_to_expert) if expert == NO_EXPERT]
         if self.count[gone].any():
             raise ValueError(
                 f"the statistics of layer {layer} count tokens in columns {gone}, whose experts are gone;"

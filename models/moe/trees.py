@@ -15,7 +15,7 @@ from flax import nnx
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.experts import leaves
 from qrt_tn.models.moe.layers import Experts, Mlp, MoeLayer
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.vit import VisionMoe
 
 Tree = dict[str, Any]
@@ -61,7 +61,7 @@ def infer_config(
     router: RouterConfig | None = None,
     image_shape: tuple[int, int, int] | None = None,
     group: int | None = None,
-    layouts: Mapping[int, ExpertLayout] | None = None,
+    maps: Mapping[int, ExpertMap] | None = None,
 ) -> VisionMoeConfig:
     """The configuration of a tree, as far as its shapes tell.
 
@@ -70,7 +70,7 @@ def infer_config(
         router: which no shape tells; left out, token choice with K = 2 and the capacity factor 1.5.
         image_shape: left out, square images of as many patches as there are positions.
         group: tokens that are routed together, which no shape tells; None for those of each image.
-        layouts: of pruned layers, which no shape tells; left out, every layer is whole.
+        maps: of pruned layers, which no shape tells; left out, every layer is whole.
 
     Raises:
         ValueError: leaves that are missing or of other shapes, positions that make no square image, or the
@@ -105,11 +105,11 @@ def infer_config(
             "the routers have three axes, an ensemble's (E3); such a tree can be pruned, but not run here"
         )
     columns = [shape(path, 2)[1] for path in routers]
-    found = dict(layouts or {})
+    found = dict(maps or {})
     widths = [shape(f"Encoder/encoderblock_{b}/Moe/Mlp/Dense_0/kernel", 3)[0] for b in experts]
     for block, width in zip(experts, widths, strict=True):
         if width != max(widths) and block not in found:
-            raise ValueError(f"block {block} has {width} experts and another {max(widths)}; give layouts")
+            raise ValueError(f"block {block} has {width} experts and another {max(widths)}; give maps")
     config = VisionMoeConfig(
         image_shape=image_shape,
         classes=shape("head/kernel", 2)[1],
@@ -124,7 +124,7 @@ def infer_config(
         group=group,
         classifier="token" if token else "gap",
         representation=extents["pre_logits/kernel"][1] if "pre_logits/kernel" in extents else None,
-        layouts=found,
+        maps=found,
     )
     if config.tokens != tokens:
         raise ValueError(f"images of shape {image_shape} have {config.tokens} tokens, the tree {tokens}")

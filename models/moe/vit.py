@@ -44,7 +44,7 @@ class EncoderBlock(nnx.Module):
                 config.hidden,
                 config.mlp,
                 config.router,
-                config.layout(block),
+                config.expert_map(block),
                 rngs=rngs,
                 group=config.group,
                 dispatch=dispatch,

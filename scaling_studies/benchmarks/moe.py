@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from qrt_tn.models.moe import ExpertLayout, MoeLayer, RouterConfig
+from qrt_tn.models.moe import ExpertMap, MoeLayer, RouterConfig
 from qrt_tn.models.moe.config import ROUTERS
 from qrt_tn.studies.benchmarks.record import record
 from qrt_tn.studies.benchmarks.sheets import Sheet, as_rich
@@ -34,11 +34,11 @@ LEAST = 2
 LEFT = (8, 6, 4, 2)
 
 
-def _layer(kind: str, layout: ExpertLayout, group: int, form: str) -> tuple[Any, Any]:
+def _layer(kind: str, expert_map: ExpertMap, group: int, form: str) -> tuple[Any, Any]:
     """A layer apart from its weights."""
     router = RouterConfig(kind, LEAST, capacity_factor=CAPACITY_FACTOR)
     options: dict[str, Any] = {"group": group, "dispatch": form, "same": False}
-    return nnx.split(MoeLayer(HIDDEN, MLP, router, layout, rngs=nnx.Rngs(0), **options))
+    return nnx.split(MoeLayer(HIDDEN, MLP, router, expert_map, rngs=nnx.Rngs(0), **options))
 
 
 def _forward(graph: Any) -> Callable[..., Any]:
@@ -52,7 +52,7 @@ def _gradient(graph: Any) -> Callable[..., Any]:
 def _bare(kind: str, experts: int, size: tuple[int, int, int]) -> Callable[[], Any]:
     """The experts' products on full slots."""
     images, tokens, group = size
-    graph, params = _layer(kind, ExpertLayout.whole(experts), group, "gather")
+    graph, params = _layer(kind, ExpertMap.whole(experts), group, "gather")
     layer = nnx.merge(graph, params)
     slots = images * tokens // group * layer.router.capacity(group)
     sent = _noise((experts, slots, HIDDEN))
@@ -85,7 +85,7 @@ def measure_forms(kind: str, experts: int, size: tuple[int, int, int], rounds: i
     x = _noise((images, tokens, HIDDEN))
     forward, gradient = {}, {}
     for form in FORMS:
-        graph, params = _layer(kind, ExpertLayout.whole(experts), group, form)
+        graph, params = _layer(kind, ExpertMap.whole(experts), group, form)
         forward[form] = partial(_forward(graph), params, x)
         gradient[form] = partial(_gradient(graph), params, x)
     bare = _bare(kind, experts, size)
@@ -127,7 +127,7 @@ def measure_removal(kind: str, mode: str, rounds: int) -> list[dict[str, Any]]:
     for left in LEFT:
         kept = tuple(range(left))
         columns = kept + (-1,) * (most - left) * (mode == "keep-router")
-        graph, params = _layer(kind, ExpertLayout(columns, kept, most), group, "gather")
+        graph, params = _layer(kind, ExpertMap(columns, kept, most), group, "gather")
         calls[f"{left}"] = partial(_forward(graph), params, x)
     seconds = _timed(calls, rounds)
     return [

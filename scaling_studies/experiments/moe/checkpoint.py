@@ -13,8 +13,8 @@ from qrt_tn.models.moe.checkpoints.native import save_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
-from qrt_tn.models.moe.experts import check_pair, layout_of, moe_layers, parameter_bytes, router_kernel
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.experts import check_pair, map_of, moe_layers, parameter_bytes, router_kernel
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge
 from qrt_tn.models.moe.pruning import choices
 from qrt_tn.models.moe.removal import remove
@@ -71,7 +71,7 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
     statistics = None
     if request.needs_images:
         statistics, calibrated = _statistics(request, source, config, timer)
-    layouts = {block: layout_of(tree, block, source.layouts) for block in moe_layers(tree)}
+    maps = {block: map_of(tree, block, source.maps) for block in moe_layers(tree)}
     with timer.stage("Choosing experts and taking them out", 1) as stage:
         selection = None
         if request.criterion == MERGE:
@@ -80,7 +80,7 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
                 tree,
                 statistics,
                 request.left,
-                layouts=layouts,
+                maps=maps,
                 layers=request.layers,
                 groups=request.groups,
             )
@@ -90,18 +90,18 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
                 request.criterion,
                 pretrained=None if before is None else before.tree,
                 statistics=statistics,
-                layouts=layouts,
-                prune=request.prune,
+                maps=maps,
+                n_prune=request.prune,
                 scope=request.scope,
                 budget_bytes=request.budget_bytes,
                 layers=request.layers,
-                least=request.least,
+                min_experts=request.least,
                 groups=request.groups,
                 selected=selected,
                 seed=request.seed,
             )
             smaller, left = remove(
-                tree, selection.kept, request.mode, layouts=layouts, selected=selected, groups=request.groups
+                tree, selection.kept, request.mode, maps=maps, selected=selected, groups=request.groups
             )
         stage.advance()
     about = {
@@ -111,8 +111,8 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
         "pretrained": None if before is None else Path(before.name).name,
         "finetuned": Path(source.name).name,
         "selected": selected,
-        "experts": _experts(layouts, left, selection),
-        "layouts": {str(block): layout.plain() for block, layout in left.items()},
+        "experts": _experts(maps, left, selection),
+        "maps": {str(block): expert_map.plain() for block, expert_map in left.items()},
         "unpruned_experts": ",".join(f"encoderblock_{block}={one.experts}" for block, one in left.items()),
         "bytes": {"before": parameter_bytes(tree), "after": parameter_bytes(smaller)},
         "calibration": calibrated if request.needs_images else None,
@@ -203,7 +203,7 @@ def _network(request: PruneRequest, source: Source) -> VisionMoeConfig | None:
             f"{request.criterion!r} has to run the network, which is not offered for ensembles; take a"
             " criterion of weights, such as router-change"
         )
-    return infer_config(source.tree, router=RouterConfig(**options), layouts=source.layouts)
+    return infer_config(source.tree, router=RouterConfig(**options), maps=source.maps)
 
 
 def _statistics(
@@ -229,15 +229,15 @@ def _statistics(
 
 
 def _experts(
-    before: Mapping[int, ExpertLayout], after: Mapping[int, ExpertLayout], selection: Selection | None
+    before: Mapping[int, ExpertMap], after: Mapping[int, ExpertMap], selection: Selection | None
 ) -> dict[str, Any]:
     """What became of each layer's experts, by the numbers they had before anything was removed."""
     found: dict[str, Any] = {}
-    for block, layout in after.items():
-        had = before[block].original
+    for block, expert_map in after.items():
+        had = before[block].source_ids
         entry: dict[str, Any] = {
-            "kept": list(layout.original),
-            "gone": [number for number in had if number not in layout.original],
+            "kept": list(expert_map.source_ids),
+            "gone": [number for number in had if number not in expert_map.source_ids],
         }
         scores = selection.scores.get(block) if selection is not None else None
         if scores is not None:
@@ -250,13 +250,13 @@ def _write(
     request: PruneRequest,
     source: Source,
     tree: Tree,
-    layouts: Mapping[int, ExpertLayout],
+    maps: Mapping[int, ExpertMap],
     about: Mapping[str, Any],
 ) -> tuple[Path, ...]:
     out = request.out
     if source.form == NATIVE:
         assert source.config is not None
-        save_moe_tree(out, tree, replace(source.config, layouts=layouts), about=about)
+        save_moe_tree(out, tree, replace(source.config, maps=maps), about=about)
         return (out,)
     found = inspect_vmoe_checkpoint(source.name)
     # the index, without which there is no checkpoint, comes last of all

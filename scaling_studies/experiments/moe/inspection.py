@@ -15,10 +15,10 @@ from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmo
 from qrt_tn.models.moe.config import RELEASED, vmoe_config
 from qrt_tn.models.moe.experts import leaves as tree_leaves
 from qrt_tn.models.moe.experts import router
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.studies.experiments.moe.source import (
     is_native,
-    layouts_from,
+    maps_from,
     read_sidecar,
     sidecar,
     source_files,
@@ -68,19 +68,19 @@ def inspect(name: str | Path, *, norms: bool = False) -> dict[str, Any]:
         ValueError: no such checkpoint, or one that is damaged.
     """
     tree: Mapping[str, Any] | None = None
-    layouts: Mapping[int, ExpertLayout]
+    maps: Mapping[int, ExpertMap]
     if is_native(name):
         source_files(name)
         tree, config, about = load_moe_tree(name)
         arrays = dict(tree_leaves(tree))
-        form, layouts = KIND, config.every_layout
+        form, maps = KIND, config.all_maps
         leaves = {path: Leaf(array.shape, array.dtype.name, array.nbytes) for path, array in arrays.items()}
     else:
         summary = inspect_vmoe_checkpoint(name)
         form = "flax" if summary.version == "flax" else f"vmoe {summary.version or 'without version'}"
         leaves = {leaf.name: Leaf(leaf.shape, leaf.dtype.name, leaf.nbytes) for leaf in summary.leaves}
         about = read_sidecar(name)
-        layouts = layouts_from(about, sidecar(name))
+        maps = maps_from(about, sidecar(name))
         tree = load_vmoe_checkpoint(name) if norms else None
     # of a state of training the model is one part
     above = next((found["above"] for path in leaves if (found := _MODEL.match(path))), "")
@@ -94,7 +94,7 @@ def inspect(name: str | Path, *, norms: bool = False) -> dict[str, Any]:
         "types": sorted({leaf.dtype for leaf in leaves.values()}),
         "parts": _parts(leaves),
         "layers": {
-            str(block): _layer(model, block, layouts.get(block), columns)
+            str(block): _layer(model, block, maps.get(block), columns)
             for block in _blocks(model)
             if f"Encoder/encoderblock_{block}/{_ROUTER}" in model
         },
@@ -131,7 +131,7 @@ def _parts(leaves: Mapping[str, Leaf]) -> dict[str, dict[str, int]]:
 def _layer(
     model: Mapping[str, Leaf],
     block: int,
-    layout: ExpertLayout | None,
+    expert_map: ExpertMap | None,
     columns: Callable[[int], np.ndarray | None],
 ) -> dict[str, Any]:
     above = f"Encoder/encoderblock_{block}/"
@@ -144,7 +144,7 @@ def _layer(
         "members": kernel[1] if len(kernel) == 3 else 1,
         "router_shape": list(kernel),
         "router_norms": None if norms is None else [float(norm) for norm in norms],
-        "original": None if layout is None else list(layout.original),
+        "original": None if expert_map is None else list(expert_map.source_ids),
     }
 
 

@@ -236,10 +236,10 @@ class _Pruner:
             draw: of one that draws random numbers.
         """
         network, settings = self._network, self._settings
-        layouts, selected = network.config.every_layout, choices(network.config)
+        maps, selected = network.config.all_maps, choices(network.config)
         if criterion == MERGE:
             left = settings.experts - settings.pruned
-            tree, found = merge(network.tree, self._statistics(), left, layouts=layouts)
+            tree, found = merge(network.tree, self._statistics(), left, maps=maps)
         else:
             looks = "statistics" in find_criterion(criterion).needs
             kept = select(
@@ -247,12 +247,12 @@ class _Pruner:
                 criterion,
                 pretrained=network.pretrained,
                 statistics=self._statistics() if looks else None,
-                layouts=layouts,
-                prune=settings.pruned,
+                maps=maps,
+                n_prune=settings.pruned,
                 selected=selected,
                 seed=np.random.default_rng([network.seed, draw]),
             ).kept
-            tree, found = remove(network.tree, kept, settings.mode, layouts=layouts, selected=selected)
+            tree, found = remove(network.tree, kept, settings.mode, maps=maps, selected=selected)
         return tree, anonymous(network.config, found)
 
     def _statistics(self) -> Mapping[int, LayerStatistics]:

@@ -12,7 +12,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.experts import expert_weights, leaves, replaced, router_kernel
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.trees import Tree, from_tree, nested
 from qrt_tn.models.moe.vit import VisionMoe
 from qrt_tn.studies.experiments.moe.data import Points
@@ -94,8 +94,8 @@ class Programs:
         merged network has columns that lead to experts in another way, and would need a program of its own.
         """
         if is_merged(config):
-            tree = spread(tree, config.every_layout)
-            config = replace(config, layouts={})
+            tree = spread(tree, config.all_maps)
+            config = replace(config, maps={})
         return self._of(config).accuracy(tree, points)
 
 
@@ -108,28 +108,29 @@ def leaf_order(config: VisionMoeConfig, tree: Tree) -> tuple[str, ...]:
     return tuple(paths[int(np.ravel(leaf)[0])] for leaf in jax.tree.leaves(state))
 
 
-def anonymous(config: VisionMoeConfig, layouts: Mapping[int, ExpertLayout]) -> VisionMoeConfig:
+def anonymous(config: VisionMoeConfig, maps: Mapping[int, ExpertMap]) -> VisionMoeConfig:
     """The configuration of a pruned network, without the numbers that its experts had before.
 
     These make no difference to what is computed; networks that differ only there can share a program.
     """
     nameless = {
-        block: replace(layout, original=tuple(range(layout.experts))) for block, layout in layouts.items()
+        block: replace(expert_map, source_ids=tuple(range(expert_map.experts)))
+        for block, expert_map in maps.items()
     }
-    return replace(config, layouts=nameless)
+    return replace(config, maps=nameless)
 
 
 def is_merged(config: VisionMoeConfig) -> bool:
     """Whether several columns of a layer lead to one expert."""
     return any(
-        sum(expert != NO_EXPERT for expert in layout.expert_of) > layout.experts
-        for layout in config.every_layout.values()
+        sum(expert != NO_EXPERT for expert in expert_map.column_to_expert) > expert_map.experts
+        for expert_map in config.all_maps.values()
     )
 
 
-def spread(tree: Tree, layouts: Mapping[int, ExpertLayout]) -> Tree:
+def spread(tree: Tree, maps: Mapping[int, ExpertMap]) -> Tree:
     """The tree of a merged network with a copy of its expert for each column of a router."""
-    for block, layout in layouts.items():
-        weights = expert_weights(tree, block).take(layout.expert_of)
+    for block, expert_map in maps.items():
+        weights = expert_weights(tree, block).take(expert_map.column_to_expert)
         tree = replaced(tree, block, router_kernel(tree, block), weights)
     return dict(tree)

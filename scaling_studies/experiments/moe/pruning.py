@@ -11,7 +11,7 @@ from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.costs import parameter_bytes, parameter_count
 from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge
 from qrt_tn.models.moe.pruning import choices
 from qrt_tn.models.moe.removal import remove
@@ -166,36 +166,36 @@ def _selection(one: _Known, criterion: str, draw: int, prune: int) -> Selection:
             criterion,
             pretrained=one.pair.pretrained,
             statistics=one.statistics,
-            layouts=one.pair.config.every_layout,
-            prune=prune,
+            maps=one.pair.config.all_maps,
+            n_prune=prune,
             selected=choices(one.pair.config),
             seed=np.random.default_rng([one.pair.seed, draw]),
         )
     return one.selections[key]
 
 
-def _smaller(one: _Known, candidate: Candidate) -> tuple[Tree, VisionMoeConfig, dict[int, ExpertLayout]]:
-    """The tree of a network with fewer experts, its configuration, and the layouts with numbers."""
+def _smaller(one: _Known, candidate: Candidate) -> tuple[Tree, VisionMoeConfig, dict[int, ExpertMap]]:
+    """The tree of a network with fewer experts, its configuration, and the maps with numbers."""
     config = one.pair.config
     if candidate.mode == MERGE:
         left = config.experts - candidate.prune
-        tree, layouts = merge(one.pair.tree, one.statistics, left, layouts=config.every_layout)
-        return tree, anonymous(config, layouts), layouts
+        tree, maps = merge(one.pair.tree, one.statistics, left, maps=config.all_maps)
+        return tree, anonymous(config, maps), maps
     selection = _selection(one, candidate.criterion, candidate.draw, candidate.prune)
-    tree, layouts = remove(
+    tree, maps = remove(
         one.pair.tree,
         selection.kept,
         candidate.mode,
-        layouts=config.every_layout,
+        maps=config.all_maps,
         selected=choices(config),
     )
-    return tree, anonymous(config, layouts), layouts
+    return tree, anonymous(config, maps), maps
 
 
 def _measured(config: MoeStudyConfig, one: _Known, candidate: Candidate, programs: Programs) -> Row:
-    tree, shape, layouts = _smaller(one, candidate)
+    tree, shape, maps = _smaller(one, candidate)
     # criteria often agree on what goes
-    key = (candidate.mode, candidate.prune, tuple(layout.original for layout in layouts.values()))
+    key = (candidate.mode, candidate.prune, tuple(expert_map.source_ids for expert_map in maps.values()))
     if key not in one.accuracies:
         one.accuracies[key] = programs.accuracy(shape, tree, one.pair.points)
     return {

@@ -16,7 +16,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.costs import flops_per_image, parameter_bytes, parameter_count
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.vit import VisionMoe
 from qrt_tn.studies.benchmarks.timing import paired
 from qrt_tn.studies.experiments.moe.config import MoeStudyConfig
@@ -45,11 +45,11 @@ def bench_config(config: MoeStudyConfig, router: str, experts: int) -> VisionMoe
     )
 
 
-def pruned_layout(mode: str, experts: int, prune: int) -> ExpertLayout:
-    """The layout of a layer that has lost its last experts."""
+def pruned_map(mode: str, experts: int, prune: int) -> ExpertMap:
+    """The map of a layer that has lost its last experts."""
     left = tuple(range(experts - prune))
     columns = left + (NO_EXPERT,) * prune if mode == "keep-router" else left
-    return ExpertLayout(columns, left, experts)
+    return ExpertMap(columns, left, experts)
 
 
 def measure_savings(config: MoeStudyConfig, timer: StageTimer) -> list[Row]:
@@ -81,8 +81,8 @@ def _of_kind(config: MoeStudyConfig, router: str, experts: int) -> list[Row]:
         prune = int(share * experts)
         for mode in MODES:
             if mode == "keep-router" or experts - prune >= least:
-                layout = pruned_layout(mode, experts, prune)
-                shapes[mode, prune] = replace(whole, layouts=dict.fromkeys(whole.moe_layers, layout))
+                expert_map = pruned_map(mode, experts, prune)
+                shapes[mode, prune] = replace(whole, maps=dict.fromkeys(whole.moe_layers, expert_map))
     calls = {f"{mode} {prune}": _call(shape, config.savings_batch) for (mode, prune), shape in shapes.items()}
     seconds = paired(calls, config.savings_rounds)
     rows = []

@@ -11,7 +11,7 @@ from qrt_tn.models.moe.checkpoints.native import load_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.vmoe_index import index_path, shard_path
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 
 NATIVE, VMOE = "native", "vmoe"
 KIND = "qrt-tn.pruned-experts"
@@ -28,7 +28,7 @@ class Source:
         files: that hold it.
         tree: its parameters.
         config: of the network, which only our own format has.
-        layouts: what became of experts before, by block; empty where nothing is known.
+        maps: what became of experts before, by block; empty where nothing is known.
         about: what else the file, or the one beside it, tells.
     """
 
@@ -37,7 +37,7 @@ class Source:
     files: tuple[Path, ...]
     tree: Mapping[str, Any]
     config: VisionMoeConfig | None
-    layouts: Mapping[int, ExpertLayout]
+    maps: Mapping[int, ExpertMap]
     about: Mapping[str, Any]
 
 
@@ -81,10 +81,10 @@ def read_source(name: str | Path) -> Source:
     files = source_files(name)
     if is_native(name):
         tree, config, about = load_moe_tree(files[0])
-        return Source(str(name), NATIVE, files, tree, config, config.every_layout, about)
+        return Source(str(name), NATIVE, files, tree, config, config.all_maps, about)
     about = read_sidecar(name)
-    layouts = layouts_from(about, sidecar(name))
-    return Source(str(name), VMOE, files, load_vmoe_checkpoint(name), None, layouts, about)
+    maps = maps_from(about, sidecar(name))
+    return Source(str(name), VMOE, files, load_vmoe_checkpoint(name), None, maps, about)
 
 
 def read_sidecar(prefix: str | Path) -> dict[str, Any]:
@@ -112,17 +112,17 @@ def is_left_behind(path: Path) -> bool:
     return isinstance(about, dict) and about.get("format") == KIND
 
 
-def layouts_from(about: Mapping[str, Any], place: Path) -> dict[int, ExpertLayout]:
-    """The layouts that metadata of ours name, by block.
+def maps_from(about: Mapping[str, Any], place: Path) -> dict[int, ExpertMap]:
+    """The maps that metadata of ours name, by block.
 
     Raises:
-        ValueError: entries that are no layouts.
+        ValueError: entries that are no maps.
     """
-    held = about.get("layouts", {})
+    held = about.get("maps", {})
     try:
-        return {int(block): ExpertLayout.from_plain(layout) for block, layout in held.items()}
+        return {int(block): ExpertMap.from_plain(expert_map) for block, expert_map in held.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{place} has layouts that cannot be read ({error}); write it again") from error
+        raise ValueError(f"{place} has maps that cannot be read ({error}); write it again") from error
 
 
 def digests(source: Source) -> dict[str, str]:

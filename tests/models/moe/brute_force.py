@@ -23,18 +23,19 @@ def slots_of(tokens, config, experts):
     return min(slots, tokens)
 
 
-def weights(logits, config, layout):
+def weights(logits, config, expert_map):
     """Combine weight of each pair of a token and a column, 0 where there is no assignment; shape (S, C)."""
     gates = softmax(np.asarray(logits, np.float64))
     tokens, columns = gates.shape
-    slots = slots_of(tokens, config, layout.capacity_experts)
+    slots = slots_of(tokens, config, expert_map.capacity_experts)
+    divided = config.softmax == "after" or expert_map.renormalized
     found = np.zeros_like(gates)
     if config.kind == "expert-choice":
         for column in range(columns):
-            if layout.expert_of[column] >= 0:
+            if expert_map.column_to_expert[column] >= 0:
                 for token in sorted(range(tokens), key=lambda t: -gates[t, column])[:slots]:
                     found[token, column] = gates[token, column]
-        if layout.normalize:
+        if divided:
             total = found.sum(axis=1, keepdims=True)
             found = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
         return found
@@ -47,8 +48,8 @@ def weights(logits, config, layout):
         for token in order:
             column = choices[token][rank]
             taken[column] += 1
-            if taken[column] <= slots and layout.expert_of[column] >= 0:
-                total = sum(gates[token, c] for c in choices[token]) if layout.normalize else 1.0
+            if taken[column] <= slots and expert_map.column_to_expert[column] >= 0:
+                total = sum(gates[token, c] for c in choices[token]) if divided else 1.0
                 found[token, column] = gates[token, column] / total
     return found
 
@@ -57,12 +58,12 @@ def gelu(z):
     return 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
-def experts_sum(x, found, layout, kernel_in, bias_in, kernel_out, bias_out):
+def experts_sum(x, found, expert_map, kernel_in, bias_in, kernel_out, bias_out):
     """sum over columns of weight * f_expert(x) for tokens (S, h)."""
     x = np.asarray(x, np.float64)
     made = np.zeros((len(x), kernel_out.shape[-1]))
     for token in range(len(x)):
-        for column, expert in enumerate(layout.expert_of):
+        for column, expert in enumerate(expert_map.column_to_expert):
             if found[token, column] != 0:
                 inside = gelu(x[token] @ kernel_in[expert] + bias_in[expert])
                 made[token] += found[token, column] * (inside @ kernel_out[expert] + bias_out[expert])
@@ -91,12 +92,12 @@ def forward(tree, config, x):
             inside = jax.nn.gelu(y @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"])
             x = x + inside @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"]
             continue
-        mlp, layout = block["Moe"]["Mlp"], config.layout(number)
+        mlp, expert_map = block["Moe"]["Mlp"], config.expert_map(number)
         held = [mlp[d][part] for d in ("Dense_0", "Dense_1") for part in ("kernel", "bias")]
         kernel = block["Moe"]["Router"]["dense"]["kernel"]
         groups = np.asarray(y).reshape(-1, config.group or config.tokens, config.hidden)
-        found = [weights(group @ kernel, config.router, layout) for group in groups]
-        made = [experts_sum(group, own, layout, *held) for group, own in zip(groups, found, strict=True)]
+        found = [weights(group @ kernel, config.router, expert_map) for group in groups]
+        made = [experts_sum(group, own, expert_map, *held) for group, own in zip(groups, found, strict=True)]
         x = x + jnp.asarray(np.concatenate(made).reshape(x.shape), jnp.float32)
     x = nn.LayerNorm().apply({"params": encoder["encoder_norm"]}, x)
     x = x[:, 0] if config.classifier == "token" else x.mean(axis=1)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from qrt_tn.models.moe.calibration import calibrate
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.trees import to_tree
 from tests.models.moe import brute_force
 from tests.models.moe.conftest import random_network, small_config
@@ -20,7 +20,7 @@ def test_statistics_are_those_of_loops(images):
     count, gates, norms = np.zeros(4, int), np.zeros(4), np.zeros(4)
     for image in inputs:
         logits = image @ moe["Router"]["dense"]["kernel"]
-        for token, row in enumerate(brute_force.weights(logits, config.router, config.layout(1))):
+        for token, row in enumerate(brute_force.weights(logits, config.router, config.expert_map(1))):
             for column in np.flatnonzero(row):
                 inside = image[token] @ mlp["Dense_0"]["kernel"][column] + mlp["Dense_0"]["bias"][column]
                 out = brute_force.gelu(inside) @ mlp["Dense_1"]["kernel"][column]
@@ -48,7 +48,7 @@ def test_batches_do_not_matter_and_may_be_a_stream(images):
 
 
 def test_columns_without_an_expert_count_nothing(images):
-    network = random_network(small_config(layouts={1: ExpertLayout((0, -1, 1, -1), (1, 3), 4)}))
+    network = random_network(small_config(maps={1: ExpertMap((0, -1, 1, -1), (1, 3), 4)}))
     found = calibrate(network, images[0])[1]
     assert (found.count[[1, 3]] == 0).all()
     assert (found.count[[0, 2]] > 0).all()

@@ -6,7 +6,7 @@ import pytest
 
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
 from qrt_tn.models.moe.costs import parameter_count
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from tests.models.moe.conftest import small_config
 
 
@@ -46,17 +46,12 @@ def test_parameters_of_the_released_sizes():
 
 
 def test_a_configuration_survives_json_and_copies():
-    config = small_config(layouts={1: ExpertLayout((0, -1, 1, 0), (2, 3), 4)}, router={"selected": 1})
+    config = small_config(maps={1: ExpertMap((0, -1, 1, 0), (2, 3), 4)}, router={"selected": 1})
     again = VisionMoeConfig.from_plain(json.loads(json.dumps(config.plain())))
     assert again == config
     assert hash(again) == hash(config)
     assert copy.deepcopy(config) == config
-    assert again.layout(1).original == (2, 3)
-
-
-def test_softmax_after_the_choice_normalizes_the_gates():
-    assert small_config(router={"softmax": "after"}).layout(1).normalize
-    assert not small_config().layout(1).normalize
+    assert again.expert_map(1).source_ids == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +69,7 @@ def test_softmax_after_the_choice_normalizes_the_gates():
         ({"router": {"capacity_factor": 0}}, "capacity_factor is 0"),
         ({"router": {"noise_std": float("nan")}}, "noise_std is nan"),
         ({"router": {"softmax": "never"}}, "softmax is 'never'"),
-        ({"layouts": {0: ExpertLayout.whole(4)}}, "block 0 has a layout"),
+        ({"maps": {0: ExpertMap.whole(4)}}, "block 0 has a map"),
         ({"image_shape": (6, 6)}, "image_shape"),
         ({"group": 0}, "group is 0"),
     ],
@@ -86,7 +81,7 @@ def test_settings_that_cannot_work_are_refused(changes, message):
 
 def test_fewer_columns_than_choices_are_refused():
     with pytest.raises(ValueError, match="selected is 2, but the router of block 1 has 1"):
-        replace(small_config(), layouts={1: ExpertLayout((0,), (2,), 4)})
+        replace(small_config(), maps={1: ExpertMap((0,), (2,), 4)})
 
 
 def test_a_wrong_name_is_answered_with_the_nearest():
@@ -109,13 +104,6 @@ def test_a_changed_setting_of_the_router():
     assert config.router == RouterConfig(selected=1)
 
 
-def test_softmax_after_pruning_is_refused():
-    """Pruned layers would keep the old rule and whole ones take the new."""
-    config = small_config(moe_layers=(0, 1), layouts={1: ExpertLayout((0, 1), (2, 3), 4)})
-    with pytest.raises(ValueError, match="softmax cannot be changed after pruning"):
-        changed(config, softmax="after")
-
-
 @pytest.mark.parametrize("description", ["S/32, Every 100", "S/32, Last 100", "S/32, Last 5"])
 def test_blocks_that_are_not_there_are_refused(description):
     with pytest.raises(ValueError, match="of 8 blocks"):
@@ -127,8 +115,8 @@ def test_blocks_that_are_not_there_are_refused(description):
     [
         ({"moe_layers": 1}, "moe_layers is 1"),
         ({"image_shape": 6}, "image_shape is 6"),
-        ({"layouts": {1: "whole"}}, "give an ExpertLayout"),
-        ({"layouts": {1: ExpertLayout.whole(3)}}, "counts 3 experts before any pruning"),
+        ({"maps": {1: "whole"}}, "give an ExpertMap"),
+        ({"maps": {1: ExpertMap.whole(3)}}, "counts 3 experts before any pruning"),
     ],
 )
 def test_settings_of_another_type_are_refused(changes, message):

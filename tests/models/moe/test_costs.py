@@ -10,21 +10,21 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.costs import flops_by_part, flops_per_image, parameter_bytes, parameter_count
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.vit import VisionMoe
 
 TOKEN = RouterConfig(selected=2, capacity_factor=1.0, multiple_of=2)
 EXPERT = RouterConfig(kind="expert-choice", capacity_factor=1.5, multiple_of=1)
-MERGED = ExpertLayout((0, 1, 0, 1), (0, 2), 4)
-KEPT = ExpertLayout((0, 1, NO_EXPERT, NO_EXPERT), (3, 1), 4)
+MERGED = ExpertMap((0, 1, 0, 1), (0, 2), 4)
+KEPT = ExpertMap((0, 1, NO_EXPERT, NO_EXPERT), (3, 1), 4)
 BASE = VisionMoeConfig(
     (8, 8, 1), 5, patch=2, hidden=12, layers=2, mlp=20, heads=3, moe_layers=(1,), experts=4
 )
 CONFIGS = [
     BASE,
-    replace(BASE, router=TOKEN, moe_layers=(0, 1), layouts={0: KEPT, 1: MERGED}, classifier="gap"),
-    replace(BASE, router=EXPERT, layouts={1: ExpertLayout((0, 1), (3, 1), 4)}, representation=7),
-    replace(BASE, router=EXPERT, layouts={1: KEPT}, group=17 * 4),
+    replace(BASE, router=TOKEN, moe_layers=(0, 1), maps={0: KEPT, 1: MERGED}, classifier="gap"),
+    replace(BASE, router=EXPERT, maps={1: ExpertMap((0, 1), (3, 1), 4)}, representation=7),
+    replace(BASE, router=EXPERT, maps={1: KEPT}, group=17 * 4),
     replace(BASE, moe_layers=(), image_shape=(6, 4, 3)),
 ]
 
@@ -74,9 +74,9 @@ def test_the_compiler_counts_somewhat_more() -> None:
 
 def test_pruned_experts_take_their_slots_with_them() -> None:
     config = replace(BASE, router=EXPERT)
-    half = replace(config, layouts={1: KEPT})
+    half = replace(config, maps={1: KEPT})
     assert flops_by_part(half)["experts"] * 2 == flops_by_part(config)["experts"]
-    dropped = replace(config, layouts={1: ExpertLayout((0, 1), (3, 1), 4)})
+    dropped = replace(config, maps={1: ExpertMap((0, 1), (3, 1), 4)})
     assert flops_by_part(dropped)["router"] * 2 == flops_by_part(config)["router"]
     one = 2 * 12 * 20 + 20 + 12
     assert parameter_count(config) - parameter_count(half) == 2 * one

@@ -16,15 +16,15 @@ from qrt_tn.models.moe.experts import (
     expert_columns,
     expert_weights,
     group_count,
-    layout_of,
     leaves,
+    map_of,
     moe_layers,
     parameter_bytes,
     replaced,
     router,
     router_kernel,
 )
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 
 HIDDEN, UNITS = 5, 3
 
@@ -177,21 +177,19 @@ def test_a_router_of_another_width_is_named():
         expert_weights(tree, 1)
 
 
-def test_layouts_must_fit():
+def test_maps_must_fit():
     tree = model()
-    assert layout_of(tree, 1) == ExpertLayout.whole(4)
+    assert map_of(tree, 1) == ExpertMap.whole(4)
     pruned = replaced(tree, 1, router(tree, 1), expert_weights(tree, 1).take([0, 2]))
-    with pytest.raises(ValueError, match="layer 1 has 4 router columns but 2 experts; give layouts="):
-        layout_of(pruned, 1)
-    layout = ExpertLayout((0, -1, 1, -1), (0, 2), 4)
-    assert layout_of(pruned, 1, {1: layout}) == layout
-    assert expert_columns(layout, 1) == (0, 2)
-    with pytest.raises(
-        ValueError, match="the layout of layer 3 has 4 columns and 2 experts, the tree 4 and 4"
-    ):
-        layout_of(tree, 3, {3: layout})
+    with pytest.raises(ValueError, match="layer 1 has 4 router columns but 2 experts; give maps="):
+        map_of(pruned, 1)
+    expert_map = ExpertMap((0, -1, 1, -1), (0, 2), 4)
+    assert map_of(pruned, 1, {1: expert_map}) == expert_map
+    assert expert_columns(expert_map, 1) == (0, 2)
+    with pytest.raises(ValueError, match="the map of layer 3 has 4 columns and 2 experts, the tree 4 and 4"):
+        map_of(tree, 3, {3: expert_map})
     with pytest.raises(ValueError, match=r"columns \[0, 2\] of layer 1 lead to one merged expert"):
-        expert_columns(ExpertLayout((0, 1, 0), (0, 1), 3), 1)
+        expert_columns(ExpertMap((0, 1, 0), (0, 1), 3), 1)
 
 
 def test_replacing_a_layer_leaves_the_tree_as_it_was():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qrt_tn.models.moe.experts import ExpertWeights, expert_weights, leaves, router
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import logit_similarity, matching_units, merge
 from qrt_tn.models.moe.removal import remove
 from qrt_tn.models.moe.statistics import LayerStatistics
@@ -60,13 +60,13 @@ def permuted(experts, order):
     )
 
 
-def run(tree, layer, layout, x, selected):
+def run(tree, layer, expert_map, x, selected):
     """One token through the layer, step by step."""
     logits = x @ router(tree, layer)
     gates = np.exp(logits) / np.exp(logits).sum()
     best = sorted(range(len(gates)), key=lambda c: (-gates[c], c))[:selected]
     experts = expert_weights(tree, layer)
-    return sum(gates[c] * experts.take([layout.expert_of[c]]).apply(x[None])[0, 0] for c in best)
+    return sum(gates[c] * experts.take([expert_map.column_to_expert[c]]).apply(x[None])[0, 0] for c in best)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -78,13 +78,13 @@ def test_merging_permuted_copies_leaves_the_function_unchanged(seed):
     experts = ExpertWeights(*(np.stack(part) for part in zip(*parts, strict=True)))
     tree = model(experts, rng.normal(size=(HIDDEN, 7)))
     statistics = gathered([9, 9, 9, 2, 1, 0, 5], groups_of(assignment, 3))
-    new, layouts = merge(tree, {1: statistics}, 3)
+    new, maps = merge(tree, {1: statistics}, 3)
     assert expert_weights(new, 1).experts == 3
-    assert layouts[1] == ExpertLayout((0, 1, 2, 1, 0, 1, 2), (0, 1, 2), 7)
+    assert maps[1] == ExpertMap((0, 1, 2, 1, 0, 1, 2), (0, 1, 2), 7)
     np.testing.assert_array_equal(router(new, 1), router(tree, 1))
     for x in rng.normal(size=(10, HIDDEN)):
         np.testing.assert_allclose(
-            run(new, 1, layouts[1], x, 2), run(tree, 1, ExpertLayout.whole(7), x, 2), rtol=1e-10, atol=1e-12
+            run(new, 1, maps[1], x, 2), run(tree, 1, ExpertMap.whole(7), x, 2), rtol=1e-10, atol=1e-12
         )
     crude, _ = merge(tree, {1: statistics}, 3, align=False)
     x = rng.normal(size=(10, HIDDEN))
@@ -115,8 +115,8 @@ def test_groups_and_averages_by_hand():
 
     owner = {e: max((1, 3), key=lambda d: cosine(e, d)) for e in (0, 2, 4)}
     assert owner == {0: 1, 2: 3, 4: 3}  # 4 is turned away from 1
-    new, layouts = merge(tree, {1: gathered(counts, logits)}, 2, align=False)
-    assert layouts[1] == ExpertLayout((0, 0, 1, 1, 1), (1, 3), 5)
+    new, maps = merge(tree, {1: gathered(counts, logits)}, 2, align=False)
+    assert maps[1] == ExpertMap((0, 0, 1, 1, 1), (1, 3), 5)
     merged = expert_weights(new, 1)
     for array, old in zip(merged.arrays, experts.arrays, strict=True):
         assert array.dtype == np.float32
@@ -128,9 +128,9 @@ def test_experts_that_no_token_reached_are_averaged_alike():
     rng = np.random.default_rng(1)
     experts = draw_experts(rng, 3)
     tree = model(experts, rng.normal(size=(HIDDEN, 3)))
-    new, layouts = merge(tree, {1: gathered([0, 0, 0], np.zeros((2, 3)))}, 1, align=False)
+    new, maps = merge(tree, {1: gathered([0, 0, 0], np.zeros((2, 3)))}, 1, align=False)
     np.testing.assert_allclose(expert_weights(new, 1).kernel_in[0], experts.kernel_in.mean(axis=0))
-    assert layouts[1].expert_of == (0, 0, 0)
+    assert maps[1].column_to_expert == (0, 0, 0)
     assert (logit_similarity(np.zeros((3, 3))) == 0).all()
 
 
@@ -140,12 +140,12 @@ def test_an_experts_arrays_may_be_left_alone():
     tree = model(experts, rng.normal(size=(HIDDEN, 4)), layers=(0, 2))
     held = {layer: gathered([4, 3, 2, 1], groups_of([0, 1, 2, 0], 3)) for layer in (0, 2)}
     before = copy.deepcopy(tree)
-    same, layouts = merge(tree, held, 4)
-    assert layouts == {0: ExpertLayout.whole(4), 2: ExpertLayout.whole(4)}
+    same, maps = merge(tree, held, 4)
+    assert maps == {0: ExpertMap.whole(4), 2: ExpertMap.whole(4)}
     for (_, a), (_, b) in zip(leaves(same), leaves(tree), strict=True):
         assert a is b
-    some, layouts = merge(tree, {2: held[2]}, 3, layers=[2])
-    assert layouts[0] == ExpertLayout.whole(4) and layouts[2].expert_of == (0, 1, 2, 0)
+    some, maps = merge(tree, {2: held[2]}, 3, layers=[2])
+    assert maps[0] == ExpertMap.whole(4) and maps[2].column_to_expert == (0, 1, 2, 0)
     np.testing.assert_array_equal(expert_weights(some, 2).kernel_in[1:], experts.kernel_in[1:3])
     for _, array in leaves(some["Encoder"]["encoderblock_2"]["Moe"]["Mlp"]):
         array[:] = 0
@@ -161,12 +161,12 @@ def test_ensemble_members_merge_their_own(stored):
     tree = model(experts, kernel)
     # by logits, expert 0 is like 4 and 3 like 2, but these belong to the other member
     statistics = gathered([1, 5, 4, 1, 6, 7], groups_of([0, 1, 2, 2, 0, 1], 3))
-    new, layouts = merge(tree, {1: statistics}, 4, groups=1 if stored == "three axes" else 2)
-    assert layouts[1].original == (1, 2, 4, 5)
-    owner = layouts[1].expert_of
+    new, maps = merge(tree, {1: statistics}, 4, groups=1 if stored == "three axes" else 2)
+    assert maps[1].source_ids == (1, 2, 4, 5)
+    owner = maps[1].column_to_expert
     assert owner[0] in (0, 1) and owner[3] in (2, 3) and owner[1:3] == (0, 1) and owner[4:] == (2, 3)
     assert new["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"].shape == kernel.shape
-    with pytest.raises(ValueError, match="left is 3, but layer 1 has 2 ensemble members"):
+    with pytest.raises(ValueError, match="n_kept is 3, but layer 1 has 2 ensemble members"):
         merge(tree, {1: statistics}, 3, groups=2)
 
 
@@ -174,16 +174,16 @@ def test_a_pruned_layer_may_be_merged():
     rng = np.random.default_rng(4)
     experts = draw_experts(rng, 5)
     tree = model(experts, rng.normal(size=(HIDDEN, 5)))
-    pruned, layouts = remove(tree, {1: (0, 2, 3, 4)}, "keep-router")
+    pruned, maps = remove(tree, {1: (0, 2, 3, 4)}, "keep-router")
     # columns are those of experts 0, 2, 3, 4, 1
     statistics = gathered([3, 1, 2, 4, 0], groups_of([0, 0, 1, 1, 2], 3))
-    new, layouts = merge(pruned, {1: statistics}, 2, layouts=layouts, align=False)
-    assert layouts[1] == ExpertLayout((0, 0, 1, 1, -1), (0, 4), 5)
+    new, maps = merge(pruned, {1: statistics}, 2, maps=maps, align=False)
+    assert maps[1] == ExpertMap((0, 0, 1, 1, -1), (0, 4), 5)
     np.testing.assert_allclose(
         expert_weights(new, 1).bias_in[1], (2 * experts.bias_in[3] + 4 * experts.bias_in[4]) / 6
     )
     with pytest.raises(ValueError, match="lead to one merged expert"):
-        merge(new, {1: statistics}, 1, layouts=layouts)
+        merge(new, {1: statistics}, 1, maps=maps)
 
 
 def test_bad_input_is_refused():
@@ -192,7 +192,7 @@ def test_bad_input_is_refused():
     statistics = gathered([1, 2, 3, 4], rng.normal(size=(9, 4)))
     with pytest.raises(ValueError, match="layer 1 has 4 experts, of which 5 cannot be left; give at most 4"):
         merge(tree, {1: statistics}, 5)
-    with pytest.raises(ValueError, match="left is 0"):
+    with pytest.raises(ValueError, match="n_kept is 0"):
         merge(tree, {1: statistics}, 0)
     with pytest.raises(ValueError, match="no statistics of layer 1"):
         merge(tree, {}, 2)

@@ -9,7 +9,7 @@ from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints.native import load_moe, save_moe
 from qrt_tn.models.moe.criteria import CRITERIA, criterion
 from qrt_tn.models.moe.experts import parameter_bytes
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.pruning import merge_experts, prune_experts
 from qrt_tn.models.moe.training import MoeRecipe, predict, train_moe
 from qrt_tn.models.moe.trees import from_tree, to_tree
@@ -34,7 +34,7 @@ def test_a_pruned_network_computes_what_is_left_of_the_whole_one(kind, mode, ima
     config = small_config(moe_layers=(0, 1), router={"kind": kind, "selected": 2, "capacity_factor": 2.0})
     before = random_network(config)
     network = moved(before)
-    pruned = prune_experts(network, "router-change", prune=2, mode=mode, pretrained=before)
+    pruned = prune_experts(network, "router-change", n_prune=2, mode=mode, pretrained=before)
     tree, start = to_tree(network), to_tree(before)
     for block in (0, 1):
         ours, theirs = (
@@ -55,31 +55,31 @@ def test_a_pruned_network_computes_what_is_left_of_the_whole_one(kind, mode, ima
 
 def left_of(tree, config, kept, mode, x):
     """Logits by loops: experts sliced by hand, and router columns left in their order or taken out."""
-    layouts = {}
+    maps = {}
     for block, alive in kept.items():
         moe = tree["Encoder"][f"encoderblock_{block}"]["Moe"]
         for dense in moe["Mlp"].values():
             for part in dense:
                 dense[part] = dense[part][list(alive)]
-        expert_of = tuple(alive.index(column) if column in alive else -1 for column in range(4))
+        column_to_expert = tuple(alive.index(column) if column in alive else -1 for column in range(4))
         if mode != "keep-router":
             moe["Router"]["dense"]["kernel"] = moe["Router"]["dense"]["kernel"][:, list(alive)]
-            expert_of = tuple(range(len(alive)))
-        layouts[block] = ExpertLayout(expert_of, alive, 4, mode == "renormalize")
-    return brute_force.forward(tree, replace(config, layouts=layouts), x)
+            column_to_expert = tuple(range(len(alive)))
+        maps[block] = ExpertMap(column_to_expert, alive, 4, mode == "renormalize")
+    return brute_force.forward(tree, replace(config, maps=maps), x)
 
 
 def test_pruning_twice_is_pruning_once(images):
     before = random_network(small_config(router={"selected": 1}))
     network = moved(before)
     scores = {"pretrained": before, "mode": "keep-router"}
-    once = prune_experts(network, "router-change", prune=3, **scores).network
-    first = prune_experts(network, "router-change", prune=1, **scores).network
-    twice = prune_experts(first, "router-norm", prune=2, mode="keep-router").network
-    assert twice.config.layout(1).experts == 1
-    assert once.config.layout(1).capacity_experts == twice.config.layout(1).capacity_experts == 4
-    last = twice.config.layout(1).original[0]
-    assert last in first.config.layout(1).original
+    once = prune_experts(network, "router-change", n_prune=3, **scores).network
+    first = prune_experts(network, "router-change", n_prune=1, **scores).network
+    twice = prune_experts(first, "router-norm", n_prune=2, mode="keep-router").network
+    assert twice.config.expert_map(1).experts == 1
+    assert once.config.expert_map(1).capacity_experts == twice.config.expert_map(1).capacity_experts == 4
+    last = twice.config.expert_map(1).source_ids[0]
+    assert last in first.config.expert_map(1).source_ids
     kernel = to_tree(network)["Encoder"]["encoderblock_1"]["Moe"]["Mlp"]["Dense_0"]["kernel"]
     np.testing.assert_array_equal(expert_layers(twice)[1].experts.kernel_in[...][0], kernel[last])
 
@@ -89,8 +89,10 @@ def test_every_criterion_prunes_a_network_that_saves_loads_and_trains(name, imag
     before = random_network(small_config())
     network = moved(before)
     statistics = calibrate(network, images[0])
-    pruned = prune_experts(network, name, prune=1, pretrained=before, calibration=statistics, seed=0).network
-    assert pruned.config.layout(1).experts == 3
+    pruned = prune_experts(
+        network, name, n_prune=1, pretrained=before, calibration=statistics, seed=0
+    ).network
+    assert pruned.config.expert_map(1).experts == 3
     save_moe(tmp_path / "a.safetensors", pruned)
     again = load_moe(tmp_path / "a.safetensors")
     np.testing.assert_array_equal(predict(again, images[0]), predict(pruned, images[0]))
@@ -98,13 +100,13 @@ def test_every_criterion_prunes_a_network_that_saves_loads_and_trains(name, imag
 
 def test_a_pruned_network_brings_tokens_to_experts_as_before():
     network = random_network(small_config(), dispatch="einsum")
-    pruned = prune_experts(network, "router-norm", prune=1).network
+    pruned = prune_experts(network, "router-norm", n_prune=1).network
     assert expert_layers(pruned)[1].dispatch == "einsum"
 
 
 def test_a_pruned_network_fine_tunes(images):
     network = random_network(small_config())
-    pruned = prune_experts(network, "router-norm", prune=2).network
+    pruned = prune_experts(network, "router-norm", n_prune=2).network
     before = predict(pruned, images[0])
     losses = train_moe(pruned, *images, MoeRecipe(steps=30, batch_size=12, warmup=2)).losses
     assert losses[-1] < losses[0]
@@ -119,7 +121,7 @@ def test_a_criterion_of_ones_own_in_five_lines():
     try:
         network = random_network(small_config())
         bias = np.abs(expert_layers(network)[1].experts.bias_out[...]).max(axis=1)
-        pruned = prune_experts(network, "largest-bias", prune=1)
+        pruned = prune_experts(network, "largest-bias", n_prune=1)
         assert set(range(4)) - set(pruned.selection.kept[1]) == {int(bias.argmin())}
     finally:
         del CRITERIA["largest-bias"]
@@ -137,8 +139,8 @@ def test_global_pruning_leaves_layers_of_different_width(images):
     network = random_network(small_config(moe_layers=(0, 1)))
     kernel = expert_layers(network)[0].router.kernel
     kernel.set_value(kernel[...] * 0.01)
-    pruned = prune_experts(network, "router-norm", prune=3, scope="global").network
-    assert [layer.layout.experts for layer in expert_layers(pruned).values()] == [1, 4]
+    pruned = prune_experts(network, "router-norm", n_prune=3, scope="global").network
+    assert [layer.expert_map.experts for layer in expert_layers(pruned).values()] == [1, 4]
     assert predict(pruned, images[0]).shape == (12, 3)
 
 
@@ -146,7 +148,7 @@ def test_merged_experts_make_a_network(images, tmp_path):
     network = random_network(small_config())
     merged = merge_experts(network, 2, images[0])
     assert expert_layers(merged)[1].experts.kernel_in.shape[0] == 2
-    assert merged.config.layout(1).columns == 4
+    assert merged.config.expert_map(1).columns == 4
     save_moe(tmp_path / "a.safetensors", merged)
     np.testing.assert_array_equal(
         predict(load_moe(tmp_path / "a.safetensors"), images[0]), predict(merged, images[0])
@@ -156,14 +158,14 @@ def test_merged_experts_make_a_network(images, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"criterion": "router-norm", "prune": 4}, "4"),
-        ({"criterion": "router-norm", "prune": 9}, "9"),
-        ({"criterion": "router-norm", "prune": 3, "mode": "drop-router"}, "2"),
+        ({"criterion": "router-norm", "n_prune": 4}, "4"),
+        ({"criterion": "router-norm", "n_prune": 9}, "9"),
+        ({"criterion": "router-norm", "n_prune": 3, "mode": "drop-router"}, "2"),
         ({"criterion": "router-norm"}, "prune"),
-        ({"criterion": "router-change", "prune": 1}, "router-change"),
-        ({"criterion": "reap", "prune": 1}, "reap"),
-        ({"criterion": "router-norn", "prune": 1}, "router-norm"),
-        ({"criterion": "router-norm", "prune": 1, "mode": "drop"}, "drop-router"),
+        ({"criterion": "router-change", "n_prune": 1}, "router-change"),
+        ({"criterion": "reap", "n_prune": 1}, "reap"),
+        ({"criterion": "router-norn", "n_prune": 1}, "router-norm"),
+        ({"criterion": "router-norm", "n_prune": 1, "mode": "drop"}, "drop-router"),
     ],
 )
 def test_what_cannot_be_pruned_is_refused(settings, message):
@@ -179,27 +181,29 @@ def test_networks_of_different_models_are_refused():
         ({"moe_layers": (0,)}, "blocks"),
     ]:
         with pytest.raises(ValueError, match=message):
-            prune_experts(network, "router-change", prune=1, pretrained=random_network(small_config(**other)))
+            prune_experts(
+                network, "router-change", n_prune=1, pretrained=random_network(small_config(**other))
+            )
 
 
 def test_statistics_from_before_pruning_are_refused(images):
     """The router's columns are in another order then, though as many."""
     network = random_network(small_config())
     stale = calibrate(network, images[0])
-    pruned = prune_experts(network, "router-norm", prune=1).network
+    pruned = prune_experts(network, "router-norm", n_prune=1).network
     with pytest.raises(ValueError, match="whose experts are gone; calibrate the pruned model again"):
-        prune_experts(pruned, "frequency", prune=1, calibration=stale)
+        prune_experts(pruned, "frequency", n_prune=1, calibration=stale)
     with pytest.raises(ValueError, match="calibrate the pruned model again"):
         merge_experts(pruned, 2, stale)
-    prune_experts(pruned, "frequency", prune=1, calibration=calibrate(pruned, images[0]))
+    prune_experts(pruned, "frequency", n_prune=1, calibration=calibrate(pruned, images[0]))
 
 
 def test_what_is_no_network_or_no_images_is_refused(images):
     network = random_network(small_config())
     with pytest.raises(ValueError, match="network is a dict"):
-        prune_experts(to_tree(network), "router-norm", prune=1)
+        prune_experts(to_tree(network), "router-norm", n_prune=1)
     with pytest.raises(ValueError, match="calibration is None"):
         merge_experts(network, 2, None)
-    listed = prune_experts(network, "frequency", prune=1, calibration=[images[0]])
-    whole = prune_experts(network, "frequency", prune=1, calibration=jnp.asarray(images[0]))
+    listed = prune_experts(network, "frequency", n_prune=1, calibration=[images[0]])
+    whole = prune_experts(network, "frequency", n_prune=1, calibration=jnp.asarray(images[0]))
     assert listed.selection.kept == whole.selection.kept

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from qrt_tn.models.moe.experts import expert_weights, leaves, router, router_kernel
-from qrt_tn.models.moe.layout import NO_EXPERT, ExpertLayout
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.removal import MODES, remove
 
 HIDDEN, UNITS = 5, 3
@@ -31,7 +31,7 @@ def model(seed=0, layers=(1, 3), experts=6, members=None):
     return {"Encoder": encoder, "head": {"kernel": draw(HIDDEN, 2)}}
 
 
-def run(tree, layer, layout, x, selected, gone=(), member=None):
+def run(tree, layer, expert_map, x, selected, gone=(), member=None):
     """The layer's output for one token, step by step; columns in `gone` are masked before the softmax."""
     kernel = router(tree, layer)
     columns = range(kernel.shape[1])
@@ -44,13 +44,16 @@ def run(tree, layer, layout, x, selected, gone=(), member=None):
     total = sum(math.exp(v) for v in logits.values())
     gates = {c: math.exp(v) / total for c, v in logits.items()}
     best = sorted(columns, key=lambda c: (-gates[c], c))[:selected]
-    if layout.normalize:
+    if expert_map.renormalized:
         share = sum(gates[c] for c in best)
         gates = {c: gates[c] / share for c in best}
     out = np.zeros(len(x))
     for c in best:
-        if layout.expert_of[c] != NO_EXPERT:
-            out += gates[c] * expert_weights(tree, layer).take([layout.expert_of[c]]).apply(x[None])[0, 0]
+        if expert_map.column_to_expert[c] != NO_EXPERT:
+            out += (
+                gates[c]
+                * expert_weights(tree, layer).take([expert_map.column_to_expert[c]]).apply(x[None])[0, 0]
+            )
     return out
 
 
@@ -71,49 +74,49 @@ def test_three_modes_by_hand():
     x = np.array([1.0, 0.0])
 
     def output(mode):
-        new, layouts = remove(tree, {0: (0, 2, 3)}, mode, selected=2)
-        return run(new, 0, layouts[0], x, 2), layouts[0]
+        new, maps = remove(tree, {0: (0, 2, 3)}, mode, selected=2)
+        return run(new, 0, maps[0], x, 2), maps[0]
 
     # it goes to experts 0 and 1; expert 1 is gone, so only 0.4 of expert 0 is left
-    out, layout = output("keep-router")
+    out, expert_map = output("keep-router")
     np.testing.assert_allclose(out, [0.4, 0.0])
-    assert layout == ExpertLayout((0, 1, 2, -1), (0, 2, 3), 4)
+    assert expert_map == ExpertMap((0, 1, 2, -1), (0, 2, 3), 4)
     # it goes to experts 0 and 2, with gates 0.4 and 0.2 of 0.7
-    out, layout = output("drop-router")
+    out, expert_map = output("drop-router")
     np.testing.assert_allclose(out, [0.8 / 0.7, 0.4 / 0.7])
-    assert layout == ExpertLayout((0, 1, 2), (0, 2, 3), 4)
+    assert expert_map == ExpertMap((0, 1, 2), (0, 2, 3), 4)
     # likewise, with gates 0.4 and 0.2 of 0.6
-    out, layout = output("renormalize")
+    out, expert_map = output("renormalize")
     np.testing.assert_allclose(out, [0.8 / 0.6, 0.4 / 0.6])
-    assert layout == ExpertLayout((0, 1, 2), (0, 2, 3), 4, normalize=True)
+    assert expert_map == ExpertMap((0, 1, 2), (0, 2, 3), 4, renormalized=True)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kept", [(0, 2, 5), (4, 1, 3), (0, 1, 2, 3, 4, 5)])
 def test_a_smaller_layer_does_what_the_masked_one_did(mode, kept):
     tree = model()
-    whole = ExpertLayout.whole(6)
+    whole = ExpertMap.whole(6)
     gone = [e for e in range(6) if e not in kept]
-    new, layouts = remove(tree, {1: kept}, mode, selected=2)
-    assert layouts[1].original == kept and layouts[1].capacity_experts == 6 and layouts[3] == whole
-    assert layouts[1].normalize is (mode == "renormalize" and len(kept) < 6)
+    new, maps = remove(tree, {1: kept}, mode, selected=2)
+    assert maps[1].source_ids == kept and maps[1].capacity_experts == 6 and maps[3] == whole
+    assert maps[1].renormalized is (mode == "renormalize" and len(kept) < 6)
     for x in tokens():
         if mode == "keep-router":
-            mask = ExpertLayout(tuple(kept.index(e) if e in kept else -1 for e in range(6)), kept, 6)
+            mask = ExpertMap(tuple(kept.index(e) if e in kept else -1 for e in range(6)), kept, 6)
             masked, _ = remove(tree, {1: kept}, "drop-router")
             masked["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"] = router(tree, 1)
             expected = run(masked, 1, mask, x, 2)
         else:
-            order = ExpertLayout(whole.expert_of, whole.original, 6, layouts[1].normalize)
+            order = ExpertMap(whole.column_to_expert, whole.source_ids, 6, maps[1].renormalized)
             expected = run(tree, 1, order, x, 2, gone)
-        np.testing.assert_allclose(run(new, 1, layouts[1], x, 2), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(run(new, 1, maps[1], x, 2), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_keeping_the_router_writes_what_the_released_code_writes(seed):
     tree = model(seed)
     keep = np.random.default_rng(seed).permutation(6)[-4:]  # in the order of ranks, as released
-    new, layouts = remove(tree, {1: keep.tolist()}, "keep-router")
+    new, maps = remove(tree, {1: keep.tolist()}, "keep-router")
     columns = list(keep) + [e for e in range(6) if e not in keep]
     old = tree["Encoder"]["encoderblock_1"]["Moe"]
     block = new["Encoder"]["encoderblock_1"]["Moe"]
@@ -123,7 +126,7 @@ def test_keeping_the_router_writes_what_the_released_code_writes(seed):
     for name in ("Dense_0", "Dense_1"):
         for part in ("kernel", "bias"):
             np.testing.assert_array_equal(block["Mlp"][name][part], old["Mlp"][name][part][keep])
-    assert layouts[1].expert_of == (0, 1, 2, 3, -1, -1)
+    assert maps[1].column_to_expert == (0, 1, 2, 3, -1, -1)
 
 
 def test_the_input_stays_and_slices_are_new():
@@ -145,37 +148,37 @@ def test_the_input_stays_and_slices_are_new():
 @pytest.mark.parametrize("second", MODES)
 def test_pruning_twice_is_pruning_once(first, second):
     tree = model()
-    once, layouts = remove(tree, {1: (1, 3, 4, 5)}, first)
-    twice, layouts = remove(once, {1: (0, 2)}, second, layouts=layouts)
-    assert layouts[1].original == (1, 4)
-    assert layouts[1].capacity_experts == 6
+    once, maps = remove(tree, {1: (1, 3, 4, 5)}, first)
+    twice, maps = remove(once, {1: (0, 2)}, second, maps=maps)
+    assert maps[1].source_ids == (1, 4)
+    assert maps[1].capacity_experts == 6
     np.testing.assert_array_equal(
         expert_weights(twice, 1).bias_in, expert_weights(tree, 1).take([1, 4]).bias_in
     )
-    assert layouts[1].normalize is ("renormalize" in (first, second))
+    assert maps[1].renormalized is ("renormalize" in (first, second))
     if second != "keep-router":  # the columns of the experts that went first go as well
         direct, at_once = remove(tree, {1: (1, 4)}, second)
         np.testing.assert_array_equal(router(twice, 1), router(direct, 1))
-        assert layouts[1].expert_of == at_once[1].expert_of == (0, 1)
+        assert maps[1].column_to_expert == at_once[1].column_to_expert == (0, 1)
     elif first == "keep-router":
-        assert layouts[1].expert_of == (0, 1, -1, -1, -1, -1)
+        assert maps[1].column_to_expert == (0, 1, -1, -1, -1, -1)
         for x in tokens():
             expected = remove(tree, {1: (1, 4)}, "keep-router")
             np.testing.assert_allclose(
-                run(twice, 1, layouts[1], x, 2),
+                run(twice, 1, maps[1], x, 2),
                 run(expected[0], 1, expected[1][1], x, 2),
                 rtol=1e-5,
                 atol=1e-6,
             )
     else:
-        assert layouts[1].expert_of == (0, 1, -1, -1)
+        assert maps[1].column_to_expert == (0, 1, -1, -1)
 
 
 def test_columns_without_experts_can_be_dropped_later():
     tree = model()
-    pruned, layouts = remove(tree, {1: (1, 4)}, "keep-router")
-    dropped, layouts = remove(pruned, {1: (0, 1)}, "renormalize", layouts=layouts, selected=2)
-    assert layouts[1] == ExpertLayout((0, 1), (1, 4), 6, normalize=True)
+    pruned, maps = remove(tree, {1: (1, 4)}, "keep-router")
+    dropped, maps = remove(pruned, {1: (0, 1)}, "renormalize", maps=maps, selected=2)
+    assert maps[1] == ExpertMap((0, 1), (1, 4), 6, renormalized=True)
     np.testing.assert_array_equal(router(dropped, 1), router(tree, 1)[:, [1, 4]])
 
 
@@ -189,14 +192,14 @@ def test_each_ensemble_member_keeps_its_own_columns(mode, stored):
         tree["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"] = router(tree, 1)
         tree["Encoder"]["encoderblock_3"]["Moe"]["Router"]["dense"]["kernel"] = router(tree, 3)
     kept = (4, 0, 2, 5)  # members have experts 0..2 and 3..5
-    new, layouts = remove(tree, {1: kept}, mode, groups=groups, selected=2)
-    assert layouts[1].original == (0, 2, 4, 5)
+    new, maps = remove(tree, {1: kept}, mode, groups=groups, selected=2)
+    assert maps[1].source_ids == (0, 2, 4, 5)
     width = 3 if mode == "keep-router" else 2
     shape = (HIDDEN, 2, width) if stored == "three axes" else (HIDDEN, 2 * width)
     assert router_kernel(new, 1).shape == shape
     if mode == "keep-router":
-        assert layouts[1].expert_of == (0, 1, -1, 2, 3, -1)
-    mask = ExpertLayout((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5), 6, layouts[1].normalize)
+        assert maps[1].column_to_expert == (0, 1, -1, 2, 3, -1)
+    mask = ExpertMap((0, 1, 2, 3, 4, 5), (0, 1, 2, 3, 4, 5), 6, maps[1].renormalized)
     for member in ((2, 0), (2, 1)):
         for x in tokens():
             if mode == "keep-router":
@@ -208,7 +211,7 @@ def test_each_ensemble_member_keeps_its_own_columns(mode, stored):
             else:
                 expected = run(tree, 1, mask, x, 2, gone=(1, 3), member=member)
             np.testing.assert_allclose(
-                run(new, 1, layouts[1], x, 2, member=member), expected, rtol=1e-5, atol=1e-6
+                run(new, 1, maps[1], x, 2, member=member), expected, rtol=1e-5, atol=1e-6
             )
 
 
@@ -228,8 +231,8 @@ def test_each_ensemble_member_keeps_its_own_columns(mode, stored):
         ({1: (0, 1, 3)}, "drop-router", {"groups": 2}, r"members of layer 1 would keep \[2, 1\] experts"),
         ({1: (0, 3)}, "drop-router", {"groups": 2, "selected": 2}, "1 experts for each ensemble member"),
         ({1: (0, 3)}, "drop-router", {"groups": 4}, "4 groups do not divide the 6 router columns"),
-        ({1: (0,)}, "keep-router", {"layouts": {1: ExpertLayout.whole(5)}}, "the layout of layer 1"),
-        ({1: (0,)}, "keep-router", {"layouts": {2: ExpertLayout.whole(6)}}, "layer 2 has no experts"),
+        ({1: (0,)}, "keep-router", {"maps": {1: ExpertMap.whole(5)}}, "the map of layer 1"),
+        ({1: (0,)}, "keep-router", {"maps": {2: ExpertMap.whole(6)}}, "layer 2 has no experts"),
     ],
 )
 def test_bad_input_is_refused(kept, mode, options, message):
@@ -241,8 +244,8 @@ def test_merged_experts_are_refused():
     tree = model()
     pruned, _ = remove(tree, {1: (0, 1)}, "drop-router")
     pruned["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"] = router(tree, 1)
-    merged = {1: ExpertLayout((0, 0, 0, 1, 1, 1), (0, 1), 6)}
+    merged = {1: ExpertMap((0, 0, 0, 1, 1, 1), (0, 1), 6)}
     with pytest.raises(ValueError, match=r"columns \[0, 1, 2\] of layer 1 lead to one merged expert"):
-        remove(pruned, {1: (0,)}, "keep-router", layouts=merged)
+        remove(pruned, {1: (0,)}, "keep-router", maps=merged)
     # a layer that is not asked for may be merged
-    assert remove(pruned, {3: (0,)}, "keep-router", layouts=merged)[1][1] == merged[1]
+    assert remove(pruned, {3: (0,)}, "keep-router", maps=merged)[1][1] == merged[1]

@@ -6,7 +6,7 @@ from flax import nnx
 from scipy import stats
 
 from qrt_tn.models.moe.config import RouterConfig
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.routers import (
     Router,
     capacity,
@@ -53,32 +53,34 @@ def test_expert_choice_by_hand():
     gates = jnp.asarray([[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.5, 0.1, 0.4], [0.2, 0.7, 0.1]])
     expected = [[0.6, 0.3, 0], [0.7, 0, 0], [0, 0, 0.4], [0, 0.7, 0]]
     expected[0][2] = 0.1  # of three equal gates the first token's
-    found = pairs(choose_tokens(gates, 2, ExpertLayout.whole(3)), 4, 3)
+    found = pairs(choose_tokens(gates, 2, ExpertMap.whole(3)), 4, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["token-choice", "expert-choice"])
 @pytest.mark.parametrize(
-    ("factor", "batch_priority", "layout"),
+    ("factor", "batch_priority", "expert_map"),
     [
-        (0.5, False, ExpertLayout.whole(6)),
-        (0.5, True, ExpertLayout.whole(6, normalize=True)),
-        (1.05, True, ExpertLayout((0, 1, 2, -1, -1, -1), (0, 2, 5), 6)),
-        (1.05, False, ExpertLayout((0, 1, 2), (0, 2, 5), 6, True)),
-        (1.5, True, ExpertLayout((0, 1, 0, 2, 2, 1), (0, 1, 3), 6)),
-        (10.0, False, ExpertLayout.whole(6)),
+        (0.5, False, ExpertMap.whole(6)),
+        (0.5, True, ExpertMap(tuple(range(6)), tuple(range(6)), 6, True)),
+        (1.05, True, ExpertMap((0, 1, 2, -1, -1, -1), (0, 2, 5), 6)),
+        (1.05, False, ExpertMap((0, 1, 2), (0, 2, 5), 6, True)),
+        (1.5, True, ExpertMap((0, 1, 0, 2, 2, 1), (0, 1, 3), 6)),
+        (10.0, False, ExpertMap.whole(6)),
     ],
 )
-def test_a_router_does_what_loops_do(kind, batch_priority, factor, layout):
+def test_a_router_does_what_loops_do(kind, batch_priority, factor, expert_map):
     config = RouterConfig(kind, 2, capacity_factor=factor, multiple_of=1, batch_priority=batch_priority)
-    router = Router(5, config, layout, rngs=nnx.Rngs(0))
+    router = Router(5, config, expert_map, rngs=nnx.Rngs(0))
     x = np.random.default_rng(1).normal(size=(3, 16, 5)).astype(np.float32)
     routing, _ = nnx.jit(lambda router, x: router(x))(router, jnp.asarray(x))
     for group in range(3):
         chosen = (routing.token, routing.column, routing.gate, routing.slot, routing.valid)
-        found = pairs((part[group] for part in chosen), 16, layout.columns)
+        found = pairs((part[group] for part in chosen), 16, expert_map.columns)
         logits = x[group] @ np.asarray(router.kernel[...])
-        np.testing.assert_allclose(found, brute_force.weights(logits, config, layout), rtol=2e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            found, brute_force.weights(logits, config, expert_map), rtol=2e-5, atol=1e-7
+        )
 
 
 @pytest.mark.parametrize(
@@ -99,13 +101,13 @@ def test_slots(tokens, config, experts, slots):
 def test_a_pruned_layer_keeps_its_slots():
     """Else the experts that are left would do the work of those that are gone, and nothing be saved."""
     config = RouterConfig("expert-choice", capacity_factor=2.0)
-    whole = Router(4, config, ExpertLayout.whole(8), rngs=nnx.Rngs(0))
-    left = Router(4, config, ExpertLayout((0, 1), (2, 5), 8), rngs=nnx.Rngs(0))
+    whole = Router(4, config, ExpertMap.whole(8), rngs=nnx.Rngs(0))
+    left = Router(4, config, ExpertMap((0, 1), (2, 5), 8), rngs=nnx.Rngs(0))
     assert whole.capacity(32) == left.capacity(32) == 8
 
 
 def test_noise_changes_the_choice_and_has_the_stated_deviation():
-    router = Router(4, RouterConfig(noise_std=3.0), ExpertLayout.whole(6), rngs=nnx.Rngs(0))
+    router = Router(4, RouterConfig(noise_std=3.0), ExpertMap.whole(6), rngs=nnx.Rngs(0))
     x = jnp.zeros((1, 4000, 4))  # logits of 0, so that the gates know only the noise
     quiet, _ = router(x)
     assert np.ptp(np.asarray(quiet.gate)) == 0
@@ -141,7 +143,7 @@ def test_losses_are_those_of_their_formulas():
 
 def test_the_auxiliary_loss_is_the_weighted_mean_over_groups():
     config = RouterConfig(importance_weight=0.3, gshard_weight=0.2, load_weight=0.1)
-    router = Router(4, config, ExpertLayout.whole(5), rngs=nnx.Rngs(0))
+    router = Router(4, config, ExpertMap.whole(5), rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(3).normal(size=(3, 10, 4)), jnp.float32)
     _, quiet = router(x)
     gates = jax.nn.softmax(x @ router.kernel[...])
@@ -154,7 +156,7 @@ def test_the_auxiliary_loss_is_the_weighted_mean_over_groups():
 
 def test_a_loss_without_weight_does_not_spoil_the_gradient():
     config = RouterConfig(noise_std=1e-30, importance_weight=0.1, load_weight=0.0)
-    router = Router(4, config, ExpertLayout.whole(5), rngs=nnx.Rngs(0))
+    router = Router(4, config, ExpertMap.whole(5), rngs=nnx.Rngs(0))
     graph, params = nnx.split(router)
     x = jnp.asarray(np.random.default_rng(3).normal(size=(1, 10, 4)), jnp.float32)
     slope = jax.jit(jax.grad(lambda p: nnx.merge(graph, p)(x, key=jax.random.key(0))[1]["auxiliary"]))(params)
@@ -164,7 +166,7 @@ def test_a_loss_without_weight_does_not_spoil_the_gradient():
 def test_a_token_without_a_gate_is_not_divided_by_it():
     """An expert may have to take a token whose gates are all 0 in single precision."""
     config = RouterConfig("expert-choice", softmax="after", capacity_factor=1.0, multiple_of=1)
-    router = Router(3, config, ExpertLayout.whole(3, normalize=True), rngs=nnx.Rngs(0))
+    router = Router(3, config, ExpertMap(tuple(range(3)), tuple(range(3)), 3, True), rngs=nnx.Rngs(0))
     router.kernel.set_value(jnp.asarray([[0.0, -200, -5], [10, -200, -10], [-10, -200, 10]]))
     graph, params = nnx.split(router)
     routing, _ = router(jnp.eye(3)[None])

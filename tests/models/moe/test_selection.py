@@ -5,7 +5,7 @@ import pytest
 
 from qrt_tn.models.moe.criteria import Criterion
 from qrt_tn.models.moe.experts import expert_weights, parameter_bytes, router
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.reconstruction import reconstruction
 from qrt_tn.models.moe.removal import MODES, remove
 from qrt_tn.models.moe.selection import select
@@ -54,7 +54,7 @@ def by_values(values):
 @pytest.mark.parametrize("prune", [0, 1, 4, 5])
 def test_each_layer_loses_its_lowest(seed, prune):
     tree, before = model(seed), model(seed + 100)
-    selection = select(tree, "router-change", pretrained=before, prune=prune)
+    selection = select(tree, "router-change", pretrained=before, n_prune=prune)
     assert (selection.criterion, selection.scope, selection.count) == ("router-change", "layer", 3 * prune)
     for layer in LAYERS:
         change = norms(tree, layer) - norms(before, layer)
@@ -66,9 +66,9 @@ def test_each_layer_loses_its_lowest(seed, prune):
 
 def test_of_equal_scores_the_lower_place_goes_first():
     scores = [[1, 0, 1, 0, 1, 0], [0] * 6, [2, 2, 1, 1, 0, 0]]
-    selection = select(model(), by_values(scores), prune=2)
+    selection = select(model(), by_values(scores), n_prune=2)
     assert selection.pruned == {1: (1, 3), 3: (0, 1), 4: (4, 5)}
-    selection = select(model(), by_values(scores), prune=7, scope="global")
+    selection = select(model(), by_values(scores), n_prune=7, scope="global")
     # the zeros: three of layer 1, then those of layer 3 by place
     assert selection.pruned == {1: (1, 3, 5), 3: (0, 1, 2, 3), 4: ()}
 
@@ -83,7 +83,7 @@ def test_global_pruning_takes_the_lowest_of_all_but_leaves_some_of_each(seed, le
         for _, layer, e in order:
             if len(gone) < prune and sum(lost == layer for lost, _ in gone) < 6 - least:
                 gone.add((layer, e))
-        selection = select(tree, "router-norm", prune=prune, scope="global", least=least)
+        selection = select(tree, "router-norm", n_prune=prune, scope="global", min_experts=least)
         assert {(layer, e) for layer, places in selection.pruned.items() for e in places} == gone
         assert selection.count == prune
 
@@ -97,7 +97,7 @@ def test_a_budget_takes_the_fewest_lowest(seed):
         selection = select(tree, "router-norm", budget_bytes=budget)
         fewest = -(-(total - budget) // size)
         assert selection.scope == "budget"
-        expected = select(tree, "router-norm", prune=fewest, scope="global")
+        expected = select(tree, "router-norm", n_prune=fewest, scope="global")
         assert selection.kept == expected.kept
         for mode in MODES:
             assert parameter_bytes(remove(tree, selection.kept, mode)[0]) <= budget
@@ -109,22 +109,22 @@ def test_a_budget_takes_the_fewest_lowest(seed):
 
 def test_only_the_layers_asked_for():
     tree = model()
-    selection = select(tree, "router-norm", prune=2, layers=[4, 1])
+    selection = select(tree, "router-norm", n_prune=2, layers=[4, 1])
     assert list(selection.kept) == [1, 4]
     with pytest.raises(ValueError, match=r"layers is \[1, 2\]; choose among those with experts, 1, 3, 4"):
-        select(tree, "router-norm", prune=2, layers=[1, 2])
+        select(tree, "router-norm", n_prune=2, layers=[1, 2])
     with pytest.raises(ValueError, match=r"layers is \[\]"):
-        select(tree, "router-norm", prune=2, layers=[])
+        select(tree, "router-norm", n_prune=2, layers=[])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_is_that_of_the_released_code(seed):
     rng = np.random.default_rng(seed)
-    selection = select(model(), "random", prune=2, seed=seed)
+    selection = select(model(), "random", n_prune=2, seed=seed)
     for layer in LAYERS:
         assert selection.kept[layer] == tuple(sorted(rng.permutation(6)[-4:].tolist()))
-    assert select(model(), "random", prune=2, seed=np.random.default_rng(seed)).kept == selection.kept
-    assert len({str(select(model(), "random", prune=2, seed=s).kept) for s in range(5)}) > 1
+    assert select(model(), "random", n_prune=2, seed=np.random.default_rng(seed)).kept == selection.kept
+    assert len({str(select(model(), "random", n_prune=2, seed=s).kept) for s in range(5)}) > 1
 
 
 @pytest.mark.parametrize("members", [2, 3])
@@ -136,8 +136,8 @@ def test_each_ensemble_member_loses_the_same_number(members, seed):
     for layer in LAYERS:
         flat["Encoder"][f"encoderblock_{layer}"]["Moe"]["Router"]["dense"]["kernel"] = router(tree, layer)
     for each in range(width):
-        selection = select(tree, "router-norm", prune=each * members)
-        assert select(flat, "router-norm", prune=each * members, groups=members).kept == selection.kept
+        selection = select(tree, "router-norm", n_prune=each * members)
+        assert select(flat, "router-norm", n_prune=each * members, groups=members).kept == selection.kept
         for layer in LAYERS:
             for member in range(members):
                 group = norms(tree, layer)[member * width : (member + 1) * width]
@@ -146,11 +146,11 @@ def test_each_ensemble_member_loses_the_same_number(members, seed):
                 assert held & set(selection.pruned[layer]) == lowest
         remove(tree, selection.kept, "drop-router")  # which refuses members of different size
     with pytest.raises(ValueError, match=f"prune is 1, but layer 1 has {members} ensemble members"):
-        select(tree, "router-norm", prune=1)
+        select(tree, "router-norm", n_prune=1)
     with pytest.raises(
         ValueError, match=f"layer 1 has 6 experts, of which 6 cannot go; prune at most {6 - members}"
     ):
-        select(tree, "router-norm", prune=6)
+        select(tree, "router-norm", n_prune=6)
 
 
 def test_ensemble_members_lose_experts_together_over_layers():
@@ -159,13 +159,13 @@ def test_ensemble_members_lose_experts_together_over_layers():
     # ranks: layer 0 (1, 5) 1.5, then (0, 3) 4.5; layer 1 (2, 3) 0, then (1, 4) 7.5
     expected = {2: {0: (), 1: (2, 3)}, 4: {0: (1, 5), 1: (2, 3)}, 6: {0: (0, 1, 3, 5), 1: (2, 3)}}
     for prune, pruned in expected.items():
-        selection = select(tree, by_values(scores), prune=prune, scope="global")
+        selection = select(tree, by_values(scores), n_prune=prune, scope="global")
         assert selection.pruned == pruned
     size = expert_weights(tree, 0).nbytes // 6
     budget = parameter_bytes(tree) - 3 * size
     assert select(tree, by_values(scores), budget_bytes=budget).pruned == expected[4]
     with pytest.raises(ValueError, match="ensemble members lose experts together; give 4"):
-        select(tree, by_values(scores), prune=3, scope="global")
+        select(tree, by_values(scores), n_prune=3, scope="global")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -173,106 +173,108 @@ def test_ensemble_members_lose_experts_together_over_layers():
 def test_a_pruned_model_is_pruned_further(mode, members):
     tree, before = model(0, members=members), model(50, members=members)
     counts = {layer: np.random.default_rng(layer).permutation(60)[:6] for layer in LAYERS}
-    first = select(tree, "router-change", pretrained=before, prune=2)
-    small, layouts = remove(tree, first.kept, mode)
-    second = select(small, "router-change", pretrained=before, layouts=layouts, prune=2)
-    at_once = select(tree, "router-change", pretrained=before, prune=4)
-    _, final = remove(small, second.kept, mode, layouts=layouts)
+    first = select(tree, "router-change", pretrained=before, n_prune=2)
+    small, maps = remove(tree, first.kept, mode)
+    second = select(small, "router-change", pretrained=before, maps=maps, n_prune=2)
+    at_once = select(tree, "router-change", pretrained=before, n_prune=4)
+    _, final = remove(small, second.kept, mode, maps=maps)
     for layer in LAYERS:
-        assert final[layer].original == at_once.kept[layer]
-        np.testing.assert_allclose(second.scores[layer], at_once.scores[layer][list(layouts[layer].original)])
+        assert final[layer].source_ids == at_once.kept[layer]
+        np.testing.assert_allclose(second.scores[layer], at_once.scores[layer][list(maps[layer].source_ids)])
     # statistics have the columns of the model as it is
     column_counts = {
-        layer: [counts[layer][layouts[layer].original[e]] if e >= 0 else 0 for e in layouts[layer].expert_of]
+        layer: [
+            counts[layer][maps[layer].source_ids[e]] if e >= 0 else 0 for e in maps[layer].column_to_expert
+        ]
         for layer in LAYERS
     }
     held = {layer: gathered(column_counts[layer]) for layer in LAYERS}
-    used = select(small, "frequency", statistics=held, layouts=layouts, prune=2)
+    used = select(small, "frequency", statistics=held, maps=maps, n_prune=2)
     for layer in LAYERS:
-        np.testing.assert_array_equal(used.scores[layer], counts[layer][list(layouts[layer].original)])
+        np.testing.assert_array_equal(used.scores[layer], counts[layer][list(maps[layer].source_ids)])
 
 
 def test_reconstruction_picks_a_set_in_each_layer():
     tree = model()
     held = {layer: gathered([0] * 6, seed=layer) for layer in LAYERS}
-    selection = select(tree, "reconstruction", statistics=held, prune=3, selected=2)
+    selection = select(tree, "reconstruction", statistics=held, n_prune=3, selected=2)
     for layer in LAYERS:
         expected = reconstruction(
             None, router(tree, layer), expert_weights(tree, layer), held[layer], keep=3, selected=2
         )
         assert selection.kept[layer] == expected
     assert selection.scores == {}
-    assert select(tree, "reconstruction", statistics=held, prune=0, selected=2).count == 0
-    for options in ({"prune": 3, "scope": "global"}, {"budget_bytes": 10**6}):
+    assert select(tree, "reconstruction", statistics=held, n_prune=0, selected=2).count == 0
+    for options in ({"n_prune": 3, "scope": "global"}, {"budget_bytes": 10**6}):
         with pytest.raises(
             ValueError, match="'reconstruction' picks a set in each layer and cannot compare layers"
         ):
             select(tree, "reconstruction", statistics=held, **options)
     with pytest.raises(ValueError, match="knows no ensemble members, layer 1 has 2"):
-        select(model(members=2), "reconstruction", statistics=held, prune=2)
+        select(model(members=2), "reconstruction", statistics=held, n_prune=2)
     with pytest.raises(ValueError, match="layer 1: 1 of 6 experts would be left, but a token goes to 2"):
-        select(tree, "reconstruction", statistics=held, prune=5, selected=2)
+        select(tree, "reconstruction", statistics=held, n_prune=5, selected=2)
 
 
 @pytest.mark.parametrize("returned", [[0, 1], [0, 1, 1], [0, 1, 6], [-1, 0, 1], [0.0, 1.0, 2.0], 3])
 def test_what_a_users_function_picks_is_seen_to(returned):
     mine = Criterion("mine", lambda *evidence, keep, selected: returned, subset=True)
     with pytest.raises(ValueError, match="must return 3 different places from 0 to 5"):
-        select(model(), mine, prune=3)
+        select(model(), mine, n_prune=3)
 
 
 def test_bad_requests_are_refused():
     tree = model()
-    for options in ({}, {"prune": 1, "budget_bytes": 5}):
+    for options in ({}, {"n_prune": 1, "budget_bytes": 5}):
         with pytest.raises(ValueError, match="give the one or the other"):
             select(tree, "router-norm", **options)
     with pytest.raises(ValueError, match="scope is 'all'; choose one of layer, global"):
-        select(tree, "router-norm", prune=1, scope="all")
+        select(tree, "router-norm", n_prune=1, scope="all")
     for prune in (-1, 1.5, True):
         with pytest.raises(ValueError, match=f"prune is {prune}; give a whole number"):
-            select(tree, "router-norm", prune=prune)
+            select(tree, "router-norm", n_prune=prune)
     with pytest.raises(ValueError, match="layer 1 has 6 experts, of which 6 cannot go; prune at most 5"):
-        select(tree, "router-norm", prune=6)
+        select(tree, "router-norm", n_prune=6)
     with pytest.raises(ValueError, match="of which 4 cannot go; prune at most 3, so that 3 are left"):
-        select(tree, "router-norm", prune=4, least=3)
+        select(tree, "router-norm", n_prune=4, min_experts=3)
     with pytest.raises(ValueError, match="16 experts cannot go; prune at most 15 over all layers"):
-        select(tree, "router-norm", prune=16, scope="global")
+        select(tree, "router-norm", n_prune=16, scope="global")
     with pytest.raises(ValueError, match="prune at most 0 over all layers"):
-        select(tree, "router-norm", prune=1, scope="global", least=8)
+        select(tree, "router-norm", n_prune=1, scope="global", min_experts=8)
     with pytest.raises(ValueError, match="layer 1: criterion 'mine' gives nan for expert 0"):
-        select(tree, Criterion("mine", lambda *evidence: [np.nan] * 6), prune=1)
+        select(tree, Criterion("mine", lambda *evidence: [np.nan] * 6), n_prune=1)
 
 
 def test_evidence_must_be_of_the_model():
     tree = model()
     with pytest.raises(ValueError, match="'router-change' needs the model before fine-tuning"):
-        select(tree, "router-change", prune=1)
+        select(tree, "router-change", n_prune=1)
     with pytest.raises(ValueError, match=r"blocks with experts are \(1, 3, 4\), .* \(1, 3\)"):
-        select(tree, "router-change", pretrained=model(layers=(1, 3)), prune=1)
+        select(tree, "router-change", pretrained=model(layers=(1, 3)), n_prune=1)
     with pytest.raises(ValueError, match=r"has shape \(5, 3\) in the fine-tuned and \(7, 3\)"):
-        select(tree, "router-change", pretrained=model(hidden=7), prune=1)
+        select(tree, "router-change", pretrained=model(hidden=7), n_prune=1)
     with pytest.raises(
-        ValueError, match=r"layer 1 had 6 columns before any pruning, that of the pre-trained .* has 4"
+        ValueError, match=r"layer 1 had 6 columns before pruning, that of the pre-trained .* has 4"
     ):
-        select(tree, "router-change", pretrained=model(experts=4), prune=1)
-    pruned, layouts = remove(tree, {1: (0, 1, 2)}, "keep-router")
+        select(tree, "router-change", pretrained=model(experts=4), n_prune=1)
+    pruned, maps = remove(tree, {1: (0, 1, 2)}, "keep-router")
     with pytest.raises(ValueError, match="layer 1 has 6 router columns but 3 experts"):
-        select(tree, "router-change", pretrained=pruned, prune=1)
-    with pytest.raises(ValueError, match="layer 1 has 6 router columns but 3 experts; give layouts="):
-        select(pruned, "router-norm", prune=1)
-    assert select(pruned, "router-norm", layouts=layouts, prune=1).kept[1] != ()
+        select(tree, "router-change", pretrained=pruned, n_prune=1)
+    with pytest.raises(ValueError, match="layer 1 has 6 router columns but 3 experts; give maps="):
+        select(pruned, "router-norm", n_prune=1)
+    assert select(pruned, "router-norm", maps=maps, n_prune=1).kept[1] != ()
     with pytest.raises(ValueError, match="'reap' needs a calibration pass, and there is none of layer 1"):
-        select(tree, "reap", prune=1)
+        select(tree, "reap", n_prune=1)
     with pytest.raises(ValueError, match="there is none of layer 3"):
-        select(tree, "reap", statistics={1: gathered([1] * 6)}, prune=1)
+        select(tree, "reap", statistics={1: gathered([1] * 6)}, n_prune=1)
     held = {layer: gathered([1] * 4) for layer in LAYERS}
     with pytest.raises(ValueError, match="statistics of layer 1 are of 4 router columns, it has 6"):
-        select(tree, "frequency", statistics=held, prune=1)
+        select(tree, "frequency", statistics=held, n_prune=1)
 
 
 def test_merged_layers_are_refused():
     tree, _ = remove(model(), {1: (0, 1)}, "drop-router")
     tree["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"] = router(model(), 1)
-    merged = {1: ExpertLayout((0, 0, 0, 1, 1, 1), (0, 1), 6)}
+    merged = {1: ExpertMap((0, 0, 0, 1, 1, 1), (0, 1), 6)}
     with pytest.raises(ValueError, match="prune before merging"):
-        select(tree, "router-norm", layouts=merged, prune=1)
+        select(tree, "router-norm", maps=merged, n_prune=1)

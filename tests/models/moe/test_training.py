@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from qrt_tn.models.moe import training
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.training import MoeRecipe, accuracy, predict, train_moe
 from qrt_tn.models.moe.trees import to_tree
 from qrt_tn.models.moe.vit import VisionMoe, expert_layers
@@ -44,7 +44,7 @@ def test_a_network_learns(kind):
 
 def test_a_pruned_network_trains_on():
     x, y = rows(count=400)
-    network = random_network(small_config(layouts={1: ExpertLayout((0, 1, -1, -1), (1, 3), 4)}))
+    network = random_network(small_config(maps={1: ExpertMap((0, 1, -1, -1), (1, 3), 4)}))
     train_moe(network, x, y, MoeRecipe(steps=200, batch_size=20, learning_rate=1e-2, warmup=5))
     assert accuracy(network, *rows(1)) > 0.9
     assert expert_layers(network)[1].experts.kernel_in.shape[0] == 2
@@ -187,8 +187,8 @@ def test_every_step_has_noise_of_its_own():
 def test_a_router_of_one_column_trains():
     """The spread of one column is 0, and its root has no gradient there."""
     x, y = rows()
-    layouts = {1: ExpertLayout((0,), (2,), 4)}
-    network = random_network(small_config(layouts=layouts, router={"selected": 1}))
+    maps = {1: ExpertMap((0,), (2,), 4)}
+    network = random_network(small_config(maps=maps, router={"selected": 1}))
     losses = train_moe(network, x, y, MoeRecipe(steps=20, batch_size=20, learning_rate=5e-3)).losses
     assert losses[-1] < losses[0]
 

@@ -3,7 +3,7 @@ import pytest
 
 from qrt_tn.models.moe.config import RouterConfig
 from qrt_tn.models.moe.experts import leaves
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.trees import from_tree, infer_config, nested, to_tree
 from tests.models.moe.conftest import random_network, small_config
 
@@ -14,7 +14,7 @@ from tests.models.moe.conftest import random_network, small_config
         {},
         {"classifier": "gap", "representation": 5},
         {"moe_layers": ()},
-        {"moe_layers": (0, 1), "layouts": {1: ExpertLayout((0, 1, -1, -1), (1, 3), 4)}},
+        {"moe_layers": (0, 1), "maps": {1: ExpertMap((0, 1, -1, -1), (1, 3), 4)}},
     ],
 )
 def test_a_tree_gives_the_network_back(changes):
@@ -57,20 +57,20 @@ def test_a_configuration_is_read_from_shapes(representation, classifier):
     assert found == config
 
 
-def test_a_pruned_tree_needs_its_layouts():
-    layouts = {1: ExpertLayout((0, 1, -1, -1), (1, 3), 4)}
-    config = small_config(moe_layers=(0, 1), layouts=layouts, same_experts=True)
+def test_a_pruned_tree_needs_its_maps():
+    maps = {1: ExpertMap((0, 1, -1, -1), (1, 3), 4)}
+    config = small_config(moe_layers=(0, 1), maps=maps, same_experts=True)
     tree = to_tree(random_network(config))
-    with pytest.raises(ValueError, match="block 1 has 2 experts and another 4; give layouts"):
+    with pytest.raises(ValueError, match="block 1 has 2 experts and another 4; give maps"):
         infer_config(tree)
-    assert infer_config(tree, layouts=layouts) == config
+    assert infer_config(tree, maps=maps) == config
 
 
 def test_every_layer_may_have_lost_experts():
     """The capacity still counts those that were there."""
-    layouts = {1: ExpertLayout((0, 1), (1, 3), 4)}
-    config = small_config(layouts=layouts, same_experts=True)
-    assert infer_config(to_tree(random_network(config)), layouts=layouts) == config
+    maps = {1: ExpertMap((0, 1), (1, 3), 4)}
+    config = small_config(maps=maps, same_experts=True)
+    assert infer_config(to_tree(random_network(config)), maps=maps) == config
 
 
 def test_images_that_are_not_square():
@@ -99,11 +99,11 @@ def test_trees_that_do_not_fit_are_refused():
 
 def test_the_choices_of_a_pruned_network_are_not_made_fewer():
     """A token still goes to two columns where one expert is left and its router whole."""
-    config = small_config(layouts={1: ExpertLayout((0, -1, -1, -1), (2,), 4)}, same_experts=True)
+    config = small_config(maps={1: ExpertMap((0, -1, -1, -1), (2,), 4)}, same_experts=True)
     tree = to_tree(random_network(config))
-    assert infer_config(tree, layouts=dict(config.layouts)).router.selected == 2
+    assert infer_config(tree, maps=dict(config.maps)).router.selected == 2
     given = RouterConfig(selected=3)
-    assert infer_config(tree, router=given, layouts=dict(config.layouts)).router == given
+    assert infer_config(tree, router=given, maps=dict(config.maps)).router == given
 
 
 def test_odd_trees_are_refused():

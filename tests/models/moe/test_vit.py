@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.trees import to_tree
 from qrt_tn.models.moe.vit import VisionMoe, expert_layers
 from tests.models.moe import brute_force
@@ -14,8 +14,8 @@ CONFIGS = {
     "gap, representation": {"classifier": "gap", "representation": 5, "moe_layers": (0, 1)},
     "expert choice": {"router": {"kind": "expert-choice", "capacity_factor": 1.0}},
     "across images": {"group": 20, "router": {"batch_priority": True, "capacity_factor": 1.0}},
-    "pruned": {"layouts": {1: ExpertLayout((0, 1, -1, -1), (1, 3), 4)}},
-    "merged": {"layouts": {1: ExpertLayout((0, 1, 1, 0), (0, 1), 4)}, "router": {"softmax": "after"}},
+    "pruned": {"maps": {1: ExpertMap((0, 1, -1, -1), (1, 3), 4)}},
+    "merged": {"maps": {1: ExpertMap((0, 1, 1, 0), (0, 1), 4)}, "router": {"softmax": "after"}},
     "no experts": {"moe_layers": ()},
 }
 applied = nnx.jit(lambda network, x: network(x))

@@ -11,12 +11,12 @@ from qrt_tn.models.moe.checkpoints.native import (
     save_moe_orbax,
     save_moe_tree,
 )
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.training import predict
 from qrt_tn.models.moe.trees import to_tree
 from tests.models.moe.conftest import random_network, small_config
 
-CONFIGS = [{}, {"layouts": {1: ExpertLayout((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}]
+CONFIGS = [{}, {"maps": {1: ExpertMap((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}]
 
 
 @pytest.fixture

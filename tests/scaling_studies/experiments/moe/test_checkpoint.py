@@ -71,7 +71,7 @@ def test_a_pair_of_vmoe_checkpoints_is_pruned_by_router_change(pair: Any, tmp_pa
         found = about["experts"][str(block)]
         assert (found["kept"], found["gone"]) == (kept, gone)
         np.testing.assert_allclose([found["scores"][str(e)] for e in range(4)], change, rtol=1e-5)
-        assert about["layouts"][str(block)]["expert_of"] == (0, 1, -1, -1)
+        assert about["maps"][str(block)]["column_to_expert"] == (0, 1, -1, -1)
     for path, leaf in leaves(after):
         if "/Moe/" not in path:
             assert np.array_equal(dict(leaves(smaller))[path], leaf)
@@ -104,7 +104,7 @@ def test_a_pruned_checkpoint_is_pruned_again_by_the_numbers_of_the_first(pair: A
     for block in ("0", "1"):
         assert sorted(again["experts"][block]["kept"]) == at_once["experts"][block]["kept"]
         assert again["earlier"][block] == once["experts"][block]
-        assert again["layouts"][block]["capacity_experts"] == 4
+        assert again["maps"][block]["capacity_experts"] == 4
     smaller = load_vmoe_checkpoint(tmp_path / "least")
     assert moe(smaller, 0)["Router"]["dense"]["kernel"].shape == (6, 2)
 
@@ -172,13 +172,13 @@ def test_a_file_of_ours_is_merged_and_tells_how(make: Make, config: VisionMoeCon
         calibration=str(tmp_path / "x.npz"),
     )
     merged, shape, kept_about = load_moe_tree(out)
-    known, layouts = merge(tree, calibrate(from_tree(tree, config), x), 2)
-    assert shape.every_layout == layouts
+    known, maps = merge(tree, calibrate(from_tree(tree, config), x), 2)
+    assert shape.all_maps == maps
     for path, leaf in leaves(known):
         np.testing.assert_allclose(dict(leaves(merged))[path], leaf, atol=1e-6)
     assert kept_about["experts"] == about["experts"]
     assert about["mode"] == "merge"
-    assert about["experts"]["0"]["kept"] == list(layouts[0].original)
+    assert about["experts"]["0"]["kept"] == list(maps[0].source_ids)
 
 
 def test_a_write_that_fails_leaves_nothing(
@@ -236,7 +236,7 @@ def test_bad_input_is_refused_and_nothing_written(
 
 def test_checkpoints_of_different_models_are_refused(pair: Any, make: Make, tmp_path: Path) -> None:
     save_vmoe_checkpoint(tmp_path / "wide", make(0, experts=6))
-    with pytest.raises(ValueError, match="4 columns before any pruning, that of the pre-trained model has 6"):
+    with pytest.raises(ValueError, match="4 columns before pruning, that of the pre-trained model has 6"):
         prune(tmp_path, pretrained=tmp_path / "wide", prune=1)
     other = make(0)
     other["Encoder"]["encoderblock_0"]["LayerNorm_0"]["scale"] = np.ones(9, np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.experts import copied
-from qrt_tn.models.moe.layout import ExpertLayout
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.removal import remove
 from qrt_tn.models.moe.training import accuracy, predict
 from qrt_tn.models.moe.trees import from_tree, to_tree
@@ -22,14 +22,14 @@ def test_networks_are_built_and_measured_as_the_library_does(make: Make, config:
     points = Points(x[:1], y[:1], x, y)
     tree = make()
     programs = Programs(config, tree)
-    merged = ExpertLayout((0, 1, 0, 1), (0, 2), 4)
+    merged = ExpertMap((0, 1, 0, 1), (0, 2), 4)
     half = {block: [3, 1] for block in (0, 1)}
-    pruned, layouts = remove(tree, half, "keep-router", selected=2)
+    pruned, maps = remove(tree, half, "keep-router", selected=2)
     # an untouched layer shows that a merged one is not mistaken for it
     shapes = [
         (config, tree),
-        (anonymous(config, layouts), pruned),
-        (replace(config, layouts={0: merged}), _halved(tree)),
+        (anonymous(config, maps), pruned),
+        (replace(config, maps={0: merged}), _halved(tree)),
     ]
     assert [is_merged(shape) for shape, _ in shapes] == [False, False, True]
     for shape, held in shapes:
@@ -47,16 +47,16 @@ def test_networks_are_built_and_measured_as_the_library_does(make: Make, config:
 def test_a_merged_network_computes_the_same_when_its_experts_are_copied(
     make: Make, config: VisionMoeConfig
 ) -> None:
-    merged = replace(config, layouts={0: ExpertLayout((0, 1, 0, 1), (0, 2), 4)})
+    merged = replace(config, maps={0: ExpertMap((0, 1, 0, 1), (0, 2), 4)})
     tree = _halved(make())
     x = np.random.default_rng(2).normal(size=(9, 4, 4, 1)).astype(np.float32)
-    copies = from_tree(spread(tree, merged.every_layout), config)
+    copies = from_tree(spread(tree, merged.all_maps), config)
     np.testing.assert_allclose(predict(copies, x), predict(from_tree(tree, merged), x), atol=1e-5)
 
 
 def test_numbers_of_experts_make_no_new_program(config: VisionMoeConfig) -> None:
     one, two = (
-        anonymous(config, dict.fromkeys((0, 1), ExpertLayout((0, 1), left, 4))) for left in ((3, 1), (0, 2))
+        anonymous(config, dict.fromkeys((0, 1), ExpertMap((0, 1), left, 4))) for left in ((3, 1), (0, 2))
     )
     assert one == two
     assert hash(one) == hash(two)
