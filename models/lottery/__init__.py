@@ -1,15 +1,6 @@
 """Lottery tickets: masks, pruning, rewinding, controls, training many trials, and what pruning saves."""
 
-from qrt_tn.models.lottery.compaction import (
-    Compacted,
-    DenseStack,
-    SparseStack,
-    compact,
-    dense_forward,
-    dense_stack,
-    sparse_forward,
-    sparse_stack,
-)
+from qrt_tn.models.lottery.compaction import Compacted, DenseStack, compact, dense_stack, sparse_stack
 from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
 from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
 from qrt_tn.models.lottery.masked import masked
@@ -41,7 +32,6 @@ __all__ = [
     "Program",
     "Recipe",
     "Run",
-    "SparseStack",
     "Trained",
     "Trial",
     "Weights",
@@ -50,7 +40,6 @@ __all__ = [
     "compact",
     "constant_signs",
     "counts",
-    "dense_forward",
     "dense_stack",
     "flops",
     "full_masks",
@@ -73,7 +62,6 @@ __all__ = [
     "shuffle_masks",
     "shuffle_weights",
     "snip_scores",
-    "sparse_forward",
     "sparse_stack",
     "storage",
     "synflow_masks",

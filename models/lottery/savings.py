@@ -4,10 +4,10 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +17,13 @@ from safetensors.numpy import save as safetensors_bytes
 
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.files import load_tensors, save_tensors
-from qrt_tn.models.lottery.compaction import (
-    DenseStack,
-    apply_stack_masks,
-    compact,
-    coordinates,
-    dense_forward,
-    dense_stack,
-    row_pointers,
-    sparse_forward,
-    sparse_stack,
-    stack_masks,
-)
-from qrt_tn.models.lottery.masks import Masks, Params, check_masks, is_kernel, layers
+from qrt_tn.models.lottery.compaction import DenseStack, compact, dense_stack, sparse_stack, survivors
+from qrt_tn.models.lottery.masks import Masks, Params, apply_masks, check_masks, is_kernel, layers
 
 TICKET_FORMAT = "qrt-tn.lottery-ticket"
-# NumPy's own types, which every version of safetensors reads and writes
-TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """Sizes in bytes of whole files of one network, biases and all else included.
 
     Attributes:
@@ -61,8 +47,7 @@ class Storage:
     weights: int
 
 
-@dataclass(frozen=True)
-class Flops:
+class Flops(NamedTuple):
     """Operations of one example, two (a product and a sum) for each use of a weight of a kernel.
 
     Attributes:
@@ -86,27 +71,23 @@ def storage(params: Params, masks: Masks) -> Storage:
         masks: as `full_masks` makes them.
 
     Raises:
-        ValueError: masks that do not fit, or arrays that a ticket does not hold.
+        ValueError: masks that do not fit, or parameters that are not nested dicts.
     """
-    written = _file(*_ticket(params, masks))
-    kept = layers(masks)
-    arrays = layers(params)
+    ticket = _file(*_ticket(params, masks))
+    kept, arrays = layers(masks), layers(params)
+    dense, csr, coo = dict(arrays), dict(arrays), dict(arrays)
     for name, mask in kept.items():
-        arrays[name] = np.where(mask, arrays[name], np.zeros_like(arrays[name]))
-    dense = _file(arrays)
-    csr, coo = {}, {}
-    for name, value in arrays.items():
-        if name not in kept:
-            csr[name] = coo[name] = value
-            continue
-        data, rows, columns = coordinates(value, kept[name])
-        csr |= {f"{name}:data": data, f"{name}:columns": columns, f"{name}:rows": row_pointers(kept[name])}
+        dense[name] = np.where(mask, arrays[name], np.zeros_like(arrays[name]))
+        data, rows, columns, pointers = survivors(arrays[name], mask)
+        del csr[name], coo[name]
+        csr |= {f"{name}:data": data, f"{name}:columns": columns, f"{name}:rows": pointers}
         coo |= {f"{name}:data": data, f"{name}:indices": np.stack([rows, columns], axis=1)}
+    written = _file(dense)
     return Storage(
-        dense=len(dense),
-        compressed=len(gzip.compress(dense, 9, mtime=0)),
-        ticket=len(written),
-        ticket_compressed=len(gzip.compress(written, 9, mtime=0)),
+        dense=len(written),
+        compressed=len(gzip.compress(written, 9, mtime=0)),
+        ticket=len(ticket),
+        ticket_compressed=len(gzip.compress(ticket, 9, mtime=0)),
         csr=len(_file(csr)),
         coo=len(_file(coo)),
         kept=sum(int(mask.sum()) for mask in kept.values()),
@@ -123,8 +104,8 @@ def save_ticket(path: str | Path, params: Params, masks: Masks) -> None:
         masks: as `full_masks` makes them.
 
     Raises:
-        ValueError: masks that do not fit, parameters that are not nested dicts with str or int keys, an
-            array that is of no type in TYPES, or a path that cannot be written.
+        ValueError: masks that do not fit, parameters that are not nested dicts with str or int keys, a
+            dtype that safetensors files do not hold, or a path that cannot be written.
     """
     save_tensors(path, *_ticket(params, masks))
 
@@ -144,19 +125,21 @@ def load_ticket(path: str | Path) -> tuple[Params, Masks]:
     try:
         for entry in json.loads(metadata["layout"]):
             name, shape = "/".join(map(str, entry["path"])), tuple(entry["shape"])
-            if not entry["pruned"]:
-                value, mask = tensors[name].reshape(shape), None
-            else:
+            mask = None
+            if entry["pruned"]:
                 bits, values = tensors[f"{name}:mask"], tensors[f"{name}:values"]
                 size = int(np.prod(shape))
-                unpacked = np.unpackbits(bits).astype(bool)
-                if len(bits) != -(-size // 8) or unpacked[size:].any() or unpacked.sum() != len(values):
+                flat = np.unpackbits(bits).astype(bool)
+                if len(bits) != -(-size // 8) or flat[size:].any() or flat.sum() != len(values):
                     raise ValueError(f"the mask and the values of {name!r} do not fit")
-                mask = unpacked[:size].reshape(shape)
-                value = np.zeros(shape, dtype=values.dtype)
+                mask = flat[:size].reshape(shape)
+                value = np.zeros(shape, values.dtype)
                 value[mask] = values
-            _insert(params, entry["path"], value)
-            _insert(masks, entry["path"], mask)
+            else:
+                value = tensors[name].reshape(shape)
+            *folders, last = entry["path"]
+            for tree, leaf in ((params, value), (masks, mask)):
+                reduce(lambda node, key: node.setdefault(key, {}), folders, tree)[last] = leaf
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a whole ticket ({error}); save it again") from error
     return params, masks
@@ -177,12 +160,11 @@ def flops(params: Params, masks: Masks, uses: Mapping[str, int] | None = None) -
     """
     check_masks(masks, params)
     kernels = {name: value for name, value in layers(params).items() if is_kernel(name, value)}
-    uses, kept = dict(uses or {}), layers(masks)
+    uses, kept = uses or {}, layers(masks)
     for name, count in uses.items():
-        if name not in kernels or not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(
-                f"uses gives {count!r} for {name!r}; give at least 1 for some of {sorted(kernels)}"
-            )
+        if name not in kernels:
+            raise ValueError(f"uses names {name!r}, which is no kernel; name some of {sorted(kernels)}")
+        check_whole(f"uses of {name!r}", count)
     dense = surviving = 0
     for name, kernel in kernels.items():
         if kernel.ndim > 2 and name not in uses:
@@ -210,18 +192,15 @@ def weight_uses(network: nnx.Module, x: Any) -> dict[str, int]:
     copy = nnx.clone(network)
     found: dict[str, int] = {}
 
-    def recording(name: str, convolve: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        def convolve_and_record(*args: Any, **options: Any) -> jax.Array:
-            result = convolve(*args, **options)
-            found[name] = found.get(name, 0) + int(np.prod(result.shape[1:-1]))
-            return result
-
-        return convolve_and_record
+    def record(name: str, convolve: Callable[..., jax.Array], *args: Any, **options: Any) -> jax.Array:
+        result = convolve(*args, **options)
+        found[name] = found.get(name, 0) + int(np.prod(result.shape[1:-1]))
+        return result
 
     for path, module in nnx.iter_modules(copy):
         if isinstance(module, nnx.Conv):
             name = "/".join(map(str, (*path, "kernel")))
-            module.conv_general_dilated = recording(name, module.conv_general_dilated)
+            module.conv_general_dilated = partial(record, name, module.conv_general_dilated)
     nnx.eval_shape(lambda traced, batch: traced(batch), copy, x)
     return found
 
@@ -237,7 +216,7 @@ def measure(
     `storage` and `flops` take those.
 
     A time is that of one compiled call until its result is there, so at batch 1 it is mostly that of the
-    call itself. Each round times all forms one after another, so that a disturbance meets them alike.
+    call itself. Each round times all forms one after another, so that a disturbance meets them all.
 
     Args:
         params: nested dicts of arrays of that network alone, as nnx.to_pure_dict gives them.
@@ -250,34 +229,32 @@ def measure(
         A row for each form, at a batch of 1 and then at that of x: form; batch; disk_bytes, of a
         safetensors file of what the form holds (its header differs from that of `storage`);
         memory_bytes, of the arrays it holds; flops, of one example as in `flops`; seconds, the median of
-        a batch; seconds_min; max_difference, the largest absolute one to the dense
-        outputs (a GPU may round the factors of dense products to fewer bits, TF32).
+        a batch; seconds_min; max_difference, the largest absolute one to the dense outputs (a GPU may
+        round the factors of dense products to fewer bits, TF32).
 
     Raises:
         ValueError: masks that do not fit, a network that is not such a stack, x of another shape, or
             rounds below 1.
     """
     check_whole("rounds", rounds)
-    check_masks(masks, params)
-    kept = stack_masks(masks, kernels)
-    dense = apply_stack_masks(dense_stack(params, kernels), kept)
-    points = jnp.asarray(x, dtype=dense.kernels[0].dtype)
+    work = flops(params, masks)
+    dense = dense_stack(apply_masks(masks, params), kernels)
+    points = jnp.asarray(x, dense.kernels[0].dtype)
     if points.ndim != 2 or points.shape[1] != len(dense.kernels[0]) or len(points) == 0:
         raise ValueError(
             f"x has shape {points.shape}; give (batch, {len(dense.kernels[0])}), images flattened"
         )
-    factors = tuple(
-        jnp.ones_like(kernel) if mask is None else jnp.asarray(mask, dtype=kernel.dtype)
-        for kernel, mask in zip(dense.kernels, kept, strict=True)
-    )
+    shapes = zip(kernels, dense.kernels, strict=True)
+    kept = [layers(masks).get(name, np.ones(kernel.shape, bool)) for name, kernel in shapes]
+    factors = [jnp.asarray(mask, points.dtype) for mask in kept]
     smaller = compact(dense, kept).stack
-    work = flops(params, masks)
+    run = DenseStack.__call__
     forms: dict[str, tuple[Callable[..., jax.Array], Any, int]] = {
-        "dense": (dense_forward, dense, work.dense),
+        "dense": (run, dense, work.dense),
         "dense with mask": (_masked_forward, (dense, factors), work.dense),
-        "compacted": (dense_forward, smaller, 2 * sum(kernel.size for kernel in smaller.kernels)),
-        "BCOO": (sparse_forward, sparse_stack(dense, kept, "bcoo"), work.surviving),
-        "BCSR": (sparse_forward, sparse_stack(dense, kept, "bcsr"), work.surviving),
+        "compacted": (run, smaller, 2 * sum(kernel.size for kernel in smaller.kernels)),
+        "BCOO": (run, sparse_stack(dense, kept, "bcoo"), work.surviving),
+        "BCSR": (run, sparse_stack(dense, kept, "bcsr"), work.surviving),
     }
     rows = []
     for size in sorted({1, len(points)}):
@@ -303,10 +280,10 @@ def measure(
     return rows
 
 
-def _masked_forward(held: tuple[DenseStack, tuple[jax.Array, ...]], x: jax.Array) -> jax.Array:
+def _masked_forward(held: tuple[DenseStack, list[jax.Array]], x: jax.Array) -> jax.Array:
     stack, factors = held
-    kernels = tuple(kernel * factor for kernel, factor in zip(stack.kernels, factors, strict=True))
-    return dense_forward(DenseStack(kernels, stack.biases, stack.inputs), x)
+    products = tuple(kernel * factor for kernel, factor in zip(stack.kernels, factors, strict=True))
+    return replace(stack, kernels=products)(x)
 
 
 def _interleaved(calls: Mapping[str, Callable[[], jax.Array]], rounds: int) -> dict[str, list[float]]:
@@ -335,20 +312,14 @@ def _ticket(params: Params, masks: Masks) -> tuple[dict[str, np.ndarray], dict[s
                 f"parameter {jax.tree_util.keystr(path)} is not in nested dicts with str or int keys"
             )
         name, value = "/".join(map(str, keys)), np.asarray(leaf)
-        if value.dtype.name not in TYPES:
-            raise ValueError(
-                f"parameter {name!r} has dtype {value.dtype}; convert it to one of {', '.join(TYPES)}"
-            )
-        pruned = name in kept
-        parts = (
-            {f"{name}:mask": np.packbits(kept[name]), f"{name}:values": value[kept[name]]} if pruned else {}
-        )
-        parts = parts or {name: value}
+        parts = {name: value}
+        if name in kept:
+            parts = {f"{name}:mask": np.packbits(kept[name]), f"{name}:values": value[kept[name]]}
         if set(parts) & set(tensors):
             raise ValueError(f"two parameters are named {name!r}; rename one")
         tensors |= parts
         # keys may be numbers, which names alone would not give back
-        layout.append({"path": keys, "shape": value.shape, "pruned": pruned})
+        layout.append({"path": keys, "shape": value.shape, "pruned": name in kept})
     return tensors, {"format": TICKET_FORMAT, "layout": json.dumps(layout)}
 
 
@@ -360,10 +331,3 @@ def _file(arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> 
     """The bytes of a safetensors file of these arrays."""
     tensors = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     return safetensors_bytes(tensors, metadata=metadata)
-
-
-def _insert(tree: dict[Any, Any], path: Sequence[str | int], leaf: Any) -> None:
-    """Put a leaf into nested dicts, at its keys."""
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = leaf
