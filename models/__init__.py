@@ -7,14 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qrt_tn.models.datasets import Dataset, Split, load_digits, load_file, one_hot, split
+    from qrt_tn.models.array_files import read_idx
+    from qrt_tn.models.datasets import Dataset, load_digits, load_file, one_hot
     from qrt_tn.models.dense import CosineNetwork, DenseNetwork
     from qrt_tn.models.estimators import RidgeletClassifier, RidgeletFeatures, RidgeletRegressor
-    from qrt_tn.models.idx import read_idx
     from qrt_tn.models.readout import fit_output_weights, select_ridge
     from qrt_tn.models.residual import residual_ticket
     from qrt_tn.models.ridge import RidgeNetwork, importance_weights
     from qrt_tn.models.saved import SavedModel, load
+    from qrt_tn.models.splits import Split, split
     from qrt_tn.models.teachers import teacher
     from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
 
@@ -27,7 +28,7 @@ _NAMES = {
     "RidgeletFeatures": "estimators",
     "RidgeletRegressor": "estimators",
     "SavedModel": "saved",
-    "Split": "datasets",
+    "Split": "splits",
     "TrainingHistory": "training",
     "accuracy": "training",
     "fit_output_weights": "readout",
@@ -36,11 +37,11 @@ _NAMES = {
     "load_digits": "datasets",
     "load_file": "datasets",
     "one_hot": "datasets",
-    "read_idx": "idx",
+    "read_idx": "array_files",
     "residual_ticket": "residual",
     "risk": "training",
     "select_ridge": "readout",
-    "split": "datasets",
+    "split": "splits",
     "teacher": "teachers",
     "train": "training",
     "train_many": "training",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qrt_tn.models.npz import read_npz
+from qrt_tn.models.array_files import read_npz
 from qrt_tn.models.tables import memory_limit
 from qrt_tn.models.targets import CLASSIFICATION, REGRESSION, Targets, check_task, read_targets
 

@@ -58,7 +58,7 @@ class Column:
         return tuple(f"{self.name}={MISSING if value is None else value}" for value in self.categories)
 
     def coordinates(self, values: "pd.Series") -> np.ndarray:
-        """Turn the column's values into coordinates, as scikit-learn's encoders do.
+        """Turn the column's values into coordinates.
 
         >>> import pandas as pd
         >>> Column("colour", ("blue", "red"), "onehot").coordinates(pd.Series(["red", "green"]))
@@ -78,22 +78,18 @@ class Column:
         """
         if self.categories is None:
             return as_numbers(values, self.name)[:, None]
-        from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
-
-        known = np.array(self.categories, dtype=object)
+        place = {value: i for i, value in enumerate(self.categories)}
         texts = as_texts(values)
+        codes = np.array([place.get(text, -1) for text in texts], dtype=np.int64)
         if self.encode == "onehot":
-            onehot = OneHotEncoder(categories=[known], handle_unknown="ignore", sparse_output=False)
-            return onehot.fit(known[:, None]).transform(texts[:, None])
-        ordinal = OrdinalEncoder(categories=[known], handle_unknown="use_encoded_value", unknown_value=np.nan)
-        codes = ordinal.fit(known[:, None]).transform(texts[:, None])
-        unseen = np.flatnonzero(np.isnan(codes[:, 0]) & values.notna().to_numpy())
+            return (codes[:, None] == np.arange(len(place))).astype(np.float64)
+        unseen = np.flatnonzero((codes < 0) & values.notna().to_numpy())
         if len(unseen):
             raise ValueError(
                 f"column {shown([self.name])} holds {shown([texts[unseen[0]]])} in row {unseen[0]}, which was"
                 f" not among the categories learnt ({shown(self.categories)}); correct or remove such rows"
             )
-        return codes
+        return np.where(codes < 0, np.nan, codes)[:, None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data sets: scikit-learn's handwritten digits, or the user's own file, and their splits."""
+"""Data sets: scikit-learn's handwritten digits, or the user's own file."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import sklearn.datasets
-from sklearn.model_selection import train_test_split
 
-from qrt_tn.engine.arguments import Seed, generator
 from qrt_tn.models.columns import Columns, Encode
 from qrt_tn.models.delimited import shown
 from qrt_tn.models.features import Chosen, choose_columns
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
 
 Impute = Literal["mean", "median", "most_frequent"]
 IMPUTE = ("mean", "median", "most_frequent")
-# The digits' split in use: 1,797 points into 1,200 for training, 237 for validation, 360 for the test.
-VALIDATION_SHARE = 237 / 1797
-TEST_SHARE = 360 / 1797
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,42 +62,42 @@ class Dataset:
     def __post_init__(self) -> None:
         x, y = np.asarray(self.x), np.asarray(self.y)
         _check_impute(self.impute)
-        if x.ndim != 2 or x.size == 0:
-            raise ValueError(f"{self.name}: x has shape {x.shape}; it must be (points, features), not empty")
-        if len(y) != len(x):
-            raise ValueError(f"{self.name}: {len(x)} points but {len(y)} targets; give one target a point")
+        self._check_shapes(x, y)
         x = _finite(x, f"{self.name}: x", self.impute is not None)
+        y = _finite(y, f"{self.name}: y") if self.classes is None else y.astype(np.int64)
         if np.array_equal(x, np.broadcast_to(x[0], x.shape), equal_nan=True):
             raise ValueError(
                 f"{self.name}: constant data: all {len(x)} points are the same; give points that differ"
             )
-        if self.classes is None:
-            y = _finite(y, f"{self.name}: y")
-            if y.ndim != 2:
-                raise ValueError(f"{self.name}: real targets have shape {y.shape}; give (points, outputs)")
-        else:
-            if y.ndim != 1 or y.dtype.kind not in "iu":
-                raise ValueError(
-                    f"{self.name}: labels have shape {y.shape}, {y.dtype}; give (points,) integers"
-                )
-            if y.min() < 0 or y.max() >= len(self.classes):
-                wrong = y.min() if y.min() < 0 else y.max()
-                raise ValueError(f"{self.name}: label {wrong} is outside 0..{len(self.classes) - 1}")
-            y = y.astype(np.int64)
         constant = np.flatnonzero(np.atleast_1d((y == y[0]).all(axis=0)))
         if len(constant):
             which = f" of output {constant[0]}" if y.ndim == 2 and y.shape[1] > 1 else ""
             raise ValueError(
                 f"{self.name}: constant data: all {len(y)} targets{which} are the same; give two or more"
             )
-        if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
-            raise ValueError(f"{self.name}: images of {self.image_shape} pixels but {x.shape[1]} features")
-        if self.columns is not None and len(self.columns.names) != x.shape[1]:
-            raise ValueError(
-                f"{self.name}: columns give {len(self.columns.names)} coordinates, but x has {x.shape[1]}"
-            )
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
+
+    def _check_shapes(self, x: np.ndarray, y: np.ndarray) -> None:
+        name = self.name
+        if x.ndim != 2 or x.size == 0:
+            raise ValueError(f"{name}: x has shape {x.shape}; it must be (points, features), not empty")
+        if len(y) != len(x):
+            raise ValueError(f"{name}: {len(x)} points but {len(y)} targets; give one target a point")
+        if self.classes is None and y.ndim != 2:
+            raise ValueError(f"{name}: real targets have shape {y.shape}; give (points, outputs)")
+        if self.classes is not None:
+            if y.ndim != 1 or y.dtype.kind not in "iu":
+                raise ValueError(f"{name}: labels have shape {y.shape}, {y.dtype}; give (points,) integers")
+            if y.min() < 0 or y.max() >= len(self.classes):
+                wrong = y.min() if y.min() < 0 else y.max()
+                raise ValueError(f"{name}: label {wrong} is outside 0..{len(self.classes) - 1}")
+        if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
+            raise ValueError(f"{name}: images of {self.image_shape} pixels but {x.shape[1]} features")
+        if self.columns is not None and len(self.columns.names) != x.shape[1]:
+            raise ValueError(
+                f"{name}: columns give {len(self.columns.names)} coordinates, but x has {x.shape[1]}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -155,15 +150,6 @@ class Dataset:
         if self.left_out:
             told += "; left out: " + ", ".join(f"{shown([name])} ({why})" for name, why in self.left_out)
         return told
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Indices of the points for training, for choosing settings, and for the test; each is sorted."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 def load_digits() -> Dataset:
@@ -271,64 +257,6 @@ def load_file(
         impute=impute,
         how=table.how,
     )
-
-
-def split(
-    dataset: Dataset,
-    seed: Seed,
-    validation: int | float = VALIDATION_SHARE,
-    test: int | float = TEST_SHARE,
-) -> Split:
-    """Split at random into training, validation and test points, stratified by label where there are labels.
-
-    Args:
-        dataset: the data.
-        seed: an int or a Generator.
-        validation: how many points, or their share if below 1. The default shares split the digits into
-            1,200, 237 and 360.
-        test: likewise.
-
-    Raises:
-        ValueError: no points left for training, or too few points of a class to have it in every part.
-    """
-    points = len(dataset)
-    sizes = {"validation": validation, "test": test}
-    for name, size in sizes.items():
-        if not size > 0 or (size > 1 and size != int(size)):
-            raise ValueError(f"{name} is {size}; give a number of points, or a share between 0 and 1")
-    counts = {name: round(size * points) if size < 1 else int(size) for name, size in sizes.items()}
-    counts["train"] = points - sum(counts.values())
-    fewest, strata = 1, None
-    if dataset.classes is not None:
-        strata = dataset.y
-        labels, members = np.unique(strata, return_counts=True)
-        fewest = len(labels)
-        rare = [f"{shown([dataset.classes[i]])} ({n})" for i, n in zip(labels, members, strict=True) if n < 3]
-        if rare:
-            few = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
-            numbers = all(isinstance(value, int | float) for value in dataset.class_values or ("",))
-            raise ValueError(
-                f"{dataset.name}: classes of fewer than 3 points: {few}; a split needs 3 of each, so add"
-                " points, or remove or merge these classes"
-                + (", or say --task regression if they are quantities" if numbers else "")
-            )
-    for name in ("train", "validation", "test"):
-        if counts[name] < fewest:
-            raise ValueError(
-                f"{counts[name]} of {points} points would be left for {name}; it needs {fewest} or more, one"
-                " of each class: give more points, or other sizes of validation and test"
-            )
-    random_state = int(generator(seed).integers(2**31))
-    rest, test_index = train_test_split(
-        np.arange(points), test_size=counts["test"], stratify=strata, random_state=random_state
-    )
-    train_index, validation_index = train_test_split(
-        rest,
-        test_size=counts["validation"],
-        stratify=None if strata is None else strata[rest],
-        random_state=random_state,
-    )
-    return Split(np.sort(train_index), np.sort(validation_index), np.sort(test_index))
 
 
 def one_hot(y: np.ndarray, classes: int, centre: bool = True) -> np.ndarray:

@@ -3,15 +3,19 @@
 import importlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import train_test_split
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.models.datasets import TEST_SHARE, Dataset, load_digits, split
-from qrt_tn.models.image_files import Labelled, read_images, stack_images
+from qrt_tn.models.datasets import load_digits
+from qrt_tn.models.image_files import Labelled, read_images
+from qrt_tn.models.image_folders import stack_images
+from qrt_tn.models.splits import TEST_SHARE, draw_stratified
+from qrt_tn.models.tables import first_line
 
 FOLDER_VARIABLE = "QRT_TN_DATA"
 # Where Debian's package dataset-fashion-mnist puts its files.
@@ -24,17 +28,18 @@ _DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class _Source:
-    """What a named set is, and where the `datasets` library finds it."""
+    """What a named set is, where the `datasets` library finds it, and its folder's name in torchvision."""
 
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     repository: str
+    folder: str
     image: str = "image"
     label: str = "label"
 
 
 _SOURCES = {
-    "mnist": _Source((28, 28, 1), _DIGITS, "ylecun/mnist"),
+    "mnist": _Source((28, 28, 1), _DIGITS, "ylecun/mnist", "MNIST"),
     "fashion-mnist": _Source(
         (28, 28, 1),
         (
@@ -42,15 +47,22 @@ _SOURCES = {
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
         "zalando-datasets/fashion_mnist",
+        "FashionMNIST",
     ),
     "cifar10": _Source(
         (32, 32, 3),
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         "uoft-cs/cifar10",
+        "cifar-10-batches-bin",
         "img",
     ),
     "cifar100": _Source(
-        (32, 32, 3), tuple(str(label) for label in range(100)), "uoft-cs/cifar100", "img", "fine_label"
+        (32, 32, 3),
+        tuple(str(label) for label in range(100)),
+        "uoft-cs/cifar100",
+        "cifar-100-binary",
+        "img",
+        "fine_label",
     ),
 }
 IMAGE_SETS = ("digits", *_SOURCES)
@@ -60,6 +72,10 @@ IMAGE_SETS = ("digits", *_SOURCES)
 class Images:
     """Labelled images, for training and for the test.
 
+    >>> images = load_images("digits")
+    >>> images.describe()
+    'digits: 1,797 images of 8 x 8 x 1 in 10 classes: 1,437 for training, 360 for the test, drawn at random'
+
     Attributes:
         x: pixels for training, shape (M, H, W, C), uint8.
         y: labels 0 .. classes-1, shape (M,), int64.
@@ -68,6 +84,7 @@ class Images:
         name: what to call the set in a report.
         classes: the names of the classes.
         white: the largest value that a pixel can have.
+        notes: what of their reading is worth telling.
 
     Raises:
         ValueError: empty, mismatched shapes, another dtype, pixels above white, labels outside
@@ -81,35 +98,16 @@ class Images:
     name: str
     classes: tuple[str, ...]
     white: int = 255
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.white <= 255:
             raise ValueError(f"{self.name}: white is {self.white}; give the largest pixel value, 1..255")
-        for part, images, labels in (("", self.x, self.y), ("_test", self.x_test, self.y_test)):
-            x, y = np.asarray(images), np.asarray(labels)
-            if x.ndim != 4 or x.size == 0:
-                raise ValueError(
-                    f"{self.name}: x{part} has shape {x.shape}; give (images, H, W, C), not empty"
-                )
-            if x.dtype != np.uint8:
-                raise ValueError(f"{self.name}: x{part} has dtype {x.dtype}; give pixels as uint8")
-            if x.max() > self.white:
-                raise ValueError(f"{self.name}: x{part} holds {x.max()}, above white, which is {self.white}")
-            if y.ndim != 1 or y.dtype.kind not in "iu":
-                raise ValueError(
-                    f"{self.name}: y{part} has shape {y.shape}, {y.dtype}; give integer labels (images,)"
-                )
-            if len(x) != len(y):
-                raise ValueError(
-                    f"{self.name}: {len(x)} images in x{part} but {len(y)} labels; give one an image"
-                )
-            if y.min() < 0 or y.max() >= len(self.classes):
-                wrong = y.min() if y.min() < 0 else y.max()
-                raise ValueError(
-                    f"{self.name}: y{part} holds label {wrong}, outside 0..{len(self.classes) - 1}"
-                )
-            object.__setattr__(self, f"x{part}", x)
-            object.__setattr__(self, f"y{part}", y.astype(np.int64))
+        for part, x, y in (("", self.x, self.y), ("_test", self.x_test, self.y_test)):
+            images, labels = np.asarray(x), np.asarray(y)
+            _check_part(self.name, part, images, labels, self.white, len(self.classes))
+            object.__setattr__(self, f"x{part}", images)
+            object.__setattr__(self, f"y{part}", labels.astype(np.int64))
         if self.x.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
                 f"{self.name}: images of shape {self.x.shape[1:]} for training but {self.x_test.shape[1:]}"
@@ -133,6 +131,32 @@ class Images:
     def outputs(self) -> int:
         """The number of classes."""
         return len(self.classes)
+
+    def describe(self) -> str:
+        """How many images were read, of what shape, and what was left out, in a line."""
+        every = len(self.x) + len(self.x_test)
+        told = (
+            f"{self.name}: {every:,} images of {' x '.join(map(str, self.image_shape))} in"
+            f" {self.outputs} classes: {len(self.x):,} for training, {len(self.x_test):,} for the test"
+        )
+        return ", ".join([told, *self.notes])
+
+
+def _check_part(name: str, part: str, x: np.ndarray, y: np.ndarray, white: int, classes: int) -> None:
+    if x.ndim != 4 or x.size == 0:
+        raise ValueError(f"{name}: x{part} has shape {x.shape}; give (images, H, W, C), not empty")
+    if x.dtype != np.uint8:
+        raise ValueError(f"{name}: x{part} has dtype {x.dtype}; give pixels as uint8")
+    if x.max() > white:
+        raise ValueError(f"{name}: x{part} holds {x.max()}, above white, which is {white}")
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise ValueError(f"{name}: y{part} has shape {y.shape}, {y.dtype}; give integer labels (images,)")
+    if len(x) != len(y):
+        raise ValueError(f"{name}: {len(x)} images in x{part} but {len(y)} labels; give one an image")
+    if y.min() < 0 or y.max() >= classes:
+        raise ValueError(
+            f"{name}: y{part} holds label {y.min() if y.min() < 0 else y.max()}, outside 0..{classes - 1}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +188,13 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
     folder that the environment variable QRT_TN_DATA names; fashion-mnist then among the files of Debian's
     package dataset-fashion-mnist; and last with the optional `datasets` library, which downloads it.
 
-    Local files have the formats of models.image_files.read_images. Where a source has no test set, one is
+    Local files have the formats of `image_files.read_images`. Where a source has no test set, one is
     split off at random, stratified, with the digits' usual share (360 of 1,797).
 
     Args:
         source: a name of IMAGE_SETS, or the path of an npz file or of a folder.
         seed: an int or a Generator; used only where a test set is split off. The digits of one int seed
-            have the test points that qrt_tn.models.datasets.split gives them.
+            have the test points that `qrt_tn.models.split` gives them.
 
     Raises:
         ValueError: a named set that is nowhere to be had, files that cannot be read, or bad content.
@@ -189,10 +213,9 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
             )
         found, white = read_images(path), 255
         name = path.stem if path.is_file() else path.resolve().name
-    x, y, x_test, y_test, classes = found
-    if x_test is None or y_test is None:
-        x, y, x_test, y_test = _split_off(x, y, name, classes, seed)
-    return Images(x, y, x_test, y_test, name, classes, white)
+    if found.x_test is None or found.y_test is None:
+        found = _split_off(found, name, seed)
+    return Images(*found[:4], name, found.classes, white, found.notes)  # type: ignore[arg-type]
 
 
 def fold(
@@ -202,13 +225,13 @@ def fold(
     points: int | None = None,
     flat: bool = False,
 ) -> ImageFold:
-    """Set validation points aside at random, and standardise the pixels.
+    """Set validation points aside at random, stratified by class, and standardise the pixels.
 
     The validation points come from the training set, as in J. Frankle and M. Carbin, "The Lottery Ticket
-    Hypothesis" (ICLR 2019), who take 5,000 of MNIST's 60,000 at random. A pixel is divided by white, then
-    the mean of its channel over the training points is subtracted and the result divided by their
-    deviation (by 1 in a constant channel). Standardising is this project's choice: what the paper does to
-    its pixels is not known to us.
+    Hypothesis" (ICLR 2019), who take 5,000 of MNIST's 60,000 at random; here each class gives its share and
+    keeps at least one image for training. A pixel is divided by white, then the mean of its channel over the
+    training points is subtracted and the result divided by their deviation (by 1 in a constant channel).
+    Standardising is this project's choice: what the paper does to its pixels is not known to us.
 
     Args:
         images: the data.
@@ -223,18 +246,21 @@ def fold(
         The points for training and for validation in random order, those for the test in their own.
 
     Raises:
-        ValueError: not a number of points, or none left for training.
+        ValueError: not a number of points, or none of some class left for training.
     """
     total = len(images)
+    most = total - len(np.unique(images.y))
+    if not most:
+        raise ValueError(f"{images.name} has one image of each class, and none for validation; add some")
     if validation is None:
-        validation = max(1, min(VALIDATION_POINTS, total // 6))
-    _check_count("validation", validation, total - 1)
+        validation = max(1, min(VALIDATION_POINTS, total // 6, most))
+    _check_count("validation", validation, most)
     left = total - validation
     if points is None:
         points = left
     _check_count("points", points, left)
-    order = generator(seed).permutation(total)
-    kept, aside = order[validation : validation + points], order[:validation]
+    aside, kept = draw_stratified(images.y, validation, generator(seed))
+    kept = kept[:points]
     tables = _standard_levels(images.x, kept, images.white)
 
     def standardised(x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -281,25 +307,31 @@ def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.nd
     return tables
 
 
-def _split_off(
-    x: np.ndarray, y: np.ndarray, name: str, classes: tuple[str, ...], seed: Seed
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _split_off(found: Labelled, name: str, seed: Seed) -> Labelled:
     """Training and test points of a set without a test set of its own, stratified by class."""
-    # split looks at the labels only, so that the points' numbers can stand for the images
-    numbered = Dataset(np.arange(len(x))[:, None], y, name, classes)
-    labels, members = np.unique(y, return_counts=True)
-    if members.min() < 3:
-        rarest = classes[labels[members.argmin()]]
+    labels, members = np.unique(found.y, return_counts=True)
+    if len(labels) < 2 or members.min() < 2:
+        rarest = found.classes[labels[members.argmin()]]
         raise ValueError(
-            f"{name}: class {rarest!r} has {members.min()} images; splitting a test set off needs 3 or more"
-            " of each class"
+            f"{name}: class {rarest!r} has {members.min()} of {len(found.y)} images; splitting a test set off"
+            " needs two classes or more with 2 images or more each"
         )
-    present = len(labels)
-    test = max(round(TEST_SHARE * len(x)), present)
-    # the test points do not depend on how many are for validation; here they stay with the training set
-    parts = split(numbered, seed, validation=present, test=test)
-    train = np.sort(np.concatenate([parts.train, parts.validation]))
-    return x[train], y[train], x[parts.test], y[parts.test]
+    # as splits.split draws it
+    train, test = train_test_split(
+        np.arange(len(found.y)),
+        test_size=max(round(TEST_SHARE * len(found.y)), len(labels)),
+        stratify=found.y,
+        random_state=int(generator(seed).integers(2**31)),
+    )
+    train, test = np.sort(train), np.sort(test)
+    return Labelled(
+        found.x[train],
+        found.y[train],
+        found.x[test],
+        found.y[test],
+        found.classes,
+        ("drawn at random", *found.notes),
+    )
 
 
 def _load_named(name: str) -> Labelled:
@@ -308,7 +340,7 @@ def _load_named(name: str) -> Labelled:
     root = os.environ.get(FOLDER_VARIABLE, "")
     if root and not Path(root).is_dir():
         raise ValueError(f"{FOLDER_VARIABLE} is {root!r}, which is no folder; correct or unset it")
-    places = [Path(root) / name] if root else []
+    places = [Path(root) / name, Path(root) / source.folder] if root else []
     if name == "fashion-mnist":
         places.append(DEBIAN_FASHION_MNIST)
     for place in places:
@@ -330,33 +362,33 @@ def _checked(found: Labelled, source: _Source, place: str) -> Labelled:
 
 def _download(name: str, source: _Source) -> Labelled:
     """A named set through the `datasets` library, which keeps it for the next time."""
-    mend = (
+    remedy = (
         f"put its IDX, npz or binary files in the folder {name} of a folder that {FOLDER_VARIABLE} names"
         " (or give the path of theirs)"
     )
     if name == "fashion-mnist":
-        mend += ", or on Debian run: apt-get install dataset-fashion-mnist"
+        remedy += ", or on Debian run: apt-get install dataset-fashion-mnist"
     try:
         # an optional part, which runs no code of a data set and is handed no consent to do so
         library: Any = importlib.import_module("datasets")
     except ImportError as error:
         raise ValueError(
-            f"no data of {name} on this machine; with a network, run: pip install 'qrt-tn[data]'; or {mend}"
+            f"no data of {name} on this machine; with a network, run: pip install 'qrt-tn[data]'; or {remedy}"
         ) from error
     try:
         tables = [library.load_dataset(source.repository, split=part) for part in ("train", "test")]
     # a network fails in many ways, each with an error of its own
     except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ValueError(
-            f"no data of {name} on this machine, and {source.repository} could not be loaded ({line});"
-            f" connect to a network; or {mend}"
+            f"no data of {name} on this machine, and {source.repository} could not be loaded"
+            f" ({first_line(error)});"
+            f" connect to a network; or {remedy}"
         ) from error
     parts = []
     for table in tables:
         missing = sorted({source.image, source.label} - set(table.features))
         if missing:
-            raise ValueError(f"{source.repository} has no column {missing[0]!r}; {mend}")
+            raise ValueError(f"{source.repository} has no column {missing[0]!r}; {remedy}")
         x = stack_images(_pictures(table, source), len(table))
         parts.append((x, np.array(list(table[source.label]), dtype=np.int64)))
     classes = tuple(tables[0].features[source.label].names)

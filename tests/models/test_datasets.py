@@ -10,8 +10,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from qrt_tn.models import Dataset, load_digits, load_file, one_hot, split
 from qrt_tn.models.columns import Column, Columns
-from qrt_tn.models.datasets import Dataset, load_digits, load_file, one_hot, split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
@@ -311,12 +311,12 @@ def test_archives_that_promise_something_else_are_refused(make, message, tmp_pat
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     path = write(tmp_path, ".npz", X.astype(np.float32), LABELS)
-    monkeypatch.setattr("qrt_tn.models.npz.memory_limit", lambda: 479)
+    monkeypatch.setattr("qrt_tn.models.array_files.memory_limit", lambda: 479)
     with pytest.raises(
         ValueError, match=r"array 'x' of shape \(30, 4\), float32 takes .* quarter of the free"
     ):
         load_file(path)
-    monkeypatch.setattr("qrt_tn.models.npz.memory_limit", lambda: 480)
+    monkeypatch.setattr("qrt_tn.models.array_files.memory_limit", lambda: 480)
     monkeypatch.setattr("qrt_tn.models.arrays.memory_limit", lambda: 959)
     with pytest.raises(ValueError, match=r"as float64, more than .* quarter of the free"):
         load_file(path)

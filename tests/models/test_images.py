@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qrt_tn.models import images as rooms
-from qrt_tn.models.datasets import load_digits
-from qrt_tn.models.datasets import split as split_points
+from qrt_tn.models import images as images_module
+from qrt_tn.models import load_digits
+from qrt_tn.models import split as split_points
 from qrt_tn.models.images import DEBIAN_FASHION_MNIST, IMAGE_SETS, Images, fold, load_images
+from qrt_tn.models.splits import draw_stratified
 from tests.models.conftest import RNG, assert_holds, pixels, write_cifar, write_idx
 
 pytestmark = pytest.mark.usefixtures("nothing_at_hand")
@@ -44,17 +45,16 @@ def test_digits_come_along_and_have_their_usual_test_points():
 
 
 def test_a_named_set_is_looked_for_in_the_users_folder_first(tmp_path, monkeypatch):
-    parts = write_idx(tmp_path / "user" / "fashion-mnist")
     debian = tmp_path / "debian"
-    others = write_idx(debian, squeezed=True)
-    monkeypatch.setattr(rooms, "DEBIAN_FASHION_MNIST", debian)
-    assert_holds(
-        load_images("fashion-mnist"), others[0][..., None], others[1], others[2][..., None], others[3]
-    )
-    monkeypatch.setenv("QRT_TN_DATA", str(tmp_path / "user"))
-    images = load_images("fashion-mnist")
-    assert_holds(images, parts[0][..., None], parts[1], parts[2][..., None], parts[3])
-    assert (images.name, images.classes[9]) == ("fashion-mnist", "Ankle boot")
+    monkeypatch.setattr(images_module, "DEBIAN_FASHION_MNIST", debian)
+    places = (debian, tmp_path / "user" / "FashionMNIST" / "raw", tmp_path / "user" / "fashion-mnist")
+    for place in places:
+        parts = write_idx(place, squeezed=place == debian)
+        images = load_images("fashion-mnist")
+        assert_holds(images, parts[0][..., None], parts[1], parts[2][..., None], parts[3])
+        assert (images.name, images.classes[9]) == ("fashion-mnist", "Ankle boot")
+        monkeypatch.setenv("QRT_TN_DATA", str(tmp_path / "user"))
+        (tmp_path / "user").mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="no data of mnist"):
         load_images("mnist")
     monkeypatch.setenv("QRT_TN_DATA", str(tmp_path / "nowhere"))
@@ -114,7 +114,7 @@ class Table:
     ],
 )
 def test_the_datasets_library_is_the_last_resort(name, repository, columns, shape, labels, monkeypatch):
-    monkeypatch.setattr(rooms, "_BATCH", 7)
+    monkeypatch.setattr(images_module, "_BATCH", 7)
     x = {"train": pixels(23, *shape), "test": pixels(9, *shape)}
     y = {part: list(RNG.integers(labels, size=len(x[part]))) for part in x}
     asked = []
@@ -145,7 +145,7 @@ def test_the_datasets_library_is_the_last_resort(name, repository, columns, shap
     not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
 def test_fashion_mnist_of_debian_is_whole(monkeypatch):
-    monkeypatch.setattr(rooms, "DEBIAN_FASHION_MNIST", DEBIAN_FASHION_MNIST)
+    monkeypatch.setattr(images_module, "DEBIAN_FASHION_MNIST", DEBIAN_FASHION_MNIST)
     images = load_images("fashion-mnist")
     assert (images.x.shape, images.x_test.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
     assert set(np.bincount(images.y)) == {6_000}
@@ -183,14 +183,32 @@ def test_images_are_checked(changes, message):
 # --- folds ---
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_each_class_gives_its_share_to_validation_and_keeps_an_image(seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.choice([1, 2, 3, 7, 40], size=5)
+    y = rng.permutation(np.repeat(np.arange(5), counts))
+    size = int(rng.integers(1, len(y) - 4))
+    aside, kept = draw_stratified(y, size, seed)
+    assert (len(aside), sorted([*aside, *kept])) == (size, list(range(len(y))))
+    drawn = np.bincount(y[aside], minlength=5)
+    assert (drawn < counts).all()
+    share = size * counts / len(y)
+    excess = np.maximum(share - (counts - 1), 0).sum()  # what rare classes cannot give, others do
+    assert (np.abs(drawn - np.minimum(share, counts - 1)) <= 1 + excess).all()
+    again, other = (draw_stratified(y, size, np.random.default_rng(seed + k)) for k in (0, 1))
+    assert np.array_equal(again[0], aside) and np.array_equal(again[1], kept)
+    assert len(y) < 20 or not np.array_equal(np.concatenate(other), np.concatenate([aside, kept]))
+
+
 def test_a_fold_parts_and_standardises_the_training_images(monkeypatch):
-    monkeypatch.setattr(rooms, "_BATCH", 13)
-    # every image is a class of its own, so that its label tells which image it is
-    images = some(points=60, classes=60, y_test=np.arange(6))
+    monkeypatch.setattr(images_module, "_BATCH", 13)
+    images = some(points=60)
     images.x[..., 2] = 77
+    images.x[:, 0, 0, 0] = np.arange(60)  # tells which image it is
     part = fold(images, 3, validation=12, points=40)
-    kept, aside = part.y_train, part.y_validation
-    assert (len(kept), len(aside), len(set(kept) | set(aside))) == (40, 12, 52)  # none in both
+    aside, kept = draw_stratified(images.y, 12, 3)
+    kept = kept[:40]
     # the oracle: NumPy in float64
     scaled = images.x / 255
     mean, deviation = scaled[kept].mean(axis=(0, 1, 2)), scaled[kept].std(axis=(0, 1, 2))
@@ -203,10 +221,14 @@ def test_a_fold_parts_and_standardises_the_training_images(monkeypatch):
         np.testing.assert_allclose(found, (expected - mean) / deviation, rtol=1e-5, atol=1e-6)
         assert found.dtype == np.float32
     assert (part.x_train[..., 2] == 0).all()  # a constant channel stays finite
-    np.testing.assert_allclose(part.x_train[..., :2].mean(axis=(0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(part.x_train[..., :2].std(axis=(0, 1, 2)), 1, rtol=1e-5)
-    assert {y.dtype for y in (part.y_train, part.y_validation, part.y_test)} == {np.dtype(np.int32)}
-    np.testing.assert_array_equal(part.y_test, images.y_test)
+    for found, expected in (
+        (part.y_train, images.y[kept]),
+        (part.y_validation, images.y[aside]),
+        (part.y_test, images.y_test),
+    ):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.int32
+    assert list(np.bincount(part.y_validation)) == [4, 4, 4]
 
 
 def test_white_is_the_unit_of_a_pixel():
@@ -227,20 +249,17 @@ def test_seeds_and_shapes_of_folds():
     few = fold(images, 0, points=20)
     np.testing.assert_array_equal(few.y_train, first.y_train[:20])
     np.testing.assert_array_equal(few.y_validation, first.y_validation)
-
-
-def test_five_thousand_validation_points_as_in_the_paper():
-    points = 60_000
-    images = some(points=points, shape=(1, 1, 1))
-    part = fold(images, 0)
-    assert (len(part.y_train), len(part.y_validation)) == (55_000, 5_000)
+    many = fold(some(points=60_000, shape=(1, 1, 1)), 0)
+    assert (len(many.y_train), len(many.y_validation)) == (55_000, 5_000)  # as in the paper
+    with pytest.raises(ValueError, match="one image of each class"):
+        fold(some(points=3, y=np.arange(3)), 0)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation": 0}, "validation is 0; give a whole number from 1 to 29"),
-        ({"validation": 30}, "validation is 30; give a whole number from 1 to 29"),
+        ({"validation": 0}, "validation is 0; give a whole number from 1 to 27"),
+        ({"validation": 30}, "validation is 30; give a whole number from 1 to 27"),
         ({"validation": 0.2}, "validation is 0.2"),
         ({"points": 0}, "points is 0; give a whole number from 1 to 25"),
         ({"validation": 10, "points": 21}, "points is 21; give a whole number from 1 to 20"),

@@ -1,0 +1,175 @@
+"""Read arrays from IDX and npz files that may be damaged or hostile, in memory bounded by the file's size."""
+
+import gzip
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from qrt_tn.models.tables import first_line, memory_limit
+
+_RATIO = 1_032  # deflate makes nothing smaller than this many times (zlib's technical notes)
+_UNSIGNED_BYTES = 0x08  # IDX's code of the type
+_MOST_AXES = 8
+_LONGEST_HEADER = 10_000  # bytes of an npy header: NumPy's own limit
+_NPY = {
+    (1, 0): (2, npy.read_array_header_1_0),  # bytes that hold the header's length, and its reader
+    (2, 0): (4, npy.read_array_header_2_0),
+}
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Read the array of unsigned bytes in an IDX file, gzipped or not.
+
+    The format: two zero bytes, the type code, the number of axes, each extent as four bytes (the greatest
+    first), and the values (Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database").
+
+    Args:
+        path: such as train-images-idx3-ubyte.gz, shape (images, height, width), or
+            train-labels-idx1-ubyte.gz, shape (labels,).
+
+    Raises:
+        ValueError: no such file, one of another format, one that is not whole, or one too large for the
+            free memory. No more is unpacked than the header promises.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ValueError(f"no file {source}; give the path of an IDX file")
+    size = source.stat().st_size
+    with source.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
+            return _read_idx(file, source, size)
+        try:
+            with gzip.open(file) as unpacked:
+                return _read_idx(unpacked, source, _RATIO * size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{source} is not a whole gzip file: {error}") from error
+
+
+def _read_idx(file: IO[bytes] | gzip.GzipFile, source: Path, most: int) -> np.ndarray:
+    """The array in an open file of at most so many bytes."""
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UNSIGNED_BYTES:
+        raise ValueError(f"{source} is not an IDX file of unsigned bytes")
+    axes = start[3]
+    if not 1 <= axes <= _MOST_AXES:
+        raise ValueError(f"{source} has {axes} axes; an IDX file has 1 to {_MOST_AXES}")
+    extents = file.read(4 * axes)
+    if len(extents) < 4 * axes:
+        raise ValueError(f"{source} ends within its header; it is not whole")
+    shape = struct.unpack(f">{axes}I", extents)
+    promised = math.prod(shape)
+    if promised == 0:
+        raise ValueError(f"{source} has shape {shape}, no values")
+    if promised > most:
+        raise ValueError(f"{source} promises {shape}, {promised} values, more than it can hold")
+    limit = memory_limit()
+    if promised > limit:
+        raise ValueError(
+            f"{source} promises {shape}, {promised} values, more than {limit} bytes, a quarter of the free"
+            " memory; give a smaller file"
+        )
+    values = file.read(promised)
+    if len(values) < promised:
+        raise ValueError(f"{source} holds {len(values)} values, not {shape}; it is not whole")
+    if file.read(1):
+        raise ValueError(f"{source} holds more values than {shape}; it is not whole")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+
+
+class _RefusedError(ValueError):
+    """A refusal that names the file already."""
+
+
+def read_npz(
+    source: Path, choose: Callable[[list[str]], Iterable[str]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read arrays of an npz file; nothing is unpickled.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(Path(folder) / "some.npz", x=np.eye(2), y=np.arange(2))
+    ...     arrays, names = read_npz(Path(folder) / "some.npz", lambda names: ["y"])
+    >>> arrays, names
+    ({'y': array([0, 1])}, ['x', 'y'])
+
+    Args:
+        source: the file.
+        choose: gives the names to read of those that are there.
+
+    Returns:
+        The arrays by name, those of the names that are there; and all names.
+
+    Raises:
+        ValueError: not a whole npz file, an array of other things than numbers or text, one of another size
+            than its header promises, or one of more than a quarter of the free memory.
+    """
+    try:
+        with source.open("rb") as handle:
+            if handle.read(6) == npy.MAGIC_PREFIX:
+                raise ValueError("it is one array, an npy file; write np.savez(path, x=..., y=...)")
+            with zipfile.ZipFile(handle) as archive:
+                members = {}
+                for member in archive.infolist():
+                    name = member.filename.removesuffix(".npy")
+                    if name in members:
+                        raise ValueError(f"it has two arrays named {name!r}")
+                    members[name] = member
+                known = list(members)
+                size = source.stat().st_size
+                arrays = {
+                    name: _read_member(source, archive, name, members[name], size)
+                    for name in choose(known)
+                    if name in members
+                }
+    except (_RefusedError, PermissionError):
+        raise
+    except Exception as error:  # a foreign header can make zipfile, ast and NumPy raise anything
+        line = first_line(error)
+        raise ValueError(f"{source} is not a whole npz file of numbers and text ({line})") from error
+    return arrays, known
+
+
+def _read_member(
+    source: Path, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo, size: int
+) -> np.ndarray:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name!r} is compressed by method {member.compress_type}; np.savez_compressed")
+    ratio = _RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
+    if member.file_size > ratio * min(member.compress_size, size):
+        raise ValueError(f"{name!r} promises {member.file_size} bytes, more than it can hold")
+    with archive.open(member) as stream:
+        version = npy.read_magic(stream)
+        if version not in _NPY:
+            raise ValueError(f"{name!r} has version {version} of the npy format")
+        width, read_header = _NPY[version]
+        start = stream.read(width)
+        length = int.from_bytes(start, "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"{name!r} has a header of {length} bytes, more than {_LONGEST_HEADER}")
+        shape, _, dtype = read_header(io.BytesIO(start + stream.read(length)))
+        if dtype.hasobject:
+            raise ValueError(f"{name!r} is pickled, which could run any code when read")
+        promised = math.prod(shape) * dtype.itemsize
+        held = member.file_size - stream.tell()
+        if promised != held or min(shape, default=0) < 0:
+            raise ValueError(
+                f"{name!r} of shape {shape}, {dtype} takes {promised} bytes, but {held} are there"
+            )
+        limit = memory_limit()
+        if promised > limit:
+            raise _RefusedError(
+                f"{source}: array {name!r} of shape {shape}, {dtype} takes {promised / 2**20:.0f} MiB, more"
+                f" than {limit / 2**20:.0f} MiB, a quarter of the free memory; give fewer points"
+            )
+    with archive.open(member) as stream:
+        return npy.read_array(stream, allow_pickle=False)
