@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Encode = Literal["onehot", "ordinal"]
+ENCODE = ("onehot", "ordinal")
 MISSING = "(missing)"  # how a coordinate's name spells the category of missing values
 
 
@@ -34,11 +35,7 @@ class Column:
     encode: Encode | None = None
 
     def __post_init__(self) -> None:
-        if (self.categories is None) != (self.encode is None) or self.encode not in (
-            None,
-            "onehot",
-            "ordinal",
-        ):
+        if (self.categories is None) != (self.encode is None) or self.encode not in (*ENCODE, None):
             raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
         known = self.categories or ()
         if len(set(known)) != len(known) or (self.encode is not None and not known):
@@ -153,15 +150,7 @@ class Columns:
         return np.hstack(parts)
 
     def ignored(self, frame: "pd.DataFrame") -> tuple[str, ...]:
-        """The names of the columns that are neither features nor the target.
-
-        >>> import pandas as pd
-        >>> Columns((Column("a"),), "y", True).ignored(pd.DataFrame({"a": [1], "b": [2], "y": [3]}))
-        ('b',)
-
-        Raises:
-            ValueError: missing columns.
-        """
+        """The names of the columns that are neither features nor the target."""
         names = _names(frame)
         used = set(self._positions(names))
         if self.header:
@@ -170,17 +159,7 @@ class Columns:
         return tuple(name for i, name in enumerate(names) if i not in used and i != target)
 
     def text_positions(self, names: list[str]) -> list[int]:
-        """Where the columns of categories are: for `read_table`, which would take "007" for a number.
-
-        >>> Columns((Column("a"), Column("b", ("007", "x"), "onehot")), "y", True).text_positions(["b", "a"])
-        [0]
-
-        Args:
-            names: of all columns of a table.
-
-        Raises:
-            ValueError: missing columns.
-        """
+        """Where in a table the columns of categories are: `read_table` would take "007" for a number."""
         at = self._positions(names)
         return [i for column, i in zip(self.features, at, strict=True) if column.encode is not None]
 
@@ -191,41 +170,26 @@ class Columns:
         >>> columns = Columns((Column("b", ("u", "v"), "onehot"),), "y", True)
         >>> columns.unseen(pd.DataFrame({"b": ["u", "w", None]}))
         {'b': ('w', 2)}
-
-        Raises:
-            ValueError: missing columns.
         """
         found = {}
         for column, i in zip(self.features, self._positions(_names(frame)), strict=True):
             if column.categories is None:
                 continue
             known = set(column.categories)
-            new = [text for text in as_texts(frame.iloc[:, i]).tolist() if text not in known]
+            new = [text for text in as_texts(frame.iloc[:, i]) if text not in known]
             if new:
                 found[column.name] = (MISSING if new[0] is None else new[0], len(new))
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON, from which `from_json` makes an equal object.
-
-        >>> Columns((Column("a"),), "y", True).to_json()["features"]
-        [{'name': 'a', 'categories': None, 'encode': None}]
-        """
+        """Plain values for JSON, from which `from_json` makes an equal object."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(Columns).dump_python(self, mode="json")
 
     @classmethod
     def from_json(cls, value: Any) -> "Columns":
-        """Columns from what `to_json` gave.
-
-        >>> columns = Columns((Column("a", ("x", None), "onehot"),), "y", True)
-        >>> Columns.from_json(columns.to_json()) == columns
-        True
-
-        Raises:
-            ValueError: anything else, naming the first thing that is wrong.
-        """
+        """Columns from what `to_json` gave; anything else is a ValueError that names what is wrong."""
         from pydantic import TypeAdapter, ValidationError
 
         try:

@@ -50,24 +50,20 @@ def parse_text(
             either, two columns of one name, or both kinds of decimal marks.
     """
     delimiter, first, rows, padded = _scan(name, content, delimiter, preferred)
-    frame = None
     if header is not False:
         if rows == 1:
             raise ValueError(f"{name} is empty below its only line; it needs a row for each point")
-        frame, commas = _parse(name, content, delimiter, len(first), header=True)
-        if header is None:
-            header = _is_header(name, first, frame)
-    if not header or frame is None:
-        frame, commas = _parse(name, content, delimiter, len(first), header=False)
-    if len(frame) != rows - header:
-        raise ValueError(f"{name}: of {rows - header} rows {len(frame)} could be read; check its quotes")
+        frame, commas = _parse(name, content, delimiter, len(first), True)
+        header = _is_header(name, first, frame) if header is None else header
     names = [f"column {i}" for i in range(len(first))]
     if header:
         names = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(first)]
         check_names(name, names)
     texts = list(text(names)) if text else []
-    if texts:
+    if texts or not header:
         frame, commas = _parse(name, content, delimiter, len(first), header, texts)
+    if len(frame) != rows - header:
+        raise ValueError(f"{name}: of {rows - header} rows {len(frame)} could be read; check its quotes")
     frame.columns = names
     how = [f"{_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
     how += ["decimal commas"] * commas + ["no names in the first line"] * (not header)
@@ -75,23 +71,14 @@ def parse_text(
 
 
 def check_names(name: str, names: list[str]) -> None:
-    """Refuse two columns of one name.
-
-    >>> check_names("t.csv", ["a", "b", "a"])
-    Traceback (most recent call last):
-    ValueError: t.csv has two columns named 'a', at positions 0 and 2 (0 is the first); rename one
-
-    Raises:
-        ValueError: naming the first such pair.
-    """
-    seen: dict[str, int] = {}
+    """Raise ValueError if two columns have one name."""
+    first = {column: position for position, column in reversed(list(enumerate(names)))}
     for position, column in enumerate(names):
-        if column in seen:
+        if first[column] != position:
             raise ValueError(
-                f"{name} has two columns named {shown([column])}, at positions {seen[column]} and {position}"
+                f"{name} has two columns named {shown([column])}, at positions {first[column]} and {position}"
                 " (0 is the first); rename one"
             )
-        seen[column] = position
 
 
 def shown(names: Iterable[object], most: int = 6) -> str:
@@ -110,18 +97,15 @@ def _scan(
 ) -> tuple[str, list[str], int, set[int]]:
     """The delimiter, the first row, the number of rows, and the columns with a cell like "007".
 
-    Each row has as many cells as the first.
+    pandas fills short rows with missing values, and takes a column for an index where the first is short;
+    here each row must have as many cells as the first.
     """
-    # pandas fills short rows with missing values, and takes a column for an index where the first is short
     first: list[str] = []
     rows, padded = 0, set[int]()
     try:
-        if delimiter is None:
-            delimiter = _delimiter(content, preferred)
+        delimiter = delimiter or _delimiter(content, preferred)
         reader = _rows(content, delimiter)
-        for row in reader:
-            if not row:
-                continue
+        for row in filter(None, reader):
             first = first or row
             rows += 1
             padded.update(
@@ -152,22 +136,20 @@ def _rows(content: bytes, delimiter: str) -> Any:
 def _delimiter(content: bytes, preferred: str | None) -> str:
     """The delimiter that splits the first lines into equally many cells, two or more.
 
-    Where several do, more of the cells are numbers under the right one: "1,5;2,5".
+    Where several do, more of the cells are numbers under the right one: "1,5;2,5". (csv.Sniffer takes the
+    comma there, and a letter where there is only one column.)
     """
-    best, found = (-1.0, 0), None
+    scores: dict[str, tuple[float, int]] = {}
     for delimiter in _DELIMITERS:
         sample = [row for row in islice(_rows(content, delimiter), _SAMPLE) if row]
         widths = {len(row) for row in sample}
-        if len(widths) != 1 or widths == {1}:
-            continue
-        if delimiter == preferred:
-            return delimiter
-        cells = [cell.strip() for row in sample for cell in row]
-        score = (sum(map(_is_number, cells)) / len(cells), len(sample[0]))
-        if score > best:
-            best, found = score, delimiter
-    if found is not None:
-        return found
+        if len(widths) == 1 and widths != {1}:
+            cells = [cell.strip() for row in sample for cell in row]
+            scores[delimiter] = sum(map(_is_number, cells)) / len(cells), len(sample[0])
+    if preferred in scores:
+        return str(preferred)
+    if scores:
+        return max(scores, key=scores.__getitem__)
     # one column, or rows of several lengths, of which the scan names the first that differs
     line = next((line for line in content.decode("utf-8-sig").splitlines() if line), "")
     return max(_DELIMITERS, key=line.count)
@@ -226,18 +208,18 @@ def _is_header(name: str, first: list[str], body: "pd.DataFrame") -> bool:
     if len(numbered) >= 3 and numbered == [str(i) for i in range(len(numbered))]:
         return True
     # truth values below a name tell as much as numbers; "-" or "*" above numbers is a gap, not a name
-    telling = [
+    telling = any(
         body[i].dtype.kind in "biuf"
         and body[i].notna().any()
         and not _is_number(cell)
         and cell.lower() not in _NO_NAMES
         and any(map(str.isalpha, cell))
         for i, cell in enumerate(cells)
-    ]
+    )
     numbers = [cell for cell in cells if _is_number(cell)]
-    if any(telling) and all(map(_WHOLE.fullmatch, numbers)):  # years may be names, fractions are none
+    if telling and all(map(_WHOLE.fullmatch, numbers)):  # years may be names, fractions are none
         return True
-    if numbers and not any(telling):
+    if numbers and not telling:
         return False
     raise ValueError(
         f"{name}: the first line ({shown(cells)}) could be names or a row of data; say --header (header=True)"

@@ -177,8 +177,9 @@ def _files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
 def _opened(files: Iterable[Path]) -> "Iterator[tuple[str, Image]]":
     from PIL import Image
 
+    Image.preinit()  # the usual formats are tried first
     Image.init()
-    formats = sorted(set(Image.OPEN) - _OUTSIDE)
+    formats = [kind for kind in Image.ID if kind not in _OUTSIDE]
     for file in files:
         try:
             with Image.open(file, formats=formats) as image:
@@ -200,7 +201,8 @@ def _problem(image: Any, file: Path) -> str:
         return f"holds {image.n_frames} pictures; save each as a file"
     bits = 8
     if image.format == "PNG":
-        bits = file.read_bytes()[24]
+        with file.open("rb") as content:
+            bits = content.read(25)[24]
     elif image.format == "TIFF":
         bits = max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, 8)))
     return f"has more than 8 bits a channel ({bits}); save it with 8" if bits > 8 else ""
