@@ -13,6 +13,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 _CHECKSUM = "checksum"  # the metadata entry that holds it
+_MAX_HEADER = 2**24  # bytes; the library takes 100 MB, and 18 s for a million names
+_DTYPES = frozenset(
+    ["BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F16", "F32", "F64", "C64"]
+)
 
 
 @contextmanager
@@ -67,6 +71,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: 
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _MAX_HEADER:
+        raise ValueError(f"names and metadata take {len(text)} bytes; give at most {_MAX_HEADER}")
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, array in ordered:
@@ -75,6 +81,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, np.ndarray], metadata: 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read a file that `save_tensors` wrote, whose metadata entry "format" is `kind`.
+
+    The header alone decides whether it is one; a large file of another kind is refused at once.
 
     Returns:
         The arrays by name, and the metadata.
@@ -86,13 +94,22 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], di
     if not source.is_file():
         raise ValueError(f"no file {source}; give the path of a saved {kind} file")
     try:
+        with source.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > min(_MAX_HEADER, source.stat().st_size):
+            raise OSError(f"a header of {length} bytes")
         with safe_open(str(source), framework="numpy") as opened:
             metadata = dict(opened.metadata() or {})
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if (found := metadata.get("format")) != kind:
+                named = "no named format" if found is None else f"format {found!r:.60}"
+                raise ValueError(f"{source} is a safetensors file of {named}; this reads {kind!r}")
+            names = opened.keys()
+            for name in names:
+                if (dtype := opened.get_slice(name).get_dtype()) not in _DTYPES:
+                    raise ValueError(f"{source}: {name!r:.60} is of type {dtype}, which NumPy lacks; cast it")
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{source} is not a whole safetensors file ({error}); save it again") from error
-    if metadata.get("format") != kind:
-        raise ValueError(f"{source} holds {metadata.get('format', 'no named format')!r}, not {kind!r}")
     if metadata.pop(_CHECKSUM, None) != _checksum(tensors, metadata):
         raise ValueError(f"{source} is damaged: its checksum does not fit its content; save it again")
     return tensors, metadata

@@ -1,3 +1,4 @@
+import json
 import re
 import stat
 from functools import partial
@@ -82,8 +83,53 @@ def test_refusals(tmp_path):
             call()
     assert not list(tmp_path.iterdir())
     save_tensors(path, {"a": np.zeros(2)}, {})
-    with pytest.raises(ValueError, match="'no named format', not 'kind'"):
+    with pytest.raises(ValueError, match="of no named format; this reads 'kind'"):
         load_tensors(path, "kind")
     save_file({"a": np.zeros(2)}, path, {"format": "kind"})
     with pytest.raises(ValueError, match="checksum"):
         load_tensors(path, "kind")
+    with pytest.raises(ValueError, match="give at most 16777216"):
+        save_tensors(path, {"a": np.zeros(2)}, {"format": "kind", "note": "x" * 2**24})
+
+
+def write_header(path, header, size=0):
+    """A file of this header and of so many bytes of tensors, which take no place on the disk."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_header_alone_decides(tmp_path, known):
+    """Of 4 GB of tensors that are foreign, or of types that NumPy lacks, none is read."""
+    path = tmp_path / "t.safetensors"
+    metadata = {"__metadata__": {"format": "kind"}} if known else {"__metadata__": {"format": "pt"}}
+    for dtype, size in (("F8_E4M3", 1), ("F8_E5M2", 1), ("BF16", 2), ("F32", 4)):
+        shape = [2**32 // size]
+        write_header(
+            path, metadata | {"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, 2**32]}}, 2**32
+        )
+        if known and dtype == "F32":
+            continue
+        expected = f"'w' is of type {dtype}" if known else "of format 'pt'; this reads 'kind'"
+        with pytest.raises(ValueError, match=expected) as caught:
+            load_tensors(path, "kind")
+        assert str(path) in str(caught.value)
+
+
+def test_deep_and_oversized_headers_are_refused(tmp_path):
+    path = tmp_path / "t.safetensors"
+    for header in (b'{"a":' + b"[" * 10**5, b'{"a":' * 10**5, b"{" + b" " * 2**24 + b"}", b"[]", b"", b"{"):
+        write_header(path, header)
+        refuse(path)
+    for length in (2**40, 2**63, 100, 2):
+        path.write_bytes(length.to_bytes(8, "little") + b"{}"[: length - 1])
+        refuse(path)
+
+
+def refuse(path):
+    with pytest.raises(ValueError, match="not a whole safetensors file") as caught:
+        load_tensors(path, "kind")
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
