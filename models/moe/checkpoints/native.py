@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.moe.config import VisionMoeConfig
@@ -21,7 +20,7 @@ from qrt_tn.models.moe.experts import leaves
 from qrt_tn.models.moe.trees import Tree, from_tree, nested, to_tree
 from qrt_tn.models.moe.vit import VisionMoe
 
-KIND = "qrt-tn.vision-moe"
+KIND = "qrt-tn.vision-moe-2"
 _ORBAX_CONFIG = "qrt-tn-config.json"
 
 
@@ -120,12 +119,12 @@ def load_moe_orbax(folder: str | Path, *, dispatch: str = "auto") -> VisionMoe:
         config = VisionMoeConfig.from_plain(json.loads((source / _ORBAX_CONFIG).read_text(encoding="utf-8")))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{source} is not a folder that save_moe_orbax wrote ({error})") from error
-    like = to_tree(VisionMoe(config, rngs=nnx.Rngs(0)))
     with ocp.StandardCheckpointer() as checkpointer:
         try:
-            tree = checkpointer.restore(source, like)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{source} does not hold the weights of its configuration ({error})") from error
+            tree = checkpointer.restore(source)
+        except (ValueError, OSError, KeyError) as error:
+            reason = f"{error}".partition("\n")[0]
+            raise ValueError(f"{source} does not hold the weights of a network ({reason})") from error
     return from_tree(tree, config, dispatch=dispatch)
 
 

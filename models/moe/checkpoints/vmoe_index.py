@@ -1,39 +1,49 @@
-"""The index of a checkpoint of google-research/vmoe: its arrays, and which file holds what of them."""
+"""The index of a checkpoint of google-research/vmoe: its arrays, and which file holds what of them.
+
+msgpack's extension types are those of vmoe/checkpoints/serialization.py. Where the format nests, it packs
+twice: a slice is a run of bytes that is msgpack again, and so is a slice of several axes, and what an index
+tells of an array.
+"""
 
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
+import msgpack
 import numpy as np
 
-from qrt_tn.models.moe.checkpoints.msgpack_reader import MsgpackReader
-from qrt_tn.models.moe.checkpoints.nested import Tree, TreeReader, numbered
-from qrt_tn.models.moe.checkpoints.vmoe_types import LeafIndex, read_leaf
+from qrt_tn.models.moe.checkpoints.boxes import Box, covers_once
+from qrt_tn.models.moe.checkpoints.unpacking import MAX_DEPTH, MAX_KEYS, Tree, check_type, dicts_of, unpack
 
 VERSION = "20220622"
 SHARD_NAME = r"\.data-[0-9]{5}-of-[0-9]{5}"  # what follows the prefix
 MAX_SHARDS = 99_999  # the names of the files have five digits
 MAX_INDEX_BYTES = 2**24  # some 200,000 arrays; a released model has fewer than 300
+SLICE_ND, INDEX_INFO = 6, 8  # 4, 5 and 7 stand for what these two already hold
 
 
 @dataclass(frozen=True)
-class LeafSummary:
+class ArrayEntry:
     """One array of a checkpoint.
 
     Attributes:
         name: its keys, such as "head/kernel".
         shape: its shape.
         dtype: its type.
-        shards: numbers of the files that hold parts of it.
+        boxes: the part of it that each chunk holds; together they cover it, each element once.
+        shards: for each chunk, the number of the file that holds it.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
-    shards: tuple[int, ...]
+    boxes: tuple[Box, ...] = ()
+    shards: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -53,12 +63,14 @@ class CheckpointSummary:
     Attributes:
         version: of the format: "20220622", None for one from before versions, "flax" for a file of flax.
         shard_count: number of files with data.
-        leaves: its arrays, by sorted keys.
+        leaves: its arrays, by sorted keys, which is the order of their numbers in the shards.
+        structure: of the nested dicts that hold them, as JAX describes it.
     """
 
     version: str | None
     shard_count: int
-    leaves: tuple[LeafSummary, ...]
+    leaves: tuple[ArrayEntry, ...]
+    structure: Any = None
 
     @property
     def size(self) -> int:
@@ -69,34 +81,6 @@ class CheckpointSummary:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(leaf.nbytes for leaf in self.leaves)
-
-
-@dataclass(frozen=True)
-class Index:
-    """An index as read.
-
-    Attributes:
-        version: of the format, or None.
-        shard_count: number of files with data.
-        tree: nested dicts of what is known of each array.
-    """
-
-    version: str | None
-    shard_count: int
-    tree: Tree
-
-    @property
-    def leaves(self) -> dict[str, LeafIndex]:
-        """The arrays by name, in the order of the numbers that they have in the shards."""
-        return numbered(self.tree)
-
-    def summary(self) -> CheckpointSummary:
-        """For people to look at."""
-        found = (
-            LeafSummary(name, leaf.shape, leaf.dtype, tuple(sorted(set(leaf.shards))))
-            for name, leaf in self.leaves.items()
-        )
-        return CheckpointSummary(self.version, self.shard_count, tuple(found))
 
 
 def checked_prefix(prefix: str | Path) -> Path:
@@ -123,44 +107,131 @@ def shard_path(prefix: Path, shard: int, shard_count: int) -> Path:
     return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shard_count:05d}")
 
 
-def read_index(reader: MsgpackReader) -> Index:
-    """Read an index, and see that it makes sense.
+def find_shards(prefix: Path) -> list[Path]:
+    """The files with data of this prefix, whatever their number."""
+    beside = prefix.parent.iterdir() if prefix.parent.is_dir() else ()
+    return [path for path in beside if re.fullmatch(re.escape(prefix.name) + SHARD_NAME, path.name)]
+
+
+def summary_of(version: str | None, shard_count: int, tree: Tree) -> CheckpointSummary:
+    """The summary of nested dicts of entries, or of arrays.
 
     Raises:
-        ValueError: it is damaged, hostile, or of a version that is not known.
+        ValueError: dicts nested too deep.
     """
-    if reader.size > MAX_INDEX_BYTES:
-        raise reader.error(f"an index of more than {MAX_INDEX_BYTES} bytes")
-    places = _places(reader)
-    reader.go_to(places["shard_count"])
-    shard_count = reader.integer()
-    if not 1 <= shard_count <= MAX_SHARDS:
-        raise reader.error(f"{shard_count} shards")
-    version: Any = None
-    if "version" in places:
-        reader.go_to(places["version"])
-        version = None if reader.kind() == "nil" else reader.text()
-        if version not in (None, VERSION):
-            raise reader.error(
-                f"version {version!r}", f"only version {VERSION!r} is known: convert it with vmoe"
-            )
-    reader.go_to(places["index"])
-    if reader.kind() != "map":
-        raise reader.error(f"{reader.kind()} in place of a dict of arrays")
-    tree = TreeReader(reader, lambda: read_leaf(reader, shard_count), ordered=True).read()
-    return Index(version, shard_count, tree)
+    found, structure = jax.tree_util.tree_flatten_with_path(tree)
+    if deep := [keys for keys, _ in found if len(keys) > MAX_DEPTH]:
+        raise ValueError(f"{len(deep[0])} dicts in one another; {MAX_DEPTH} at most")
+    leaves = []
+    for keys, leaf in found:
+        name = "/".join(key.key for key in keys)
+        is_entry = isinstance(leaf, ArrayEntry)
+        leaves.append(replace(leaf, name=name) if is_entry else ArrayEntry(name, leaf.shape, leaf.dtype))
+    return CheckpointSummary(version, shard_count, tuple(leaves), structure)
 
 
-def _places(reader: MsgpackReader) -> dict[str, int]:
-    """Where the values of the outermost map are; they may come in any order."""
-    places: dict[str, int] = {}
-    for _ in range(reader.map()):
-        key = reader.text()
-        if key not in ("shard_count", "index", "version") or key in places:
-            raise reader.error(f"key {key!r} of an index, unknown or for the second time")
-        places[key] = reader.at
-        reader.pass_over()
-    reader.finish()
-    if missing := {"shard_count", "index"} - set(places):
-        raise reader.error(f"an index without {' and '.join(sorted(missing))}")
-    return places
+def read_index(data: bytes) -> CheckpointSummary:
+    """Read an index and check that it makes sense.
+
+    Raises:
+        ValueError: it does not, or is of another version.
+        msgpack.UnpackException: it is not whole.
+    """
+    if len(data) > MAX_INDEX_BYTES:
+        raise ValueError(f"an index of more than {MAX_INDEX_BYTES} bytes")
+    unpacker = msgpack.Unpacker(
+        ext_hook=_read_entry,
+        object_pairs_hook=dicts_of(_check_entry, is_sorted=True),
+        max_array_len=0,
+        max_map_len=MAX_KEYS,
+    )
+    unpacker.feed(data)
+    head: dict[Any, Any] = {}
+    for _ in range(unpacker.read_map_header()):
+        key = unpacker.unpack()
+        if key not in ("shard_count", "index", "version") or key in head:
+            raise ValueError(f"key {key!r:.40} of an index, unknown or for the second time")
+        head[key] = unpacker.unpack()
+    if unpacker.tell() != len(data):
+        raise ValueError(f"{len(data) - unpacker.tell()} bytes that belong to nothing")
+    shard_count, version, tree = head.get("shard_count"), head.get("version"), head.get("index")
+    if type(shard_count) is not int or not 1 <= shard_count <= MAX_SHARDS:
+        raise ValueError(f"shard_count is {shard_count!r:.40}; it should be 1 to {MAX_SHARDS}")
+    if version not in (None, VERSION):
+        raise ValueError(f"version {version!r:.40}, only {VERSION!r} is known: convert it with vmoe")
+    if not isinstance(tree, dict):
+        raise ValueError("no dict of arrays in the index")
+    summary = summary_of(version, shard_count, tree)
+    for leaf in summary.leaves:
+        if wrong := [shard for shard in leaf.shards if shard >= shard_count]:
+            raise ValueError(f"{leaf.name} has a chunk in shard {wrong[0]} of {shard_count}")
+    return summary
+
+
+def read_box(data: bytes) -> Box:
+    """Read a slice of several axes: packed slices (start, stop, step).
+
+    Raises:
+        ValueError: it is none, or its step is not 1.
+    """
+    axes = unpack(data)
+    if not isinstance(axes, list) or not all(isinstance(axis, bytes) for axis in axes):
+        raise ValueError("a slice that is not a list of packed slices")
+    return tuple(map(_read_slice, axes))
+
+
+def _read_slice(data: bytes) -> tuple[int, int]:
+    match unpack(data):
+        case [start, stop, None | 1 as step] if (
+            type(start) is type(stop) is int and step is not True and 0 <= start <= stop
+        ):
+            return start, stop
+        case wrong:
+            raise ValueError(f"slice {wrong!r:.60}; it should be start, stop, step with step 1")
+
+
+def _check_entry(value: Any) -> ArrayEntry:
+    if not isinstance(value, ArrayEntry):
+        raise ValueError(f"{value!r:.40} in place of an array of the index")
+    return value
+
+
+def _read_entry(code: int, data: bytes) -> ArrayEntry:
+    if code != INDEX_INFO:
+        raise ValueError(f"extension type {code} in an index")
+    match unpack(data):
+        case [bytes(about), [*packed], [*shards]] if all(isinstance(box, bytes) for box in packed):
+            boxes = tuple(map(read_box, packed))
+        case _:
+            raise ValueError("an array of the index that is not its type, its slices and their shards")
+    match unpack(about):
+        case [sizes, name, bool(), {}]:  # JAX's weak type, and named axes, which it had until 2024
+            shape, dtype = check_type(sizes, name)
+        case _:
+            raise ValueError("an array of the index that is not its shape, its type, weak and no named axes")
+    if len(shards) != len(boxes) or not all(type(shard) is int and shard >= 0 for shard in shards):
+        raise ValueError(f"shards {shards!r:.60} of {len(boxes)} chunks")
+    if any(len(box) != len(shape) for box in boxes):
+        raise ValueError(f"a slice of another number of axes than an array of shape {shape}")
+    if len(set(boxes)) != len(boxes) or not covers_once(shape, boxes):
+        raise ValueError(f"chunks that do not cover each element of an array of shape {shape} once")
+    return ArrayEntry("", shape, dtype, boxes, tuple(shards))
+
+
+def pack_index(shard_count: int, tree: Tree) -> bytes:
+    """The index of nested dicts of entries, as vmoe writes it."""
+    head = {"shard_count": shard_count, "index": tree, "version": VERSION}
+    packed: bytes = msgpack.packb(head, default=_pack_entry)
+    return packed
+
+
+def pack_box(box: Sequence[tuple[int, int]]) -> bytes:
+    """A slice of several axes, packed."""
+    packed: bytes = msgpack.packb([msgpack.packb((start, stop, None)) for start, stop in box])
+    return packed
+
+
+def _pack_entry(entry: ArrayEntry) -> msgpack.ExtType:
+    about = msgpack.packb((entry.shape, entry.dtype.name, False, {}))
+    boxes = [pack_box(box) for box in entry.boxes]
+    return msgpack.ExtType(INDEX_INFO, msgpack.packb((about, boxes, entry.shards)))

@@ -223,4 +223,13 @@ FORMS: Mapping[str, Form] = {
         )
     ),
     "moe": _moe(),
+    "checkpoints": Form(
+        (
+            Section(
+                "rows",
+                ("measured", "bytes", "shards"),
+                (_time("seconds"), Measure(("peak_bytes",), "memory", unit="B")),
+            ),
+        )
+    ),
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qrt_tn.engine.arguments import check_whole, generator
-from qrt_tn.models.moe.checkpoints.vmoe_index import SHARD_NAME, checked_prefix, index_path
+from qrt_tn.models.moe.checkpoints.vmoe_index import checked_prefix, find_shards, index_path
 from qrt_tn.models.moe.config import ROUTERS
 from qrt_tn.models.moe.criteria import find_criterion
 from qrt_tn.models.moe.removal import MODES
@@ -156,6 +156,4 @@ def taken_names(out: Path) -> list[Path]:
     if is_native(out):
         return [out]
     place = checked_prefix(out)
-    beside = place.parent.iterdir() if place.parent.is_dir() else ()
-    shards = [path for path in beside if re.fullmatch(re.escape(place.name) + SHARD_NAME, path.name)]
-    return [place, index_path(place), sidecar(place), *shards]
+    return [place, index_path(place), sidecar(place), *find_shards(place)]

@@ -1,7 +1,10 @@
 import json
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
+from safetensors.numpy import save_file
 
 from qrt_tn.models.moe.checkpoints.native import (
     load_moe,
@@ -12,67 +15,75 @@ from qrt_tn.models.moe.checkpoints.native import (
     save_moe_tree,
 )
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.training import predict
 from qrt_tn.models.moe.trees import to_tree
-from tests.models.moe.conftest import random_network, small_config
-
-CONFIGS = [{}, {"maps": {1: ExpertMap((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}]
-
-
-@pytest.fixture
-def x():
-    return np.random.default_rng(0).normal(size=(5, 6, 6, 1)).astype(np.float32)
+from qrt_tn.models.moe.vit import VisionMoe
+from tests.models.moe.checkpoints.vmoe_format import flat
+from tests.models.moe.conftest import small_config
 
 
-@pytest.mark.parametrize("changes", CONFIGS)
-def test_a_network_comes_back_from_safetensors(changes, x, tmp_path):
-    network = random_network(small_config(**changes))
-    save_moe(tmp_path / "a.safetensors", network, about={"criterion": "router-change"})
-    again = load_moe(tmp_path / "a.safetensors", dispatch="einsum")
-    assert again.config == network.config
-    np.testing.assert_allclose(predict(again, x), predict(network, x), rtol=1e-4, atol=1e-5)
-    assert load_moe_tree(tmp_path / "a.safetensors")[2] == {"criterion": "router-change"}
+@pytest.fixture(scope="module", params=["whole", "pruned"])
+def network(request):
+    pruned = {"maps": {1: ExpertMap((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}
+    config = small_config(**(pruned if request.param == "pruned" else {}))
+    made = nnx.eval_shape(lambda: VisionMoe(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    nnx.update(made, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f4"), nnx.state(made)))
+    return made
 
 
-@pytest.mark.parametrize("changes", CONFIGS)
-def test_a_network_comes_back_from_orbax(changes, x, tmp_path):
-    network = random_network(small_config(**changes))
-    save_moe_orbax(tmp_path / "a", network)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    again = load_moe_orbax(tmp_path / "a")
-    assert again.config == network.config
-    np.testing.assert_array_equal(predict(again, x), predict(network, x))
+def same(found, wanted):
+    pairs = zip(flat(to_tree(found)), flat(to_tree(wanted)), strict=True)
+    assert found.config == wanted.config
+    assert all(a == b and np.array_equal(x, y) for (a, x), (b, y) in pairs)
 
 
-def test_a_folder_is_not_overwritten(tmp_path):
-    network = random_network(small_config())
-    (tmp_path / "a").mkdir()
+def test_a_network_comes_back(network, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_moe(path, network, about={"criterion": "router-change"})
+    again = load_moe(path, dispatch="einsum")
+    same(again, network)
+    assert load_moe_tree(path)[2] == {"criterion": "router-change"}
+    save_moe_orbax(tmp_path / "b", network)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.safetensors", "b"}
+    same(load_moe_orbax(tmp_path / "b"), network)
     with pytest.raises(ValueError, match="exists; name a new folder"):
-        save_moe_orbax(tmp_path / "a", network)
-    assert not list((tmp_path / "a").iterdir())
+        save_moe_orbax(tmp_path / "b", network)
 
 
-def test_what_does_not_fit_is_not_written(tmp_path):
-    config = small_config()
-    tree = to_tree(random_network(config))
+def test_what_does_not_fit_is_not_written(network, tmp_path):
+    tree = to_tree(network)
     tree["head"]["bias"] = np.zeros(4)
     with pytest.raises(ValueError, match="head/bias"):
-        save_moe_tree(tmp_path / "a.safetensors", tree, config)
+        save_moe_tree(tmp_path / "a.safetensors", tree, network.config)
     with pytest.raises(ValueError, match="cannot be kept as JSON"):
-        save_moe(tmp_path / "a.safetensors", random_network(config), about={"what": {1, 2}})
+        save_moe(tmp_path / "a.safetensors", network, about={"what": {1, 2}})
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_something_else_are_refused(tmp_path):
+def test_files_of_something_else_are_refused(network, tmp_path):
+    path = tmp_path / "b.safetensors"
     with pytest.raises(ValueError, match="no file"):
-        load_moe(tmp_path / "none.safetensors")
-    (tmp_path / "b.safetensors").write_bytes(b"nothing of the kind")
+        load_moe(path)
+    path.write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
-        load_moe(tmp_path / "b.safetensors")
+        load_moe(path)
+    save_file({"model.layers.0.mlp.gate.weight": np.zeros(2)}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="of format 'pt'; this reads 'qrt-tn"):
+        load_moe(path)
+    save_moe(path, network)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="checksum"):
+        load_moe(path)
     with pytest.raises(ValueError, match="not a folder that save_moe_orbax wrote"):
         load_moe_orbax(tmp_path / "none")
-    save_moe_orbax(tmp_path / "c", random_network(small_config()))
-    config = small_config(hidden=16).plain()
-    (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(config))
+    save_moe_orbax(tmp_path / "c", network)
+    (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(small_config(hidden=16).plain()))
     with pytest.raises(ValueError, match="the configuration asks for"):
         load_moe_orbax(tmp_path / "c")
+    for path in (tmp_path / "c").rglob("*"):
+        if path.is_file() and path.name != "qrt-tn-config.json":
+            path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match="does not hold the weights") as caught:
+        load_moe_orbax(tmp_path / "c")
+    assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 
 from qrt_tn.models.moe.checkpoints import save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.native import save_moe_tree
-from qrt_tn.models.moe.checkpoints.vmoe_index import CheckpointSummary, LeafSummary
+from qrt_tn.models.moe.checkpoints.vmoe_index import ArrayEntry, CheckpointSummary
 from qrt_tn.models.moe.config import VisionMoeConfig, vmoe_config
 from qrt_tn.models.moe.experts import leaves, parameter_bytes
 from qrt_tn.studies.experiments.moe import inspection
@@ -68,7 +68,7 @@ def test_a_file_of_ours(make: Make, config: VisionMoeConfig, tmp_path: Path) -> 
     assert len(found["layers"]["0"]["router_norms"]) == 4
     assert found["pruning"]["criterion"] == "random"
     titles = [sheet.title for sheet in inspection_sheets(found)]
-    assert titles == [f"{tmp_path / 'model.safetensors'}: qrt-tn.vision-moe", "Layers of experts"]
+    assert titles == [f"{tmp_path / 'model.safetensors'}: qrt-tn.vision-moe-2", "Layers of experts"]
 
 
 def like(config: VisionMoeConfig) -> CheckpointSummary:
@@ -83,7 +83,7 @@ def like(config: VisionMoeConfig) -> CheckpointSummary:
             shapes[f"{above}/Moe/Mlp/Dense_0/kernel"] = (config.experts, h, m)
         else:
             shapes[f"{above}/Mlp/Dense_0/kernel"] = (h, m)
-    made = (LeafSummary(name, shape, np.dtype("float32"), (0,)) for name, shape in sorted(shapes.items()))
+    made = (ArrayEntry(name, shape, np.dtype("float32")) for name, shape in sorted(shapes.items()))
     return CheckpointSummary("20220622", 1, tuple(made))
 
 
