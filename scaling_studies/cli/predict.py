@@ -26,7 +26,7 @@ def predict(
 
     from qrt_tn.engine.files import atomic_path
     from qrt_tn.models import load
-    from qrt_tn.models.npz import read_npz
+    from qrt_tn.models.array_files import read_npz
     from qrt_tn.models.tables import read_table, suffix_of
 
     model = load(folder)

@@ -68,6 +68,7 @@ def measure(settings: Lottery, seed: int, context: Context) -> Mapping[str, floa
     """
     chosen = chosen_preset(settings)
     images = _images(chosen.data)
+    context.say(images.describe())
     parts = fold(images, settings.split, chosen.validation, settings.points or None)
     work = _Work(chosen, settings, images, parts, seed, context)
     dense = work.train("dense", work.initial(), work.full)

@@ -63,6 +63,7 @@ def run_lottery(config: LotteryConfig, command: str, timer: StageTimer) -> Path:
         folder=config.out / TRIALS / "runs",
     )
     _claim(config, images)
+    timer.say(images.describe())
     rows: list[Row] = []
     curves: list[Row] = []
     savings: list[Row] = []
@@ -218,6 +219,7 @@ def _manifest(
         "controls": list(config.controls),
         "dataset": {
             "name": images.name,
+            "description": images.describe(),
             "train": len(parts.x_train),
             "validation": len(parts.x_validation),
             "test": len(parts.x_test),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed
+from qrt_tn.models.array_files import read_npz
 from qrt_tn.models.images import Images, fold, load_images
-from qrt_tn.models.npz import read_npz
 
 _MOST_DIGITS = 5  # of a class: beyond any set of images, and few enough classes to be listed
 _CLASSES = re.compile(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*")

@@ -64,6 +64,8 @@ def measure(settings: Moe, seed: int, context: Context) -> Mapping[str, float | 
             f"{before.name} has images of shape {before.image_shape}, {after.name} of {after.image_shape};"
             " give sets of one shape"
         )
+    for images in (before, after):
+        context.say(images.describe())
     network = _trained(config, settings.router, seed, (before, after), context)
     pruner = _Pruner(settings, config, network)
     whole = pruner.accuracy((network.tree, network.config))

@@ -43,6 +43,8 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
     before, after = load_set(config.pretrain), load_set(config.finetune)
     _check_sets(config, before, after)
     _claim(config, before, after)
+    for images in (before, after):
+        timer.say(images.describe())
     pairs, read = train_networks(config, before, after, timer)
     notes = []
     if read:
