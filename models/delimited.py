@@ -23,11 +23,10 @@ def parse_text(
     name: str,
     content: bytes,
     header: bool | None = None,
-    delimiter: str | None = None,
     preferred: str | None = None,
     text: Callable[[list[str]], Iterable[int]] | None = None,
 ) -> tuple["pd.DataFrame", bool, str, list[str]]:
-    r"""Parse delimited text into a DataFrame.
+    r"""Parse delimited UTF-8 text into a DataFrame; `tables.read_table` says how, and what is refused.
 
     >>> frame, header, how, _ = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
     >>> header, list(frame.columns), frame["height"].tolist(), how
@@ -35,21 +34,16 @@ def parse_text(
 
     Args:
         name: what errors call the text.
-        content: UTF-8, with or without a byte-order mark.
+        content: with or without a byte-order mark.
         header: whether the first line holds names; None to find out.
-        delimiter: what separates cells; None to find out.
         preferred: the delimiter to take if it splits the first lines alike.
         text: which columns, of those names, are text as it is written, whatever it looks like.
 
     Returns:
         The table; whether its first line held names (columns without are "column 0", ...); what is not as in
         most files: the delimiter, decimal commas, no names; and the columns with zeros before whole numbers.
-
-    Raises:
-        ValueError: text of another encoding, rows of several lengths, no rows, a first line that could be
-            either, two columns of one name, or both kinds of decimal marks.
     """
-    delimiter, first, rows, padded = _scan(name, content, delimiter, preferred)
+    delimiter, first, rows, padded = _scan(name, content, preferred)
     if header is not False:
         if rows == 1:
             raise ValueError(f"{name} is empty below its only line; it needs a row for each point")
@@ -92,9 +86,7 @@ def shown(names: Iterable[object], most: int = 6) -> str:
     return ", ".join(known[:most]) + more
 
 
-def _scan(
-    name: str, content: bytes, delimiter: str | None, preferred: str | None
-) -> tuple[str, list[str], int, set[int]]:
+def _scan(name: str, content: bytes, preferred: str | None) -> tuple[str, list[str], int, set[int]]:
     """The delimiter, the first row, the number of rows, and the columns with a cell like "007".
 
     pandas fills short rows with missing values, and takes a column for an index where the first is short;
@@ -103,7 +95,7 @@ def _scan(
     first: list[str] = []
     rows, padded = 0, set[int]()
     try:
-        delimiter = delimiter or _delimiter(content, preferred)
+        delimiter = _delimiter(content, preferred)
         reader = _rows(content, delimiter)
         for row in filter(None, reader):
             first = first or row

@@ -59,7 +59,7 @@ def read_folders(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple
                 labels[-1] += [label] * len(found)
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        notes.append(f"left out {left_out.total()} files ({kinds})")
+        notes.append(f"left out {left_out.total()} file{'s' * (left_out.total() > 1)} ({kinds})")
     # all at once: a grey and a coloured part must come out with the same channels
     x = stack_images(_opened(files), len(files))
     split = len(labels[0])

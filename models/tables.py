@@ -130,7 +130,7 @@ def read_table(
             raise ValueError(f"{source}: a Parquet file always names its columns; leave out --no-header")
         return Table(_read_parquet(source), True)
     if suffix == ".xlsx":
-        return Table(*parse_text(str(source), _workbook(source), header, delimiter=",", text=text))
+        return Table(*parse_text(str(source), _workbook(source), header, preferred=",", text=text))
     preferred = "\t" if suffix.startswith(".tsv") else None
     return Table(*parse_text(str(source), _content(source), header, preferred=preferred, text=text))
 
@@ -166,19 +166,17 @@ def kind_of(column: "pd.Series") -> str:
 def _content(source: Path) -> bytes:
     """The bytes of a text file, unpacked, and never more of them than the limit."""
     limit = memory_limit() // _PARSED
-    parts, size = [], 0
     try:
         with source.open("rb") as raw:
             packed = source.suffix.lower() == ".gz"
             stream: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
-            while part := stream.read(_CHUNK):
-                size += len(part)
-                if size > limit:
-                    raise _too_large(source, limit)
-                parts.append(part)
+            content = bytearray()
+            while len(content) <= limit and (part := stream.read(_CHUNK)):
+                content += part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{source} is not a whole gzip file ({first_line(error)})") from error
-    content = b"".join(parts)
+    if len(content) > limit:
+        raise _too_large(source, limit)
     for start, problem in _FOREIGN.items():
         if content.startswith(start):
             raise ValueError(f"{source} {problem}")
@@ -186,7 +184,7 @@ def _content(source: Path) -> bytes:
         raise ValueError(
             f"{source} is not UTF-8 text (perhaps UTF-16); convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW"
         )
-    return content
+    return bytes(content)
 
 
 def _workbook(source: Path) -> bytes:

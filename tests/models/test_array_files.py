@@ -117,8 +117,8 @@ def described(shape, descr="<f8"):
         (npy(described((-2, -3)), bytes(48)), "takes"),
         (npy(described((9,)), bytes(81)), "takes 72 bytes, but 81 are there"),
         (npy(described((3,), "|O"), bytes(24)), "pickled"),
-        (npy(b"(" * 4_000), "not a whole npz"),
-        (npy(b"-" * 4_000 + b"1"), "not a whole npz"),
+        (npy(b"(" * 300), "not a whole npz"),
+        (npy(b"-" * 2_000 + b"1"), "not a whole npz"),
         (npy(b"{[]: 1}"), "not a whole npz"),
         (npy(b" " * 60_000), "a header of 60000 bytes"),
         (npy(b" " * 20_000_000, version=2), "a header of 20000000 bytes"),
@@ -175,10 +175,10 @@ def test_no_torn_or_damaged_npz_file_is_read(tmp_path, save):
     x = RNG.integers(256, size=(12, 5), dtype=np.uint8)
     save(path, x=x)
     whole = path.read_bytes()
-    for length in range(0, len(whole), 17):
+    for length in range(0, len(whole), 41):
         path.write_bytes(whole[:length])
         refusal(lambda: read_npz(path, lambda names: ["x"]), path)
-    for at in range(0, len(whole), 7):
+    for at in range(0, len(whole), 11):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         try:
             found = read_npz(path, lambda names: ["x"])[0]

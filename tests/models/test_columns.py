@@ -35,7 +35,7 @@ def choose(frame, header=True, **options):
     return choose_columns(Table(frame, header), **options)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("encode", ["onehot", "ordinal"])
 def test_coordinates_are_those_of_a_plain_loop(encode, seed):
     frame = plants(seed=seed)
@@ -181,9 +181,8 @@ def test_what_a_target_is(values, told):
         assert found == told
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_labels_are_the_places_of_sorted_classes(seed):
-    rng = np.random.default_rng(seed)
+def test_labels_are_the_places_of_sorted_classes():
+    rng = np.random.default_rng(0)
     for values in (rng.choice(["b", "a", "ü"], 50), rng.integers(-5, 5, 50) * 10, rng.random(50) < 0.5):
         targets = read_targets(pd.Series(values), "it", "classification")
         assert list(targets.class_values) == sorted(set(values.tolist()))

@@ -49,9 +49,8 @@ def test_every_format_gives_the_same_data(suffix, tmp_path):
     assert real.classes is None
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
-def test_whole_numbers_that_could_be_both_are_asked_about(suffix, tmp_path):
-    path = write(tmp_path, suffix, RNG.normal(size=(400, 2)), np.arange(400) % 100)
+def test_whole_numbers_that_could_be_both_are_asked_about(tmp_path):
+    path = write(tmp_path, ".csv", RNG.normal(size=(400, 2)), np.arange(400) % 100)
     with pytest.raises(
         ValueError, match=r"--task classification \(100 classes: 0, 1, 2, ...\) or --task regr"
     ):
@@ -146,16 +145,6 @@ def test_the_data_line(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
-@pytest.mark.parametrize("content", [b"", b"\x00\x01garbage\xff\n1,2\n3", b"PK\x03\x04torn"])
-def test_malformed_files_are_named(suffix, content, tmp_path):
-    path = tmp_path / f"broken{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="broken") as caught:
-        load_file(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
@@ -235,6 +224,13 @@ def test_data_that_do_not_fit_together_are_named(arguments, message):
         Dataset(*arguments)
 
 
+def test_arrays_that_do_not_fit_as_float64_are_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, ".npz", X.astype(np.float32), LABELS)
+    monkeypatch.setattr("qrt_tn.models.arrays.memory_limit", lambda: 959)
+    with pytest.raises(ValueError, match=r"as float64, more than .* quarter of the free"):
+        load_file(path)
+
+
 def test_digits_split_into_1200_237_and_360():
     parts = split(load_digits(), seed=0)
     assert [len(parts.train), len(parts.validation), len(parts.test)] == [1200, 237, 360]
@@ -242,24 +238,24 @@ def test_digits_split_into_1200_237_and_360():
     assert [len(real.train), len(real.validation), len(real.test)] == [19, 5, 6]
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_every_class_is_in_every_part_of_a_split(seed):
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(3, 12, 4)
-    y = rng.permutation(np.repeat(np.arange(4), counts))
-    dataset = Dataset(rng.normal(size=(len(y), 2)), y, "d", tuple("abcd"))
-    sizes = rng.integers(4, len(y) // 2 - 1, 2)
-    parts = split(dataset, seed, *map(int, sizes))
-    indices = [parts.train, parts.validation, parts.test]
-    assert sorted(np.concatenate(indices)) == list(range(len(y)))
-    assert [len(parts.validation), len(parts.test)] == list(sizes)
-    for part in indices:
-        found = np.bincount(y[part], minlength=4)
-        assert (found >= 1).all()
-        assert (np.abs(found - counts * len(part) / len(y)) <= 3).all()
-        assert (np.diff(part) > 0).all()
-    assert np.array_equal(split(dataset, seed, *map(int, sizes)).test, parts.test)
-    assert not np.array_equal(split(dataset, seed + 1, *map(int, sizes)).test, parts.test)
+def test_every_class_is_in_every_part_of_a_split():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(3, 12, 4)
+        y = rng.permutation(np.repeat(np.arange(4), counts))
+        dataset = Dataset(rng.normal(size=(len(y), 2)), y, "d", tuple("abcd"))
+        sizes = list(map(int, rng.integers(4, len(y) // 2 - 1, 2)))
+        parts = split(dataset, seed, *sizes)
+        indices = [parts.train, parts.validation, parts.test]
+        assert sorted(np.concatenate(indices)) == list(range(len(y)))
+        assert [len(parts.validation), len(parts.test)] == sizes
+        for part in indices:
+            found = np.bincount(y[part], minlength=4)
+            assert (found >= 1).all()
+            assert (np.abs(found - counts * len(part) / len(y)) <= 3).all()
+            assert (np.diff(part) > 0).all()
+        assert np.array_equal(split(dataset, seed, *sizes).test, parts.test)
+        assert not np.array_equal(split(dataset, seed + 1, *sizes).test, parts.test)
 
 
 @pytest.mark.parametrize(
@@ -281,12 +277,9 @@ def test_splits_that_cannot_be_are_named(sizes, message):
 
 
 def test_one_hot_targets_are_centred():
-    targets = one_hot(LABELS[:20], 3)
-    np.testing.assert_allclose(targets.sum(axis=0), 0, atol=1e-12)
-    plain = one_hot(LABELS[:20], 3, centre=False)
-    np.testing.assert_array_equal(plain.argmax(axis=1), LABELS[:20])
-    np.testing.assert_array_equal(plain.sum(axis=1), 1)
-    np.testing.assert_allclose(targets - plain, np.tile(-plain.mean(axis=0), (20, 1)))
+    targets, plain = one_hot(LABELS[:20], 3), one_hot(LABELS[:20], 3, centre=False)
+    np.testing.assert_array_equal(plain, np.arange(3) == LABELS[:20, None])
+    np.testing.assert_allclose(targets, plain - plain.mean(axis=0))
     for y, message in [
         (np.array([0, 3]), "y holds 3"),
         (np.array([-1, 0]), "y holds -1"),
