@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from qrt_tn.models import images as images_module
+from qrt_tn.models import image_sets
 
 RNG = np.random.default_rng(0)
 
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 def nothing_at_hand(monkeypatch, tmp_path):
     """No data of this machine, no network: each test says what there is."""
     monkeypatch.delenv("QRT_TN_DATA", raising=False)
-    monkeypatch.setattr(images_module, "DEBIAN_FASHION_MNIST", tmp_path / "no Debian")
+    monkeypatch.setattr(image_sets, "DEBIAN_FASHION_MNIST", tmp_path / "no Debian")
     monkeypatch.setitem(sys.modules, "datasets", None)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qrt_tn.models import images as images_module
-from qrt_tn.models import load_digits
+from qrt_tn.models import image_sets, load_digits
 from qrt_tn.models import split as split_points
-from qrt_tn.models.images import DEBIAN_FASHION_MNIST, IMAGE_SETS, Images, fold, load_images
+from qrt_tn.models.image_sets import DEBIAN_FASHION_MNIST
+from qrt_tn.models.images import IMAGE_SETS, Images, fold, load_images
 from qrt_tn.models.splits import draw_stratified
 from tests.models.conftest import RNG, assert_holds, pixels, write_cifar, write_idx
 
@@ -46,7 +46,7 @@ def test_digits_come_along_and_have_their_usual_test_points():
 
 def test_a_named_set_is_looked_for_in_the_users_folder_first(tmp_path, monkeypatch):
     debian = tmp_path / "debian"
-    monkeypatch.setattr(images_module, "DEBIAN_FASHION_MNIST", debian)
+    monkeypatch.setattr(image_sets, "DEBIAN_FASHION_MNIST", debian)
     places = (debian, tmp_path / "user" / "FashionMNIST" / "raw", tmp_path / "user" / "fashion-mnist")
     for place in places:
         parts = write_idx(place, squeezed=place == debian)
@@ -108,7 +108,7 @@ class Table(dict):
     ],
 )
 def test_the_datasets_library_is_the_last_resort(name, repository, columns, shape, monkeypatch):
-    monkeypatch.setattr(images_module, "_BATCH", 7)
+    monkeypatch.setattr(image_sets, "_BATCH", 7)
     labels = 100 if name == "cifar100" else 10
     x = {"train": pixels(23, *shape), "test": pixels(9, *shape)}
     y = {part: list(RNG.integers(labels, size=len(x[part]))) for part in x}
@@ -134,7 +134,7 @@ def test_the_datasets_library_is_the_last_resort(name, repository, columns, shap
     not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
 def test_fashion_mnist_of_debian_is_whole(monkeypatch):
-    monkeypatch.setattr(images_module, "DEBIAN_FASHION_MNIST", DEBIAN_FASHION_MNIST)
+    monkeypatch.setattr(image_sets, "DEBIAN_FASHION_MNIST", DEBIAN_FASHION_MNIST)
     images = load_images("fashion-mnist")
     assert (images.x.shape, images.x_test.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
     assert set(np.bincount(images.y)) == {6_000}
@@ -191,7 +191,7 @@ def test_each_class_gives_its_share_to_validation_and_keeps_an_image():
 
 
 def test_a_fold_parts_and_standardises_the_training_images(monkeypatch):
-    monkeypatch.setattr(images_module, "_BATCH", 13)
+    monkeypatch.setattr("qrt_tn.models.images._BATCH", 13)
     images = some(points=60)
     images.x[..., 2] = 77
     images.x[:, 0, 0, 0] = np.arange(60)  # tells which image it is

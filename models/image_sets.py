@@ -1,0 +1,129 @@
+"""Sets of images by name: in the user's folder, among Debian's files, or downloaded."""
+
+import importlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qrt_tn.models.image_files import Labelled, read_images
+from qrt_tn.models.image_folders import stack_images
+from qrt_tn.models.tables import first_line
+
+FOLDER_VARIABLE = "QRT_TN_DATA"
+# Where Debian's package dataset-fashion-mnist puts its files.
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_BATCH = 4_096  # images worked on at once, to bound the memory
+_DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a named set is, where the `datasets` library finds it, and its folder's name in torchvision."""
+
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    repository: str
+    folder: str
+    image: str = "image"
+    label: str = "label"
+
+
+SOURCES = {
+    "mnist": _Source((28, 28, 1), _DIGITS, "ylecun/mnist", "MNIST"),
+    "fashion-mnist": _Source(
+        (28, 28, 1),
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        "zalando-datasets/fashion_mnist",
+        "FashionMNIST",
+    ),
+    "cifar10": _Source(
+        (32, 32, 3),
+        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        "uoft-cs/cifar10",
+        "cifar-10-batches-bin",
+        "img",
+    ),
+    "cifar100": _Source(
+        (32, 32, 3),
+        tuple(str(label) for label in range(100)),
+        "uoft-cs/cifar100",
+        "cifar-100-binary",
+        "img",
+        "fine_label",
+    ),
+}
+
+
+def load_named(name: str) -> Labelled:
+    """A named set, from the first place that has it."""
+    source = SOURCES[name]
+    root = os.environ.get(FOLDER_VARIABLE, "")
+    if root and not Path(root).is_dir():
+        raise ValueError(f"{FOLDER_VARIABLE} is {root!r}, which is no folder; correct or unset it")
+    places = [Path(root) / name, Path(root) / source.folder] if root else []
+    if name == "fashion-mnist":
+        places.append(DEBIAN_FASHION_MNIST)
+    for place in places:
+        if place.is_dir():
+            found = read_images(place, source.classes)
+            return _checked(found, source, f"{place}, by its name {name},")
+    return _checked(_download(name, source), source, source.repository)
+
+
+def _checked(found: Labelled, source: _Source, place: str) -> Labelled:
+    shape, classes = found.x.shape[1:], len(found.classes)
+    if shape != source.shape or classes != len(source.classes):
+        raise ValueError(
+            f"{place} should hold {len(source.classes)} classes of images of shape {source.shape}, not"
+            f" {classes} of {shape}; put the right files there, or load your own data by their path"
+        )
+    return found
+
+
+def _download(name: str, source: _Source) -> Labelled:
+    """A named set through the `datasets` library, which keeps it for the next time."""
+    remedy = (
+        f"put its IDX, npz or binary files in the folder {name} of a folder that {FOLDER_VARIABLE} names"
+        " (or give the path of theirs)"
+    )
+    if name == "fashion-mnist":
+        remedy += ", or on Debian run: apt-get install dataset-fashion-mnist"
+    try:
+        # an optional part, which runs no code of a data set and is handed no consent to do so
+        library: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise ValueError(
+            f"no data of {name} on this machine; with a network, run: pip install 'qrt-tn[data]'; or {remedy}"
+        ) from error
+    try:
+        tables = [library.load_dataset(source.repository, split=part) for part in ("train", "test")]
+    # a network fails in many ways, each with an error of its own
+    except Exception as error:
+        raise ValueError(
+            f"no data of {name} on this machine, and {source.repository} could not be loaded"
+            f" ({first_line(error)});"
+            f" connect to a network; or {remedy}"
+        ) from error
+    parts = []
+    for table in tables:
+        missing = sorted({source.image, source.label} - set(table.features))
+        if missing:
+            raise ValueError(f"{source.repository} has no column {missing[0]!r}; {remedy}")
+        x = stack_images(_pictures(table, source), len(table))
+        parts.append((x, np.array(list(table[source.label]), dtype=np.int64)))
+    classes = tuple(tables[0].features[source.label].names)
+    return Labelled(*parts[0], *parts[1], classes)
+
+
+def _pictures(table: Any, source: _Source) -> Iterable[tuple[str, Any]]:
+    """The images of a table of the `datasets` library, and what to call each in an error."""
+    for start in range(0, len(table), _BATCH):
+        for number, image in enumerate(table[start : start + _BATCH][source.image], start):
+            yield f"{source.repository}: image {number}", image
