@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.field import centred, check_grid, check_prime
-from qrt_tn.models.shallow import Constant, ShallowNetwork, mean_deviation
+from qrt_tn.models.shallow import PRECISION, Constant, ShallowNetwork, mean_deviation, product
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.tempered import TemperedNodes
 
 if TYPE_CHECKING:
     from qrt_tn.engine import Scaled
@@ -20,24 +21,9 @@ if TYPE_CHECKING:
 # float32 holds every integer up to here exactly.
 EXACT = 2**24
 LARGEST_MODULUS = 8191
+Nodes = RidgeNodes | TemperedNodes
 # A table in float32 this near to sqrt(2) cos(2 pi t / P) is that cosine.
 ROUNDING = 1e-6
-
-
-class HiddenNodes(Protocol):
-    """What hidden nodes need, such as `RidgeNodes` have it: a whole, shape (N, D), b real, shape (N,)."""
-
-    @property
-    def a(self) -> np.ndarray:
-        """Weights in 0..P-1, integers."""
-
-    @property
-    def b(self) -> np.ndarray:
-        """Thresholds from 0 to below P."""
-
-    @property
-    def modulus(self) -> int:
-        """The prime P."""
 
 
 class RidgeNetwork(ShallowNetwork):
@@ -57,7 +43,7 @@ class RidgeNetwork(ShallowNetwork):
     is not whole of a real x has a sum of its own.
 
     Args:
-        nodes: the N hidden nodes; any object with the attributes of `HiddenNodes` will do.
+        nodes: the N hidden nodes; any object with their a (N, D), b (N,) and modulus will do.
         ridgelet: gives the activation g, which must be real.
         outputs: the number of outputs.
         rngs: its `params` stream draws the first kernel.
@@ -71,13 +57,22 @@ class RidgeNetwork(ShallowNetwork):
 
     Raises:
         ValueError: what are not nodes, nodes and ridgelet of different moduli, a complex activation, no
-            outputs, or a modulus above 8191, where float32 holds no exact products.
+            outputs, `rngs` without generators, or a modulus above 8191, where float32 holds no exact
+            products.
+
+    Example:
+        >>> from flax import nnx
+        >>> from qrt_tn import Ridgelet, RidgeNodes
+        >>> nodes = RidgeNodes([[1, 0], [2, 3]], [4, 0], [-1.5, -2.5], modulus=5)
+        >>> network = RidgeNetwork(nodes, Ridgelet("triangle", 5), outputs=1, rngs=nnx.Rngs(0))
+        >>> network.compute_features([[4, 0]]).round(2)
+        array([[-1.6 ,  1.07]], dtype=float32)
     """
 
     FORMAT: ClassVar[str] = "qrt-tn.ridge-network"
     THRESHOLDS: ClassVar[str] = "b_offset"
 
-    def __init__(self, nodes: HiddenNodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, nodes: Nodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
         if not isinstance(ridgelet, Ridgelet):
             raise ValueError(f"got a {type(ridgelet).__name__} for a Ridgelet; give nodes and ridgelet")
         a, b, modulus = _check_nodes(nodes)
@@ -104,8 +99,7 @@ class RidgeNetwork(ShallowNetwork):
         P, (nodes, dim) = self.modulus, self.a.shape
         small = x - P * jnp.round(x / P)
         whole = jnp.round(small)
-        # a GPU may otherwise round the factors to fewer bits (TF32)
-        inner = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+        inner = partial(jnp.einsum, precision=PRECISION)
         block = min(dim, max(1, (EXACT - 1) // max(1, P // 2) ** 2))
         blocks = -(-dim // block)
         padding = ((0, 0), (0, blocks * block - dim))
@@ -129,15 +123,12 @@ class RidgeNetwork(ShallowNetwork):
 
     def shift_inputs(self, c: Any) -> None:
         """Take a_offset.c from b_offset, which is then taken in -P/2 .. P/2."""
-        moved = np.asarray(self.a_offset[...], dtype=np.float64) @ np.asarray(c, dtype=np.float64)
-        moved = np.asarray(self.b_offset[...]) - moved
-        moved -= self.modulus * np.round(moved / self.modulus)
-        self.b_offset[...] = jnp.asarray(moved, dtype=jnp.float32)
+        self._move_thresholds(c, -self.a_offset[...].T, period=self.modulus)
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """The values phi of the N nodes at x (batch, D), shape (batch, N)."""
         drawn, seen = self.fixed(jnp.asarray(x, dtype=jnp.float32)) if fixed is None else fixed
-        t = _wrap(drawn + seen @ self.a_offset[...].T - self.b_offset[...], self.modulus)
+        t = _wrap(drawn + product(seen, self.a_offset[...].T) - self.b_offset[...], self.modulus)
         table = self.table[...]
         cosine = _cosine(jnp.arange(self.modulus), self.modulus)
         # a question to the array, so that networks of the cosine and of others share a compilation
@@ -149,46 +140,6 @@ class RidgeNetwork(ShallowNetwork):
         turn = float(self.modulus)
         return {**super().step_scales(x), "a_offset": turn / mean_deviation(x), "b_offset": turn}
 
-    def set_from_amplitudes(
-        self,
-        amplitudes: "Scaled",
-        nodes: RidgeNodes,
-        ridgelet: Ridgelet,
-        *,
-        norm: float = 1.0,
-        mean: Any = 0.0,
-    ) -> Self:
-        """Take the output weights straight from the transform, with no training.
-
-        The network becomes norm sum_k w_k (g((a_k.x - b_k) mod P) - mean g) + mean, with w the
-        `importance_weights`: an unbiased estimate of f at every grid point, for nodes drawn at
-        `nodes.log_probability`. Taking g at mean zero leaves what it estimates as it is, since r has
-        mean zero, and only takes away variance.
-
-        Args:
-            amplitudes: R[f](a_k, b_k), shape (N,) or (N, outputs).
-            nodes: the nodes of this network.
-            ridgelet: the ridgelet of the amplitudes, with the activation of this network.
-            norm: the norm of f before its state was normalised (a state's `.norm`).
-            mean: what was subtracted from the targets, shape (outputs,) or a number.
-
-        Returns:
-            The network itself.
-
-        Raises:
-            ValueError: amplitudes of other shapes, or other nodes than the network's.
-        """
-        drawn = np.asarray(self.a[...]), np.asarray(self.b[...])
-        *given, modulus = _check_nodes(nodes)
-        if modulus != self.modulus or not all(map(np.array_equal, drawn, given)):
-            raise ValueError("these are not the nodes of this network; give the nodes it was made from")
-        weights = importance_weights(amplitudes, nodes, ridgelet)
-        kernel = weights.reshape(len(nodes), -1) * (norm * _standardisation(ridgelet)[1])
-        if kernel.shape[1] != self.outputs:
-            raise ValueError(f"the amplitudes have {kernel.shape[1]} outputs, the network has {self.outputs}")
-        self.set_output_weights(kernel, np.broadcast_to(np.asarray(mean, dtype=np.float64), self.outputs))
-        return self
-
     @classmethod
     def from_amplitudes(
         cls,
@@ -199,10 +150,27 @@ class RidgeNetwork(ShallowNetwork):
         norm: float = 1.0,
         mean: Any = 0.0,
     ) -> Self:
-        """The network that `set_from_amplitudes` makes, from its nodes and their amplitudes."""
-        shape = np.shape(amplitudes.mantissa)
-        network = cls(nodes, ridgelet, shape[1] if len(shape) == 2 else 1, rngs=nnx.Rngs(0))
-        return network.set_from_amplitudes(amplitudes, nodes, ridgelet, norm=norm, mean=mean)
+        """The network whose output weights come straight from the transform, with no training.
+
+        It is norm sum_k w_k (g((a_k.x - b_k) mod P) - mean g) + mean, with w the `importance_weights`: an
+        unbiased estimate of f at every grid point, for nodes drawn at `nodes.log_probability`. Taking g at
+        mean zero leaves what it estimates as it is, since r has mean zero, and only takes away variance.
+
+        Args:
+            amplitudes: R[f](a_k, b_k), shape (N,) or (N, outputs).
+            nodes: the nodes that the amplitudes belong to.
+            ridgelet: the ridgelet of the amplitudes; the network has its activation.
+            norm: the norm of f before its state was normalised (a state's `.norm`).
+            mean: what was subtracted from the targets, shape (outputs,) or a number.
+
+        Raises:
+            ValueError: as the class and `importance_weights`.
+        """
+        weights = importance_weights(amplitudes, nodes, ridgelet).reshape(len(nodes), -1)
+        network = cls(nodes, ridgelet, weights.shape[1], rngs=nnx.Rngs(0))
+        kernel = weights * (norm * _standardisation(ridgelet)[1])
+        network.set_output_weights(kernel, np.broadcast_to(np.asarray(mean, np.float64), network.outputs))
+        return network
 
     @classmethod
     def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
@@ -231,6 +199,14 @@ def importance_weights(amplitudes: "Scaled", nodes: RidgeNodes, ridgelet: Ridgel
     Raises:
         ValueError: mismatched shapes, nodes without a probability, a node of probability 0, or weights
             beyond float64 (nodes drawn from a distribution far from the transform).
+
+    Example:
+        >>> from qrt_tn import QuantumRidgeletTransform, Ridgelet, states
+        >>> ridgelet = Ridgelet("triangle", 5)
+        >>> qrt = QuantumRidgeletTransform(states.from_dense(np.eye(5)[2]), ridgelet)
+        >>> nodes = qrt.sample(100, seed=0)
+        >>> importance_weights(qrt.amplitudes(nodes.a, nodes.b), nodes, ridgelet).shape
+        (100,)
     """
     if not hasattr(nodes, "log_probability"):
         raise ValueError(f"{type(nodes).__name__} has no log_probability; give nodes drawn from a transform")
@@ -271,7 +247,7 @@ def _standardisation(ridgelet: Ridgelet) -> tuple[float, float]:
     return float(ridgelet.activation.mean()), float(ridgelet.activation.std())
 
 
-def _check_nodes(nodes: HiddenNodes) -> tuple[np.ndarray, np.ndarray, int]:
+def _check_nodes(nodes: Nodes) -> tuple[np.ndarray, np.ndarray, int]:
     """Both a (N, D) and b (N,) at their centred representatives, in float32, and P."""
     missing = [name for name in ("a", "b", "modulus") if not hasattr(nodes, name)]
     if missing:

@@ -1,4 +1,4 @@
-"""What all networks with one hidden layer share: a linear readout of their features, fitted or trained."""
+"""Networks with one hidden layer: a linear readout of features, fitted in closed form or trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.readout import fit_output_weights
 
 # Points are evaluated in batches of one fixed shape, so that each network compiles once.
 BATCH = 256
+# Of every matrix product of a network, where a GPU would otherwise round the factors to 10 bits (TF32).
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 class Constant(nnx.Variable):
@@ -23,8 +26,9 @@ class Constant(nnx.Variable):
 class ShallowNetwork(nnx.Module):
     """x -> kernel^T phi(x) + bias, where phi are the N features of the hidden nodes.
 
-    A subclass gives `features` and creates the readout with `_make_readout`. One whose hidden nodes have
-    thresholds names them in `THRESHOLDS` and gives `shift_inputs`, so that training can centre its inputs.
+    A subclass gives `features`, whose matrix products are by `product`, and creates the readout with
+    `_make_readout`. One whose hidden nodes have thresholds names them in `THRESHOLDS` and gives
+    `shift_inputs`, so that training can centre its inputs.
 
     Attributes:
         kernel: output weights, shape (N, outputs).
@@ -38,8 +42,7 @@ class ShallowNetwork(nnx.Module):
 
     def _make_readout(self, nodes: int, outputs: int, rngs: nnx.Rngs) -> None:
         """Output weights of variance 1 / N, so that the outputs have that of a feature, and bias 0."""
-        if isinstance(outputs, bool) or not isinstance(outputs, int | np.integer) or outputs < 1:
-            raise ValueError(f"outputs is {outputs!r}; give the number of outputs, at least 1")
+        check_whole("outputs", outputs)
         self.kernel = nnx.Param(normal_weights(rngs, (nodes, int(outputs)), nodes**-0.5))
         self.bias = nnx.Param(jnp.zeros(int(outputs)))
 
@@ -74,6 +77,19 @@ class ShallowNetwork(nnx.Module):
         """
         raise NotImplementedError
 
+    def _output_weights(self) -> jax.Array:
+        """The kernel as it enters the outputs."""
+        return self.kernel[...]
+
+    def _move_thresholds(self, c: Any, weights: jax.Array, period: float = np.inf) -> None:
+        """Add c @ weights, weights (D, N), to the thresholds; then take them within half a period of 0."""
+        thresholds = getattr(self, self.THRESHOLDS)
+        moved = np.asarray(c, dtype=np.float64) @ np.asarray(weights, dtype=np.float64)
+        moved += np.asarray(thresholds[...])
+        if np.isfinite(period):
+            moved -= period * np.round(moved / period)
+        thresholds[...] = jnp.asarray(moved, dtype=jnp.float32)
+
     def centred_inputs(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, Any]:
         """What a call takes for x (M, D) once the thresholds are shifted by c (D,), 0 if they are not.
 
@@ -106,7 +122,7 @@ class ShallowNetwork(nnx.Module):
 
     def __call__(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """The outputs at x (batch, D), shape (batch, outputs)."""
-        return self.features(x, fixed) @ self.kernel[...] + self.bias[...]
+        return product(self.features(x, fixed), self._output_weights()) + self.bias[...]
 
     def check_points(self, x: Any) -> np.ndarray:
         """Points as float32, shape (M, D).
@@ -146,7 +162,7 @@ class ShallowNetwork(nnx.Module):
 
     def predict(self, x: Any) -> np.ndarray:
         """The outputs at any number of points x (M, D), shape (M, outputs), float32."""
-        return self.compute_features(x) @ np.asarray(self.kernel[...]) + np.asarray(self.bias[...])
+        return self.compute_features(x) @ np.asarray(self._output_weights()) + np.asarray(self.bias[...])
 
     def fit(self, x: Any, y: Any, ridge: float) -> Self:
         """Set kernel and bias by ridge regression on the features at x.
@@ -214,12 +230,33 @@ class ShallowNetwork(nnx.Module):
         raise NotImplementedError
 
 
+def product(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """The matrix product x @ weights at `PRECISION`; its gradients' products are at it, too."""
+    return jnp.matmul(x, weights, precision=PRECISION)
+
+
+def check_rngs(rngs: Any) -> None:
+    """Refuse what cannot draw weights.
+
+    Raises:
+        ValueError: no `flax.nnx.Rngs`, or one without the stream `params`.
+    """
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"rngs is {rngs!r}; give flax.nnx.Rngs(seed)")
+    if not {"params", "default"} & set(rngs):
+        raise ValueError(f"rngs has the streams {', '.join(rngs)}, and no `params`; give flax.nnx.Rngs(seed)")
+
+
 def normal_weights(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> jax.Array:
     """Normal weights from the `params` stream.
 
     They are drawn on the host: JAX would compile its sampler anew for every shape, which for small
     networks takes longer than all their training.
+
+    Raises:
+        ValueError: as `check_rngs`.
     """
+    check_rngs(rngs)
     seed = np.asarray(jax.random.key_data(rngs.params()))
     return jnp.asarray(deviation * np.random.default_rng(seed).standard_normal(shape), dtype=jnp.float32)
 

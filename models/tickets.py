@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from flax import nnx
 
-from qrt_tn.engine.arguments import Seed, check_whole, generator
+from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
 from qrt_tn.models.dense import DenseNetwork
 from qrt_tn.models.lottery.masks import Masks, apply_masks, check_masks, layers
 from qrt_tn.models.shallow import Constant
@@ -36,9 +36,13 @@ def leverage_scores(features: Any, ridge: float) -> np.ndarray:
 
     Raises:
         ValueError: no matrix, empty, a value that is not finite, or a penalty that is not above 0.
+
+    Example:
+        >>> leverage_scores([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], ridge=0.1).round(2).tolist()
+        [1.15, 1.15, 1.88]
     """
     phi = _matrix(features, "features")
-    if isinstance(ridge, bool) or not (np.isfinite(ridge) and ridge > 0):
+    if not is_real(ridge) or ridge <= 0:
         raise ValueError(f"ridge is {ridge!r}; give a finite penalty above 0")
     points, pool = phi.shape
     kernel = phi @ phi.T / pool + points * ridge * np.eye(points)
@@ -46,31 +50,11 @@ def leverage_scores(features: Any, ridge: float) -> np.ndarray:
     return np.asarray(np.square(halves).sum(axis=0))
 
 
-def leverage_nodes(pool: RidgeNodes, features: Any, n: int, ridge: float, seed: Seed = 0) -> RidgeNodes:
-    """Nodes drawn from a pool in proportion to their ridge leverage scores, as `nodes_by_scores` does.
-
-    Args:
-        pool: candidates drawn independently from a prior, such as `filter_nodes`.
-        features: their values at M training points, shape (M, pool).
-        n: how many to draw.
-        ridge: the penalty of `leverage_scores`.
-        seed: an int or a NumPy generator.
-
-    Raises:
-        ValueError: as `leverage_scores` and `nodes_by_scores`, or features of another pool.
-    """
-    phi = _matrix(features, "features")
-    if phi.shape[1] != len(pool):
-        raise ValueError(f"features have {phi.shape[1]} columns, but the pool has {len(pool)} nodes")
-    return nodes_by_scores(pool, leverage_scores(phi, ridge), n, seed)
-
-
 def nodes_by_scores(pool: RidgeNodes, scores: Any, n: int, seed: Seed = 0) -> RidgeNodes:
-    """Nodes drawn from a pool in proportion to scores, with replacement.
+    """Nodes drawn from a pool in proportion to scores, such as leverage scores, with replacement.
 
     With replacement, as Bach's bound has it: draws are independent, a prefix of them is a smaller sample,
-    and each has one known weight. What that wastes is small: n draws at even scores repeat about
-    n^2 / (2 pool) nodes.
+    and each has one known weight. n draws at even scores repeat about n^2 / (2 pool) nodes.
 
     The log-probability of a node is log(p_k l_k pool / sum l), p_k the probability at which the pool drew
     it and l the scores. With it sum_k h(node_k) / (n p~_k) is an unbiased estimate of sum h over all of
@@ -87,9 +71,14 @@ def nodes_by_scores(pool: RidgeNodes, scores: Any, n: int, seed: Seed = 0) -> Ri
     Raises:
         ValueError: n below 1, scores of another shape, negative or not finite, scores that all vanish, or
             a prior so concentrated that p~ exceeds 1.
+
+    Example:
+        >>> from qrt_tn import uniform_nodes
+        >>> pool = uniform_nodes(3, 2, 7)
+        >>> nodes_by_scores(pool, [0.0, 0.0, 1.0], 2).b.tolist() == [int(pool.b[2])] * 2
+        True
     """
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n is {n!r}; give a whole number of nodes, at least 1")
+    check_whole("n", n)
     rng = generator(seed)
     given = np.asarray(scores, dtype=np.float64)
     if given.shape != (len(pool),):
@@ -122,9 +111,14 @@ def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
 
     Raises:
         ValueError: no matrix, a weight that is not finite, or a count outside 1..N.
+
+    Example:
+        >>> strongest_nodes([[3.0], [-4.0], [1.0]], 2).tolist()
+        [0, 1]
     """
     weights = _matrix(kernel, "kernel")
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= len(weights):
+    check_whole("count", count)
+    if count > len(weights):
         raise ValueError(f"count is {count!r}; give a whole number from 1 to {len(weights)}, all nodes")
     order = np.argsort(np.linalg.norm(weights, axis=1), kind="stable")
     return np.sort(order[len(weights) - count :])
@@ -166,14 +160,11 @@ class SparseNetwork(DenseNetwork):
             kept = held.get(name, np.ones(np.shape(params[name])))
             setattr(self, mask, Constant(jnp.asarray(kept, dtype=jnp.float32)))
 
-    def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
-        """The ReLU features at x (batch, D) of the weights kept, shape (batch, N)."""
-        del fixed
-        return jax.nn.relu(x @ (self.hidden_kernel[...] * self.hidden_mask[...]) + self.hidden_bias[...])
+    def _hidden_weights(self) -> jax.Array:
+        return self.hidden_kernel[...] * self.hidden_mask[...]
 
-    def __call__(self, x: jax.Array, fixed: Any = None) -> jax.Array:
-        """The outputs at x (batch, D), shape (batch, outputs)."""
-        return self.features(x, fixed) @ (self.kernel[...] * self.kernel_mask[...]) + self.bias[...]
+    def _output_weights(self) -> jax.Array:
+        return self.kernel[...] * self.kernel_mask[...]
 
     def live_nodes(self) -> np.ndarray:
         """Which nodes still take in and give out: they have a weight kept on either side; bool, shape (N,).
@@ -187,9 +178,7 @@ class SparseNetwork(DenseNetwork):
     def weight_count(self) -> int:
         """The weights kept of live nodes: the multiply-adds of one forward pass."""
         live = self.live_nodes()
-        return int(
-            np.asarray(self.hidden_mask[...])[:, live].sum() + np.asarray(self.kernel_mask[...])[live].sum()
-        )
+        return int(self.hidden_mask[...][:, live].sum() + self.kernel_mask[...][live].sum())
 
     def parameter_count(self) -> int:
         """Numbers that a deployed network must hold: weights and biases of live nodes, and output biases.
@@ -219,18 +208,21 @@ def direction_overlap(a: Any, b: Any) -> float:
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a row of zeros.
+
+    Example:
+        >>> direction_overlap([[1.0, 1.0]], [[0.0, 2.0], [-3.0, 0.0]])
+        0.7071067811865475
     """
-    rows = []
+    units = []
     for name, given in (("a", a), ("b", b)):
-        matrix = _matrix(given, name)
-        # by the largest entry first, so that squares neither overflow nor vanish
-        peaks = np.abs(matrix).max(axis=1, keepdims=True)
+        rows = _matrix(given, name)
+        peaks = np.abs(rows).max(axis=1, keepdims=True)
         if not peaks.all():
             raise ValueError(f"row {int(peaks[:, 0].argmin())} of {name} is zero; leave it out")
-        matrix = matrix / peaks
-        rows.append(matrix / np.linalg.norm(matrix, axis=1, keepdims=True))
-    _check_same_length(*rows)
-    return float(np.minimum(np.abs(rows[0] @ rows[1].T).max(axis=1), 1.0).mean())
+        rows = rows / peaks  # so that squares neither overflow nor vanish
+        units.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    _check_same_length(*units)
+    return float(np.minimum(np.abs(units[0] @ units[1].T).max(axis=1), 1.0).mean())
 
 
 def subspace_overlap(a: Any, b: Any, rank: int) -> float:
@@ -250,6 +242,10 @@ def subspace_overlap(a: Any, b: Any, rank: int) -> float:
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a rank that one of the sets lacks.
+
+    Example:
+        >>> subspace_overlap([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]], rank=2)
+        0.5
     """
     matrices = [_matrix(given, name) for name, given in (("a", a), ("b", b))]
     _check_same_length(*matrices)
