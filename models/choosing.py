@@ -1,6 +1,6 @@
 """Settings of a ticket by an inner validation part: quantiser, filter width and inverse temperature."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,27 @@ class Result:
 
     Attributes:
         settings: what was tried.
-        error: squared error a point, summed over the outputs.
         penalty: of the output weights; the same for more points, as the noise a point adds stays the same.
-        outputs: at validation points of all folds, shape (V, C).
+        outputs: at validation points of one or several folds, shape (V, C).
         targets: of the same points.
     """
 
     settings: Settings
-    error: float
     penalty: float
     outputs: np.ndarray
     targets: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Squared error a point, summed over the outputs."""
+        return float(np.square(self.outputs - self.targets).sum(axis=1).mean())
+
+    def __add__(self, other: "Result") -> "Result":
+        """Both on the points of both."""
+        pairs = (self.outputs, other.outputs), (self.targets, other.targets)
+        shares = [len(result.targets) for result in (self, other)]
+        penalty = np.exp(np.average(np.log([self.penalty, other.penalty]), weights=shares))
+        return Result(self.settings, float(penalty), *map(np.concatenate, pairs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +146,8 @@ def choose_settings(
 ) -> tuple[Result, list[dict[str, Any]]]:
     """Try settings on inner validation parts: all with few nodes, the best of them with N.
 
-    The widths of "qrt" are those of its filter, since the transform of smooth data is nearly its filter.
+    Few points are tried in several folds, and after each only the better half of the settings goes on. The
+    widths of "qrt" are those of its filter, since the transform of smooth data is nearly its filter.
 
     Args:
         method: one of `METHODS`.
@@ -149,91 +160,91 @@ def choose_settings(
         rng: draws folds and seeds.
 
     Returns:
-        The best result with N nodes, and a row for each of the settings, in the order tried.
+        The best result with N nodes, and a row for each of the settings tried, first with few nodes.
     """
     if len(x) > _MOST_POINTS:
         kept = rng.permutation(len(x))[:_MOST_POINTS]
         x, targets = x[kept], targets[kept]
-    trial = _Trial(
-        "filter" if method == "qrt" else method, x, targets, _folds(len(x), rng), sweeps, subsample, rng
-    )
-    few = min(n, _FIRST_NODES, max(8, len(x) // 5))
-    finalists = min(_FINALISTS, len(candidates))
-    total = len(candidates) + finalists if len(candidates) > 1 else 1
-    rows: list[dict[str, Any]] = []
-    with shown(None, total, "settings") as tell:
-
-        def results(chosen: Sequence[Settings], nodes: int, points: int) -> list[Result]:
-            found = []
-            for settings in chosen:
-                found.append(trial.result(settings, nodes, points))
-                rows.append(_row(settings, nodes, found[-1].error))
-                tell(len(rows), total)
-            return sorted(found, key=lambda result: result.error)
-
-        best = list(candidates)
-        if len(best) > 1:
-            first = results(best, few, min(_FIRST_POINTS, 3 * len(x)))
-            best = [result.settings for result in first[:finalists]]
-        return results(best, n, _POINTS)[0], rows
+    method = "filter" if method == "qrt" else method
+    trial = _Trial(method, x, targets, _folds(len(x), rng), sweeps, subsample, int(rng.integers(2**31)))
+    few, finalists = min(n, _FIRST_NODES, max(8, len(x) // 5)), min(_FINALISTS, len(candidates))
+    folds = trial.count(min(_FIRST_POINTS, 3 * len(x))) if len(candidates) > 1 else 0
+    first = [max(finalists, -(-len(candidates) // 2**fold)) for fold in range(folds)]
+    last = [finalists] * trial.count(_POINTS)
+    total = sum(first) + sum(last)
+    with shown(None, total, "fits") as tell:
+        ticks = (tell(done, total) for done in range(1, total + 1))
+        tried = trial.race(candidates, few, first, ticks)
+        best = [result.settings for result in tried[:finalists]] or candidates
+        finals = trial.race(best, n, last, ticks)
+    return finals[0], [_row(result, few) for result in tried] + [_row(result, n) for result in finals]
 
 
+@dataclass(eq=False)
 class _Trial:
     """Fits settings on inner training parts, and looks at the validation parts."""
 
-    def __init__(
-        self,
-        method: str,
-        x: np.ndarray,
-        targets: np.ndarray,
-        folds: list[tuple[np.ndarray, np.ndarray]],
-        sweeps: int,
-        subsample: int | None,
-        rng: np.random.Generator,
-    ) -> None:
-        self._method, self._x, self._targets, self._folds = method, x, targets, folds
-        self._sweeps, self._subsample, self._seed = sweeps, subsample, int(rng.integers(2**31))
+    method: str
+    x: np.ndarray
+    targets: np.ndarray
+    folds: list[tuple[np.ndarray, np.ndarray]]
+    sweeps: int
+    subsample: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
         self._quantized: dict[tuple[str, int], tuple[Quantized, np.ndarray]] = {}
 
-    def result(self, settings: Settings, nodes: int, points: int) -> Result:
-        """With so many nodes, on as many folds as it takes to have trained on so many points."""
-        count = int(np.clip(points // len(self._x), 1, len(self._folds)))
-        outputs, wanted, penalties = [], [], []
-        for fold in range(count):
-            train, validation = self._folds[fold]
-            own, positions = self._points(settings.quantizer, fold)
-            mean = self._targets[train].mean(axis=0)
-            drawn = draw_nodes(
-                self._method,
-                settings,
-                own,
-                self._targets[train] - mean,
-                nodes,
-                sweeps=self._sweeps,
-                subsample=self._subsample,
-                seed=self._seed + fold,  # luck that all folds share would be taken for merit
-                progress=silent,
-            )
-            phi, other = drawn.features(own.positions), drawn.features(positions)
-            wanted.append(self._targets[validation])
-            kernel, bias, ridge = select_ridge(phi, self._targets[train], other, wanted[-1], RIDGES)
-            outputs.append(other @ kernel + bias)
-            penalties.append(np.log(ridge))
-        found, true = np.concatenate(outputs), np.concatenate(wanted)
-        error = float(np.square(found - true).sum(axis=1).mean())
-        return Result(settings, error, float(np.exp(np.mean(penalties))), found, true)
+    def count(self, points: int) -> int:
+        """How many folds it takes to have trained on so many points."""
+        return int(np.clip(points // len(self.x), 1, len(self.folds)))
+
+    def race(
+        self, candidates: Sequence[Settings], nodes: int, sizes: Sequence[int], ticks: Iterator[None]
+    ) -> list[Result]:
+        """Results, best first: on each fold only so many of the best until then are tried."""
+        going: list[Result] = []
+        out: list[Result] = []
+        for fold, size in enumerate(sizes):
+            going, out = going[:size], going[size:] + out
+            for k, settings in enumerate([result.settings for result in going] or candidates):
+                found = self.fit(settings, nodes, fold)
+                going[k : k + 1] = [going[k] + found if fold else found]
+                next(ticks)
+            going.sort(key=lambda result: result.error)
+        return going + out
+
+    def fit(self, settings: Settings, nodes: int, fold: int) -> Result:
+        """On the validation part of a fold, with so many nodes."""
+        train, validation = self.folds[fold]
+        own, positions = self._points(settings.quantizer, fold)
+        drawn = draw_nodes(
+            self.method,
+            settings,
+            own,
+            self.targets[train] - self.targets[train].mean(axis=0),
+            nodes,
+            sweeps=self.sweeps,
+            subsample=self.subsample,
+            seed=self.seed + fold,  # luck that all folds share would be taken for merit
+            progress=silent,
+        )
+        phi, other = drawn.features(own.positions), drawn.features(positions)
+        wanted = self.targets[validation]
+        kernel, bias, penalty = select_ridge(phi, self.targets[train], other, wanted, RIDGES)
+        return Result(settings, penalty, other @ kernel + bias, wanted)
 
     def _points(self, quantizer: Quantizer, fold: int) -> tuple[Quantized, np.ndarray]:
         """The training points of a fold, and positions of its validation points; found once."""
         key = (repr(quantizer), fold)
         if key not in self._quantized:
-            train, validation = self._folds[fold]
-            x = self._x[train]
+            train, validation = self.folds[fold]
+            x = self.x[train]
             if (x == x[0]).all():  # only the validation points differ
-                x = self._x
+                x = self.x
             fitted = clone(quantizer).fit(x)
-            points = quantized(fitted, self._x[train])
-            self._quantized[key] = points, points.quantizer.positions(self._x[validation])
+            points = quantized(fitted, self.x[train])
+            self._quantized[key] = points, points.quantizer.positions(self.x[validation])
         return self._quantized[key]
 
 
@@ -245,15 +256,16 @@ def _folds(count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.nd
     return list(folds.split(np.empty(count)))
 
 
-def _row(settings: Settings, nodes: int, error: float) -> dict[str, Any]:
-    quantizer = settings.quantizer
+def _row(result: Result, nodes: int) -> dict[str, Any]:
+    settings = result.settings
     return {
-        "quantizer": quantizer.kind,
-        "levels": quantizer.levels,
+        "quantizer": settings.quantizer.kind,
+        "levels": settings.quantizer.levels,
         "smoothing": settings.smoothing,
         "beta": settings.beta,
         "nodes": nodes,
-        "squared_error": error,
+        "points": len(result.targets),
+        "squared_error": result.error,
     }
 
 

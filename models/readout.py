@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from sklearn.linear_model import Ridge
 
 from qrt_tn.engine.threads import limited
 
@@ -19,8 +20,8 @@ ONE_THREAD = 2048
 def fit_output_weights(features: Any, targets: Any, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """The minimiser of sum_m |y_m - kernel^T phi_m - bias|^2 + ridge |kernel|^2; the bias is free.
 
-    Centring the features and targets takes the bias out; then the smaller of the primal N x N and the
-    dual M x M system is solved in float64. At ridge 0 it is the least-squares solution of least norm.
+    Scikit-learn's `Ridge` by Cholesky, in float64: the smaller of the primal N x N and the dual M x M system.
+    At ridge 0 it is the least-squares solution of least norm.
 
     Args:
         features: phi, shape (M, N).
@@ -32,22 +33,21 @@ def fit_output_weights(features: Any, targets: Any, ridge: float) -> tuple[np.nd
 
     Raises:
         ValueError: mismatched shapes, empty, NaN or infinity, or a negative penalty.
+
+    Example:
+        >>> kernel, bias = fit_output_weights([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0], ridge=0)
+        >>> kernel.round(6).tolist(), bias.round(6).tolist()
+        ([[2.0]], [1.0])
     """
     phi, y = _checked(features, targets, "")
     _check_ridge(ridge)
-    phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
-    phi, y = phi - phi_mean, y - y_mean
-    points, nodes = phi.shape
     with _few_threads(phi):
-        if ridge == 0:
-            # NumPy's cut-off, a multiple of the extent, also drops the direction that centring made null
-            kernel = np.linalg.lstsq(phi, y)[0]
-        elif nodes <= points:
-            gram = phi.T @ phi + ridge * np.eye(nodes)
-            kernel = scipy.linalg.solve(gram, phi.T @ y, assume_a="pos")
-        else:
-            gram = phi @ phi.T + ridge * np.eye(points)
-            kernel = phi.T @ scipy.linalg.solve(gram, y, assume_a="pos")
+        if ridge > 0:
+            model = Ridge(ridge, solver="cholesky").fit(phi, y)
+            return model.coef_.reshape(y.shape[1], -1).T, np.atleast_1d(model.intercept_)
+        phi_mean, y_mean = phi.mean(axis=0), y.mean(axis=0)
+        # NumPy's cut-off, a multiple of the extent, also drops the direction that centring made null
+        kernel = np.linalg.lstsq(phi - phi_mean, y - y_mean)[0]
     return kernel, y_mean - phi_mean @ kernel
 
 
@@ -75,6 +75,12 @@ def select_ridge(
 
     Raises:
         ValueError: as `fit_output_weights`, or no penalty to try, or one that is not above 0.
+
+    Example:
+        >>> x = np.arange(6.0)[:, None]
+        >>> kernel, bias, ridge = select_ridge(x[:4], 2 * x[:4], x[4:], 2 * x[4:], [0.01, 1.0])
+        >>> ridge
+        0.01
     """
     phi, y = _checked(features, targets, "")
     phi_validation, y_validation = _checked(validation_features, validation_targets, "validation ")
