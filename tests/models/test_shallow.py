@@ -94,7 +94,7 @@ def test_a_saved_network_computes_the_same(network, tmp_path):
     np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
     assert loaded.parameter_count() == network.parameter_count()
     other = DenseNetwork if isinstance(network, CosineNetwork) else CosineNetwork
-    with pytest.raises(ValueError, match="not 'qrt-tn"):
+    with pytest.raises(ValueError, match="reads 'qrt-tn"):
         other.load(path)
 
 
