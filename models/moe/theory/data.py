@@ -1,26 +1,25 @@
 """The task of the theory: tokens out of an orthonormal set, one of which tells the label."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from pydantic import Field
 
-from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.settings import settings
 
 # The coordinates of the class-discriminative patterns o_1 (label +1) and o_2 (label -1).
 FIRST, SECOND = 0, 1
 
 
-@dataclass(frozen=True)
+@settings
 class TheorySetting:
     """A task, a mixture of experts for it, and its fine-tuning.
 
     Only these are meant to change with the dimension: `dim`, and `batch_size` in proportion to it (what
-    `scaling` does). Steps, rates, tokens, experts, neurons and the norms of the initial weights stay.
-
-    The proportions (orthonormal patterns, expert choice, hinge loss, two learning rates) are those of
-    Chowdhury et al. (ICML 2024, arXiv 2405.16646) from memory, unverified; all default values are ours.
+    `scaling` does). The proportions (orthonormal patterns, expert choice, hinge loss, two learning rates)
+    are those of Chowdhury et al. (ICML 2024, arXiv 2405.16646) from memory, unverified; all default values
+    are ours.
 
     Attributes:
         dim: the dimension d of a token, and the number of patterns: 2 that tell the label and d - 2 others.
@@ -42,57 +41,39 @@ class TheorySetting:
         ValueError: a setting of another type, or out of its range.
     """
 
-    dim: int = 128
-    tokens: int = 16
-    experts: int = 16
-    neurons: int = 8
-    chosen: int = 4
+    dim: int = Field(default=128, ge=4)
+    tokens: int = Field(default=16, ge=2)
+    experts: int = Field(default=16, ge=3)
+    neurons: int = Field(default=8, ge=1)
+    chosen: int = Field(default=4, ge=1)
     relevant_share: float = 0.5
     alignment: tuple[float, float] = (0.3, 0.5)
-    neuron_scale: float = 0.05
-    steps: int = 100
-    batch_size: int = 128
-    learning_rate: float = 0.003
-    router_learning_rate: float = 1.0
-    test_points: int = 1000
+    neuron_scale: float = Field(default=0.05, gt=0)
+    steps: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=0.003, gt=0)
+    router_learning_rate: float = Field(default=1.0, gt=0)
+    test_points: int = Field(default=1000, ge=1)
 
     def __post_init__(self) -> None:
-        least = {"dim": 4, "tokens": 2, "experts": 3, "neurons": 1, "chosen": 1}
-        for name, smallest in (least | {"steps": 1, "batch_size": 1, "test_points": 1}).items():
-            check_whole(name, getattr(self, name), smallest)
         if self.chosen >= self.tokens:
             raise ValueError(
                 f"chosen is {self.chosen}, but an input has {self.tokens} tokens; give fewer, or an expert"
                 " would see every pattern wherever its router points"
             )
-        for name in ("neuron_scale", "learning_rate", "router_learning_rate"):
-            if not (is_real(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a finite number above 0")
-        if not is_real(self.relevant_share):
-            raise ValueError(f"relevant_share is {self.relevant_share!r}; give a share above 0 and below 1")
         count = self.relevant_share * self.experts
         if abs(count - round(count)) > 1e-9 or not 2 <= round(count) < self.experts:
             raise ValueError(
                 f"relevant_share is {self.relevant_share}: {count:g} of {self.experts} experts; give a share"
                 " that is a whole number of experts, at least 2 and not all of them"
             )
-        bounds = self.alignment
-        if not (isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(is_real, bounds))):
-            raise ValueError(f"alignment is {bounds!r}; give two numbers, the least and the largest")
-        if not 0 < bounds[0] <= bounds[1] < 1:
-            raise ValueError(f"alignment is {bounds!r}; give rising numbers above 0 and below 1")
-        # a list, as a settings file gives it, would make the setting unhashable
-        object.__setattr__(self, "alignment", (float(bounds[0]), float(bounds[1])))
+        if not 0 < self.alignment[0] <= self.alignment[1] < 1:
+            raise ValueError(f"alignment is {self.alignment}; give rising numbers above 0 and below 1")
 
     @property
     def relevant(self) -> int:
         """How many experts are relevant: the first ones."""
         return round(self.relevant_share * self.experts)
-
-    @property
-    def irrelevant_share(self) -> float:
-        """The share gamma of the experts whose routers point at irrelevant patterns."""
-        return 1 - self.relevant / self.experts
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -115,6 +96,5 @@ def draw(setting: TheorySetting, count: int, key: jax.Array) -> tuple[jax.Array,
     is_first = bits[:, :1] % 2 == 0
     places = bits[:, 1:2] % setting.tokens
     others = SECOND + 1 + bits[:, 2:] % (setting.dim - SECOND - 1)
-    telling = jnp.where(is_first, FIRST, SECOND)
-    patterns = jnp.where(jnp.arange(setting.tokens) == places, telling, others)
+    patterns = jnp.where(jnp.arange(setting.tokens) == places, jnp.where(is_first, FIRST, SECOND), others)
     return patterns.astype(jnp.int32), jnp.where(is_first[:, 0], 1.0, -1.0).astype(jnp.float32)

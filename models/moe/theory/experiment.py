@@ -22,11 +22,8 @@ class Outcome:
 
     Attributes:
         setting: what was trained, and how.
-        router_before: one row for each expert, float32 (k, d).
-        router_after: likewise.
-        neurons_after: float32 (k, m, d).
-        signs: a_s of the experts, float32 (k,).
-        relevant: which routers pointed at o_1 or o_2 before, bool (k,).
+        before: routers (k, d) and neurons (k, m, d), float32.
+        after: likewise.
         losses: hinge loss of each batch, (steps,).
         test_tokens: the samples of all accuracies of this outcome, int32 (N, n).
         test_labels: +1 or -1, (N,).
@@ -34,26 +31,29 @@ class Outcome:
     """
 
     setting: TheorySetting
-    router_before: np.ndarray
-    router_after: np.ndarray
-    neurons_after: np.ndarray
-    signs: np.ndarray
-    relevant: np.ndarray
+    before: Parameters
+    after: Parameters
     losses: np.ndarray
     test_tokens: np.ndarray
     test_labels: np.ndarray
     accuracy: float
 
     @property
+    def relevant(self) -> np.ndarray:
+        """Which routers pointed at o_1 or o_2 before, bool (k,)."""
+        return np.arange(self.setting.experts) < self.setting.relevant
+
+    @property
     def change(self) -> np.ndarray:
         """Delta_s = ||w_s after|| - ||w_s before||, signed, (k,)."""
-        after = np.linalg.norm(self.router_after.astype(np.float64), axis=1)
-        return after - np.linalg.norm(self.router_before.astype(np.float64), axis=1)
+        before, after = (np.asarray(one.router, dtype=np.float64) for one in (self.before, self.after))
+        return np.asarray(np.linalg.norm(after, axis=1) - np.linalg.norm(before, axis=1))
 
     @property
     def moved(self) -> np.ndarray:
         """||w_s after - w_s before||, at least |Delta_s|, (k,)."""
-        return np.linalg.norm(self.router_after.astype(np.float64) - self.router_before, axis=1)
+        before, after = (np.asarray(one.router, dtype=np.float64) for one in (self.before, self.after))
+        return np.asarray(np.linalg.norm(after - before, axis=1))
 
 
 def fine_tune(setting: TheorySetting, seed: Seed) -> Outcome:
@@ -66,30 +66,21 @@ def fine_tune(setting: TheorySetting, seed: Seed) -> Outcome:
     Raises:
         ValueError: a setting or seed of another type.
     """
-    _check_setting(setting)
+    setting = _check_setting(setting)
     rng = generator(seed)
     before, a = pretrained(setting, rng), signs(setting)
     after, losses = train(setting, setting.steps, before, a, _key(rng))
-    test = draw(setting, setting.test_points, _key(rng))
-    right = accuracy(after, a, *test, setting.chosen)
-    return Outcome(
-        setting,
-        router_before=np.asarray(before.router),
-        router_after=np.asarray(after.router),
-        neurons_after=np.asarray(after.neurons),
-        signs=a,
-        relevant=np.arange(setting.experts) < setting.relevant,
-        losses=np.asarray(losses),
-        test_tokens=np.asarray(test[0]),
-        test_labels=np.asarray(test[1]),
-        accuracy=float(right),
-    )
+    tokens, labels = draw(setting, setting.test_points, _key(rng))
+    share = accuracy(after, a, tokens, labels, setting.chosen)
+    after = Parameters(*map(np.asarray, after))
+    test = np.asarray(tokens), np.asarray(labels)
+    return Outcome(setting, before, after, np.asarray(losses), *test, float(share))
 
 
 def pruned_signs(
     outcome: Outcome, ratios: Sequence[float], order: str = "router-change", seed: Seed = 0
 ) -> np.ndarray:
-    """Which experts pruning leaves.
+    """Which experts stay after pruning.
 
     Of k experts floor(ratio * k) go, with their routers (expert choice).
 
@@ -98,11 +89,11 @@ def pruned_signs(
         ratios: shares of the experts to prune, in [0, 1), shape (R,).
         order: which go first: "router-change", those of least Delta_s, as in the released code;
             "random"; or "reversed", those of largest Delta_s.
-        seed: of the random order; one order serves all ratios, so that what a larger one leaves
-            lies within what a smaller one leaves.
+        seed: of the random order; one order serves all ratios, so that the experts that stay at a larger
+            ratio are among those that stay at a smaller one.
 
     Returns:
-        The signs of the experts that are left and 0 for others, float32 (R, k).
+        The signs of the experts that stay and 0 for others, float32 (R, k).
 
     Raises:
         ValueError: an unknown order, or a ratio out of range.
@@ -112,15 +103,14 @@ def pruned_signs(
     for ratio in ratios:
         if not (is_real(ratio) and 0 <= ratio < 1):
             raise ValueError(f"a ratio is {ratio!r}; give shares of the experts, from 0 to below 1")
-    rng, k = generator(seed), outcome.setting.experts
+    k = outcome.setting.experts
     # drawn for every order, so that what a caller draws next is the same for all of them
-    shuffled = rng.permutation(k)
+    shuffled = generator(seed).permutation(k)
     first = shuffled if order == "random" else np.argsort(outcome.change, kind="stable")
     ranks = np.argsort(first[::-1] if order == "reversed" else first)
     # 15 / 22 * 22 is 14.999999999999998
-    gone = np.floor(np.asarray(ratios, dtype=np.float64) * k + 1e-9)
-    left: np.ndarray = np.where(ranks >= gone[:, None], outcome.signs, np.float32(0))
-    return left
+    n_prune = np.floor(np.asarray(ratios, dtype=np.float64) * k + 1e-9)
+    return np.asarray(np.where(ranks >= n_prune[:, None], signs(outcome.setting), np.float32(0)))
 
 
 def accuracy_after_pruning(
@@ -147,21 +137,22 @@ def accuracy_after_pruning(
     """
     check_whole("fine_tune_steps", fine_tune_steps, 0)
     rng, setting = generator(seed), outcome.setting
-    signs_left, key = pruned_signs(outcome, ratios, order, rng), _key(rng)
-    held = Parameters(outcome.router_after, outcome.neurons_after)
-    measured = []
-    for left in signs_left:
-        tuned = train(setting, fine_tune_steps, held, left, key)[0] if fine_tune_steps else held
-        right = accuracy(tuned, left, outcome.test_tokens, outcome.test_labels, setting.chosen)
-        measured.append(float(right))
-    return np.array(measured)
+    kept, key = pruned_signs(outcome, ratios, order, rng), _key(rng)
+    accuracies = []
+    for a in kept:
+        tuned = outcome.after
+        if fine_tune_steps:
+            tuned, _ = train(setting, fine_tune_steps, tuned, a, key)
+        share = accuracy(tuned, a, outcome.test_tokens, outcome.test_labels, setting.chosen)
+        accuracies.append(float(share))
+    return np.array(accuracies)
 
 
 def predicted_limits(setting: TheorySetting) -> dict[str, float]:
     """The pruning ratios up to which accuracy is to hold.
 
     Returns:
-        "without": gamma, the limit without fine-tuning after pruning, when only irrelevant experts go.
+        "without": gamma, the share of irrelevant experts and the limit without fine-tuning after pruning.
         "with": 1 - 2 / k, our constant for the theorem's 1 - O(1/k): the largest ratio that leaves two
         experts, one of either sign; ReLU experts of one sign give outputs of one sign.
         "both_signs": 1 - (r / 2 + 1) / k, r the number of relevant experts and r / 2 rounded up: up to
@@ -169,11 +160,11 @@ def predicted_limits(setting: TheorySetting) -> dict[str, float]:
         each other, if all others go first. From here to "with" it may lose one of the signs, and then
         no fine-tuning helps.
     """
-    k, most = setting.experts, -(-setting.relevant // 2)
+    k, largest_sign = setting.experts, -(-setting.relevant // 2)
     return {
-        "without": setting.irrelevant_share,
+        "without": 1 - setting.relevant / k,
         "with": 1 - 2 / k,
-        "both_signs": 1 - (most + 1) / k,
+        "both_signs": 1 - (largest_sign + 1) / k,
     }
 
 
@@ -202,28 +193,27 @@ def scaling(
     Raises:
         ValueError: dimensions or seeds that are not whole numbers in range, or a power that is not finite.
     """
-    setting = TheorySetting() if setting is None else setting
-    _check_setting(setting)
+    setting = _check_setting(setting)
     if not is_real(batch_power):
         raise ValueError(
             f"batch_power is {batch_power!r}; give a finite number, 1 for batches that grow like d"
         )
-    dims, seeds = list(dims), _checked(seeds)
+    dims, seeds = list(dims), _check_seeds(seeds)
     for dim in dims:
         check_whole("a dimension", dim, 4)
     rows = []
-    for dim in dims:
-        batch = max(1, round(setting.batch_size * (dim / setting.dim) ** batch_power))
-        sized = replace(setting, dim=int(dim), batch_size=batch)
+    for dim in map(int, dims):
+        batch_size = max(1, round(setting.batch_size * (dim / setting.dim) ** batch_power))
+        sized = replace(setting, dim=dim, batch_size=batch_size)
         for seed in seeds:
             outcome = fine_tune(sized, np.random.default_rng([seed, dim]))
-            others = outcome.change[~outcome.relevant]
+            relevant, others = outcome.change[outcome.relevant], outcome.change[~outcome.relevant]
             rows.append(
                 {
-                    "dim": int(dim),
-                    "seed": int(seed),
-                    "batch_size": batch,
-                    "relevant_min": float(outcome.change[outcome.relevant].min()),
+                    "dim": dim,
+                    "seed": seed,
+                    "batch_size": batch_size,
+                    "relevant_min": float(relevant.min()),
                     "others_max": float(others.max()),
                     "others_size": float(np.abs(others).max()),
                     "others_moved": float(outcome.moved[~outcome.relevant].max()),
@@ -250,32 +240,31 @@ def pruning(
 
     Returns:
         A row for each seed, order, ratio and number of steps: "seed", "order", "ratio",
-        "fine_tune_steps", "accuracy"; "both_signs", whether a relevant expert of either sign was left.
+        "fine_tune_steps", "accuracy"; "both_signs", whether a relevant expert of either sign stays.
 
     Raises:
         ValueError: see `accuracy_after_pruning`.
     """
-    setting = TheorySetting() if setting is None else setting
-    _check_setting(setting)
+    setting = _check_setting(setting)
     shares = [n / setting.experts for n in range(setting.experts)] if ratios is None else list(ratios)
     rows = []
-    for seed in _checked(seeds):
+    for seed in _check_seeds(seeds):
         outcome = fine_tune(setting, seed)
         for order in ORDERS:
+            kept = pruned_signs(outcome, shares, order, seed)[:, outcome.relevant]
+            both = np.logical_and((kept > 0).any(axis=1), (kept < 0).any(axis=1))
             for steps in fine_tune_steps:
-                measured = accuracy_after_pruning(outcome, shares, order, steps, seed)
-                left = pruned_signs(outcome, shares, order, seed)[:, outcome.relevant]
-                both = np.logical_and((left > 0).any(axis=1), (left < 0).any(axis=1))
+                accuracies = accuracy_after_pruning(outcome, shares, order, steps, seed)
                 rows += [
                     {
-                        "seed": int(seed),
+                        "seed": seed,
                         "order": order,
                         "ratio": float(ratio),
                         "fine_tune_steps": int(steps),
-                        "accuracy": float(right),
-                        "both_signs": bool(is_left),
+                        "accuracy": float(share),
+                        "both_signs": bool(is_both),
                     }
-                    for ratio, right, is_left in zip(shares, measured, both, strict=True)
+                    for ratio, share, is_both in zip(shares, accuracies, both, strict=True)
                 ]
     return rows
 
@@ -295,13 +284,13 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
     Raises:
         ValueError: too few points, unequal numbers of them, or one that is not positive and finite.
     """
-    points = np.array([x, y], dtype=np.float64) if len(x) == len(y) else np.empty((2, 0))
-    if points.shape[1] < 3:
+    if len(x) != len(y) or len(x) < 3:
         raise ValueError(f"{len(x)} x and {len(y)} y; give as many of both, at least 3")
+    points = np.array([x, y], dtype=np.float64)
     for name, values in zip("xy", points, strict=True):
-        if not (np.isfinite(values) & (values > 0)).all():
-            bad = values[~(np.isfinite(values) & (values > 0))][0]
-            raise ValueError(f"{name} has the value {bad}; a power law needs finite numbers above 0")
+        bad = values[~(np.isfinite(values) & (values > 0))]
+        if len(bad):
+            raise ValueError(f"{name} has the value {bad[0]}; a power law needs finite numbers above 0")
     if np.ptp(points[0]) == 0:
         raise ValueError(f"every x is {points[0, 0]}; give at least two different ones")
     line = stats.linregress(*np.log(points))
@@ -309,16 +298,17 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
     return float(line.slope), float(line.slope - margin), float(line.slope + margin)
 
 
-def _check_setting(setting: Any) -> None:
-    if not isinstance(setting, TheorySetting):
+def _check_setting(setting: Any) -> TheorySetting:
+    if setting is not None and not isinstance(setting, TheorySetting):
         raise ValueError(f"setting is {setting!r}; give a TheorySetting")
+    return TheorySetting() if setting is None else setting
 
 
-def _checked(seeds: Iterable[int]) -> list[int]:
+def _check_seeds(seeds: Iterable[int]) -> list[int]:
     seeds = list(seeds)
     for seed in seeds:
         check_whole("a seed", seed, 0)
-    return seeds
+    return list(map(int, seeds))
 
 
 def _key(rng: np.random.Generator) -> jax.Array:

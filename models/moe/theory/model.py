@@ -82,11 +82,13 @@ def outputs(parameters: Parameters, a: jax.Array | np.ndarray, tokens: jax.Array
     places = jax.lax.top_k(scores, chosen)[1]
     picked = jnp.take_along_axis(jnp.broadcast_to(tokens, scores.shape), places, axis=-1)
     flat = picked.reshape(len(a), -1)
-    gates = jax.nn.softmax(
-        jnp.take_along_axis(parameters.router, flat, axis=1).reshape(picked.shape), axis=-1
+    chosen_scores, answered = (
+        jnp.take_along_axis(values, flat, axis=1).reshape(picked.shape)
+        for values in (parameters.router, answers)
     )
-    answered = jnp.take_along_axis(answers, flat, axis=1).reshape(picked.shape)
-    return jnp.asarray(a) @ (gates * answered).sum(axis=-1)
+    weighted = (jax.nn.softmax(chosen_scores, axis=-1) * answered).sum(axis=-1)
+    # a GPU may otherwise round the factors to fewer bits (TF32)
+    return jnp.matmul(jnp.asarray(a), weighted, precision=jax.lax.Precision.HIGHEST)
 
 
 def hinge_loss(
@@ -113,16 +115,16 @@ def train(
         The parameters after the last step, and the loss of each batch before its step, (steps,).
     """
 
-    def step(held: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
+    def step(now: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
         tokens, labels = draw(setting, setting.batch_size, key)
-        loss, slopes = jax.value_and_grad(hinge_loss)(held, a, tokens, labels, setting.chosen)
-        router = held.router - setting.router_learning_rate * slopes.router
-        neurons = held.neurons - setting.learning_rate * slopes.neurons
+        loss, slopes = jax.value_and_grad(hinge_loss)(now, a, tokens, labels, setting.chosen)
+        router = now.router - setting.router_learning_rate * slopes.router
+        neurons = now.neurons - setting.learning_rate * slopes.neurons
         return Parameters(router, neurons), loss
 
-    held = Parameters(*map(jnp.asarray, parameters))
+    start = Parameters(*map(jnp.asarray, parameters))
     after: Parameters
-    after, losses = jax.lax.scan(step, held, jax.random.split(key, steps))
+    after, losses = jax.lax.scan(step, start, jax.random.split(key, steps))
     return after, losses
 
 
