@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import sklearn.datasets
 
 from qrt_tn.models.columns import Columns, Encode
 from qrt_tn.models.delimited import shown
@@ -154,6 +153,8 @@ class Dataset:
 
 def load_digits() -> Dataset:
     """Scikit-learn's 1,797 handwritten digits: 8 x 8 pixels of 17 grey levels, 0 .. 16."""
+    import sklearn.datasets  # takes a second to import
+
     bunch = sklearn.datasets.load_digits()
     classes = tuple(str(name) for name in bunch.target_names)
     values = tuple(int(value) for value in bunch.target_names)

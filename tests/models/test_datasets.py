@@ -239,9 +239,9 @@ def test_digits_split_into_1200_237_and_360():
 
 
 def test_every_class_is_in_every_part_of_a_split():
-    for seed in range(60):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
-        counts = rng.integers(3, 12, 4)
+        counts = rng.choice([3, 4, 30], 4)
         y = rng.permutation(np.repeat(np.arange(4), counts))
         dataset = Dataset(rng.normal(size=(len(y), 2)), y, "d", tuple("abcd"))
         sizes = list(map(int, rng.integers(4, len(y) // 2 - 1, 2)))
