@@ -77,6 +77,8 @@ def test_a_study_leaves_tables_tickets_and_a_report_and_goes_on_where_it_was(stu
         assert row["early_test_accuracy"] == best["test_accuracy"]
         assert row["final_test_accuracy"] == own[-1]["test_accuracy"]
     manifest = json.loads((out / "manifest.json").read_text())
+    assert " images of 6 x 6 x 1 in 3 classes: " in manifest["dataset"]["description"]
+    assert manifest["dataset"]["description"] in shown.replace("\n", "")
     params, masks = load_ticket(out / "tickets" / "level-02.safetensors")
     kept = {name: int(mask.sum()) for name, mask in layers(masks).items()}
     assert manifest["layers"][2]["kept"] == kept
