@@ -65,7 +65,7 @@ class RidgeExperts(RidgeNetwork):
         sizes = {len(nodes) for nodes in experts}
         if len(sizes) != 1:
             raise ValueError(f"the experts have {sorted(sizes)} nodes; give each of them equally many")
-        check_whole("selected", selected, 1)
+        check_whole("selected", selected)
         if selected > len(experts):
             raise ValueError(f"selected is {selected}, but there are {len(experts)} experts; select fewer")
         nodes = RidgeNodes.concatenate(experts)
@@ -92,29 +92,34 @@ class RidgeExperts(RidgeNetwork):
         """What the router sees of points x (batch, D), likewise."""
         return (jnp.asarray(x, dtype=jnp.float32) - self.centre[...]) / self.scale[...]
 
+    def logits(self, x: jax.Array) -> jax.Array:
+        """What the router makes of points x (batch, D), shape (batch, E)."""
+        # full float32 on GPUs too (TF32 keeps 10 bits): it decides which experts are chosen
+        return jnp.matmul(self.standardised(x), self.router[...], precision=jax.lax.Precision.HIGHEST)
+
     def gates(self, x: jax.Array) -> jax.Array:
         """The weight of each expert at points x (batch, D), shape (batch, E); 0 where it is not chosen."""
-        return choose(self.standardised(x) @ self.router[...], self.selected[...])
+        return choose(self.logits(x), self.selected[...])
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
         """gate_e(x) phi_en(x) at points x (batch, D), shape (batch, E m)."""
-        repeats = self.nodes // self.experts
-        return super().features(x, fixed) * jnp.repeat(self.gates(x), repeats, axis=1)
+        with jax.default_matmul_precision("highest"):
+            phi = super().features(x, fixed)
+        return phi * jnp.repeat(self.gates(x), self.nodes // self.experts, axis=1)
 
     def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
         """Router steps at learning rate 1 change a logit by about 1."""
         return {**super().step_scales(x), "router": 1 / mean_size(self.standardised(x))}
 
-    def take_apart(self, x: Any) -> "ExpertOutputs":
+    def split(self, x: Any) -> "ExpertOutputs":
         """What each expert makes of any number of points x (M, D), and the logits.
 
         Raises:
             ValueError: x is empty, not finite, or not (points, D).
         """
         values, logits = _jitted_outputs(self, jnp.asarray(self.check_points(x)))
-        return ExpertOutputs(
-            np.asarray(values), np.asarray(logits), np.asarray(self.bias[...]), int(self.selected[...][0])
-        )
+        selected = int(self.selected[...][0])
+        return ExpertOutputs(np.asarray(values), np.asarray(logits), np.asarray(self.bias[...]), selected)
 
     @classmethod
     def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
@@ -166,25 +171,24 @@ class ExpertOutputs(NamedTuple):
                 (1, or K with "drop-router").
         """
         experts = self.logits.shape[1]
-        gone = np.unique(np.asarray(pruned))
-        if gone.size and gone.dtype.kind not in "iu":
-            raise ValueError(f"pruned is {pruned!r}; give the numbers of experts, not a mask or floats")
-        gone = gone.astype(np.int64)
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
-        if len(gone) and not 0 <= gone[0] <= gone[-1] < experts:
-            raise ValueError(f"pruned is {gone.tolist()}; give numbers of experts, 0 to {experts - 1}")
-        least = self.selected if mode == "drop-router" else 1
-        if experts - len(gone) < least:
+        numbers = np.unique(np.asarray(pruned))
+        if numbers.size and (numbers.dtype.kind not in "iu" or not 0 <= numbers[0] <= numbers[-1] < experts):
             raise ValueError(
-                f"{experts - len(gone)} of {experts} experts would be left, but {mode} needs {least};"
-                " prune fewer"
+                f"pruned is {pruned!r}; give numbers of experts, 0 to {experts - 1}, and no mask"
+            )
+        numbers = numbers.astype(np.int64)
+        n_kept, min_experts = experts - len(numbers), self.selected if mode == "drop-router" else 1
+        if n_kept < min_experts:
+            raise ValueError(
+                f"{n_kept} of {experts} experts would be left, but {mode} needs {min_experts}; prune fewer"
             )
         logits = self.logits.copy()
         if mode == "drop-router":
-            logits[:, gone] = -np.inf
+            logits[:, numbers] = -np.inf
         gates = np.array(choose(jnp.asarray(logits), self.selected))
-        gates[:, gone] = 0
+        gates[:, numbers] = 0
         return np.asarray(np.einsum("me,mec->mc", gates, self.values) + self.bias)
 
 
@@ -196,8 +200,7 @@ def choose(logits: jax.Array, selected: Any) -> jax.Array:
 
 @nnx.jit
 def _jitted_outputs(network: RidgeExperts, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    points, experts = len(x), network.experts
-    phi = RidgeNetwork.features(network, x).reshape(points, experts, -1)
-    kernel = network.kernel[...].reshape(experts, -1, network.outputs)
-    values = jnp.einsum("men,enc->mec", phi, kernel)
-    return values, network.standardised(x) @ network.router[...]
+    with jax.default_matmul_precision("highest"):
+        phi = RidgeNetwork.features(network, x).reshape(len(x), network.experts, -1)
+        kernel = network.kernel[...].reshape(network.experts, -1, network.outputs)
+        return jnp.einsum("men,enc->mec", phi, kernel), network.logits(x)

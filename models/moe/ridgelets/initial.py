@@ -1,6 +1,5 @@
 """Hidden nodes for the experts of a mixture: of no data, or of the QRT of the task, in three ways."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from qrt_tn.engine.arguments import Seed, check_whole, generator
 from qrt_tn.field import centred
 from qrt_tn.states import MPSState
 
+INITIALISATIONS = ("uniform", "filter", "transform", "clusters", "classes")
 POOL = 8  # draws for each node that is wanted, to cluster
 STARTS = 4  # of k-means
 
@@ -44,7 +44,7 @@ def expert_nodes(
       generalise badly;
     - "filter": drawn from the smoothing filter alone (`filter_nodes`), which has the frequencies of the
       smoothed transform and knows no data: the fair random start;
-    - "alike": every expert draws from the transform;
+    - "transform": every expert draws from the transform;
     - "clusters": draws of the transform clustered by direction, one cluster for each expert
       (`cluster_nodes`);
     - "classes": every expert draws from the transform of its classes alone (`class_nodes`).
@@ -60,31 +60,22 @@ def expert_nodes(
     Raises:
         ValueError: an unknown name, E or m below 1, or a state that has not what the initialisation needs.
     """
-    check_whole("experts", experts, 1)
-    check_whole("nodes", nodes, 1)
-    rng, ridgelet, dim = generator(seed), transform.ridgelet, transform.dim
-    makers: dict[str, Callable[[], InitialExperts]] = {
-        "uniform": lambda: _split(
-            # a filter that lets everything through: uniform over a != 0
-            filter_nodes(experts * nodes, dim, ridgelet, np.ones((1, ridgelet.modulus)), rng),
-            nodes,
-        ),
-        "filter": lambda: _split(filter_nodes(experts * nodes, dim, ridgelet, smoothing, rng), nodes),
-        "alike": lambda: _split(transform.sample(experts * nodes, rng), nodes),
-        "clusters": lambda: cluster_nodes(transform, experts, nodes, rng),
-        "classes": lambda: class_nodes(transform, experts, nodes, rng),
-    }
-    if name not in makers:
+    check_whole("experts", experts)
+    check_whole("nodes", nodes)
+    if name not in INITIALISATIONS:
         raise ValueError(f"unknown initialisation {name!r}; choose one of {', '.join(INITIALISATIONS)}")
-    return makers[name]()
-
-
-INITIALISATIONS = ("uniform", "filter", "alike", "clusters", "classes")
-
-
-def _split(drawn: RidgeNodes, nodes: int) -> InitialExperts:
-    """Runs of equally many nodes."""
-    return InitialExperts(tuple(drawn[start : start + nodes] for start in range(0, len(drawn), nodes)))
+    rng, count = generator(seed), experts * nodes
+    if name == "clusters":
+        return cluster_nodes(transform, experts, nodes, rng)
+    if name == "classes":
+        return class_nodes(transform, experts, nodes, rng)
+    if name == "transform":
+        drawn = transform.sample(count, rng)
+    else:
+        # a filter that lets everything through: uniform over a != 0
+        passed = np.ones((1, transform.modulus)) if name == "uniform" else smoothing
+        drawn = filter_nodes(count, transform.dim, transform.ridgelet, passed, rng)
+    return InitialExperts(tuple(drawn[start : start + nodes] for start in range(0, count, nodes)))
 
 
 def cluster_nodes(
@@ -107,7 +98,8 @@ def cluster_nodes(
     lengths = np.linalg.norm(a, axis=1, keepdims=True)
     a = np.divide(a, lengths, out=np.zeros_like(a), where=lengths > 0)
     gram = np.square(a @ a.T)
-    distinct = _count_lines(pool.a, pool.modulus)
+    # a direction counts where it comes first
+    distinct = int((~np.tril(gram > 1 - 1e-13, -1).any(axis=1)).sum())
     if distinct < experts:
         raise ValueError(
             f"{len(pool)} draws have {distinct} directions, fewer than {experts} experts; give fewer experts"
@@ -116,21 +108,13 @@ def cluster_nodes(
     rows = np.linalg.cholesky(gram + 1e-9 * np.eye(len(gram)))
     found = KMeans(experts, n_init=STARTS, random_state=int(rng.integers(2**31))).fit(rows)
     own = [np.flatnonzero(found.labels_ == expert)[:nodes] for expert in range(experts)]
-    left = np.setdiff1d(np.arange(len(pool)), np.concatenate(own))
+    spare = np.setdiff1d(np.arange(len(pool)), np.concatenate(own))
     distance = found.transform(rows)
     for expert, members in enumerate(own):
-        nearest = left[np.argsort(distance[left, expert], kind="stable")][: nodes - len(members)]
-        own[expert], left = np.concatenate([members, nearest]), np.setdiff1d(left, nearest)
+        nearest = spare[np.argsort(distance[spare, expert], kind="stable")][: nodes - len(members)]
+        own[expert], spare = np.concatenate([members, nearest]), np.setdiff1d(spare, nearest)
     share = np.bincount(found.labels_, minlength=experts) / len(pool)
     return InitialExperts(tuple(pool[members] for members in own), share)
-
-
-def _count_lines(a: np.ndarray, modulus: int) -> int:
-    """How many distinct directions there are among a (N, D), up to sign and integer multiples."""
-    whole = centred(a, modulus)
-    whole = whole // np.maximum(np.gcd.reduce(whole, axis=1), 1)[:, None]
-    first = np.take_along_axis(whole, (whole != 0).argmax(axis=1)[:, None], axis=1)
-    return len(np.unique(whole * np.where(first < 0, -1, 1), axis=0))
 
 
 def class_nodes(

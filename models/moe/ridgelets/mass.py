@@ -32,17 +32,8 @@ def log_mean_mass(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNo
 def mean_log_mass(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNodes]) -> np.ndarray:
     """The mean over an expert's m nodes of the log of the mass, (1/m) sum_n log sum_c |R[f_c](a_n, b_n)|^2.
 
-    It counts all nodes alike, where `log_mean_mass` follows the largest.
-
-    Args:
-        transform: as in `log_mean_mass`.
-        experts: likewise.
-
-    Returns:
-        float64, shape (E,); -inf where a node has no mass.
-
-    Raises:
-        ValueError: as `log_mean_mass`.
+    It weighs all nodes equally, where `log_mean_mass` follows the largest; it is -inf where one node has no
+    mass. Arguments and refusals are those of `log_mean_mass`.
     """
     return np.array([logs.mean() for logs in _log_masses(transform, experts)])
 

@@ -13,7 +13,7 @@ BAND = (2.5, 97.5)  # percentiles
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """How alike two numbers rank the members of each group, over the groups where that is defined.
+    """Correlation by rank of two numbers within groups, over the groups where it is defined.
 
     Attributes:
         spearman: mean over these groups of Spearman's rho, ties at their mean rank; None if there is none.

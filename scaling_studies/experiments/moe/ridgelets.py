@@ -28,7 +28,7 @@ from qrt_tn.studies.progress import StageTimer
 PRUNED_BY = {
     "uniform": "data",
     "filter": "smoothed",
-    "alike": "smoothed",
+    "transform": "smoothed",
     "clusters": "cluster-share",
     "classes": "class-share",
 }
@@ -273,7 +273,7 @@ class _Run:
         """Test accuracy before training, after it, and with half of the experts gone."""
         fold, count = self.fold, self.settings.pruned
         test = fold.split.test
-        outputs = self.network.take_apart(fold.grid[test])
+        outputs = self.network.split(fold.grid[test])
         rng = np.random.default_rng([fold.seed, PRUNING])
 
         def accuracy(pruned: Sequence[int] | np.ndarray) -> float:

@@ -136,7 +136,7 @@ def test_permutations_treat_classes_as_the_same_in_all_seeds(monkeypatch: pytest
         return rank_correlation(*values, same_members=same_members, **settings)
 
     monkeypatch.setattr(ridgelets, "rank_correlation", watched)
-    run(small(initialisations=("alike", "classes"), epochs=1, seeds=1))
+    run(small(initialisations=("transform", "classes"), epochs=1, seeds=1))
     assert asked == [False] * 5 + [True] * 6
 
 
@@ -180,9 +180,9 @@ def test_quick_takes_changes() -> None:
         ({"experts": 1}, "experts is 1"),
         ({"selected": 5}, "selected is 5, too many for 4 experts"),
         ({"selected": 3, "mode": "drop-router"}, "2 are pruned"),
-        ({"initialisations": ("alike", "gauss")}, "gauss"),
+        ({"initialisations": ("transform", "gauss")}, "gauss"),
         ({"initialisations": ()}, "choose from uniform"),
-        ({"initialisations": ("alike", "alike")}, "each once"),
+        ({"initialisations": ("transform", "transform")}, "each once"),
         ({"mode": "merge"}, "mode is 'merge'"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"train_nodes": 1}, "train_nodes is 1"),
