@@ -26,12 +26,11 @@ LIMIT = 2.2  # times the tree: what the reader may take
 _CALLS = {
     "load": "tree = load_vmoe_checkpoint(prefix)",
     "load, flax": "tree = load_vmoe_checkpoint(flax)",
-    "inspect, flax": "tree = inspect_vmoe_checkpoint(flax)",
     "save": "save_vmoe_checkpoint(other, tree, shards=shards)",
 }
 _PROGRAM = """
 import json, sys, time
-from qrt_tn.models.moe import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
+from qrt_tn.models.moe import load_vmoe_checkpoint, save_vmoe_checkpoint
 
 prefix, flax, other, shards, tree = *sys.argv[1:4], int(sys.argv[4]), {}
 if SAVE:

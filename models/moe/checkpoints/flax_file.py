@@ -1,6 +1,5 @@
 """One file of msgpack as flax.serialization.to_bytes writes it, read with limits on its lengths."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +13,27 @@ from qrt_tn.models.moe.checkpoints.unpacking import (
     READ_SIZE,
     Tree,
     array_view,
+    check_depth,
+    check_end,
     check_memory,
     check_type,
     dicts_of,
     opened,
     unpack,
 )
-from qrt_tn.models.moe.checkpoints.vmoe_index import CheckpointSummary, summary_of
 
 NATIVE_COMPLEX, NPSCALAR = 2, 3  # extension types beside that of arrays
 CHUNKED_KEY = "__msgpack_chunked_array__"  # marks the dict that an array of more than 1 GiB is
 
 
-def inspect(path: Path) -> CheckpointSummary:
-    """The names, shapes and types of the arrays of a file, without keeping any of them.
-
-    Raises:
-        ValueError: the file is damaged, hostile or of another format.
-    """
-    _, summary = _read(path, None, keep=False)
-    return summary
-
-
-def load(path: Path, progress: Progress | None) -> Tree:
+def load(path: Path, progress: Progress | None = None) -> Tree:
     """Nested dicts of the arrays of a file; numbers become arrays without axes.
 
     Raises:
-        ValueError: as of `inspect`; or the arrays take more memory than there is.
+        ValueError: the file is damaged, hostile or of another format, or larger than the free memory.
     """
-    check_memory(path.stat().st_size, path)
-    tree, _ = _read(path, progress, keep=True)
-    return tree
-
-
-def _read(path: Path, progress: Progress | None, *, keep: bool) -> tuple[Tree, CheckpointSummary]:
     size = path.stat().st_size
+    check_memory(size, path)
     with shown(progress, size, "bytes") as show, opened(path) as file:
 
         def extension(code: int, data: bytes) -> np.ndarray:
@@ -57,15 +42,14 @@ def _read(path: Path, progress: Progress | None, *, keep: bool) -> tuple[Tree, C
                 return _complex(data)
             if code not in (NDARRAY, NPSCALAR):
                 raise ValueError(f"extension type {code} in place of an array")
-            array = array_view(data)
-            return array.copy() if keep else _stand_in(array.shape, array.dtype)
+            return array_view(data).copy()
 
         dicts = dicts_of(_leaf)
         unpacker = msgpack.Unpacker(
             file,
             read_size=READ_SIZE,
             ext_hook=extension,
-            object_pairs_hook=lambda pairs: _joined(dicts(pairs), keep),
+            object_pairs_hook=lambda pairs: _joined(dicts(pairs)),
             max_buffer_size=min(size + READ_SIZE, 2**32 - 1),
             max_array_len=0,
             max_map_len=MAX_KEYS,
@@ -73,14 +57,9 @@ def _read(path: Path, progress: Progress | None, *, keep: bool) -> tuple[Tree, C
         tree = unpacker.unpack()
         if not isinstance(tree, dict):
             raise ValueError("no dict of arrays")
-        if unpacker.tell() != size:
-            raise ValueError(f"{size - unpacker.tell()} bytes that belong to nothing")
-        return tree, summary_of("flax", 1, tree)
-
-
-def _stand_in(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that takes the memory of one element."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
+        check_end(unpacker, size)
+        check_depth(tree)
+        return tree
 
 
 def _complex(data: bytes) -> np.ndarray:
@@ -96,29 +75,16 @@ def _leaf(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _joined(tree: Tree, keep: bool) -> Any:
+def _joined(tree: Tree) -> Any:
     """A dict; or the array that it stands for, if it holds a large array in pieces."""
     if CHUNKED_KEY not in tree:
         return tree
     try:
         sizes, pieces = ([part[f"{k}"] for k in range(len(part))] for part in (tree["shape"], tree["chunks"]))
         shape, dtype = check_type([size.item() for size in sizes], pieces[0].dtype.name)
-        if (
-            len(tree) != 3
-            or any(piece.ndim != 1 or piece.dtype != dtype for piece in pieces)
-            or math.prod(shape) != sum(map(len, pieces))
-        ):
+        if len(tree) != 3 or any(piece.ndim != 1 or piece.dtype != dtype for piece in pieces):
             raise ValueError
+        whole = np.concatenate(pieces).reshape(shape)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError("an array in pieces that do not make one") from error
-    if not keep:
-        return _stand_in(shape, dtype)
-    tree.clear()
-    whole = np.empty(math.prod(shape), dtype)
-    end = whole.size
-    while pieces:  # each is freed once it is copied
-        piece = pieces.pop()
-        whole[end - len(piece) : end] = piece
-        end -= len(piece)
-        del piece
-    return whole.reshape(shape)
+    return whole

@@ -79,6 +79,16 @@ def check_memory(needed: int, path: Path) -> None:
         raise ValueError(f"{path} takes {needed} bytes of memory, {free} are free; use a machine with more")
 
 
+def check_end(unpacker: msgpack.Unpacker, size: int) -> None:
+    """Refuse bytes behind the last object.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if left := size - unpacker.tell():
+        raise ValueError(f"{left} bytes that belong to nothing")
+
+
 def unpack(data: bytes) -> Any:
     """One object in a run of bytes: lists, numbers, texts and bytes."""
     return msgpack.unpackb(data, max_array_len=min(len(data), 2**16), max_map_len=0)
@@ -155,6 +165,19 @@ def dicts_of(leaf: Callable[[Any], Any], *, is_sorted: bool = False) -> Callable
         return dict(sorted(found.items()))
 
     return read
+
+
+def check_depth(tree: Tree) -> None:
+    """Refuse dicts nested too deep for what visits them.
+
+    Raises:
+        ValueError: they are.
+    """
+    level = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [value for dicts in level for value in dicts.values() if isinstance(value, dict)]
+    if level:
+        raise ValueError(f"more than {MAX_DEPTH} dicts in one another")
 
 
 def _check_key(key: Any) -> None:

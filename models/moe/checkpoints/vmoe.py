@@ -25,6 +25,7 @@ from qrt_tn.models.moe.checkpoints.unpacking import (
     READ_SIZE,
     Tree,
     array_view,
+    check_end,
     check_memory,
     file_identity,
     opened,
@@ -40,6 +41,7 @@ from qrt_tn.models.moe.checkpoints.vmoe_index import (
     read_box,
     read_index,
     shard_path,
+    summary_of,
 )
 
 CHUNKS_KEY = "__msgpack_array_chunk_a87ca2__"  # marks the map that a shard is
@@ -108,13 +110,14 @@ def inspect_vmoe_checkpoint(prefix: str | Path) -> CheckpointSummary:
     """The names, shapes, types and shards of a checkpoint's arrays, from its index alone.
 
     Args:
-        prefix: as for load_vmoe_checkpoint; the files with data need not be there.
+        prefix: as for load_vmoe_checkpoint; the files with data need not be there. A file of flax, which has
+            no index, is read whole.
 
     Raises:
         ValueError: no index, or one that is damaged or hostile.
     """
     place = checked_prefix(prefix)
-    return _read_index(place) if _has_index(place) else flax_file.inspect(place)
+    return _read_index(place) if _has_index(place) else summary_of("flax", 1, flax_file.load(place))
 
 
 def _has_index(place: Path) -> bool:
@@ -190,8 +193,7 @@ def _read_shard(
                 f"slice {list(box)} of array {number}, one of {len(wanted)} that the index names here, is"
                 " missing (files of different checkpoints?)"
             )
-        if left := path.stat().st_size - unpacker.tell():
-            raise ValueError(f"{left} bytes that belong to nothing")
+        check_end(unpacker, path.stat().st_size)
 
 
 def _read_chunk(unpacker: msgpack.Unpacker, number: int, wanted: set[Chunk], array: np.ndarray) -> int:

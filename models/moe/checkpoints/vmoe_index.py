@@ -18,7 +18,15 @@ import msgpack
 import numpy as np
 
 from qrt_tn.models.moe.checkpoints.boxes import Box, covers_once
-from qrt_tn.models.moe.checkpoints.unpacking import MAX_DEPTH, MAX_KEYS, Tree, check_type, dicts_of, unpack
+from qrt_tn.models.moe.checkpoints.unpacking import (
+    MAX_KEYS,
+    Tree,
+    check_depth,
+    check_end,
+    check_type,
+    dicts_of,
+    unpack,
+)
 
 VERSION = "20220622"
 SHARD_NAME = r"\.data-[0-9]{5}-of-[0-9]{5}"  # what follows the prefix
@@ -114,14 +122,8 @@ def find_shards(prefix: Path) -> list[Path]:
 
 
 def summary_of(version: str | None, shard_count: int, tree: Tree) -> CheckpointSummary:
-    """The summary of nested dicts of entries, or of arrays.
-
-    Raises:
-        ValueError: dicts nested too deep.
-    """
+    """The summary of nested dicts of entries, or of arrays."""
     found, structure = jax.tree_util.tree_flatten_with_path(tree)
-    if deep := [keys for keys, _ in found if len(keys) > MAX_DEPTH]:
-        raise ValueError(f"{len(deep[0])} dicts in one another; {MAX_DEPTH} at most")
     leaves = []
     for keys, leaf in found:
         name = "/".join(key.key for key in keys)
@@ -152,8 +154,7 @@ def read_index(data: bytes) -> CheckpointSummary:
         if key not in ("shard_count", "index", "version") or key in head:
             raise ValueError(f"key {key!r:.40} of an index, unknown or for the second time")
         head[key] = unpacker.unpack()
-    if unpacker.tell() != len(data):
-        raise ValueError(f"{len(data) - unpacker.tell()} bytes that belong to nothing")
+    check_end(unpacker, len(data))
     shard_count, version, tree = head.get("shard_count"), head.get("version"), head.get("index")
     if type(shard_count) is not int or not 1 <= shard_count <= MAX_SHARDS:
         raise ValueError(f"shard_count is {shard_count!r:.40}; it should be 1 to {MAX_SHARDS}")
@@ -161,6 +162,7 @@ def read_index(data: bytes) -> CheckpointSummary:
         raise ValueError(f"version {version!r:.40}, only {VERSION!r} is known: convert it with vmoe")
     if not isinstance(tree, dict):
         raise ValueError("no dict of arrays in the index")
+    check_depth(tree)
     summary = summary_of(version, shard_count, tree)
     for leaf in summary.leaves:
         if wrong := [shard for shard in leaf.shards if shard >= shard_count]:

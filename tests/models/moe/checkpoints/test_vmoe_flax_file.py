@@ -94,6 +94,8 @@ WRONG = [
     (packed({"w": 1}) + b"\0", "1 bytes that belong to nothing"),
     (packed({"w": msgpack.ExtType(2, packed([1, 2]))}), "two floats"),
     (packed([1]), "max_array_len"),
+    (b"\x81\xa1a" * 65 + b"\x80", "more than 64 dicts"),
+    (b"\x81\xa1a" * 10**5, "nested too deep"),
     (b"PK\3\4" + bytes(100), "no dict of arrays"),
     (b"", "ends too early"),
 ]
