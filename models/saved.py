@@ -1,8 +1,9 @@
 """Fitted models in a folder: saved as safetensors and JSON, loaded to predict from tables or arrays."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from qrt_tn.models.estimators import RidgeletClassifier, RidgeletRegressor
 from qrt_tn.quantize import Quantizer
 from qrt_tn.tempered import TemperedNodes
 
-FORMAT = "qrt-tn.model"
-WEIGHTS = "qrt-tn.model-weights"
+FORMAT = "qrt-tn.model-2"
+WEIGHTS = "qrt-tn.model-weights-2"
 SUBFOLDER = "model"  # of the folder of a run
+# what fitting leaves in an estimator; see _fit for those of one kind only
+_NUMBERS = ("smoothing_", "beta_", "temperature_", "one_output_")
+_WEIGHTS = ("coef_", "intercept_", "target_mean_", "target_scale_")
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RidgeletClassifier, RidgeletRegressor)}
 
 
@@ -132,30 +136,24 @@ def save(folder: str | Path, model: SavedModel) -> None:
     """
     place, estimator = Path(folder), model.estimator
     place.mkdir(parents=True, exist_ok=True)
-    parameters = estimator.get_params(deep=False)
-    parameters["quantizer"] = None  # the fitted one has a file
     about = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
-        "parameters": parameters,
-        "smoothing": estimator.smoothing_,
-        "beta": estimator.beta_,
-        "temperature": getattr(estimator, "temperature_", None),
-        "one_output": getattr(estimator, "one_output_", None),
-        "target": model.target,
-        "classes": None if model.class_values is None else list(model.class_values),
+        "parameters": estimator.get_params(deep=False) | {"quantizer": None},  # the fitted one has a file
+        "fitted": {name: getattr(estimator, name) for name in _NUMBERS if hasattr(estimator, name)},
         "columns": None if model.columns is None else model.columns.to_json(),
-        "fills": None if model.fills is None else model.fills.tolist(),
-        "image_shape": None if model.image_shape is None else list(model.image_shape),
+        "fills": model.fills,
+        "target": model.target,
+        "class_values": model.class_values,
+        "image_shape": model.image_shape,
     }
-    tensors = {"coef": estimator.coef_, "intercept": estimator.intercept_, "mean": estimator.target_mean_}
-    if hasattr(estimator, "target_scale_"):
-        tensors["scale"] = estimator.target_scale_
+    weights = {name: getattr(estimator, name) for name in _WEIGHTS if hasattr(estimator, name)}
     estimator.nodes_.save(place / "nodes.safetensors")
     estimator.quantizer_.save(place / "quantizer.safetensors")
-    save_tensors(place / "weights.safetensors", tensors, {"format": WEIGHTS})
-    with atomic_path(place / "model.json") as partial:
-        partial.write_text(json.dumps(about, indent=1, default=_plain) + "\n", encoding="utf-8")
+    save_tensors(place / "weights.safetensors", weights, {"format": WEIGHTS})
+    with atomic_path(place / "model.json") as path:
+        text = json.dumps(about, indent=1, default=lambda value: np.asarray(value).tolist())
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def load(folder: str | Path) -> SavedModel:
@@ -178,61 +176,54 @@ def load(folder: str | Path) -> SavedModel:
         raise ValueError(f"{folder} holds no model; give the output folder of qrt-tn ticket")
     nodes = TemperedNodes.load(place / "nodes.safetensors")
     quantizer = Quantizer.load(place / "quantizer.safetensors")
-    tensors, _ = load_tensors(place / "weights.safetensors", WEIGHTS)
+    weights, _ = load_tensors(place / "weights.safetensors", WEIGHTS)
     try:
         about = json.loads((place / "model.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']!r}")
-        estimator = _estimator(about, nodes, quantizer, tensors)
-        fills = None if about["fills"] is None else np.array(about["fills"], dtype=np.float64)
-        columns = None if about["columns"] is None else Columns.from_json(about["columns"])
+            raise ValueError(f"its format is {about['format']!r}; this reads {FORMAT!r}")
+        estimator = _KINDS[about["estimator"]](**about["parameters"] | {"quantizer": quantizer})
+        _fit(estimator, nodes, quantizer, about["fitted"], weights)
+        columns = _read(about["columns"], Columns.from_json)
+        fills = _read(about["fills"], partial(np.array, dtype=np.float64))
+        values, shape = _read(about["class_values"], tuple), _read(about["image_shape"], tuple)
         width = estimator.n_features_in_
         counts = [width if columns is None else len(columns.names), width if fills is None else len(fills)]
         if counts != [width, width]:
             raise ValueError(f"{counts} columns and fills for {width} features")
-        values = about["classes"]
         if values is not None and len(values) != len(estimator.classes_):
             raise ValueError(f"{len(values)} classes for {len(estimator.classes_)} outputs")
-        shape = about["image_shape"]
-        return SavedModel(
-            estimator,
-            columns,
-            fills,
-            str(about["target"]),
-            None if values is None else tuple(values),
-            None if shape is None else tuple(shape),
-        )
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return SavedModel(estimator, columns, fills, str(about["target"]), values, shape)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{place} does not hold a whole model: {error}") from error
 
 
-def _estimator(
-    about: dict[str, Any], nodes: TemperedNodes, quantizer: Quantizer, tensors: dict[str, np.ndarray]
-) -> Any:
-    estimator = _KINDS[about["estimator"]](**about["parameters"] | {"quantizer": quantizer})
-    estimator.nodes_, estimator.quantizer_ = nodes, quantizer
-    estimator.smoothing_, estimator.beta_ = float(about["smoothing"]), float(about["beta"])
-    estimator.coef_, estimator.intercept_ = tensors["coef"], tensors["intercept"]
-    estimator.target_mean_ = tensors["mean"]
+def _read(value: Any, read: Callable[[Any], Any]) -> Any:
+    return None if value is None else read(value)
+
+
+def _fit(
+    estimator: Any,
+    nodes: TemperedNodes,
+    quantizer: Quantizer,
+    numbers: dict[str, float],
+    weights: dict[str, np.ndarray],
+) -> None:
+    """Give an estimator what fitting gave the saved one."""
+    is_classifier = isinstance(estimator, RidgeletClassifier)
+    others = {"one_output_", "target_scale_"} if is_classifier else {"temperature_"}
+    wanted = {*_NUMBERS, *_WEIGHTS} - others
+    are_numbers = all(isinstance(value, int | float) for value in numbers.values())
+    if numbers.keys() | weights.keys() != wanted or not are_numbers:
+        raise ValueError(f"{numbers} and {', '.join(weights)} in place of {', '.join(sorted(wanted))}")
+    for name, value in (numbers | weights).items():
+        setattr(estimator, name, value)
     outputs = len(estimator.intercept_)
     shapes = [estimator.coef_.shape, estimator.intercept_.shape, estimator.target_mean_.shape]
     if shapes != [(len(nodes), outputs), (outputs,), (outputs,)]:
         raise ValueError(f"weights of shapes {shapes} for {len(nodes)} nodes")
-    if isinstance(estimator, RidgeletClassifier):
-        estimator.classes_ = np.arange(outputs)
-        estimator.temperature_ = float(about["temperature"])
-    else:
-        estimator.target_scale_ = tensors["scale"]
-        estimator.one_output_ = bool(about["one_output"])
-    estimator.n_features_in_ = quantizer.n_features_in_
-    estimator._n_features_out = len(nodes)
     if quantizer.dim != nodes.dim:
         raise ValueError(f"nodes of dimension {nodes.dim} for a quantiser of dimension {quantizer.dim}")
-    return estimator
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers as JSON has them."""
-    if isinstance(value, Sequence | np.ndarray):
-        return list(value)
-    return value.item()
+    if is_classifier:
+        estimator.classes_ = np.arange(outputs)
+    estimator.nodes_, estimator.quantizer_ = nodes, quantizer
+    estimator.n_features_in_, estimator._n_features_out = quantizer.n_features_in_, len(nodes)

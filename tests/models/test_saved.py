@@ -94,11 +94,11 @@ def test_what_is_not_whole_is_refused(tmp_path: Path) -> None:
     changes = {
         "format": "another",
         "estimator": "Popen",
-        "classes": ["a", "b"],
+        "class_values": ["a", "b"],
         "columns": {},
         "fills": [1.0],
         "parameters": {"shell": True},
-        "smoothing": None,
+        "fitted": {"smoothing_": None, "beta_": 4.0, "temperature_": 1.0},
     }
     for k, (damage, name) in enumerate(damages):
         place = tmp_path / f"damaged{k}"
