@@ -156,10 +156,11 @@ class _Predictor(_Ridgelets):
 
 
 # for the docstrings of all three classes
-_PARAMETERS = """What is "auto" is chosen by the squared error on an inner validation part: a fifth of
-    the points, in turns where they are few; all settings are tried with up to 64 nodes, the best three with
-    all. They are chosen on 6,000 points at the most. That is some hundred small fits, 5 to 30 s on two cores:
-    in a search of your own, give smoothing, beta, levels and quantizer, or fit once and take what was chosen.
+_PARAMETERS = """What is "auto" is chosen by the squared error on inner validation parts, a fifth of points
+    (6,000 at the most) each: all settings are tried with up to 64 nodes, the best three with all. Of few
+    points, several parts are taken in turns, and after each the better half of the settings goes on. That is
+    some hundred small fits, 2 to 30 s on two cores: in a search of your own, give smoothing, beta, levels and
+    quantizer, or fit once and take what was chosen.
 
     Args:
         n_components: the number of nodes N.
@@ -200,7 +201,7 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         >>> from sklearn.pipeline import make_pipeline
         >>> from qrt_tn.models import RidgeletFeatures
         >>> X, y = make_friedman1(600, random_state=0)
-        >>> pipeline = make_pipeline(RidgeletFeatures(32, random_state=0), LinearRegression())
+        >>> pipeline = make_pipeline(RidgeletFeatures(32, beta=16, random_state=0), LinearRegression())
         >>> bool(pipeline.fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.9)
         True
     """
@@ -247,7 +248,7 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
         >>> from sklearn.datasets import load_digits
         >>> from qrt_tn.models import RidgeletClassifier
         >>> X, y = load_digits(return_X_y=True)
-        >>> classifier = RidgeletClassifier(64, smoothing=0.6, beta=64, random_state=0)
+        >>> classifier = RidgeletClassifier(64, smoothing=0.6, beta=64, levels=17, random_state=0)
         >>> bool(classifier.fit(X[:1200], y[:1200]).score(X[1200:], y[1200:]) > 0.9)
         True
     """
@@ -298,7 +299,7 @@ class RidgeletRegressor(RegressorMixin, _Predictor):
         >>> from sklearn.datasets import make_friedman1
         >>> from qrt_tn.models import RidgeletRegressor
         >>> X, y = make_friedman1(600, random_state=0)
-        >>> regressor = RidgeletRegressor(64, random_state=0).fit(X[:400], y[:400])
+        >>> regressor = RidgeletRegressor(64, beta=16, random_state=0).fit(X[:400], y[:400])
         >>> bool(regressor.score(X[400:], y[400:]) > 0.9)
         True
     """

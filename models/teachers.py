@@ -48,6 +48,12 @@ def teacher(
 
     Raises:
         ValueError: what cannot be called or has no such method, or a quantiser that is not fitted.
+
+    Example:
+        >>> import numpy as np
+        >>> quantizer = Quantizer(levels=3, modulus=5).fit([[0.0, 0.0], [4.0, 2.0]])
+        >>> teacher(lambda x: x.sum(axis=1), quantizer)(np.array([[0, 0], [1, 2]])).tolist()
+        [0.0, 4.0]
     """
     evaluate = _evaluator(network, outputs)
     if quantizer is not None:
@@ -58,17 +64,13 @@ def teacher(
     if shift.dtype.kind not in "biufc" or shift.ndim > 1 or not np.isfinite(shift).all():
         raise ValueError(f"mean is {mean!r}; give a number, or one for each output")
 
-    def function(points: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(points), _BATCH):
-            batch = points[start : start + _BATCH]
-            inputs = batch if quantizer is None else _features(batch, quantizer)
-            values = np.asarray(evaluate(inputs))
-            values = values - shift.astype(np.result_type(values.dtype, np.float32), copy=False)
-            parts.append(values)
-        return np.concatenate(parts)
+    def outputs_at(points: np.ndarray) -> np.ndarray:
+        values = np.asarray(evaluate(points if quantizer is None else _features(points, quantizer)))
+        return values - shift.astype(np.result_type(values.dtype, np.float32), copy=False)
 
-    return function
+    return lambda points: np.concatenate(
+        [outputs_at(points[start : start + _BATCH]) for start in range(0, len(points), _BATCH)]
+    )
 
 
 def _features(points: np.ndarray, quantizer: Quantizer) -> np.ndarray:

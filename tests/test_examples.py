@@ -9,7 +9,8 @@ MODULES = (
     *("nodes", "quantize", "sampling", "tempered.sampling"),
     *("states.dense", "states.interpolated", "states.network", "states.points", "states.ridges"),
     *("ridgelet", "states.mps.state", "transform"),
-    *("models.residual", "models.estimators"),
+    *("models.residual", "models.estimators", "models.ridge", "models.dense", "models.readout"),
+    *("models.teachers", "models.tickets", "models.targets", "models.arrays", "models.features"),
 )
 
 
