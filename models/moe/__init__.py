@@ -12,14 +12,13 @@ from qrt_tn.models.moe.checkpoints.native import (
 )
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
 from qrt_tn.models.moe.criteria import CRITERIA, Criterion, criterion, score
-from qrt_tn.models.moe.experts import ExpertWeights
 from qrt_tn.models.moe.layers import Experts, MoeLayer
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.merging import merge
-from qrt_tn.models.moe.pruning import Pruned, merge_experts, prune_experts
-from qrt_tn.models.moe.removal import MODES, remove
+from qrt_tn.models.moe.pruning import Pruned, merge, merge_experts, prune_experts, remove, select
+from qrt_tn.models.moe.records import ExpertLayer, ExpertWeights
+from qrt_tn.models.moe.removal import MODES
 from qrt_tn.models.moe.routers import Router, Routing
-from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.selection import Selection
 from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.training import MoeRecipe, accuracy, predict, train_moe
 from qrt_tn.models.moe.trees import from_tree, infer_config, to_tree
@@ -29,6 +28,7 @@ __all__ = [
     "CRITERIA",
     "MODES",
     "Criterion",
+    "ExpertLayer",
     "ExpertMap",
     "ExpertWeights",
     "Experts",

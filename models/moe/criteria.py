@@ -13,24 +13,23 @@ The experts of V-MoE are MLPs of two matrices W0 (h, m) and W1 (m, h), not the t
 gated MLPs; criteria of weights take both of them, and no biases.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.models.moe.experts import ExpertWeights
 from qrt_tn.models.moe.reconstruction import reconstruction
+from qrt_tn.models.moe.records import ExpertLayer, ExpertWeights
 from qrt_tn.models.moe.statistics import LayerStatistics
-
-EVIDENCE = ("pretrained", "statistics")
+from qrt_tn.models.settings import settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
+@settings
 class Criterion:
     """One way to say which experts of a layer matter least.
 
@@ -39,64 +38,41 @@ class Criterion:
         function: of (pretrained, router, experts, statistics), giving E numbers, low = pruned first; with the
             keyword seed= (a Generator) if `seeded`, and with keep= and selected=, giving the places of the
             experts to keep, if `subset`.
-        needs: which of EVIDENCE it cannot do without.
+        needs: which of "pretrained" and "statistics" it cannot do without.
         source: where it comes from.
         seeded: whether it draws random numbers.
         subset: whether it picks a set of experts rather than giving each a score.
-
-    Raises:
-        ValueError: a name that is not a string or is empty, or needs that are not among EVIDENCE.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     function: Callable[..., Any]
-    needs: tuple[str, ...] = ()
+    needs: tuple[Literal["pretrained", "statistics"], ...] = ()
     source: str = ""
     seeded: bool = False
     subset: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"the name of a criterion is {self.name!r}; give a string")
-        needs = (self.needs,) if isinstance(self.needs, str) else tuple(self.needs)
-        object.__setattr__(self, "needs", needs)
-        unknown = [need for need in needs if need not in EVIDENCE]
-        if unknown:
-            raise ValueError(f"criterion {self.name!r} needs {unknown[0]!r}; there is {', '.join(EVIDENCE)}")
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(
-    name: str,
-    *,
-    needs: Collection[str] = (),
-    source: str = "",
-    seeded: bool = False,
-    subset: bool = False,
-) -> Callable[[_Function], _Function]:
+def criterion(name: str, **options: Any) -> Callable[[_Function], _Function]:
     """Put a function into the registry; it stays as it is.
 
     Args:
         name: by which it is chosen. A function of the same module and name may be registered again, as
             when a cell of a notebook is run twice; another one may not take a name that is in use.
-        needs: "pretrained", "statistics", both or none.
-        source: where it comes from.
-        seeded: as in `Criterion`.
-        subset: as in `Criterion`.
+        options: `needs`, `source`, `seeded` and `subset` of `Criterion`.
 
     Raises:
         ValueError: a name that is in use or empty, or unknown needs.
     """
-    wanted = (needs,) if isinstance(needs, str) else tuple(needs)
 
     def register(function: _Function) -> _Function:
-        found = Criterion(name, function, wanted, source, seeded, subset)
+        made = Criterion(name, function, **options)
         known = CRITERIA.get(name)
         if known is not None and _identity(known.function) != _identity(function):
             raise ValueError(f"there is a criterion {name!r} already; give yours another name")
-        CRITERIA[name] = found
+        CRITERIA[name] = made
         return function
 
     return register
@@ -112,28 +88,17 @@ def find_criterion(criterion: str | Criterion) -> Criterion:
         return criterion
     if not isinstance(criterion, str) or criterion not in CRITERIA:
         near = get_close_matches(str(criterion), CRITERIA, n=1)
-        mend = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(CRITERIA)}"
-        raise ValueError(f"unknown criterion {criterion!r}; {mend}")
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(CRITERIA)}"
+        raise ValueError(f"unknown criterion {criterion!r}; {hint}")
     return CRITERIA[criterion]
 
 
-def score(
-    criterion: str | Criterion,
-    pretrained: np.ndarray | None,
-    router: np.ndarray,
-    experts: ExpertWeights,
-    statistics: LayerStatistics | None,
-    *,
-    seed: Seed = 0,
-) -> np.ndarray:
+def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> np.ndarray:
     """The scores of a layer's experts: those of low score are pruned first.
 
     Args:
         criterion: its name, or the criterion itself.
-        pretrained: the router before fine-tuning, shape (h, E), or None.
-        router: shape (h, E), a column for each expert.
-        experts: their weights.
-        statistics: of the E columns, or None.
+        layer: with the pre-trained router and the statistics, where the criterion needs them.
         seed: for a criterion that draws random numbers. One int gives the same draw for each layer: to score
             several layers, hand the same Generator to each call.
 
@@ -141,74 +106,86 @@ def score(
         Shape (E,), float64, finite.
 
     Raises:
-        ValueError: an unknown criterion, one that picks sets, evidence that is missing or does not fit, or a
+        ValueError: an unknown criterion, one that picks sets, evidence that is missing, merged experts, or a
             function that gives another shape or numbers that are not finite.
     """
     found = find_criterion(criterion)
     if found.subset:
         raise ValueError(f"criterion {found.name!r} picks a set and gives no scores; call select with it")
-    pretrained, router = check_evidence(found, pretrained, router, experts, statistics)
     options = {"seed": generator(seed)} if found.seeded else {}
-    values = np.asarray(found.function(pretrained, router, experts, statistics, **options))
-    if values.shape != (experts.experts,) or values.dtype.kind not in "biuf":
+    values = np.asarray(found.function(*_evidence(found, layer), **options))
+    experts = layer.experts.experts
+    if values.shape != (experts,) or values.dtype.kind not in "biuf":
         raise ValueError(
             f"criterion {found.name!r} gives {values.dtype} of shape {values.shape}; its function must return"
-            f" a real number for each of the {experts.experts} experts"
+            f" a real number for each of the {experts} experts"
         )
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         expert = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(
-            f"criterion {found.name!r} gives {values[expert]} for expert {expert}; see that the weights and"
-            " statistics are finite, and that the function divides by no zero"
+            f"criterion {found.name!r} gives {values[expert]} for expert {expert} of layer {layer.number};"
+            " see that the weights and statistics are finite, and that the function divides by no zero"
         )
     return values
 
 
-def check_evidence(
-    criterion: Criterion,
-    pretrained: np.ndarray | None,
-    router: np.ndarray,
-    experts: ExpertWeights,
-    statistics: LayerStatistics | None,
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """See that a criterion has what it needs, of shapes that fit.
+def pick(
+    criterion: Criterion, layer: ExpertLayer, keep: int, selected: int, min_experts: int = 1
+) -> tuple[int, ...]:
+    """The places of the experts that a criterion of sets keeps, ascending.
 
-    Returns:
-        The pre-trained router, if any, and the router, in float64.
+    Args:
+        criterion: one with `subset`.
+        layer: with the evidence that it needs.
+        keep: how many experts stay.
+        selected: K, the experts of a token.
+        min_experts: that stay at the least.
 
     Raises:
-        ValueError: evidence that is missing or does not fit.
+        ValueError: fewer experts than are to stay, evidence that is missing, merged experts, an ensemble, or
+            a function that gives no set of this size.
     """
-    router = np.asarray(router, dtype=np.float64)
-    expected = (experts.kernel_in.shape[1], experts.experts)
-    if router.shape != expected:
+    experts = layer.experts.experts
+    if layer.members > 1:
         raise ValueError(
-            f"the router has shape {router.shape}, its experts ask for {expected}; take both of one layer"
+            f"criterion {criterion.name!r} knows no ensemble members, layer {layer.number} has"
+            f" {layer.members}; take a criterion that gives scores"
         )
-    if pretrained is not None:
-        pretrained = np.asarray(pretrained, dtype=np.float64)
-        if pretrained.shape != expected:
-            raise ValueError(
-                f"the pre-trained router has shape {pretrained.shape}, the fine-tuned one {expected};"
-                " give checkpoints of one model"
-            )
-    elif "pretrained" in criterion.needs:
+    if keep < min_experts:
+        raise ValueError(
+            f"{experts - keep} experts of layer {layer.number} cannot go; prune at most"
+            f" {max(experts - min_experts, 0)}, so that {min_experts} are left"
+        )
+    if keep == experts:
+        return tuple(range(keep))
+    places = np.asarray(criterion.function(*_evidence(criterion, layer), keep=keep, selected=selected))
+    fits = places.shape == (keep,) and places.dtype.kind in "iu" and len(set(places.tolist())) == keep
+    if not fits or places.min() < 0 or places.max() >= experts:
+        raise ValueError(
+            f"criterion {criterion.name!r} picks {places.tolist()} in layer {layer.number}; its function must"
+            f" return {keep} different places from 0 to {experts - 1}"
+        )
+    return tuple(sorted(places.tolist()))
+
+
+def _evidence(criterion: Criterion, layer: ExpertLayer) -> tuple[Any, ...]:
+    """What a criterion's function takes.
+
+    Raises:
+        ValueError: evidence that is missing, or merged experts.
+    """
+    if "pretrained" in criterion.needs and layer.pretrained is None:
         raise ValueError(
             f"criterion {criterion.name!r} needs the model before fine-tuning;"
             " give its checkpoint as pretrained="
         )
-    if statistics is None:
-        if "statistics" in criterion.needs:
-            raise ValueError(
-                f"criterion {criterion.name!r} needs a calibration pass; give its results as statistics="
-            )
-    elif statistics.columns != experts.experts:
+    if "statistics" in criterion.needs and layer.statistics is None:
         raise ValueError(
-            f"the statistics are of {statistics.columns} router columns, there are {experts.experts} experts;"
-            " gather them from this layer"
+            f"criterion {criterion.name!r} needs a calibration pass, and there is none of layer"
+            f" {layer.number}; give its results as statistics="
         )
-    return pretrained, router
+    return layer.evidence()
 
 
 @criterion("router-change", needs=["pretrained"], source="nowazrabbani/MoE_Pruning; arXiv 2405.16646")
@@ -316,7 +293,7 @@ def reap(pretrained: Any, router: Any, experts: Any, statistics: LayerStatistics
     """Mean over X_e of g_e(x) ||f_e(x)||; 0 where no token came.
 
     g is the weight that the layer itself gives. Since March 2026 REAP's code can divide the gates of a token
-    by their sum first; to have that, gather the statistics from a model whose maps normalise.
+    by their sum first; to have that, gather the statistics from a network whose gates are renormalised.
     """
     return _mean(statistics.weighted_norm_sum, statistics.count)
 

@@ -1,4 +1,4 @@
-"""Merging experts instead of dropping them, after MC-SMoE (Li et al., UNITES-Lab/MC-SMoE).
+"""Merge experts instead of dropping them, after MC-SMoE (Li et al., UNITES-Lab/MC-SMoE).
 
 In each layer the most used experts dominate; every other one joins the dominant expert whose router logits
 are most similar to its own over the calibration tokens. Its hidden units are put in the order that fits the
@@ -8,89 +8,55 @@ expert. MC-SMoE's further steps, a number of groups that differs between layers,
 compression, are not done here. It aligns all experts with the first one; here it is the group's dominant one.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.moe.experts import (
-    ExpertWeights,
-    Maps,
-    Tree,
-    copied,
-    expert_columns,
-    expert_weights,
-    group_count,
-    map_of,
-    moe_layers,
-    replaced,
-    router_kernel,
-)
-from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
-from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.maps import NO_EXPERT
+from qrt_tn.models.moe.records import ExpertLayer, ExpertWeights
 
 
-def merge(
-    tree: Tree,
-    statistics: Mapping[int, LayerStatistics],
-    n_kept: int,
-    *,
-    maps: Maps | None = None,
-    align: bool = True,
-    layers: Sequence[int] | None = None,
-    groups: int = 1,
-) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
-    """Merge the experts of each layer into fewer.
+def merge_layer(layer: ExpertLayer, n_kept: int, *, align: bool = True) -> ExpertLayer:
+    """The layer with its experts merged into fewer; its statistics stay behind.
 
     Args:
-        tree: the parameters; they stay as they are.
-        statistics: by number of the block, of all columns of its router.
-        n_kept: experts that are left in each layer.
-        maps: what became of experts before; layers that are not named are whole.
+        layer: with statistics; it stays as it is.
+        n_kept: experts that are left; an expert of an ensemble joins one of its own member, and each member
+            has n_kept / members.
         align: whether hidden units are matched before averaging, at a cost that grows like m^3.
-        layers: numbers of the blocks; all that have experts if None.
-        groups: ensemble members, where the router's kernel does not tell; an expert joins one of its own
-            member, and each has n_kept / groups.
 
     Returns:
-        The new tree, which shares the arrays that did not change; and the map of each MoE layer, whose
-        `column_to_expert` leads several columns to one expert and whose `source_ids` names the dominant ones.
+        Its map leads several columns to one expert, and `source_ids` names the dominant ones.
 
     Raises:
-        ValueError: more experts left than there are, a number that the members cannot share, unknown layers,
-            statistics that are missing or do not fit, or experts that were merged before.
+        ValueError: more experts left than there are, a number that the members cannot share, no statistics,
+            or experts that were merged before.
     """
     check_whole("n_kept", n_kept, 1)
-    present = moe_layers(tree)
-    numbers = present if layers is None else tuple(sorted(set(layers)))
-    unknown = sorted(set(numbers) - set(present)) + sorted(set(maps or {}) - set(present))
-    if unknown:
-        raise ValueError(f"layer {unknown[0]} has no experts; choose among {', '.join(map(str, present))}")
-    found = {number: map_of(tree, number, maps) for number in present}
-    owners = {
-        number: _owners(tree, number, found[number], statistics.get(number), n_kept, groups)
-        for number in numbers
-    }
-    new = copied(tree)
-    for number, (owner, usage) in owners.items():
-        if n_kept == found[number].experts:
-            continue
-        experts = _merged(expert_weights(tree, number), owner, usage, align)
-        dominant = sorted(set(owner))
-        expert_map = found[number]
-        new = replaced(new, number, router_kernel(tree, number), experts)
-        found[number] = replace(
-            expert_map,
+    known, experts = layer.expert_map, layer.experts
+    owner = _owners(layer, n_kept)
+    if n_kept == experts.experts:
+        return layer
+    dominant = sorted(set(owner))
+    assert layer.statistics is not None
+    usage = layer.statistics.count[list(layer.columns)]
+    groups = [[place for place, own in enumerate(owner) if own == one] for one in dominant]
+    means = [_mean(experts, one, group, usage, align) for one, group in zip(dominant, groups, strict=True)]
+    return replace(
+        layer,
+        experts=ExpertWeights(*(np.stack(parts) for parts in zip(*means, strict=True))),
+        expert_map=replace(
+            known,
             column_to_expert=tuple(
                 place if place == NO_EXPERT else dominant.index(owner[place])
-                for place in expert_map.column_to_expert
+                for place in known.column_to_expert
             ),
-            source_ids=tuple(expert_map.source_ids[place] for place in dominant),
-        )
-    return new, found
+            source_ids=tuple(known.source_ids[place] for place in dominant),
+        ),
+        statistics=None,
+    )
 
 
 def logit_similarity(gram: np.ndarray) -> np.ndarray:
@@ -125,77 +91,52 @@ def matching_units(experts: ExpertWeights, reference: int, other: int) -> np.nda
     return linear_sum_assignment(a @ b.T, maximize=True)[1]
 
 
-def _owners(
-    tree: Tree,
-    number: int,
-    expert_map: ExpertMap,
-    statistics: LayerStatistics | None,
-    n_kept: int,
-    groups: int,
-) -> tuple[list[int], np.ndarray]:
-    """For each expert the dominant one of its group, itself or another; and how often each was used."""
-    if n_kept > expert_map.experts:
+def _owners(layer: ExpertLayer, n_kept: int) -> list[int]:
+    """For each expert the dominant one of its group, itself or another."""
+    number, total = layer.number, layer.experts.experts
+    if n_kept > total:
         raise ValueError(
-            f"layer {number} has {expert_map.experts} experts, of which {n_kept} cannot be left;"
-            f" give at most {expert_map.experts}"
+            f"layer {number} has {total} experts, of which {n_kept} cannot be left; give at most {total}"
         )
-    groups = group_count(tree, number, groups)
-    if n_kept % groups:
+    if n_kept % layer.members:
         raise ValueError(
-            f"n_kept is {n_kept}, but layer {number} has {groups} ensemble members, which keep the same"
-            " number each; give a multiple of that"
+            f"n_kept is {n_kept}, but layer {number} has {layer.members} ensemble members, which keep the"
+            " same number each; give a multiple of that"
         )
-    if statistics is None:
+    if layer.statistics is None:
         raise ValueError(f"there are no statistics of layer {number}; gather them in a calibration pass")
-    statistics.check_map(expert_map, number)
-    columns = expert_columns(expert_map, number)
-    held = statistics.take(columns)
-    similarity = logit_similarity(held.logit_gram)
-    width = expert_map.columns // groups
-    owner = list(range(expert_map.experts))
-    for group in range(groups):
-        places = [place for place, column in enumerate(columns) if column // width == group]
-        if len(places) < n_kept // groups:
+    statistics = layer.statistics.take(layer.columns)
+    similarity = logit_similarity(statistics.logit_gram)
+    each = n_kept // layer.members
+    owner = list(range(total))
+    for places in layer.groups:
+        if len(places) < each:
             raise ValueError(
-                f"an ensemble member of layer {number} has {len(places)} experts, of which {n_kept // groups}"
-                " cannot be left; give a lower number"
+                f"an ensemble member of layer {number} has {len(places)} experts, of which {each} cannot be"
+                " left; give a lower number"
             )
-        by_usage = [places[i] for i in np.argsort(-held.count[places], kind="stable")]
-        dominant, others = by_usage[: n_kept // groups], by_usage[n_kept // groups :]
-        for place in others:
-            owner[place] = dominant[int(np.argmax(similarity[place, dominant]))]
-    return owner, held.count
+        by_usage = [places[i] for i in np.argsort(-statistics.count[places], kind="stable")]
+        for place in by_usage[each:]:
+            owner[place] = by_usage[int(np.argmax(similarity[place, by_usage[:each]]))]
+    return owner
 
 
-def _merged(experts: ExpertWeights, owner: list[int], usage: np.ndarray, align: bool) -> ExpertWeights:
-    means = []
-    for dominant in sorted(set(owner)):
-        group = [place for place, own in enumerate(owner) if own == dominant]
-        if len(group) == 1:
-            means.append([array[dominant] for array in experts.arrays])
-            continue
-        used = usage[group].astype(np.float64)
-        shares = used / used.sum() if used.sum() > 0 else np.full(len(group), 1 / len(group))
-        parts = [
-            [share * part for part in _aligned(experts, dominant, place, align)]
-            for place, share in zip(group, shares, strict=True)
-        ]
-        means.append(
-            [
-                sum(column).astype(array.dtype)
-                for column, array in zip(zip(*parts, strict=True), experts.arrays, strict=True)
-            ]
-        )
-    return ExpertWeights(*(np.stack(parts) for parts in zip(*means, strict=True)))
-
-
-def _aligned(experts: ExpertWeights, dominant: int, place: int, align: bool) -> list[np.ndarray]:
-    """The weights of one expert in float64, its hidden units in the order of the dominant one's."""
-    kernel_in, bias_in, kernel_out, bias_out = (array[place].astype(np.float64) for array in experts.arrays)
-    if align and place != dominant:
-        order = matching_units(experts, dominant, place)
-        kernel_in, bias_in, kernel_out = kernel_in[:, order], bias_in[order], kernel_out[order]
-    return [kernel_in, bias_in, kernel_out, bias_out]
+def _mean(
+    experts: ExpertWeights, dominant: int, group: list[int], usage: np.ndarray, align: bool
+) -> list[np.ndarray]:
+    """The four arrays of one merged expert."""
+    if len(group) == 1:
+        return [array[dominant] for array in experts.arrays]
+    used = usage[group].astype(np.float64)
+    shares = used / used.sum() if used.sum() > 0 else np.full(len(group), 1 / len(group))
+    total = [np.zeros(array.shape[1:]) for array in experts.arrays]
+    for place, share in zip(group, shares, strict=True):
+        parts = [array[place].astype(np.float64) for array in experts.arrays]
+        if align and place != dominant:
+            order = matching_units(experts, dominant, place)
+            parts[:3] = parts[0][:, order], parts[1][order], parts[2][order]
+        total = [sum_ + share * part for sum_, part in zip(total, parts, strict=True)]
+    return [sum_.astype(array.dtype) for sum_, array in zip(total, experts.arrays, strict=True)]
 
 
 def _units(experts: ExpertWeights, expert: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.moe.experts import ExpertWeights
+from qrt_tn.models.moe.records import ExpertWeights
 from qrt_tn.models.moe.statistics import LayerStatistics
 
 MOST_SUBSETS = 200_000

@@ -1,31 +1,16 @@
-"""Which experts stay: by the scores of a criterion, in each layer, over all layers, or down to a size."""
+"""Choose the experts that stay by a criterion's scores: in each layer, over all layers, or down to a size."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
 
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed, check_whole, generator
-from qrt_tn.models.moe.criteria import Criterion, check_evidence, find_criterion, score
-from qrt_tn.models.moe.experts import (
-    ExpertWeights,
-    Maps,
-    Tree,
-    check_pair,
-    expert_columns,
-    expert_weights,
-    group_count,
-    map_of,
-    moe_layers,
-    parameter_bytes,
-    router,
-)
-from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.criteria import Criterion, find_criterion, pick, score
+from qrt_tn.models.moe.records import ExpertLayer
 
 SCOPES = ("layer", "global")
-
-# Each expert is pruned alone; with ensemble members, one of each member goes together.
-_Unit = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +24,8 @@ class Selection:
         pruned: those that go, likewise.
         scores: those of all experts of the block, shape (E,), low = pruned first; empty where the criterion
             picks a set.
+        ties: by number of the block, the places of experts of equal scores of which some stay and some go:
+            their order decided there, and not the criterion. Blocks without such experts are left out.
     """
 
     criterion: str
@@ -46,6 +33,7 @@ class Selection:
     kept: dict[int, tuple[int, ...]]
     pruned: dict[int, tuple[int, ...]]
     scores: dict[int, np.ndarray]
+    ties: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -53,118 +41,107 @@ class Selection:
         return sum(len(places) for places in self.pruned.values())
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """What is known of one layer: its experts in the order of their places, each with its router column."""
+@dataclass(frozen=True)
+class _Unit:
+    """What goes together: one expert, or one of each ensemble member."""
 
-    number: int
-    router: np.ndarray
-    pretrained: np.ndarray | None
-    experts: ExpertWeights
-    statistics: LayerStatistics | None
-    members: list[list[int]]  # the places of each group
-
-    @property
-    def left(self) -> int:
-        return self.experts.experts
+    score: float  # the mean
+    layer: int
+    rank: int  # among the units of the layer, lowest score first
+    places: tuple[int, ...]
+    nbytes: int
 
 
-def select(
-    tree: Tree,
+def choose_experts(
+    layers: Mapping[int, ExpertLayer],
     criterion: str | Criterion,
     *,
-    pretrained: Tree | None = None,
-    statistics: Mapping[int, LayerStatistics] | None = None,
-    maps: Maps | None = None,
     n_prune: int | None = None,
     scope: str = "layer",
     budget_bytes: int | None = None,
-    layers: Sequence[int] | None = None,
+    total_bytes: int = 0,
     min_experts: int = 1,
-    groups: int = 1,
     selected: int = 1,
     seed: Seed = 0,
 ) -> Selection:
     """Choose the experts to keep.
 
     Experts of lowest score go first, of equal ones those of lower place (and in the lower layer); the
-    released code's sort promises no order there. "global" and `budget_bytes` compare the raw scores of
-    different layers.
+    released code's sort promises no order there. The scope "global" and a budget compare the raw scores of
+    different layers. With ensemble members the same number goes from each: the experts of one rank in their
+    groups go together, over several layers by the mean of their scores. `Selection.ties` tells where equal
+    scores were cut.
 
     Args:
-        tree: the parameters, fine-tuned where the criterion compares two checkpoints.
+        layers: those to prune, by number of the block, with the evidence that the criterion needs.
         criterion: its name, or the criterion itself.
-        pretrained: the parameters before fine-tuning and before any pruning. Its heads (`head`, `pre_logits`)
-            and the number of position embeddings may differ.
-        statistics: by number of the block, of all columns of its router.
-        maps: what became of experts before; layers that are not named are whole.
-        n_prune: how many experts go: of each layer in the scope "layer", of all together in "global".
+        n_prune: how many experts go: of each layer, or of all together in the scope "global".
         scope: "layer" or "global"; a criterion that picks sets has only "layer".
-        budget_bytes: instead of `n_prune`: experts of lowest score over all layers go until all
-            parameters take no more bytes. Columns of routers are counted as kept, so that the budget holds
-            in each mode of removal. `scope` plays no part.
-        layers: numbers of the blocks; all that have experts if None.
+        budget_bytes: instead of `n_prune`: experts go until all parameters take no more bytes.
+        total_bytes: those of all parameters before, for `budget_bytes`.
         min_experts: experts that are left in each group of each layer, at the least.
-        groups: ensemble members (E3), where the router's kernel does not tell: each is a contiguous group of
-            columns, and the same number goes from each. `n_prune` must be a multiple of it; over
-            several layers the experts of one rank in their groups go together, by the mean of their scores.
         selected: K, the experts of a token; only for a criterion that picks sets.
         seed: for a criterion that draws random numbers; layers are drawn in ascending order.
 
     Raises:
-        ValueError: neither or both of `n_prune` and `budget_bytes`, more than can go, a budget out of reach,
-            unknown layers or scope, checkpoints of different models, missing evidence, maps that do not
-            fit, merged experts, or scores that are not finite.
+        ValueError: neither or both of `n_prune` and `budget_bytes`, more experts than can go, a budget out of
+            reach, evidence that is missing, merged experts, scores that are not finite, or a layer that is to
+            be pruned and has equal scores only.
     """
-    chosen = find_criterion(criterion)
-    numbers = _numbers(tree, layers)
-    _check_request(chosen, n_prune, scope, budget_bytes, min_experts)
-    if pretrained is not None:
-        check_pair(tree, pretrained)
+    found = find_criterion(criterion)
+    layers = dict(sorted(layers.items()))
+    _check_request(found, layers, n_prune, scope, budget_bytes, min_experts)
+    if found.subset:
+        assert n_prune is not None
+        kept = {
+            number: pick(found, layer, layer.experts.experts - n_prune, selected, min_experts)
+            for number, layer in layers.items()
+        }
+        return Selection(found.name, scope, kept, _others(layers, kept), {})
     rng = generator(seed)
-    found = [_gather(tree, number, chosen, pretrained, statistics, maps, groups) for number in numbers]
-    of_each = n_prune if scope == "layer" else None
-    if of_each is not None:
-        for layer in found:
-            _check_layer(layer, of_each, min_experts)
-        if chosen.subset:
-            kept = {layer.number: _subset(layer, chosen, layer.left - of_each, selected) for layer in found}
-            return _selection(chosen, scope, found, kept, {})
-    scores = {layer.number: _named(layer, lambda item: _score(item, chosen, rng)) for layer in found}
-    units = {layer.number: _units(layer, scores[layer.number]) for layer in found}
-    taken: list[tuple[int, _Unit]] = []
-    if of_each is not None:
-        for layer in found:
-            taken += [
-                (layer.number, unit) for _, unit in units[layer.number][: of_each // len(layer.members)]
-            ]
-    elif n_prune is not None:
-        taken = _first(_ranked(found, units, min_experts), n_prune, min_experts)
-    elif budget_bytes is not None:
-        taken = _within(tree, found, _ranked(found, units, min_experts), budget_bytes, min_experts)
-    gone = {(number, place) for number, unit in taken for place in unit}
+    scores = {number: score(found, layer, seed=rng) for number, layer in layers.items()}
+    units = {number: _units(layer, scores[number]) for number, layer in layers.items()}
+    free = {number: ranked[: max(len(ranked) - min_experts, 0)] for number, ranked in units.items()}
+    pools = {f"layer {number}": ranked for number, ranked in free.items()}
+    if scope == "global" or budget_bytes is not None:
+        pools = {"all layers": sorted(chain(*free.values()), key=lambda u: (u.score, u.layer, u.rank))}
+    gone: set[tuple[int, int]] = set()
+    tied: set[tuple[int, int]] = set()
+    for where, pool in pools.items():
+        if n_prune is not None:
+            count = _count(pool, n_prune, where, min_experts)
+        else:
+            assert budget_bytes is not None
+            count = _count_for_bytes(pool, total_bytes, budget_bytes, min_experts)
+        gone |= {(unit.layer, place) for unit in pool[:count] for place in unit.places}
+        if 0 < count < len(pool) and pool[count - 1].score == pool[count].score:
+            equal = [unit for unit in pool if unit.score == pool[count].score]
+            tied |= {(unit.layer, place) for unit in equal for place in unit.places}
     kept = {
-        layer.number: tuple(place for place in range(layer.left) if (layer.number, place) not in gone)
-        for layer in found
+        number: tuple(place for place in range(layer.experts.experts) if (number, place) not in gone)
+        for number, layer in layers.items()
     }
-    return _selection(chosen, "budget" if budget_bytes is not None else scope, found, kept, scores)
-
-
-def _numbers(tree: Tree, layers: Sequence[int] | None) -> tuple[int, ...]:
-    present = moe_layers(tree)
-    if layers is None:
-        return present
-    wrong = [number for number in layers if number not in present]
-    if wrong or not len(layers):
-        raise ValueError(
-            f"layers is {list(layers)}; choose among those with experts, {', '.join(map(str, present))}"
-        )
-    return tuple(sorted(set(layers)))
+    for number, layer in layers.items():
+        _refuse_equal(found, layer, scores[number], kept[number])
+        tied |= {(number, place) for place in _tied(layer, scores[number], kept[number])}
+    ties = {
+        number: tuple(sorted(place for layer, place in tied if layer == number))
+        for number in sorted({layer for layer, _ in tied})
+    }
+    told = scope if budget_bytes is None else "budget"
+    return Selection(found.name, told, kept, _others(layers, kept), scores, ties)
 
 
 def _check_request(
-    criterion: Criterion, n_prune: int | None, scope: str, budget_bytes: int | None, min_experts: int
+    criterion: Criterion,
+    layers: Mapping[int, ExpertLayer],
+    n_prune: int | None,
+    scope: str,
+    budget_bytes: int | None,
+    min_experts: int,
 ) -> None:
+    if not layers:
+        raise ValueError("no layers to prune; name at least one that has experts")
     if scope not in SCOPES:
         raise ValueError(f"scope is {scope!r}; choose one of {', '.join(SCOPES)}")
     if (n_prune is None) == (budget_bytes is None):
@@ -179,164 +156,78 @@ def _check_request(
             f"criterion {criterion.name!r} picks a set in each layer and cannot compare layers;"
             " give n_prune= with scope='layer'"
         )
-
-
-def _gather(
-    tree: Tree,
-    number: int,
-    criterion: Criterion,
-    pretrained: Tree | None,
-    statistics: Mapping[int, LayerStatistics] | None,
-    maps: Maps | None,
-    groups: int,
-) -> _Layer:
-    expert_map = map_of(tree, number, maps)
-    columns = expert_columns(expert_map, number)
-    before = None
-    if pretrained is not None:
-        whole = map_of(pretrained, number)
-        if expert_map.capacity_experts != whole.columns or max(expert_map.source_ids) >= whole.columns:
+    for layer in layers.values():
+        sizes = [len(places) for places in layer.groups]
+        if len(set(sizes)) > 1:
             raise ValueError(
-                f"the router of layer {number} had {expert_map.capacity_experts} columns before pruning,"
-                f" that of the pre-trained model has {whole.columns};"
-                " give the checkpoint it was fine-tuned from"
+                f"the ensemble members of layer {layer.number} have {sizes} experts;"
+                " prune the same number from each"
             )
-        before = router(pretrained, number)[:, list(expert_map.source_ids)]
-    held = None
-    if "statistics" in criterion.needs:
-        if not statistics or number not in statistics:
-            raise ValueError(
-                f"criterion {criterion.name!r} needs a calibration pass, and there is none of layer {number};"
-                " give its results as statistics="
-            )
-        held = statistics[number]
-        held.check_map(expert_map, number)
-        held = held.take(columns)
-    groups = group_count(tree, number, groups)
-    width = expert_map.columns // groups
-    members = [[p for p, column in enumerate(columns) if column // width == group] for group in range(groups)]
-    if len({len(places) for places in members}) > 1:
+
+
+def _units(layer: ExpertLayer, scores: np.ndarray) -> list[_Unit]:
+    """The units of a layer, lowest score first."""
+    size = layer.experts.nbytes // layer.experts.experts
+    ranks = [[places[i] for i in np.argsort(scores[places], kind="stable")] for places in layer.groups]
+    return [
+        _Unit(float(scores[list(places)].mean()), layer.number, rank, places, size * len(places))
+        for rank, places in enumerate(zip(*ranks, strict=True))
+    ]
+
+
+def _count(pool: list[_Unit], n_prune: int, where: str, min_experts: int) -> int:
+    """How many units make so many experts."""
+    totals = [0, *accumulate(len(unit.places) for unit in pool)]
+    if n_prune > totals[-1]:
         raise ValueError(
-            f"the ensemble members of layer {number} have {[len(places) for places in members]} experts;"
-            " prune the same number from each"
+            f"{n_prune} experts of {where} cannot go; prune at most {totals[-1]}, so that {min_experts} are"
+            " left in each layer (of each ensemble member)"
         )
-    if criterion.subset and groups > 1:
+    count = next(count for count, total in enumerate(totals) if total >= n_prune)
+    if totals[count] > n_prune:
         raise ValueError(
-            f"criterion {criterion.name!r} knows no ensemble members, layer {number} has {groups};"
-            " take a criterion that gives scores"
+            f"n_prune is {n_prune}, but the ensemble members of {where} lose experts together;"
+            f" give {totals[count]}"
         )
-    flat = router(tree, number)[:, list(columns)]
-    return _Layer(number, flat, before, expert_weights(tree, number), held, members)
+    return count
 
 
-def _check_layer(layer: _Layer, n_prune: int, min_experts: int) -> None:
-    groups = len(layer.members)
-    if n_prune % groups:
+def _count_for_bytes(pool: list[_Unit], total_bytes: int, budget_bytes: int, min_experts: int) -> int:
+    """How many units have to go."""
+    left = [total_bytes - gone for gone in (0, *accumulate(unit.nbytes for unit in pool))]
+    if left[-1] > budget_bytes:
         raise ValueError(
-            f"n_prune is {n_prune}, but layer {layer.number} has {groups} ensemble members, and the same"
-            " number goes from each; give a multiple of that"
+            f"budget_bytes is {budget_bytes:,}, but {left[-1]:,} are left when each layer (each ensemble"
+            f" member) keeps {min_experts} experts; give at least {left[-1]:,}"
         )
-    most = layer.left - min_experts * groups
-    if n_prune > most:
+    return next(count for count, nbytes in enumerate(left) if nbytes <= budget_bytes)
+
+
+def _refuse_equal(
+    criterion: Criterion, layer: ExpertLayer, scores: np.ndarray, kept: tuple[int, ...]
+) -> None:
+    if len(kept) < len(scores) and all(np.ptp(scores[places]) == 0 for places in layer.groups):
         raise ValueError(
-            f"layer {layer.number} has {layer.left} experts, of which {n_prune} cannot go;"
-            f" prune at most {max(most, 0)}, so that {min_experts * groups} are left"
+            f"criterion {criterion.name!r} gives all experts of layer {layer.number} the score"
+            f" {scores[0]:.6g}, so nothing tells which to prune; take another criterion, or other evidence"
+            " (the model before fine-tuning, a calibration pass)"
         )
 
 
-def _named(layer: _Layer, work: Callable[[_Layer], np.ndarray]) -> np.ndarray:
-    try:
-        return work(layer)
-    except ValueError as error:
-        raise ValueError(f"layer {layer.number}: {error}") from error
+def _tied(layer: ExpertLayer, scores: np.ndarray, kept: tuple[int, ...]) -> set[int]:
+    """The experts of a layer whose score is that of one that stays and of one that goes."""
+    tied = set()
+    for places in layer.groups:
+        stay = {scores[place] for place in places if place in kept}
+        go = {scores[place] for place in places if place not in kept}
+        tied |= {place for place in places if scores[place] in stay & go}
+    return tied
 
 
-def _score(layer: _Layer, criterion: Criterion, rng: np.random.Generator) -> np.ndarray:
-    return score(criterion, layer.pretrained, layer.router, layer.experts, layer.statistics, seed=rng)
-
-
-def _subset(layer: _Layer, criterion: Criterion, keep: int, selected: int) -> tuple[int, ...]:
-    if keep == layer.left:
-        return tuple(range(keep))
-
-    def picked(item: _Layer) -> np.ndarray:
-        before, after = check_evidence(criterion, item.pretrained, item.router, item.experts, item.statistics)
-        return np.asarray(
-            criterion.function(before, after, item.experts, item.statistics, keep=keep, selected=selected)
-        )
-
-    places = _named(layer, picked)
-    fits = places.shape == (keep,) and places.dtype.kind in "iu" and len(set(places.tolist())) == keep
-    if not fits or places.min() < 0 or places.max() >= layer.left:
-        raise ValueError(
-            f"criterion {criterion.name!r} picks {places.tolist()} in layer {layer.number}; its function must"
-            f" return {keep} different places from 0 to {layer.left - 1}"
-        )
-    return tuple(sorted(places.tolist()))
-
-
-def _units(layer: _Layer, scores: np.ndarray) -> list[tuple[float, _Unit]]:
-    """What can go, lowest first: one expert, or one of each ensemble member, with its mean score."""
-    ranks = [[places[i] for i in np.argsort(scores[places], kind="stable")] for places in layer.members]
-    return [(float(scores[list(unit)].mean()), unit) for unit in zip(*ranks, strict=True)]
-
-
-def _ranked(
-    found: list[_Layer], units: dict[int, list[tuple[float, _Unit]]], min_experts: int
-) -> list[tuple[int, _Unit]]:
-    """What can go over all layers, lowest score first, in each layer all but the last `min_experts`."""
-    free = []
-    for layer in found:
-        held = units[layer.number]
-        most = max(len(held) - min_experts, 0)
-        free += [(value, layer.number, rank, unit) for rank, (value, unit) in enumerate(held[:most])]
-    return [(number, unit) for _, number, _, unit in sorted(free, key=lambda entry: entry[:3])]
-
-
-def _first(ranked: list[tuple[int, _Unit]], n_prune: int, min_experts: int) -> list[tuple[int, _Unit]]:
-    taken, count = [], 0
-    for number, unit in ranked:
-        if count >= n_prune:
-            break
-        taken.append((number, unit))
-        count += len(unit)
-    if count < n_prune:
-        raise ValueError(
-            f"{n_prune} experts cannot go; prune at most {count} over all layers, so that {min_experts}"
-            " are left in each group of each"
-        )
-    if count > n_prune:
-        raise ValueError(f"n_prune is {n_prune}, but ensemble members lose experts together; give {count}")
-    return taken
-
-
-def _within(
-    tree: Tree, found: list[_Layer], ranked: list[tuple[int, _Unit]], budget: int, min_experts: int
-) -> list[tuple[int, _Unit]]:
-    size = {layer.number: layer.experts.nbytes // layer.left for layer in found}
-    total, taken = parameter_bytes(tree), []
-    for number, unit in ranked:
-        if total <= budget:
-            break
-        taken.append((number, unit))
-        total -= size[number] * len(unit)
-    if total > budget:
-        raise ValueError(
-            f"budget_bytes is {budget:,}, but {total:,} are left when each group of each layer keeps"
-            f" {min_experts} experts; give at least {total:,}"
-        )
-    return taken
-
-
-def _selection(
-    criterion: Criterion,
-    scope: str,
-    found: list[_Layer],
-    kept: dict[int, tuple[int, ...]],
-    scores: dict[int, np.ndarray],
-) -> Selection:
-    pruned = {
-        layer.number: tuple(place for place in range(layer.left) if place not in kept[layer.number])
-        for layer in found
+def _others(
+    layers: Mapping[int, ExpertLayer], kept: Mapping[int, tuple[int, ...]]
+) -> dict[int, tuple[int, ...]]:
+    return {
+        number: tuple(place for place in range(layer.experts.experts) if place not in kept[number])
+        for number, layer in layers.items()
     }
-    return Selection(criterion.name, scope, kept, pruned, scores)

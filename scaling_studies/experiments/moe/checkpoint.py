@@ -13,12 +13,17 @@ from qrt_tn.models.moe.checkpoints.native import save_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
-from qrt_tn.models.moe.experts import check_pair, map_of, moe_layers, parameter_bytes, router_kernel
+from qrt_tn.models.moe.experts import (
+    check_pair,
+    choose_layers,
+    moe_layers,
+    parameter_bytes,
+    read_layers,
+    router_kernel,
+)
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.merging import merge
-from qrt_tn.models.moe.pruning import choices
-from qrt_tn.models.moe.removal import remove
-from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.pruning import choices, merge, remove
+from qrt_tn.models.moe.selection import Selection, choose_experts
 from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
 from qrt_tn.studies import folders, provenance
@@ -71,7 +76,8 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
     statistics = None
     if request.needs_images:
         statistics, calibrated = _statistics(request, source, config, timer)
-    maps = {block: map_of(tree, block, source.maps) for block in moe_layers(tree)}
+    layers = read_layers(tree, maps=source.maps, groups=request.groups)
+    maps = {block: layer.expert_map for block, layer in layers.items()}
     with timer.stage("Choosing experts and taking them out", 1) as stage:
         selection = None
         if request.criterion == MERGE:
@@ -85,18 +91,21 @@ def prune_checkpoint(request: PruneRequest, command: str, timer: StageTimer) -> 
                 groups=request.groups,
             )
         else:
-            selection = select(
+            known = read_layers(
                 tree,
-                request.criterion,
+                maps=maps,
+                groups=request.groups,
                 pretrained=None if before is None else before.tree,
                 statistics=statistics,
-                maps=maps,
+            )
+            selection = choose_experts(
+                choose_layers(known, request.layers),
+                request.criterion,
                 n_prune=request.prune,
                 scope=request.scope,
                 budget_bytes=request.budget_bytes,
-                layers=request.layers,
+                total_bytes=parameter_bytes(tree),
                 min_experts=request.least,
-                groups=request.groups,
                 selected=selected,
                 seed=request.seed,
             )
@@ -242,6 +251,8 @@ def _experts(
         scores = selection.scores.get(block) if selection is not None else None
         if scores is not None:
             entry["scores"] = {str(number): float(one) for number, one in zip(had, scores, strict=True)}
+        if selection is not None and block in selection.ties:
+            entry["ties"] = [had[place] for place in selection.ties[block]]
         found[str(block)] = entry
     return found
 

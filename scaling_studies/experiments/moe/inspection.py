@@ -14,7 +14,7 @@ from qrt_tn.models.moe.checkpoints.native import KIND, load_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
 from qrt_tn.models.moe.config import RELEASED, vmoe_config
 from qrt_tn.models.moe.experts import leaves as tree_leaves
-from qrt_tn.models.moe.experts import router
+from qrt_tn.models.moe.experts import router_kernel
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.studies.experiments.moe.source import (
     is_native,
@@ -110,7 +110,7 @@ def _norms(tree: Mapping[str, Any] | None) -> Callable[[int], np.ndarray | None]
     if tree is None:
         return lambda block: None
     held = tree["params"] if "Encoder" not in tree and "params" in tree else tree
-    return lambda block: np.linalg.norm(router(held, block).astype(np.float64), axis=0)
+    return lambda block: np.linalg.norm(router_kernel(held, block).astype(np.float64), axis=0).ravel()
 
 
 def _blocks(model: Mapping[str, Leaf]) -> list[int]:

@@ -15,10 +15,9 @@ from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.costs import flops_per_image, parameter_count
 from qrt_tn.models.moe.criteria import find_criterion
-from qrt_tn.models.moe.merging import merge
-from qrt_tn.models.moe.pruning import choices
-from qrt_tn.models.moe.removal import remove
-from qrt_tn.models.moe.selection import select
+from qrt_tn.models.moe.experts import read_layers
+from qrt_tn.models.moe.pruning import choices, merge, remove
+from qrt_tn.models.moe.selection import choose_experts
 from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.training import MoeRecipe, accuracy, train_moe
 from qrt_tn.models.moe.trees import Tree, from_tree, to_tree
@@ -244,12 +243,15 @@ class _Pruner:
             tree, found = merge(network.tree, self._statistics(), left, maps=maps)
         else:
             looks = "statistics" in find_criterion(criterion).needs
-            kept = select(
+            layers = read_layers(
                 network.tree,
-                criterion,
+                maps=maps,
                 pretrained=network.pretrained,
                 statistics=self._statistics() if looks else None,
-                maps=maps,
+            )
+            kept = choose_experts(
+                layers,
+                criterion,
                 n_prune=settings.pruned,
                 selected=selected,
                 seed=np.random.default_rng([network.seed, draw]),

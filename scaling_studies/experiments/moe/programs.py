@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.experts import expert_weights, leaves, replaced, router_kernel
+from qrt_tn.models.moe.experts import leaves, read_layers, write_layers
 from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.trees import Tree, from_tree, nested
 from qrt_tn.models.moe.vit import VisionMoe
@@ -130,7 +130,12 @@ def is_merged(config: VisionMoeConfig) -> bool:
 
 def spread(tree: Tree, maps: Mapping[int, ExpertMap]) -> Tree:
     """The tree of a merged network with a copy of its expert for each column of a router."""
-    for block, expert_map in maps.items():
-        weights = expert_weights(tree, block).take(expert_map.column_to_expert)
-        tree = replaced(tree, block, router_kernel(tree, block), weights)
-    return dict(tree)
+    layers = {
+        block: replace(
+            layer,
+            experts=layer.experts.take(layer.expert_map.column_to_expert),
+            expert_map=ExpertMap.whole(layer.expert_map.columns),
+        )
+        for block, layer in read_layers(tree, maps=maps).items()
+    }
+    return write_layers(tree, layers)[0]

@@ -11,11 +11,11 @@ from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.costs import parameter_bytes, parameter_count
 from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
+from qrt_tn.models.moe.experts import read_layers
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.merging import merge
-from qrt_tn.models.moe.pruning import choices
-from qrt_tn.models.moe.removal import remove
-from qrt_tn.models.moe.selection import Selection, select
+from qrt_tn.models.moe.pruning import choices, merge, remove
+from qrt_tn.models.moe.records import ExpertLayer
+from qrt_tn.models.moe.selection import Selection, choose_experts
 from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.training import train_moe
 from qrt_tn.models.moe.trees import Tree, to_tree
@@ -51,6 +51,7 @@ class _Known:
 
     pair: Pair
     statistics: Mapping[int, LayerStatistics]
+    layers: Mapping[int, ExpertLayer]
     selections: dict[tuple[str, int, int], Selection] = field(default_factory=dict)
     accuracies: dict[Any, float] = field(default_factory=dict)
 
@@ -95,7 +96,11 @@ def prune_networks(
 def _calibrated(config: MoeStudyConfig, pair: Pair, programs: Programs) -> _Known:
     network = programs.network(pair.config, pair.tree)
     images = pair.points.x[: config.calibration_images]
-    return _Known(pair, calibrate(network, images, batch_size=min(128, len(images))))
+    statistics = calibrate(network, images, batch_size=min(128, len(images)))
+    layers = read_layers(
+        pair.tree, maps=pair.config.all_maps, pretrained=pair.pretrained, statistics=statistics
+    )
+    return _Known(pair, statistics, layers)
 
 
 def check_ways(config: MoeStudyConfig) -> None:
@@ -130,7 +135,12 @@ def candidates(config: MoeStudyConfig, router: str) -> Iterator[Candidate]:
 
 
 def _applies(config: MoeStudyConfig, criterion: str, router: str, prune: int) -> bool:
-    """Criteria that pick sets know token choice only, and leave a token as many experts as it goes to."""
+    """Criteria that pick sets know token choice only, and leave a token as many experts as it goes to.
+
+    Under expert choice every expert takes as many tokens, so that how many tells nothing.
+    """
+    if criterion == "frequency" and router == "expert-choice":
+        return False
     if not find_criterion(criterion).subset:
         return True
     return router == "token-choice" and config.experts - prune >= config.selected
@@ -142,6 +152,8 @@ def what_is_left_out(config: MoeStudyConfig) -> list[str]:
     sets = [name for name in config.criteria if name in CRITERIA and CRITERIA[name].subset]
     if sets and "expert-choice" in config.routers:
         notes.append(f"{', '.join(sets)}: defined for token choice, left out for expert choice.")
+    if "frequency" in config.criteria and "expert-choice" in config.routers:
+        notes.append("frequency: left out for expert choice, where every expert takes as many tokens.")
     few = [prune for prune in config.prune if config.experts - prune < config.selected]
     if few and "token-choice" in config.routers:
         listed = ", ".join(map(str, few))
@@ -161,12 +173,9 @@ def _selection(one: _Known, criterion: str, draw: int, prune: int) -> Selection:
     """Which experts stay, chosen once for all modes."""
     key = (criterion, draw, prune)
     if key not in one.selections:
-        one.selections[key] = select(
-            one.pair.tree,
+        one.selections[key] = choose_experts(
+            one.layers,
             criterion,
-            pretrained=one.pair.pretrained,
-            statistics=one.statistics,
-            maps=one.pair.config.all_maps,
             n_prune=prune,
             selected=choices(one.pair.config),
             seed=np.random.default_rng([one.pair.seed, draw]),
@@ -260,7 +269,7 @@ def _scores(config: MoeStudyConfig, one: _Known) -> Iterator[Row]:
     for criterion in config.criteria:
         if criterion == MERGE or find_criterion(criterion).subset:
             continue
-        for layer, scores in _selection(one, criterion, 0, config.prune[0]).scores.items():
+        for layer, scores in _selection(one, criterion, 0, 0).scores.items():
             for expert, score in enumerate(scores):
                 yield {
                     "router": one.pair.router,

@@ -78,6 +78,11 @@ class Moe(Settings):
             )
         if self.criterion == "reconstruction" and not token_choice:
             raise ValueError("the criterion 'reconstruction' is defined for token choice; take another")
+        if self.criterion == "frequency" and not token_choice:
+            raise ValueError(
+                "the criterion 'frequency' tells nothing where experts choose, since each takes as many"
+                " tokens; take another"
+            )
         return self
 
 

@@ -15,10 +15,16 @@ def pruned_sheet(about: Mapping[str, Any]) -> Sheet:
         lowest = ", ".join(f"{scores[str(number)]:.3g}" for number in found["gone"] if str(number) in scores)
         gone, kept = (", ".join(map(str, found[name])) or "none" for name in ("gone", "kept"))
         rows.append((block, gone, lowest or "-", kept))
+    ties = "; ".join(
+        f"{', '.join(map(str, found['ties']))} of layer {block}"
+        for block, found in about["experts"].items()
+        if "ties" in found
+    )
     return Sheet(
         f"Experts pruned by {about['criterion']}, {about['mode']}",
         f"{before:,} bytes before, {after:,} after: {(before - after) / before:.1%} less."
-        " Experts by the numbers they had first.",
+        " Experts by the numbers they had first."
+        + (f" Of equal scores, some of which go: {ties}." if ties else ""),
         ("layer", "gone", "their scores", "kept"),
         tuple(rows),
     )

@@ -1,4 +1,4 @@
-"""Small networks with experts whose weights are all at random, biases and heads too."""
+"""Small networks, trees and layers with experts whose weights are all at random, biases and heads too."""
 
 import jax
 import numpy as np
@@ -6,8 +6,12 @@ import pytest
 from flax import nnx
 
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
+from qrt_tn.models.moe.experts import read_layers
+from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.trees import from_tree, to_tree
 from qrt_tn.models.moe.vit import VisionMoe
+
+HIDDEN, UNITS = 5, 3  # of the trees
 
 
 def small_config(**changes):
@@ -33,6 +37,39 @@ def random_network(config, seed=0, **options):
     tree = to_tree(VisionMoe(config, rngs=nnx.Rngs(seed)))
     tree = jax.tree.map(lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32), tree)
     return from_tree(tree, config, **options)
+
+
+def random_tree(seed=0, layers=(1, 3), experts=6, members=None, hidden=HIDDEN):
+    """Parameters named as vmoe does, with `members` as the middle axis of the routers if given."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    encoder = {"posembed_input": {"pos_embedding": draw(1, 9, hidden)}}
+    for block in range(max(layers) + 1):
+        mlp = {
+            "Dense_0": {"kernel": draw(experts, hidden, UNITS), "bias": draw(experts, UNITS)},
+            "Dense_1": {"kernel": draw(experts, UNITS, hidden), "bias": draw(experts, hidden)},
+        }
+        columns = (experts,) if members is None else (members, experts // members)
+        moe = {"Router": {"dense": {"kernel": draw(hidden, *columns)}}, "Mlp": mlp}
+        encoder[f"encoderblock_{block}"] = {"Moe": moe} if block in layers else {"Mlp": {"bias": draw(2)}}
+    return {"cls": draw(1, 1, hidden), "Encoder": encoder, "head": {"kernel": draw(hidden, 2)}}
+
+
+def random_layer(seed=0, **options):
+    """One record of a random tree."""
+    return read_layers(random_tree(seed, layers=(1,), **options))[1]
+
+
+def gathered(count, logits=None, sample=None):
+    """Statistics of which only these matter; logits have shape (T, C), the sample (T, h)."""
+    columns = len(count)
+    gram = np.eye(columns) if logits is None else np.asarray(logits).T @ np.asarray(logits)
+    sample = np.zeros((0, HIDDEN)) if sample is None else sample
+    zeros = [np.zeros(columns)] * 5
+    return LayerStatistics(len(sample), np.array(count), *zeros, gram, sample, sample_cap=len(sample))
 
 
 @pytest.fixture

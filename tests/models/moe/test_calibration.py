@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.maps import ExpertMap
@@ -13,7 +14,7 @@ def test_statistics_are_those_of_loops(images):
     config = small_config(router={"capacity_factor": 1.0})
     network = random_network(config)
     found = calibrate(network, images[0], batch_size=5, sample_tokens=15)[1]
-    _, seen = network.observe(images[0])
+    _, seen = nnx.jit(lambda network, x: network.observe(x))(network, images[0])
     inputs = np.asarray(seen[1].inputs).reshape(12, 10, 8)
     moe = to_tree(network)["Encoder"]["encoderblock_1"]["Moe"]
     mlp = moe["Mlp"]

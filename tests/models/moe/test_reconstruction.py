@@ -8,8 +8,8 @@ import pytest
 
 import qrt_tn.models.moe.reconstruction
 from qrt_tn.models.moe.criteria import CRITERIA
-from qrt_tn.models.moe.experts import ExpertWeights
 from qrt_tn.models.moe.reconstruction import reconstruction, reconstruction_errors
+from qrt_tn.models.moe.records import ExpertWeights
 from qrt_tn.models.moe.statistics import LayerStatistics
 
 HIDDEN, UNITS, TOKENS = 4, 3, 11

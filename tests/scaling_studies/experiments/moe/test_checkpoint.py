@@ -15,7 +15,7 @@ from qrt_tn.models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkp
 from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.experts import leaves, parameter_bytes
-from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import merge
 from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
 from qrt_tn.studies.experiments.moe import checkpoint as job
 from qrt_tn.studies.experiments.moe.request import PruneRequest, parse_bytes
@@ -198,11 +198,11 @@ def test_a_write_that_fails_leaves_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prune": 4}, "layer 0 has 4 experts, of which 4 cannot go"),
+        ({"prune": 4}, "4 experts of layer 0 cannot go"),
         ({"prune": 3, "mode": "drop-router"}, "would keep 1 experts, but a token goes to 2"),
         ({"prune": 1, "budget_bytes": 5}, "either --prune or --budget"),
         ({}, "either --prune or --budget"),
-        ({"prune": 1, "layers": (7,)}, "layers is"),
+        ({"prune": 1, "layers": (7,)}, "layer 7 has no experts"),
         ({"prune": 1, "mode": "drop"}, "unknown mode 'drop'"),
         ({"prune": 1, "scope": "all"}, "scope is 'all'"),
         ({"prune": 1, "groups": 3}, "3 groups do not divide"),

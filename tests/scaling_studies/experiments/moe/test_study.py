@@ -81,7 +81,7 @@ def test_a_study_measures_what_the_library_prunes_and_goes_on_where_it_was(study
         pruned = prune_experts(
             network,
             criterion,
-            prune=prune,
+            n_prune=prune,
             mode=mode,
             pretrained=before,
             calibration=statistics,
