@@ -70,7 +70,7 @@ def test_a_checkpoint_is_pruned_and_inspected(
         (["prune", "--finetuned", "after", "--out", "x", "--budget", "lots"], "budget is 'lots'"),
         (
             ["prune", "--finetuned", "after", "--out", "x", "--criterion", "router-norm", "--prune", "4"],
-            "layer 1 has 4 experts, of which 4 cannot go; prune at most 3",
+            "4 experts of layer 1 cannot go; prune at most 3",
         ),
         (
             [
