@@ -2,19 +2,27 @@
 
 from qrt_tn.models.lottery.compaction import Compacted, DenseStack, compact, dense_stack, sparse_stack
 from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
-from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
 from qrt_tn.models.lottery.masked import masked
 from qrt_tn.models.lottery.masks import (
     apply_masks,
     check_masks,
     counts,
     full_masks,
+    is_prunable,
     is_within,
     layers,
     remaining,
+    unpruned,
 )
 from qrt_tn.models.lottery.presets import PRESETS, Preset, Recipe, preset
-from qrt_tn.models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from qrt_tn.models.lottery.pruning import (
+    kept_counts,
+    layer_rates,
+    magnitude_scores,
+    prune_by_magnitude,
+    prune_by_scores,
+)
 from qrt_tn.models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
 from qrt_tn.models.lottery.steps import Program
 from qrt_tn.models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
@@ -43,6 +51,7 @@ __all__ = [
     "dense_stack",
     "flops",
     "full_masks",
+    "is_prunable",
     "is_within",
     "keep_signs",
     "kept_counts",
@@ -67,5 +76,6 @@ __all__ = [
     "synflow_masks",
     "take_apart",
     "train_trials",
+    "unpruned",
     "weight_uses",
 ]

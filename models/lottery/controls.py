@@ -2,7 +2,8 @@
 
 The plain control is a new draw of all weights under the ticket's masks, `apply_masks(masks, fresh)`; here
 are those between it and the ticket. They come from Frankle and Carbin (arXiv 1803.03635) and Zhou et al.,
-Deconstructing lottery tickets (arXiv 1905.01067).
+Deconstructing lottery tickets (arXiv 1905.01067). All refuse masks that do not fit the parameters
+(ValueError), and leave parameters that may not be pruned as they are.
 """
 
 from collections.abc import Callable
@@ -28,10 +29,7 @@ def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
 
     Returns:
         |fresh| with the signs of `initial` where a weight is kept, 0 where it is pruned. Where the initial
-        weight is 0 the fresh one stays; so do all other parameters.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
+        weight is 0 the fresh one stays.
     """
     check_masks(masks, initial)
 
@@ -52,15 +50,13 @@ def constant_signs(initial: Params, masks: Masks) -> Params:
         masks: the ticket's.
 
     Returns:
-        Sign times standard deviation where a weight is kept, 0 where it is pruned; a weight of 0 stays 0,
-        and all other parameters stay.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
+        Sign times standard deviation where a weight is kept, 0 where it is pruned; a weight of 0 stays 0.
     """
-    return _map_layers(
-        lambda mask, old: np.where(mask, np.sign(old) * np.std(old, dtype=np.float64), 0), masks, initial
-    )
+
+    def constant(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(mask, np.sign(old) * np.std(old, dtype=np.float64), 0)
+
+    return _map_layers(constant, masks, initial)
 
 
 def shuffle_weights(params: Params, masks: Masks, seed: Seed) -> Params:
@@ -74,10 +70,7 @@ def shuffle_weights(params: Params, masks: Masks, seed: Seed) -> Params:
         seed: draws the permutations.
 
     Returns:
-        Permuted weights where a weight is kept, 0 where it is pruned; all other parameters stay.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
+        Permuted weights where a weight is kept, 0 where it is pruned.
     """
     rng = generator(seed)
 
@@ -99,7 +92,7 @@ def shuffle_masks(masks: Masks, seed: Seed) -> Masks:
         seed: draws the permutations.
     """
     rng = generator(seed)
-    return jax.tree.map(lambda mask: rng.permutation(np.asarray(mask).ravel()).reshape(mask.shape), masks)
+    return jax.tree.map(lambda mask: rng.permutation(np.ravel(mask)).reshape(mask.shape), masks)
 
 
 def _map_layers(change: Callable[..., np.ndarray], masks: Masks, params: Params, *others: Params) -> Params:
@@ -109,8 +102,7 @@ def _map_layers(change: Callable[..., np.ndarray], masks: Masks, params: Params,
     def changed(mask: Any, leaf: Any, *beside: Any) -> Any:
         if mask is None:
             return leaf
-        arrays = [np.asarray(array) for array in (mask, leaf, *beside)]
-        new = change(*arrays).astype(arrays[1].dtype)
+        new = change(*map(np.asarray, (mask, leaf, *beside))).astype(leaf.dtype)
         return jnp.asarray(new) if isinstance(leaf, jax.Array) else new
 
     return jax.tree.map(changed, masks, params, *others, is_leaf=lambda node: node is None)

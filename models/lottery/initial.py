@@ -21,24 +21,6 @@ from qrt_tn.models.lottery.masks import (
 from qrt_tn.models.lottery.pruning import prune_by_scores
 
 
-def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:
-    """The score |w| of each weight: of initial weights, pruning at iteration 0.
-
-    Frankle and Carbin (arXiv 1803.03635) compare tickets with it.
-
-    Args:
-        params: initial parameters.
-        masks: name the layers.
-
-    Returns:
-        Scores by layer, of the shapes of its weights, for `prune_by_scores`.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
-    """
-    return {name: np.abs(value) for name, value in layer_values(masks, params).items()}
-
-
 def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> dict[str, np.ndarray]:
     """The score |w dL/dw| of each weight on one batch.
 
@@ -110,10 +92,13 @@ def synflow_masks(
             there are layers, a layer pruned to nothing, or a flow that is 0 or not finite.
     """
     check_masks(masks, params)
-    _check_synflow(keep, shape, rounds)
-    total = counts(masks)[0]
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep}; give a share above 0 and at most 1")
+    check_whole("rounds", rounds)
+    for extent in shape:
+        check_whole("an extent of shape", extent)
+    names, total = list(layers(masks)), counts(masks)[0]
     targets = [int(np.floor(total * keep ** (k / rounds) + 0.5)) for k in range(1, rounds + 1)]
-    names = list(layers(masks))
     if targets[-1] < len(names):
         raise ValueError(
             f"keep is {keep}, which leaves {targets[-1]} of {total} weights for {len(names)} layers;"
@@ -154,7 +139,7 @@ def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
     Args:
         masks: where to start; only what they keep is drawn from.
         kept: how many to keep of each layer, by name; layers not named stay as they are. See
-            `pruning.kept_counts` with scope "layer".
+            `kept_counts` with scope "layer".
         seed: draws the weights.
 
     Returns:
@@ -163,31 +148,21 @@ def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
     Raises:
         ValueError: an unknown layer, or a count that is not in 1..(number of weights the layer has left).
     """
-    held = layers(masks)
+    before = layers(masks)
     for name, count in kept.items():
-        if name not in held:
-            raise ValueError(f"no layer {name!r} to prune; give counts by layer, of {', '.join(held)}")
-        alive = int(held[name].sum())
+        if name not in before:
+            raise ValueError(f"no layer {name!r} to prune; give counts by layer, of {', '.join(before)}")
+        alive = int(before[name].sum())
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= alive:
             raise ValueError(
                 f"layer {name!r} is to keep {count!r} weights; give a whole number in 1..{alive}"
             )
-    rng = generator(seed)
-    drawn = {}
-    # in the order of the layers, so that the draw does not hang on that of `kept`
-    for name in (name for name in held if name in kept):
-        left = np.zeros(held[name].size, dtype=bool)
-        left[rng.choice(np.flatnonzero(held[name]), size=kept[name], replace=False)] = True
-        drawn[name] = left.reshape(held[name].shape)
+    rng, drawn = generator(seed), {}
+    for name, mask in before.items():  # in this order, so that the draw does not depend on that of `kept`
+        if name in kept:
+            drawn[name] = np.zeros(mask.shape, dtype=bool)
+            drawn[name].flat[rng.choice(np.flatnonzero(mask), size=kept[name], replace=False)] = True
     return with_layers(masks, drawn)
-
-
-def _check_synflow(keep: float, shape: tuple[int, ...], rounds: int) -> None:
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; give a share above 0 and at most 1")
-    check_whole("rounds", rounds)
-    if any(not isinstance(extent, int | np.integer) or extent < 1 for extent in shape):
-        raise ValueError(f"shape is {shape}; give the extents of one input, each at least 1")
 
 
 def _check_flow(flow: float, number: int) -> None:

@@ -1,5 +1,6 @@
 """Masks: a pytree beside the parameters that says which weights are left."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,39 +12,82 @@ Params = Any  # nested dicts of arrays
 Masks = Any  # nested dicts of the same keys: a boolean array for a layer that may be pruned, None for others
 Prunable = Callable[[str, Any], bool]
 
+# words in the names of parameters that are commonly left whole, although some have two axes or more
+_LEFT_WHOLE = {"bias", "scale", "embedding", "position", "pos", "token", "cls", "mean", "var", "offset"}
+
 
 def is_kernel(name: str, leaf: Any) -> bool:
-    """Whether a parameter is a layer's kernel: what is pruned, unlike biases and normalisation."""
-    last = name.rsplit("/", 1)[-1]
-    return (last == "kernel" or last.endswith("_kernel")) and np.ndim(leaf) >= 2
+    """Whether a parameter is a kernel: a matrix, or a stack of matrices, that inputs are multiplied with.
+
+    These are the kernels of dense layers, convolutions, attention (one matrix a head) and experts (one matrix
+    an expert): leaves of two axes or more with the word "kernel" in the last part of their names.
+    """
+    return "kernel" in _words(name) and np.ndim(leaf) >= 2
 
 
-def full_masks(params: Params, prunable: Prunable = is_kernel) -> Masks:
+def is_prunable(name: str, leaf: Any) -> bool:
+    """The rule of `full_masks`: kernels, but not those of routers.
+
+    A router is a small part of a network of experts, and a weight that goes from it changes which experts a
+    token is sent to; pruning of experts is what makes it smaller (`qrt_tn.models.moe.prune_experts`). The
+    embedding of patches is a convolution and is pruned like one; a rate of 0 leaves it whole. Biases, scales,
+    tables of embeddings, positions and class tokens are no kernels.
+    """
+    return is_kernel(name, leaf) and "router" not in name.lower().split("/")
+
+
+def full_masks(params: Params, prunable: Prunable | None = None) -> Masks:
     """Masks that keep every weight.
 
     Args:
         params: nested dicts of arrays, as nnx.to_pure_dict gives them.
-        prunable: tells by a parameter's name ("dense1/kernel") and value whether it may be pruned.
+        prunable: tells by a parameter's name ("dense1/kernel") and value whether it may be pruned; without
+            it `is_prunable` does. `unpruned` tells what is left out.
 
     Returns:
         True for each weight of a prunable layer, None for other parameters (as in jaxpruner).
 
+    Warns:
+        UserWarning: without `prunable`, parameters of two axes or more that are neither kernels nor of a
+            kind that is commonly left whole, such as biases of experts and positions.
+
     Raises:
         ValueError: nothing may be pruned.
     """
+    rule = is_prunable if prunable is None else prunable
     masks = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: np.ones(np.shape(leaf), dtype=bool) if prunable(_name(path), leaf) else None,
-        params,
+        lambda path, leaf: np.ones(np.shape(leaf), dtype=bool) if rule(_name(path), leaf) else None, params
     )
-    if not jax.tree.leaves(masks):
+    if not layers(masks):
         raise ValueError("none of the parameters may be pruned; give prunable= a rule that fits their names")
+    if prunable is None:
+        left = [
+            f"{name} {shape}"
+            for name, shape in unpruned(masks, params).items()
+            if "kernel" not in _words(name) and not _LEFT_WHOLE & _words(name)
+        ]
+        if left:
+            warnings.warn(
+                f"not to be pruned: {', '.join(left)}; kernels are found by their names, so give prunable= a"
+                " rule for others",
+                stacklevel=2,
+            )
     return masks
+
+
+def unpruned(masks: Masks, params: Params) -> dict[str, tuple[int, ...]]:
+    """The shapes, by name, of the parameters of two axes or more that masks leave whole."""
+    entries = _leaves(masks)
+    return {
+        name: np.shape(leaf)
+        for name, leaf in _leaves(params).items()
+        if np.ndim(leaf) >= 2 and entries.get(name) is None
+    }
 
 
 def layers(masks: Masks) -> dict[str, np.ndarray]:
     """The masks of the layers that may be pruned, by name, in the order of the parameters."""
-    flat = jax.tree_util.tree_flatten_with_path(masks)[0]
-    return {_name(path): np.asarray(mask) for path, mask in flat}
+    return {name: np.asarray(mask) for name, mask in _leaves(masks).items() if mask is not None}
 
 
 def with_layers(masks: Masks, new: Mapping[str, np.ndarray | None]) -> Masks:
@@ -58,7 +102,7 @@ def layer_values(masks: Masks, params: Params) -> dict[str, np.ndarray]:
         ValueError: the masks do not fit the parameters.
     """
     check_masks(masks, params)
-    values = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+    values = _leaves(params)
     return {name: np.asarray(values[name]) for name in layers(masks)}
 
 
@@ -78,7 +122,7 @@ def apply_masks(masks: Masks, params: Params) -> Params:
             raise ValueError(f"a mask has shape {np.shape(mask)}, its weights {np.shape(leaf)}")
         return jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
-    return jax.tree.map(applied, masks, params, is_leaf=lambda node: node is None)
+    return jax.tree.map(applied, masks, params, is_leaf=_is_none)
 
 
 def check_masks(masks: Masks, params: Params) -> None:
@@ -87,19 +131,17 @@ def check_masks(masks: Masks, params: Params) -> None:
     Raises:
         ValueError: other names or shapes, values that are not booleans, or a layer pruned to nothing.
     """
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
-    known = _names(masks)
+    leaves, known = _leaves(params), _leaves(masks)
     if set(known) != set(leaves):
-        odd = sorted(set(known) ^ set(leaves))[0]
+        odd = min(set(known) ^ set(leaves))
         where = "the masks name" if odd in known else "the masks lack"
         raise ValueError(
             f"{where} {odd!r}; masks have an entry for each parameter, None where none is pruned"
         )
     for name, mask in layers(masks).items():
-        if mask.shape != np.shape(leaves[name]):
-            raise ValueError(
-                f"the mask of {name!r} has shape {mask.shape}, its weights {np.shape(leaves[name])}"
-            )
+        shape = np.shape(leaves[name])
+        if mask.shape != shape:
+            raise ValueError(f"the mask of {name!r} has shape {mask.shape}, its weights {shape}")
         if mask.dtype != np.bool_:
             raise ValueError(f"the mask of {name!r} has dtype {mask.dtype}; give booleans, True where kept")
         if not mask.any():
@@ -108,8 +150,8 @@ def check_masks(masks: Masks, params: Params) -> None:
 
 def counts(masks: Masks) -> tuple[int, int]:
     """How many weights are kept, and how many there are in the layers that may be pruned."""
-    held = layers(masks).values()
-    return sum(int(mask.sum()) for mask in held), sum(mask.size for mask in held)
+    every = layers(masks).values()
+    return sum(int(mask.sum()) for mask in every), sum(mask.size for mask in every)
 
 
 def remaining(masks: Masks) -> float:
@@ -124,12 +166,20 @@ def is_within(masks: Masks, others: Masks) -> bool:
     return all(not (mask & ~theirs[name]).any() for name, mask in layers(masks).items())
 
 
-def _names(masks: Masks) -> list[str]:
-    flat = jax.tree_util.tree_flatten_with_path(masks, is_leaf=lambda node: node is None)[0]
-    return [_name(path) for path, _ in flat]
+def _is_none(node: Any) -> bool:
+    return node is None
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by name, None among them."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_none)}
 
 
 def _name(path: tuple[Any, ...]) -> str:
     """The name of a leaf: its keys, by slashes; without the "value" that ends it in an nnx.State."""
     keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
     return "/".join(keys[:-1] if len(keys) > 1 and keys[-1] == "value" else keys)
+
+
+def _words(name: str) -> set[str]:
+    return set(name.rsplit("/", 1)[-1].lower().split("_"))

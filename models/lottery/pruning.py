@@ -1,12 +1,13 @@
 """Pruning by magnitude: which weights a round takes away, layer by layer or over all layers."""
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 
 from qrt_tn.models.lottery.masks import Masks, Params, layer_values, layers, with_layers
 
-SCOPES = ("layer", "global")
+Scope = Literal["layer", "global"]
 Rates = Mapping[str, float]
 
 
@@ -14,9 +15,10 @@ def layer_rates(masks: Masks, dense: float, conv: float, output: float) -> dict[
     """The share of its remaining weights that a round takes from each layer.
 
     Args:
-        masks: name the layers; the kernel of a convolution has four axes. The output layer is the one
-            with a path component "output", or `kernel` itself in a network with one hidden layer.
-        dense: the rate of fully connected layers, in 0..1; 0 leaves them whole.
+        masks: name the layers; the kernel of a convolution has four axes, and so has the embedding of
+            patches. The output layer is the one with a path component "output" or "head", or `kernel`
+            itself in a network with one hidden layer.
+        dense: the rate of fully connected layers, attention and experts, in 0..1; 0 leaves them whole.
         conv: likewise of convolutions.
         output: likewise of the output layer (half of `dense` in Frankle and Carbin, arXiv 1803.03635).
 
@@ -25,13 +27,13 @@ def layer_rates(masks: Masks, dense: float, conv: float, output: float) -> dict[
     """
     rates = {}
     for name, mask in layers(masks).items():
-        is_output = "output" in name.split("/") or name == "kernel"
+        is_output = name == "kernel" or not {"output", "head"}.isdisjoint(name.split("/"))
         rates[name] = output if is_output else conv if mask.ndim == 4 else dense
     _check_rates(rates, masks)
     return rates
 
 
-def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: str = "layer") -> dict[str, int]:
+def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: Scope = "layer") -> dict[str, int]:
     """How many weights `rounds` rounds leave of each layer; under "global", of all layers with a rate.
 
     Each round takes the nearest whole number to the rate times what is left.
@@ -47,22 +49,27 @@ def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: str = "layer") -
             pruned to nothing.
     """
     _check_rates(rates, masks)
-    _check_scope(scope)
+    if scope not in get_args(Scope):
+        raise ValueError(f"scope is {scope!r}; choose one of {', '.join(get_args(Scope))}")
     if rounds < 0:
         raise ValueError(f"rounds is {rounds}; give 0 or more")
-    held = {name: int(mask.sum()) for name, mask in layers(masks).items()}
-    if scope == "global":
-        taking = _global_rate(rates)
-        return {"": _left(sum(held[name] for name in rates if rates[name] > 0), taking, rounds, "all layers")}
-    return {name: _left(count, rates.get(name, 0.0), rounds, name) for name, count in held.items()}
+    sizes = {name: int(mask.sum()) for name, mask in layers(masks).items()}
+    if scope == "layer":
+        return {name: _left(size, rates.get(name, 0.0), rounds, name) for name, size in sizes.items()}
+    found = sorted({rate for rate in rates.values() if rate > 0})
+    if len(found) > 1:
+        raise ValueError(f"scope 'global' has the rates {found}; give one, or 0 for layers left whole")
+    size = sum(sizes[name] for name, rate in rates.items() if rate > 0)
+    return {"": _left(size, found[0], rounds, "all layers")}
 
 
 def prune_by_magnitude(
-    params: Params, masks: Masks, rates: Rates, *, rounds: int = 1, scope: str = "layer"
+    params: Params, masks: Masks, rates: Rates, *, rounds: int = 1, scope: Scope = "layer"
 ) -> Masks:
     """Take away the remaining weights of smallest absolute value.
 
-    Of weights of equal size those that come first go first, so exactly as many go as the rates say.
+    Of weights of equal size those that come first go first, so exactly as many go as the rates say. A stack
+    of experts is one layer: its smallest weights go, whichever expert has them.
 
     Args:
         params: trained parameters; what is masked already does not count.
@@ -80,17 +87,22 @@ def prune_by_magnitude(
         ValueError: masks that do not fit, rates out of range or of unknown layers, several rates under
             "global", weights that are not finite, or a layer pruned to nothing.
     """
-    return prune_by_scores(
-        {name: np.abs(value) for name, value in layer_values(masks, params).items()},
-        masks,
-        rates,
-        rounds=rounds,
-        scope=scope,
-    )
+    return prune_by_scores(magnitude_scores(params, masks), masks, rates, rounds=rounds, scope=scope)
+
+
+def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:
+    """The score |w| of each weight, by layer; of initial weights, for pruning at iteration 0.
+
+    Frankle and Carbin (arXiv 1803.03635) compare tickets with the latter.
+
+    Raises:
+        ValueError: the masks do not fit the parameters.
+    """
+    return {name: np.abs(value) for name, value in layer_values(masks, params).items()}
 
 
 def prune_by_scores(
-    scores: Mapping[str, np.ndarray], masks: Masks, rates: Rates, *, rounds: int = 1, scope: str = "layer"
+    scores: Mapping[str, np.ndarray], masks: Masks, rates: Rates, *, rounds: int = 1, scope: Scope = "layer"
 ) -> Masks:
     """Take away the remaining weights of lowest score, as `prune_by_magnitude` does with |w|.
 
@@ -104,35 +116,37 @@ def prune_by_scores(
     Raises:
         ValueError: as there.
     """
-    kept = kept_counts(masks, rates, rounds, scope)
-    held = layers(masks)
+    kept, alive = kept_counts(masks, rates, rounds, scope), layers(masks)
     for name in rates:
-        if name not in scores or np.shape(scores[name]) != held[name].shape:
+        if name not in scores or np.shape(scores[name]) != alive[name].shape:
             raise ValueError(f"the scores of layer {name!r} do not have the shape of its weights")
-        alive_scores = np.asarray(scores[name])[held[name]]
-        if not np.isfinite(alive_scores).all():
-            odd = alive_scores[~np.isfinite(alive_scores)][0]
+        values = np.asarray(scores[name])[alive[name]]
+        if not np.isfinite(values).all():
             raise ValueError(
-                f"layer {name!r} has a weight or score of size {odd}; if training diverged, lower its rate"
+                f"layer {name!r} has a weight or score of size {values[~np.isfinite(values)][0]};"
+                " if training diverged, lower its rate"
             )
     if scope == "layer":
-        return with_layers(masks, {name: _highest(scores[name], held[name], kept[name]) for name in rates})
-    names = [name for name in held if rates.get(name, 0.0) > 0]
-    together = np.concatenate([scores[name].ravel() for name in names])
-    alive = np.concatenate([held[name].ravel() for name in names])
-    left = _highest(together, alive, kept[""])
-    ends = np.cumsum([held[name].size for name in names])[:-1]
-    parts = dict(zip(names, np.split(left, ends), strict=True))
-    for name, part in parts.items():
+        return with_layers(masks, {name: _highest(scores[name], alive[name], kept[name]) for name in rates})
+    names = [name for name in alive if rates.get(name, 0.0) > 0]
+    left = _highest(
+        np.concatenate([np.ravel(scores[name]) for name in names]),
+        np.concatenate([alive[name].ravel() for name in names]),
+        kept[""],
+    )
+    parts = np.split(left, np.cumsum([alive[name].size for name in names])[:-1])
+    for name, part in zip(names, parts, strict=True):
         if not part.any():
             raise ValueError(f"layer {name!r} would be pruned to nothing; take a lower rate or scope='layer'")
-    return with_layers(masks, {name: part.reshape(held[name].shape) for name, part in parts.items()})
+    return with_layers(
+        masks, {name: part.reshape(alive[name].shape) for name, part in zip(names, parts, strict=True)}
+    )
 
 
 def _highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
     """The `count` highest scores among those alive; of equal ones the last."""
     places = np.flatnonzero(alive)
-    order = np.argsort(scores.ravel()[places], kind="stable")
+    order = np.argsort(np.ravel(scores)[places], kind="stable")
     left = np.zeros(alive.size, dtype=bool)
     left[places[order[len(places) - count :]]] = True
     return left.reshape(alive.shape)
@@ -144,20 +158,6 @@ def _left(count: int, rate: float, rounds: int, name: str) -> int:
     if count < 1:
         raise ValueError(f"layer {name!r} would be pruned to nothing; take a lower rate or fewer rounds")
     return count
-
-
-def _global_rate(rates: Rates) -> float:
-    found = {rate for rate in rates.values() if rate > 0}
-    if len(found) > 1:
-        raise ValueError(
-            f"scope 'global' has the rates {sorted(found)}; give one, or 0 for layers left whole"
-        )
-    return found.pop()
-
-
-def _check_scope(scope: str) -> None:
-    if scope not in SCOPES:
-        raise ValueError(f"scope is {scope!r}; choose one of {', '.join(SCOPES)}")
 
 
 def _check_rates(rates: Rates, masks: Masks) -> None:

@@ -16,10 +16,16 @@ from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.batches import BatchOrder
 from qrt_tn.models.lottery.checks import check_fold
 from qrt_tn.models.lottery.controls import keep_signs
-from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
 from qrt_tn.models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
 from qrt_tn.models.lottery.presets import Preset
-from qrt_tn.models.lottery.pruning import kept_counts, layer_rates, prune_by_magnitude, prune_by_scores
+from qrt_tn.models.lottery.pruning import (
+    kept_counts,
+    layer_rates,
+    magnitude_scores,
+    prune_by_magnitude,
+    prune_by_scores,
+)
 from qrt_tn.models.lottery.store import kept_masks, plain
 from qrt_tn.models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
 from qrt_tn.models.lottery.trials import Progress, train_trials
@@ -81,7 +87,8 @@ class LotteryStudy:
     All runs of a trial see the points in the same order; redrawn weights come from seeds of their own.
 
     Args:
-        build: makes the network of a seed; all seeds give one architecture.
+        build: makes the network of a seed; all seeds give one architecture. The network returns logits: one
+            of experts is wrapped in a module that does, and trains without its routers' losses and noise.
         preset: rates, recipe, rounds, trials and redraws.
         fold: the data.
         controls: which of `CONTROLS` to train, where `control_levels` says.

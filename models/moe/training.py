@@ -12,6 +12,8 @@ import optax
 from flax import nnx
 
 from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
+from qrt_tn.models.lottery.masked import MaskedState, masked
+from qrt_tn.models.lottery.masks import Masks, apply_masks, check_masks
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.vit import VisionMoe
 
@@ -99,6 +101,7 @@ def train_moe(
     y: np.ndarray,
     recipe: MoeRecipe,
     *,
+    masks: Masks | None = None,
     seed: Seed = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> MoeTraining:
@@ -109,6 +112,8 @@ def train_moe(
         x: images, shape (M, height, width, channels), float.
         y: labels 0 .. classes - 1, shape (M,).
         recipe: steps, batches and optimiser.
+        masks: which weights are trained and which are 0, as qrt_tn.models.lottery.full_masks makes them of
+            nnx.to_pure_dict(nnx.state(network, nnx.Param)); None for all of them.
         seed: of the order of images and of the noise.
         progress: called with steps done and steps in all.
 
@@ -116,8 +121,8 @@ def train_moe(
         The losses.
 
     Raises:
-        ValueError: images or labels that do not fit the network, fewer images than a batch, or a loss or
-            weights that are not finite; the network is as it was then.
+        ValueError: images, labels or masks that do not fit the network, fewer images than a batch, or a
+            loss or weights that are not finite; the network is as it was then.
     """
     check_points(network.config, x, y)
     size, whole = recipe.batch_size, network.config.images_together
@@ -130,8 +135,14 @@ def train_moe(
         raise ValueError(f"{len(x)} images are fewer than a batch of {size}; give a smaller batch_size")
     random = generator(seed)
     key = jax.random.key(int(random.integers(2**31)))
+    params: Any
     graph, params, *rest = nnx.split(network, nnx.Param, ...)
-    state = recipe.transform().init(params)
+    optimizer = recipe.transform()
+    if masks is not None:
+        params = nnx.to_pure_dict(params)
+        check_masks(masks, params)
+        params, optimizer = apply_masks(masks, params), masked(optimizer, masks)
+    state = optimizer.init(params)
     points = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     passes = -(-recipe.steps * size // (len(x) // size * size))
     orders = [random.permutation(len(x))[: len(x) // size * size].reshape(-1, size) for _ in range(passes)]
@@ -170,6 +181,8 @@ def _advance(
     points: tuple[jax.Array, jax.Array],
 ) -> tuple[tuple[Any, Any], jax.Array]:
     optimizer = recipe.transform()
+    if isinstance(carry[1], MaskedState):
+        optimizer = masked(optimizer, carry[1].masks)
 
     def loss(params: Any, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, auxiliary = nnx.merge(graph, params, *rest)(

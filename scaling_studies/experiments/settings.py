@@ -42,6 +42,8 @@ def _parsed(name: str, value: str, hint: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
         return tuple(_parsed(name, part.strip(), kind) for part in value.split(",") if part.strip())
+    if typing.get_origin(hint) is typing.Literal:  # whose settings name the choices
+        return value
     kinds = typing.get_args(hint) or (hint,)
     if NoneType in kinds and value.lower() == "none":
         return None

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qrt_tn.models.lottery.initial import magnitude_scores, random_masks, snip_scores, synflow_masks
-from qrt_tn.models.lottery.masks import apply_masks, counts, full_masks, is_within, layers, with_layers
+from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.masks import counts, full_masks, is_within, layers, with_layers
 from qrt_tn.models.lottery.pruning import kept_counts, prune_by_scores
 
 
@@ -83,17 +83,14 @@ def synflow_oracle(run, params, masks, keep, rounds):
     return masks
 
 
+def kernels(masks):
+    return {name: entry["kernel"] for name, entry in masks.items()}
+
+
 def assert_masks(masks, expected):
     for name, mask in expected.items():
         np.testing.assert_array_equal(masks[name]["kernel"], mask, err_msg=name)
         assert masks[name]["bias"] is None
-
-
-def test_magnitude_scores_are_absolute_values():
-    params, masks = plain((4, 6, 3), 0)
-    scores = magnitude_scores(jax.tree.map(jnp.asarray, params), masks)
-    assert list(scores) == ["layer0/kernel", "layer1/kernel"]
-    np.testing.assert_array_equal(scores["layer1/kernel"], np.abs(params["layer1"]["kernel"]))
 
 
 @pytest.mark.parametrize("share", [1.1, 0.6])
@@ -127,6 +124,11 @@ def test_snip_scores_are_the_sensitivities_to_each_connection(share):
         np.testing.assert_allclose(scores[f"{name}/kernel"], expected, rtol=1e-3, atol=1e-5)
         assert not scores[f"{name}/kernel"][~masks[name]["kernel"]].any()
         assert (expected[masks[name]["kernel"]] > 1e-4).mean() > 0.8
+    found = layers(prune_by_scores(scores, masks, dict.fromkeys(scores, 0.5), scope="global"))
+    kept = np.concatenate([scores[name][mask] for name, mask in found.items()])
+    gone = np.concatenate([scores[name][mask & ~found[name]] for name, mask in layers(masks).items()])
+    assert len(kept) - len(gone) in (0, -1)
+    assert kept.min() >= gone.max()
 
 
 def test_snip_refuses_scores_that_are_not_finite_and_masks_that_do_not_fit():
@@ -142,10 +144,8 @@ def test_snip_refuses_scores_that_are_not_finite_and_masks_that_do_not_fit():
     ("run", "bias", "share", "rounds"),
     [
         (run_plain, 0.0, 1.1, 1),
-        (run_plain, 0.0, 1.1, 8),
-        (run_plain, 0.7, 1.1, 5),
         (run_plain, 0.0, 0.7, 4),
-        (run_shortcut, 0.0, 1.1, 5),
+        (run_plain, 0.7, 1.1, 5),
         (run_shortcut, 0.3, 0.8, 3),
     ],
 )
@@ -164,21 +164,20 @@ def test_synflow_ranks_a_flow_that_leaves_float32(exponent):
     scaled = jax.tree.map(lambda leaf: jnp.asarray(leaf * np.float32(2.0) ** exponent), params)
     flow = run_plain(jax.tree.map(jnp.abs, scaled), jnp.ones((1, 5))).sum()
     assert float(flow) in (0.0, np.inf)
-    expected = synflow_masks(run_plain, params, masks, 0.3, shape=(5,), rounds=6)
     found = synflow_masks(run_plain, scaled, masks, 0.3, shape=(5,), rounds=6)
-    assert_masks(found, {name: entry["kernel"] for name, entry in expected.items()})
+    assert_masks(found, synflow_oracle(run_plain, params, masks, 0.3, 6))
 
 
 def test_rounds_keep_layers_that_one_round_loses():
-    widths = (20, 40, 60, 10)
+    widths = (10, 20, 30, 5)
     params, masks = plain(widths, 3)
-    # 40 * 60 of 3,800 weights share the flow of layer 1, so that each has little
+    # 20 * 30 of 950 weights share the flow of layer 1, so that each has little
     with pytest.raises(
         ValueError, match="'layer1/kernel' would be pruned to nothing in round 1 of 1; take more rounds"
     ):
-        synflow_masks(run_plain, params, masks, 0.01, shape=(20,), rounds=1)
-    found = synflow_masks(run_plain, params, masks, 0.01, shape=(20,), rounds=100)
-    assert counts(found) == (38, 3800)
+        synflow_masks(run_plain, params, masks, 0.02, shape=(10,), rounds=1)
+    found = synflow_masks(run_plain, params, masks, 0.02, shape=(10,), rounds=100)
+    assert counts(found) == (19, 950)
     flow, falls = left_out(run_plain, params, found)
     assert flow > 0
     for fall in falls.values():
@@ -224,12 +223,6 @@ def test_synflow_of_a_flax_network_with_normalisation():
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
 
 
-def test_keeping_all_takes_nothing():
-    params, masks = plain((5, 6, 4), 0)
-    found = synflow_masks(run_plain, params, masks, 1.0, shape=(5,), rounds=3)
-    assert_masks(found, {name: entry["kernel"] for name, entry in masks.items()})
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -239,7 +232,7 @@ def test_keeping_all_takes_nothing():
         ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
         ({"rounds": 0}, "rounds is 0"),
         ({"rounds": 2.0}, "rounds is 2.0"),
-        ({"shape": (0,)}, r"shape is \(0,\)"),
+        ({"shape": (0,)}, "extent of shape is 0"),
     ],
 )
 def test_wrong_settings_of_synflow_are_refused(options, message):
@@ -253,6 +246,8 @@ def test_a_flow_of_0_or_not_finite_is_refused():
     params["layer0"]["kernel"][0, 0] = np.inf
     with pytest.raises(ValueError, match="the flow is inf in round 1"):
         synflow_masks(run_plain, params, masks, 0.5, shape=(5,), rounds=2)
+    # where all is kept no flow is looked at
+    assert_masks(synflow_masks(run_plain, params, masks, 1.0, shape=(5,)), kernels(masks))
     params["layer0"]["kernel"][:] = 0
     with pytest.raises(ValueError, match="the flow is 0 in round 1"):
         synflow_masks(run_plain, params, masks, 0.5, shape=(5,), rounds=2)
@@ -267,16 +262,11 @@ def test_random_masks_keep_the_counts_within_those_given():
     assert is_within(found, masks)
     assert found["layer0"]["bias"] is None
     again = random_masks(masks, dict(reversed(kept.items())), np.random.default_rng(4))
-    assert_masks(again, {name: entry["kernel"] for name, entry in found.items()})
-    other = random_masks(masks, kept, 5)
-    assert (other["layer0"]["kernel"] != found["layer0"]["kernel"]).any()
-
-
-def test_random_masks_leave_layers_without_a_count():
-    _, masks = plain((8, 9, 5), 0)
-    found = random_masks(masks, {"layer1/kernel": 7}, 0)
-    assert found["layer0"]["kernel"] is masks["layer0"]["kernel"]
-    assert found["layer1"]["kernel"].sum() == 7
+    assert_masks(again, kernels(found))
+    other = random_masks(masks, {"layer1/kernel": 7}, 5)
+    assert (other["layer1"]["kernel"] != found["layer1"]["kernel"]).any()
+    assert other["layer0"]["kernel"] is masks["layer0"]["kernel"]
+    assert other["layer1"]["kernel"].sum() == 7
 
 
 def test_random_masks_are_uniform():
@@ -302,15 +292,3 @@ def test_wrong_counts_are_refused(kept, message):
     _, masks = plain((8, 9, 5), 0)
     with pytest.raises(ValueError, match=message):
         random_masks(masks, kept, 0)
-
-
-def test_scores_of_snip_prune_globally():
-    params, masks = plain((6, 10, 3), 2)
-    x = np.random.default_rng(0).normal(size=(12, 6))
-    scores = snip_scores(lambda params: jnp.square(run_plain(params, x)).mean(), params, masks)
-    found = prune_by_scores(scores, masks, dict.fromkeys(scores, 0.5), scope="global")
-    kept = np.concatenate([scores[name][mask] for name, mask in layers(found).items()])
-    gone = np.concatenate([scores[name][~mask] for name, mask in layers(found).items()])
-    assert len(kept) == len(gone) == 45
-    assert kept.min() >= gone.max()
-    assert not np.asarray(apply_masks(found, params)["layer0"]["kernel"])[~found["layer0"]["kernel"]].any()

@@ -1,5 +1,7 @@
 """Masks: what they name, that they choose and do not multiply, and what does not fit."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +18,12 @@ from qrt_tn.models.lottery.masks import (
     layer_values,
     layers,
     remaining,
+    unpruned,
     with_layers,
 )
+from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.models.vision import ARCHITECTURES, architecture
+from tests.models.moe.conftest import small_config
 
 SHAPES = {"conv": (3, 3, 1, 2), "hidden": (8, 5), "output": (5, 3)}
 
@@ -37,48 +43,85 @@ def random_masks(seed, share=0.5):
     return with_layers(masks, {name: rng.random(m.shape) < share for name, m in layers(masks).items()})
 
 
+def shapes(masks):
+    return {name: mask.shape for name, mask in layers(masks).items()}
+
+
+def abstract(build):
+    """Shapes of a network's parameters; nothing is computed."""
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(build), nnx.Param))
+
+
 def test_full_masks_keep_all_of_the_kernels_and_name_nothing_else():
     masks = full_masks(parameters(0))
     assert masks["norm"] == {"scale": None}
     assert all(masks[name]["bias"] is None for name in SHAPES)
-    assert {name: mask.shape for name, mask in layers(masks).items()} == {
-        f"{name}/kernel": shape for name, shape in SHAPES.items()
-    }
+    assert shapes(masks) == {f"{name}/kernel": shape for name, shape in SHAPES.items()}
     assert all(mask.dtype == bool and mask.all() for mask in layers(masks).values())
     assert counts(masks) == (18 + 40 + 15, 18 + 40 + 15)
 
 
-def test_kernels_of_shallow_networks_are_found_and_vectors_are_not():
-    params = nnx.to_pure_dict(nnx.state(DenseNetwork(4, 6, 2, rngs=nnx.Rngs(0)), nnx.Param))
-    assert list(layers(full_masks(params))) == ["hidden_kernel", "kernel"]
-    assert list(layers(full_masks({"a": {"kernel": np.ones(3)}, "kernel": np.ones((2, 2))}))) == ["kernel"]
+def test_kernels_of_shallow_networks_and_numbered_layers_are_found_and_vectors_are_not():
+    dense = nnx.to_pure_dict(nnx.state(DenseNetwork(4, 6, 2, rngs=nnx.Rngs(0)), nnx.Param))
+    assert shapes(full_masks(dense)) == {"hidden_kernel": (4, 6), "kernel": (6, 2)}
+    params = {"a": {"kernel": np.ones(3)}, "layers": {1: {"kernel": np.ones((2, 3))}}}
+    assert shapes(full_masks(params)) == {"layers/1/kernel": (2, 3)}
 
 
-def test_a_rule_chooses_what_may_be_pruned():
-    masks = full_masks(parameters(0), lambda name, leaf: name == "norm/scale" or leaf.ndim == 4)
-    assert list(layers(masks)) == ["conv/kernel", "norm/scale"]
+# what is left whole, though it has two axes or more; a bias of attention has one row a head
+WHOLE = {
+    "position": (1, 10, 8),
+    "class_token": (1, 1, 8),
+    **{f"blocks/{b}/attention/{name}/bias": (2, 4) for b in (0, 1) for name in ("query", "key", "value")},
+    "blocks/1/mlp/experts/bias_in": (4, 12),
+    "blocks/1/mlp/experts/bias_out": (4, 8),
+    "blocks/1/mlp/router/kernel": (8, 4),
+}
+
+
+def test_the_experts_of_a_mixture_are_pruned_and_its_router_is_not():
+    params = abstract(lambda: VisionMoe(small_config(classifier="token"), rngs=nnx.Rngs(0)))
+    masks = full_masks(params)  # a warning would be an error
+    found = shapes(masks)
+    assert unpruned(masks, params) == WHOLE
+    assert found["blocks/1/mlp/experts/kernel_in"] == (4, 8, 12)
+    assert found["blocks/1/mlp/experts/kernel_out"] == (4, 12, 8)
+    assert found["blocks/0/attention/query/kernel"] == (8, 2, 4)
+    matrices = {n: leaf.shape for n, leaf in named(params).items() if leaf.ndim > 1}
+    assert {**found, **WHOLE} == matrices
+
+
+def named(tree):
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_ordinary_networks_give_no_warning(name):
+    params = abstract(lambda: architecture(name, (32, 32, 3), 10, rngs=nnx.Rngs(0)))
+    assert not unpruned(full_masks(params), params)
+
+
+def test_what_no_rule_knows_is_told_and_a_rule_of_the_user_is_not():
+    params = {**parameters(0), "experts": {"w_in": np.ones((2, 3, 4)), "bias_in": np.ones((2, 4))}}
+    with pytest.warns(UserWarning, match=r"experts/w_in \(2, 3, 4\); .*prunable=") as told:
+        full_masks(params)
+    assert len(told) == 1
+    assert "bias" not in str(told[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        masks = full_masks(params, lambda name, leaf: name == "experts/w_in")
+    assert list(layers(masks)) == ["experts/w_in"]
     with pytest.raises(ValueError, match="none of the parameters"):
-        full_masks(parameters(0), lambda name, leaf: False)
+        full_masks(params, lambda name, leaf: False)
 
 
-def test_numbered_layers_have_names():
-    masks = full_masks({"layers": {1: {"kernel": np.ones((2, 3))}, 0: {"kernel": np.ones((4, 2))}}})
-    assert {name: mask.shape for name, mask in layers(masks).items()} == {
-        "layers/0/kernel": (4, 2),
-        "layers/1/kernel": (2, 3),
-    }
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_counts_and_shares_are_those_of_the_arrays(seed):
-    masks = random_masks(seed, share=0.3)
+def test_counts_order_and_replaced_layers_are_those_of_the_arrays():
+    masks = random_masks(5, share=0.3)
     flat = np.concatenate([masks[name]["kernel"].ravel() for name in SHAPES])
     assert counts(masks) == (flat.sum(), flat.size)
     assert remaining(masks) == pytest.approx(flat.mean())
-
-
-def test_replacing_a_layer_leaves_the_others():
-    masks = random_masks(0)
+    fewer = jax.tree.map(lambda mask: mask & (np.arange(mask.size).reshape(mask.shape) % 2 == 0), masks)
+    assert is_within(fewer, masks) and is_within(masks, masks) and not is_within(masks, fewer)
     new = np.zeros((8, 5), dtype=bool)
     changed = with_layers(masks, {"hidden/kernel": new})
     assert changed["hidden"]["kernel"] is new
@@ -90,21 +133,17 @@ def test_replacing_a_layer_leaves_the_others():
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
 def test_masked_weights_are_exactly_0_and_all_others_the_same_bits(dtype):
     params, masks = parameters(1, dtype), random_masks(2)
+    params["conv"]["kernel"].flat[:4] = np.nan, np.inf, -np.inf, -0.0
+    masks["conv"]["kernel"].flat[:4] = False, False, False, True
     result = apply_masks(masks, params)
+    values = layer_values(masks, params)
     for name in SHAPES:
         mask, before, after = masks[name]["kernel"], params[name]["kernel"], result[name]["kernel"]
         assert after.dtype == dtype
         assert np.asarray(after)[mask].tobytes() == before[mask].tobytes()
         assert not np.asarray(after)[~mask].astype(np.float32).any()
         assert result[name]["bias"] is params[name]["bias"]
-
-
-def test_weights_that_are_not_finite_are_pruned_to_0():
-    weights = np.array([[np.nan, np.inf], [-np.inf, -0.0]], dtype=np.float32)
-    masks = {"kernel": np.array([[False, False], [False, True]])}
-    result = np.asarray(apply_masks(masks, {"kernel": weights})["kernel"])
-    np.testing.assert_array_equal(result, np.zeros((2, 2)))
-    assert np.signbit(result[1, 1])
+        assert values[f"{name}/kernel"].tobytes() == before.tobytes()
 
 
 def test_masks_are_arguments_of_a_compiled_function():
@@ -114,41 +153,6 @@ def test_masks_are_arguments_of_a_compiled_function():
         expected = np.where(masks["hidden"]["kernel"], params["hidden"]["kernel"], 0)
         np.testing.assert_array_equal(compiled(masks, params)["hidden"]["kernel"], expected)
     assert compiled._cache_size() == 1
-
-
-def test_a_network_with_masked_parameters_computes_with_them():
-    network = DenseNetwork(4, 6, 2, rngs=nnx.Rngs(1))
-    graph, params, rest = nnx.split(network, nnx.Param, ...)
-    params = nnx.to_pure_dict(params)
-    rng = np.random.default_rng(0)
-    masks = jax.tree.map(lambda mask: rng.random(mask.shape) < 0.5, full_masks(params))
-    x = rng.normal(size=(7, 4)).astype(np.float32)
-    hidden = np.maximum(x @ (np.asarray(params["hidden_kernel"]) * masks["hidden_kernel"]), 0)
-    expected = hidden @ (np.asarray(params["kernel"]) * masks["kernel"])
-    result = nnx.merge(graph, apply_masks(masks, params), rest)(x)
-    np.testing.assert_allclose(result, expected, atol=1e-5)
-
-
-def test_values_of_layers_are_the_parameters():
-    params = parameters(4)
-    values = layer_values(random_masks(0), params)
-    assert list(values) == [f"{name}/kernel" for name in SHAPES]
-    for name in SHAPES:
-        np.testing.assert_array_equal(values[f"{name}/kernel"], params[name]["kernel"])
-
-
-def test_masks_of_later_rounds_are_within_earlier_ones():
-    masks = random_masks(5)
-    fewer = jax.tree.map(lambda mask: mask & (np.arange(mask.size).reshape(mask.shape) % 2 == 0), masks)
-    assert is_within(fewer, masks)
-    assert is_within(masks, masks)
-    assert not is_within(masks, fewer)
-
-
-def broken(change):
-    masks = jax.tree.map(np.copy, full_masks(parameters(0)))
-    change(masks)
-    return masks
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,8 @@ def broken(change):
     ],
 )
 def test_masks_that_do_not_fit_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        check_masks(broken(change), parameters(0))
-    with pytest.raises(ValueError, match=message):
-        layer_values(broken(change), parameters(0))
+    masks = full_masks(parameters(0))
+    change(masks)
+    for check in (check_masks, layer_values):
+        with pytest.raises(ValueError, match=message):
+            check(masks, parameters(0))

@@ -1,63 +1,49 @@
 """Recipes against rates worked out by hand and a NumPy optimiser; presets and their changes."""
 
-from dataclasses import replace
+import typing
+from dataclasses import asdict, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from qrt_tn.models.lottery.presets import PRESETS, Preset, Recipe, preset
+from qrt_tn.models.lottery.presets import PRESETS, Architecture, Initializer, Preset, Recipe, preset
+from qrt_tn.models.vision import ARCHITECTURES
+
+DROPS = {"learning_rate": 0.2, "warmup": 10, "drops": (30, 50)}
 
 
 @pytest.mark.parametrize(
-    ("step", "start", "rate"),
+    ("settings", "start", "rates"),
     [
-        (0, 0, 0.0),
-        (1, 0, 0.02),
-        (5, 0, 0.1),
-        (9, 0, 0.18),
-        (10, 0, 0.2),
-        (29, 0, 0.2),
-        (30, 0, 0.02),
-        (49, 0, 0.02),
-        (50, 0, 0.002),
-        (1000, 0, 0.002),
-        (0, 5, 0.1),
-        (24, 5, 0.2),
-        (25, 5, 0.02),
-        (0, 50, 0.002),
+        (DROPS, 0, {0: 0.0, 1: 0.02, 9: 0.18, 10: 0.2, 29: 0.2, 30: 0.02, 49: 0.02, 50: 0.002, 1000: 0.002}),
+        (DROPS, 5, {0: 0.1, 24: 0.2, 25: 0.02}),
+        (DROPS, 50, {0: 0.002}),
+        # a drop during warm-up takes both
+        ({"learning_rate": 1.0, "warmup": 100, "drops": (40,)}, 0, {39: 0.39, 40: 0.04}),
+        ({"learning_rate": 0.3}, 0, {0: 0.3, 10**6: 0.3}),
     ],
 )
-def test_the_rate_warms_up_and_drops(step, start, rate):
-    schedule = Recipe(learning_rate=0.2, warmup=10, drops=(30, 50)).schedule(start)
-    assert float(schedule(step)) == pytest.approx(rate, rel=1e-6)
-    assert float(schedule(jnp.asarray(step))) == pytest.approx(rate, rel=1e-6)
-
-
-def test_a_drop_during_warm_up_takes_both():
-    schedule = Recipe(learning_rate=1.0, warmup=100, drops=(40,)).schedule()
-    assert float(schedule(39)) == pytest.approx(0.39)
-    assert float(schedule(40)) == pytest.approx(0.04)
-
-
-def test_without_warm_up_and_drops_the_rate_is_constant():
-    schedule = Recipe(learning_rate=0.3).schedule()
-    assert [float(schedule(step)) for step in (0, 1, 10**6)] == [pytest.approx(0.3)] * 3
+def test_the_rate_warms_up_and_drops(settings, start, rates):
+    found = jax.vmap(Recipe(**settings).schedule(start))(jnp.asarray(list(rates)))
+    np.testing.assert_allclose(found, list(rates.values()), rtol=1e-6)
 
 
 def run(recipe, gradients, x, start=0):
     transform = recipe.transform(start)
+
+    def step(carry, gradient):
+        updates, state = transform.update({"kernel": gradient}, carry[1], carry[0])
+        return (optax.apply_updates(carry[0], updates), state), None
+
     params = {"kernel": jnp.asarray(x, dtype=jnp.float32)}
-    state = transform.init(params)
-    for gradient in gradients:
-        updates, state = transform.update({"kernel": jnp.asarray(gradient)}, state, params)
-        params = optax.apply_updates(params, updates)
+    (params, _), _ = jax.lax.scan(step, (params, transform.init(params)), jnp.asarray(gradients))
     return np.asarray(params["kernel"])
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.05)])
 def test_sgd_is_that_of_numpy(momentum, decay):
     rng = np.random.default_rng(0)
     x, gradients = rng.normal(size=4), rng.normal(size=(12, 4)).astype(np.float32)
@@ -88,37 +74,35 @@ def test_adam_is_that_of_numpy():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "adm"}, "unknown optimizer 'adm'; did you mean 'adam'"),
-        ({"learning_rate": 0}, "learning_rate is 0; give"),
+        ({"optimizer": "adm"}, "optimizer is 'adm'; .*'adam' or 'sgd'"),
+        ({"learning_rate": 0}, "learning_rate is 0; "),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": "0.1"}, "learning_rate is '0.1'"),
-        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum is 1.0; give a share"),
+        ({"momentum": 1.0, "optimizer": "sgd"}, "momentum is 1.0; "),
         ({"momentum": 0.9}, "momentum is 0.9, but adam"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"warmup": -1}, "warmup is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"iterations": 2.5}, "iterations is 2.5"),
+        ({"iterations": 2**31}, "iterations is 2147483648"),
         ({"evaluate_every": True}, "evaluate_every is True"),
         ({"augment": 1}, "augment is 1"),
         ({"drops": 5}, "drops is 5"),
-        ({"drops": (0, 5)}, "an entry of drops is 0"),
+        ({"drops": (0, 5)}, r"drops.0 is 0; "),
         ({"drops": (5, 5)}, r"drops is \(5, 5\); give rising"),
+        ({"batchsize": 5}, "'batchsize'; did you mean 'batch_size'"),
     ],
 )
 def test_bad_recipes_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         Recipe(**settings)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("method", ["schedule", "transform"])
 def test_a_start_before_the_beginning_is_refused(method):
     with pytest.raises(ValueError, match="start is -1"):
         getattr(Recipe(), method)(-1)
-
-
-def test_a_recipe_from_a_settings_file_has_its_drops_as_a_tuple():
-    assert Recipe(drops=[3, 4]) == Recipe(drops=(3, 4))
-    assert hash(Recipe(drops=[3, 4])) == hash(Recipe(drops=(3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -137,15 +121,18 @@ def test_a_recipe_from_a_settings_file_has_its_drops_as_a_tuple():
 def test_the_settings_of_the_paper(name, rate, iterations, shares):
     chosen = preset(name)
     deep = name.startswith(("resnet", "vgg"))
-    assert chosen.recipe.learning_rate == rate
-    assert chosen.recipe.iterations == iterations
+    assert (chosen.recipe.learning_rate, chosen.recipe.iterations) == (rate, iterations)
     assert (chosen.rate, chosen.conv_rate, chosen.output_rate) == shares
+    assert chosen.architecture == name.removesuffix("-warmup")
     assert chosen.scope == ("global" if deep else "layer")
     assert chosen.recipe.optimizer == ("sgd" if deep else "adam")
     assert chosen.recipe.warmup == {"resnet20-warmup": 20_000, "vgg19-warmup": 10_000}.get(name, 0)
+    drops = {"r": (20_000, 25_000), "v": (56_240, 84_360)}.get(name[0], ())
+    size = {"r": 128, "v": 64}.get(name[0], 60)
+    assert (chosen.recipe.drops, chosen.recipe.batch_size, chosen.recipe.augment) == (drops, size, deep)
+    assert (chosen.recipe.momentum, chosen.recipe.weight_decay) == ((0.9, 1e-4) if deep else (0, 0))
     assert (chosen.trials, chosen.reinitialisations, chosen.validation) == (5, 3, 5000)
-    assert chosen.recipe.evaluate_every == 100
-    assert chosen.rewind == 0
+    assert (chosen.recipe.evaluate_every, chosen.rewind) == (100, 0)
 
 
 def test_all_presets_are_those_tested_and_name_what_is_unverified():
@@ -157,30 +144,23 @@ def test_all_presets_are_those_tested_and_name_what_is_unverified():
     assert "learning_rate" in preset("vgg19").unverified
     assert "learning_rate" not in preset("vgg19-warmup").unverified
     for chosen in PRESETS.values():
-        for name in chosen.unverified:
-            assert hasattr(chosen, name) or hasattr(chosen.recipe, name)
+        assert set(chosen.unverified) < {*asdict(chosen), *asdict(chosen.recipe)}
+    assert typing.get_args(Architecture) == ARCHITECTURES
+    assert all(hasattr(jax.nn.initializers, name) for name in typing.get_args(Initializer))
 
 
 def test_overrides_change_preset_and_recipe():
     base = PRESETS["resnet20"]
     changed = preset("resnet20", iterations=700, drops=[400, 600], levels=3, rewind=50, data="digits")
-    assert changed == replace(
-        base,
-        levels=3,
-        rewind=50,
-        data="digits",
-        recipe=replace(base.recipe, iterations=700, drops=(400, 600)),
-    )
-    assert "iterations" not in changed.unverified
-    assert "batch_size" in changed.unverified
-    assert PRESETS["resnet20"] is base and base.recipe.iterations == 30_000
-
-
-def test_a_whole_recipe_can_be_given_and_changed():
-    recipe = Recipe(batch_size=8)
-    changed = preset("vgg19", recipe=recipe, learning_rate=0.5)
+    recipe = replace(base.recipe, iterations=700, drops=(400, 600))
+    assert changed == replace(base, levels=3, rewind=50, data="digits", recipe=recipe)
+    assert "iterations" not in changed.unverified and "batch_size" in changed.unverified
+    assert base.recipe.iterations == 30_000
+    changed = preset("vgg19", recipe=Recipe(batch_size=8), learning_rate=0.5)
     assert changed.recipe == Recipe(batch_size=8, learning_rate=0.5)
     assert set(changed.unverified) == {"rate", "conv_rate", "output_rate"}
+    made = Preset("lenet", "digits", Recipe(), levels=2, rate=0.5, conv_rate=0.0, output_rate=0.25)
+    assert hash(made) == hash(replace(made, unverified=("rate",)))
 
 
 @pytest.mark.parametrize(
@@ -190,27 +170,24 @@ def test_a_whole_recipe_can_be_given_and_changed():
         ("zzz", {}, "choose one of .*lenet, conv2"),
         ("lenet", {"lerning_rate": 1}, "no 'lerning_rate'; did you mean 'learning_rate'"),
         ("lenet", {"unverified": ()}, "no 'unverified'"),
-        ("lenet", {"rate": 1.2}, "rate is 1.2; give a share"),
+        ("lenet", {"rate": 1.2}, "rate is 1.2; "),
         ("lenet", {"conv_rate": -0.1}, "conv_rate is -0.1"),
         ("lenet", {"rate": 0, "output_rate": 0}, "are all 0; give one of them"),
-        ("lenet", {"architecture": "lenet5"}, "unknown architecture 'lenet5'; did you mean 'lenet'"),
-        ("lenet", {"scope": "local"}, "unknown scope 'local'"),
+        ("lenet", {"architecture": "lenet5"}, "architecture is 'lenet5'; .*'lenet', 'conv2'"),
+        ("lenet", {"scope": "local"}, "scope is 'local'; .*'layer' or 'global'"),
+        ("lenet", {"initializer": "glorot"}, "initializer is 'glorot'"),
         ("lenet", {"data": ""}, "data is ''"),
         ("lenet", {"levels": -1}, "levels is -1"),
         ("lenet", {"trials": 0}, "trials is 0"),
         ("lenet", {"reinitialisations": -1}, "reinitialisations is -1"),
         ("lenet", {"validation": 0}, "validation is 0"),
         ("lenet", {"rewind": 100, "iterations": 100}, "rewind is 100, but a run has 100 iterations"),
-        ("lenet", {"recipe": "adam"}, "recipe is 'adam'; give a Recipe"),
-        ("lenet", {"recipe": "adam", "batch_size": 3}, "recipe is 'adam'; give a Recipe"),
+        ("lenet", {"recipe": "adam"}, "recipe is 'adam'; .*Recipe"),
+        ("lenet", {"recipe": "adam", "batch_size": 3}, "recipe is 'adam'; .*Recipe"),
         ("lenet", {"batch_size": 0}, "batch_size is 0"),
     ],
 )
 def test_bad_presets_are_refused(name, overrides, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         preset(name, **overrides)
-
-
-def test_presets_can_be_built_by_hand():
-    made = Preset("lenet", "digits", Recipe(), levels=2, rate=0.5, conv_rate=0.0, output_rate=0.25)
-    assert hash(made) == hash(replace(made, unverified=("rate",)))
+    assert "\n" not in str(refused.value)
