@@ -122,21 +122,27 @@ def _few_threads(phi: np.ndarray) -> Any:
     return limited(1 if min(phi.shape) <= ONE_THREAD else None)
 
 
+def finite_matrix(values: Any, name: str) -> np.ndarray:
+    """A real matrix in float64.
+
+    Raises:
+        ValueError: of another shape or type, empty, or with a value that is not finite.
+    """
+    matrix = np.asarray(values)
+    if matrix.ndim != 2 or matrix.size == 0 or matrix.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has shape {matrix.shape}, {matrix.dtype}; give a real matrix, not empty")
+    matrix = matrix.astype(np.float64, copy=False)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} holds {matrix[~np.isfinite(matrix)][0]}; every value must be finite")
+    return matrix
+
+
 def _checked(features: Any, targets: Any, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Both as finite float64 matrices with the same number of rows."""
-    phi, y = np.asarray(features, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if y.ndim == 1:
-        y = y[:, None]
-    if phi.ndim != 2 or y.ndim != 2 or len(phi) != len(y) or phi.size == 0 or y.size == 0:
-        raise ValueError(
-            f"{part}features have shape {phi.shape} and targets {y.shape}; they must be (points, nodes) and"
-            " (points, outputs), not empty"
-        )
-    for name, values in (("features", phi), ("targets", y)):
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"{part}{name} hold {values[~np.isfinite(values)][0]}; every value must be finite"
-            )
+    """Both as matrices with the same number of rows."""
+    phi, y = finite_matrix(features, f"{part}features"), np.asarray(targets)
+    y = finite_matrix(y[:, None] if y.ndim == 1 else y, f"{part}targets")
+    if len(phi) != len(y):
+        raise ValueError(f"{part}features have {len(phi)} rows and targets {len(y)}; give one a point")
     return phi, y
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
 from qrt_tn.models.dense import DenseNetwork
 from qrt_tn.models.lottery.masks import Masks, apply_masks, check_masks, layers
+from qrt_tn.models.readout import finite_matrix
 from qrt_tn.models.shallow import Constant
 from qrt_tn.nodes import RidgeNodes
 
@@ -41,7 +42,7 @@ def leverage_scores(features: Any, ridge: float) -> np.ndarray:
         >>> leverage_scores([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], ridge=0.1).round(2).tolist()
         [1.15, 1.15, 1.88]
     """
-    phi = _matrix(features, "features")
+    phi = finite_matrix(features, "features")
     if not is_real(ridge) or ridge <= 0:
         raise ValueError(f"ridge is {ridge!r}; give a finite penalty above 0")
     points, pool = phi.shape
@@ -116,7 +117,7 @@ def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
         >>> strongest_nodes([[3.0], [-4.0], [1.0]], 2).tolist()
         [0, 1]
     """
-    weights = _matrix(kernel, "kernel")
+    weights = finite_matrix(kernel, "kernel")
     check_whole("count", count)
     if count > len(weights):
         raise ValueError(f"count is {count!r}; give a whole number from 1 to {len(weights)}, all nodes")
@@ -215,7 +216,7 @@ def direction_overlap(a: Any, b: Any) -> float:
     """
     units = []
     for name, given in (("a", a), ("b", b)):
-        rows = _matrix(given, name)
+        rows = finite_matrix(given, name)
         peaks = np.abs(rows).max(axis=1, keepdims=True)
         if not peaks.all():
             raise ValueError(f"row {int(peaks[:, 0].argmin())} of {name} is zero; leave it out")
@@ -247,7 +248,7 @@ def subspace_overlap(a: Any, b: Any, rank: int) -> float:
         >>> subspace_overlap([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]], rank=2)
         0.5
     """
-    matrices = [_matrix(given, name) for name, given in (("a", a), ("b", b))]
+    matrices = [finite_matrix(given, name) for name, given in (("a", a), ("b", b))]
     _check_same_length(*matrices)
     check_whole("rank", rank)
     bases = []
@@ -258,17 +259,6 @@ def subspace_overlap(a: Any, b: Any, rank: int) -> float:
             raise ValueError(f"rank is {rank}, but {name} has rank {found}; give at most that")
         bases.append(vectors[:rank])
     return float(min(np.square(bases[0] @ bases[1].T).sum() / rank, 1.0))
-
-
-def _matrix(values: Any, name: str) -> np.ndarray:
-    """A finite float64 matrix, not empty."""
-    matrix = np.asarray(values)
-    if matrix.ndim != 2 or matrix.size == 0 or matrix.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has shape {matrix.shape}, {matrix.dtype}; give a real matrix, not empty")
-    matrix = matrix.astype(np.float64)
-    if not np.isfinite(matrix).all():
-        raise ValueError(f"{name} holds {matrix[~np.isfinite(matrix)][0]}; every value must be finite")
-    return matrix
 
 
 def _check_same_length(a: np.ndarray, b: np.ndarray) -> None:
