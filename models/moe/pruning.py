@@ -18,7 +18,7 @@ from qrt_tn.models.moe.experts import Maps, Tree, choose_layers, parameter_bytes
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge_layer
 from qrt_tn.models.moe.records import ExpertLayer
-from qrt_tn.models.moe.removal import MODES, keep_experts
+from qrt_tn.models.moe.removal import check_mode, keep_experts
 from qrt_tn.models.moe.selection import Selection, choose_experts
 from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.trees import from_tree, to_tree
@@ -92,18 +92,12 @@ def select(
         n_prune=n_prune,
         scope=scope,
         budget_bytes=budget_bytes,
-        total_bytes=0 if budget_bytes is None else parameter_bytes(tree),
+        total_bytes=parameter_bytes(tree),
         min_experts=min_experts,
         selected=selected,
         seed=seed,
     )
-    if selection.ties:
-        warnings.warn(
-            f"criterion {selection.criterion!r} gives equal scores to experts of which only some go (those of"
-            f" lower place): {', '.join(f'{ties} of layer {n}' for n, ties in selection.ties.items())}",
-            stacklevel=2,
-        )
-    return selection
+    return _warned(selection)
 
 
 def remove(
@@ -133,8 +127,7 @@ def remove(
     Raises:
         ValueError: as of `read_layers` and `keep_experts`, or unknown layers.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+    check_mode(mode)
     records = read_layers(tree, maps=maps, groups=groups)
     named = choose_layers(records, kept)
     smaller = {
@@ -213,6 +206,7 @@ def prune_experts(
         UserWarning: of experts of equal score some stay and some go (`Selection.ties`).
     """
     chosen = find_criterion(criterion)
+    check_mode(mode)
     if not isinstance(network, VisionMoe):
         raise ValueError(
             f"network is a {type(network).__name__}; give a VisionMoe, or use qrt_tn.models.moe.select"
@@ -221,22 +215,27 @@ def prune_experts(
     statistics = None
     if "statistics" in chosen.needs and calibration is not None:
         statistics = _statistics(network, calibration)
-    selection = select(
-        tree,
-        chosen,
-        pretrained=to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained,
-        statistics=statistics,
-        maps=config.all_maps,
-        n_prune=n_prune,
-        scope=scope,
-        budget_bytes=budget_bytes,
-        layers=layers,
-        min_experts=min_experts,
-        selected=choices(config),
-        seed=seed,
+    before = to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained
+    records = read_layers(tree, maps=config.all_maps, pretrained=before, statistics=statistics)
+    named = choose_layers(records, layers)
+    selection = _warned(
+        choose_experts(
+            named,
+            chosen,
+            n_prune=n_prune,
+            scope=scope,
+            budget_bytes=budget_bytes,
+            total_bytes=parameter_bytes(tree),
+            min_experts=min_experts,
+            selected=choices(config),
+            seed=seed,
+        )
     )
-    smaller = remove(tree, selection.kept, mode, maps=config.all_maps, selected=choices(config))
-    return Pruned(_rebuilt(network, *smaller), selection)
+    smaller = {
+        number: keep_experts(layer, selection.kept[number], mode, selected=choices(config))
+        for number, layer in named.items()
+    }
+    return Pruned(_rebuilt(network, *_written(tree, records, smaller)), selection)
 
 
 def merge_experts(
@@ -260,6 +259,17 @@ def merge_experts(
 def choices(config: VisionMoeConfig) -> int:
     """K, the experts that a token needs; 1 where experts choose."""
     return config.router.selected if config.router.kind == "token-choice" else 1
+
+
+def _warned(selection: Selection) -> Selection:
+    """The selection, with a warning where equal scores were cut."""
+    if selection.ties:
+        warnings.warn(
+            f"criterion {selection.criterion!r} gives equal scores to experts of which only some go (those of"
+            f" lower place): {', '.join(f'{ties} of layer {n}' for n, ties in selection.ties.items())}",
+            stacklevel=3,
+        )
+    return selection
 
 
 def _written(

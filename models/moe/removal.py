@@ -23,6 +23,12 @@ from qrt_tn.models.moe.records import ExpertLayer
 MODES = ("keep-router", "drop-router", "renormalize")
 
 
+def check_mode(mode: str) -> None:
+    """See that a mode is one of MODES."""
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+
+
 def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected: int = 1) -> ExpertLayer:
     """The layer with some of its experts; its statistics, of all columns, stay behind.
 
@@ -39,8 +45,7 @@ def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected
             than `selected`, or ensemble members that keep different numbers of experts in a mode that drops
             columns.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+    check_mode(mode)
     check_whole("selected", selected, 1)
     _check_places(layer, kept)
     groups = [[int(place) for place in kept if place in group] for group in layer.groups]

@@ -17,7 +17,7 @@ from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 SAMPLE_TOKENS = 512
 
 _SUMS = ("gate_sum", "norm_sum", "norm_square_sum", "weighted_norm_sum")
-_KEYS = ("tokens", "count", *_SUMS, "norm_max", "logit_gram")
+_FLOATS = (*_SUMS, "norm_max")  # one a column
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class LayerStatistics:
         sample_cap: the most tokens that the sample holds.
 
     Raises:
-        ValueError: shapes that do not fit each other, negative counts, or a sample of another length.
+        ValueError: shapes that do not fit each other, or a sample of another length.
     """
 
     tokens: int
@@ -62,18 +62,11 @@ class LayerStatistics:
     def __post_init__(self) -> None:
         check_whole("tokens", self.tokens, 0)
         check_whole("sample_cap", self.sample_cap, 0)
-        object.__setattr__(self, "tokens", int(self.tokens))
         object.__setattr__(self, "count", np.asarray(self.count, dtype=np.int64))
-        for name in (*_SUMS, "norm_max", "logit_gram"):
+        for name in (*_FLOATS, "logit_gram"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
-        object.__setattr__(self, "sample", np.asarray(self.sample))
-        if self.count.ndim != 1 or not self.count.size or self.count.min() < 0:
-            raise ValueError(
-                f"count is {self.count}; give a number, at least 0, for each column of the router"
-            )
         columns = self.count.shape
-        shapes = {**dict.fromkeys((*_SUMS, "norm_max"), columns), "logit_gram": columns * 2}
-        for name, shape in shapes.items():
+        for name, shape in {**dict.fromkeys(_FLOATS, columns), "logit_gram": columns * 2}.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(
                     f"{name} has shape {getattr(self, name).shape}; give {shape}, as count has it"
@@ -98,13 +91,9 @@ class LayerStatistics:
             sample_cap: the most tokens that are kept of the whole stream; 0 for none.
 
         Raises:
-            ValueError: entries that are missing, not finite or of the wrong shape, or a sample that is short.
+            ValueError: entries that are not finite, or a sample that is short.
         """
-        missing = sorted(set(_KEYS) - set(summary))
-        if missing:
-            raise ValueError(f"the summary lacks {missing[0]!r}; give what summarise returned")
-        check_whole("sample_cap", sample_cap, 0)
-        held = {name: np.asarray(summary[name]) for name in _KEYS}
+        held = {name: np.asarray(values) for name, values in summary.items()}
         for name, values in held.items():
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} of the calibration pass is not finite; see that the model is sound")
@@ -124,15 +113,11 @@ class LayerStatistics:
         """
         if not isinstance(other, LayerStatistics):
             return NotImplemented
-        if (self.columns, self.sample_cap) != (other.columns, other.sample_cap):
+        ours, theirs = ((one.columns, one.sample.shape[1], one.sample_cap) for one in (self, other))
+        if ours != theirs:
             raise ValueError(
-                f"statistics of {self.columns} columns and sample_cap {self.sample_cap} do not add to those"
-                f" of {other.columns} and {other.sample_cap}; gather both from one layer, with one sample_cap"
-            )
-        if self.sample.shape[1] != other.sample.shape[1]:
-            raise ValueError(
-                f"samples of tokens of {self.sample.shape[1]} and {other.sample.shape[1]} numbers do not"
-                " join; gather both from one layer"
+                f"statistics of {ours[0]} columns, {ours[1]} numbers a token and sample_cap {ours[2]} do not"
+                f" add to those of {theirs[0]}, {theirs[1]} and {theirs[2]}; gather both from one layer"
             )
         sums = {name: getattr(self, name) + getattr(other, name) for name in ("count", *_SUMS, "logit_gram")}
         return LayerStatistics(
@@ -174,7 +159,7 @@ class LayerStatistics:
         chosen = [int(column) for column in columns]
         if not chosen or not all(0 <= column < self.columns for column in chosen):
             raise ValueError(f"columns {chosen} of {self.columns}; name at least one, from 0 on")
-        kept = {name: getattr(self, name)[chosen] for name in ("count", *_SUMS, "norm_max")}
+        kept = {name: getattr(self, name)[chosen] for name in ("count", *_FLOATS)}
         return replace(self, **kept, logit_gram=self.logit_gram[np.ix_(chosen, chosen)])
 
 
@@ -202,25 +187,8 @@ def summarise(
 
     Returns:
         The sums by name, as `LayerStatistics` has them.
-
-    Raises:
-        ValueError: shapes that do not fit.
     """
-    tokens, columns = logits.shape
-    assignments = column.shape[0]
-    shapes = {
-        "inputs": (inputs.shape, (tokens, *inputs.shape[1:2])),
-        "token": (token.shape, (assignments,)),
-        "gate": (gate.shape, (assignments,)),
-        "valid": (valid.shape, (assignments,)),
-        "outputs": (outputs.shape, (assignments, *inputs.shape[1:2])),
-    }
-    for name, (shape, expected) in shapes.items():
-        if shape != expected:
-            raise ValueError(
-                f"{name} has shape {shape}; beside {tokens} tokens and {assignments} assignments"
-                f" it must be {expected}"
-            )
+    columns = logits.shape[1]
     norms = jnp.linalg.norm(outputs.astype(jnp.float32), axis=1)
     gates = gate.astype(jnp.float32)
     # One column too many takes what does not count: a weight of 0 would let infinities and NaN through.
@@ -231,7 +199,7 @@ def summarise(
 
     wide = logits.astype(jnp.float32)
     return {
-        "tokens": jnp.asarray(tokens, jnp.int32),
+        "tokens": jnp.asarray(len(inputs), jnp.int32),
         "count": total(jnp.ones_like(place, jnp.int32)),
         "gate_sum": total(gates),
         "norm_sum": total(norms),

@@ -19,6 +19,7 @@ from qrt_tn.models.moe.pruning import merge
 from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
 from qrt_tn.studies.experiments.moe import checkpoint as job
 from qrt_tn.studies.experiments.moe.request import PruneRequest, parse_bytes
+from qrt_tn.studies.experiments.moe.sheets import pruned_sheet
 from qrt_tn.studies.progress import StageTimer
 
 Make = Callable[..., dict[str, Any]]
@@ -146,6 +147,9 @@ def test_criteria_that_need_images_run_the_network(pair: Any, tmp_path: Path) ->
     for block, statistics in calibrate(network, x[:10]).items():
         assert list(about["experts"][str(block)]["scores"].values()) == statistics.count.tolist()
     assert about["calibration"]["images"] == 10
+    # two experts have as many tokens, and one of them goes: the sheet says so
+    assert about["experts"]["1"]["ties"] == [1, 3] and "ties" not in about["experts"]["0"]
+    assert "Of equal scores, some of which go: 1, 3 of layer 1." in pruned_sheet(about).note
     np.savez(tmp_path / "wide.npz", x=np.zeros((2, 4, 6, 1)))
     with pytest.raises(ValueError, match=r"shape \(4, 6, 1\), the network takes \(4, 4, 1\)"):
         prune(
