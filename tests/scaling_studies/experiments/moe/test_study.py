@@ -103,11 +103,15 @@ def test_a_study_measures_what_the_library_prunes_and_goes_on_where_it_was(study
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["datasets"]["finetune"]["test"] == len(points.x_test) == 40
     assert manifest["datasets"]["pretrain"]["train"] == 40
+    drawn = draw_points(load_set(config.pretrain), 0, config.pretrain_points, config.test_points)
+    assert manifest["datasets"]["pretrain"]["test"] == len(drawn.x_test)
 
-    # what is damaged is trained again, to the same end
+    # what is damaged is trained again, to the same end; a table that is asked for no more goes
     Path(f"{place}-finetuned.safetensors").write_bytes(b"torn")
+    (out / "savings.parquet").write_bytes(b"of an earlier call")
     _, shown = begin(replace(config, criteria=("random", "merge"), tune_steps=0, modes=("keep-router",)))
     assert "1 of 2 trainings were done by an earlier call" in shown
+    assert not (out / "savings.parquet").exists()
     assert table(out, "networks") == [{**trained, "seconds": table(out, "networks")[0]["seconds"]}]
     again = {(row["criterion"], row["draw"], row["mode"], row["pruned"]): row for row in table(out, "pruned")}
     assert len(again) == 3
@@ -160,18 +164,6 @@ def test_nothing_to_prune_is_told_before_anything_is_trained(study: Study, tmp_p
         with pytest.raises(ValueError, match="can prune"):
             begin(study(**changes, tune_prune=()))
         assert not (tmp_path / "out").exists()
-
-
-def test_a_table_that_is_asked_for_no_more_goes(study: Study) -> None:
-    config = study()
-    begin(config)
-    (config.out / "savings.parquet").write_bytes(b"of an earlier call")
-    begin(config)
-    assert not (config.out / "savings.parquet").exists()
-    manifest = json.loads((config.out / "manifest.json").read_text())
-    for name, points in (("pretrain", config.pretrain_points), ("finetune", config.finetune_points)):
-        drawn = draw_points(load_set(getattr(config, name)), 0, points, config.test_points)
-        assert manifest["datasets"][name]["test"] == len(drawn.x_test)
 
 
 def test_a_folder_with_other_files_and_sets_that_do_not_fit_are_refused(study: Study, tmp_path: Path) -> None:
