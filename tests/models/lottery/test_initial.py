@@ -176,7 +176,7 @@ def test_rounds_keep_layers_that_one_round_loses():
         ValueError, match="'layer1/kernel' would be pruned to nothing in round 1 of 1; take more rounds"
     ):
         synflow_masks(run_plain, params, masks, 0.02, shape=(10,), rounds=1)
-    found = synflow_masks(run_plain, params, masks, 0.02, shape=(10,), rounds=100)
+    found = synflow_masks(run_plain, params, masks, 0.02, shape=(10,), rounds=30)
     assert counts(found) == (19, 950)
     flow, falls = left_out(run_plain, params, found)
     assert flow > 0
@@ -195,8 +195,16 @@ def test_synflow_of_a_flax_network_with_normalisation():
             x = nnx.relu(self.norm(self.conv(x)))
             return self.output(x.reshape(len(x), -1))
 
-    graph, params, rest = nnx.split(Network(nnx.Rngs(0)), nnx.Param, ...)
-    params = nnx.to_pure_dict(params)
+    rng = np.random.default_rng(0)
+    graph, shapes, averages = nnx.split(nnx.eval_shape(lambda: Network(nnx.Rngs(0))), nnx.Param, ...)
+    # weights at random; the rest of a new normalisation, mean 0 and variance 1
+    rest = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), averages)
+    rest["norm"]["mean"][...] = np.zeros(2, np.float32)
+    params = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(shapes)
+    )
+    params["norm"]["scale"], params["conv"]["bias"] = np.ones(2, np.float32), np.zeros(2, np.float32)
+    params["norm"]["bias"], params["output"]["bias"] = np.zeros(2, np.float32), np.zeros(3, np.float32)
     masks = full_masks(params)
     seen = []
 
