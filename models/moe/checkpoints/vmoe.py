@@ -171,21 +171,19 @@ def _read_shard(
             max_array_len=_MAX_PIECES,
             max_map_len=0,
         )
-        seen: set[str] = set()
+        is_marked = False
         for _ in range(unpacker.read_map_header()):
             key = unpacker.unpack()
-            if not isinstance(key, str) or key in seen:
-                raise ValueError(f"key {key!r:.60}, not a text or for the second time")
-            seen.add(key)
-            if key == CHUNKS_KEY:
-                if unpacker.unpack() is not True:
-                    raise ValueError(f"{CHUNKS_KEY}, which marks a shard, is not true")
+            if isinstance(key, str) and key == CHUNKS_KEY:
+                is_marked = unpacker.unpack() is True
                 continue
-            if not re.fullmatch("0|[1-9][0-9]{0,8}", key) or int(key) >= len(leaves):
-                raise ValueError(f"array number {key!r}, where the index has {len(leaves)} arrays")
+            # a number may come twice: what counts is that each chunk comes once
+            is_number = isinstance(key, str) and re.fullmatch("0|[1-9][0-9]{0,8}", key)
+            if not is_number or int(key) >= len(leaves):
+                raise ValueError(f"array number {key!r:.60}, where the index has {len(leaves)} arrays")
             for _ in range(unpacker.read_array_header()):
                 yield _read_chunk(unpacker, int(key), wanted, arrays[int(key)])
-        if CHUNKS_KEY not in seen:
+        if not is_marked:
             raise ValueError(f"a map without {CHUNKS_KEY}, which marks a shard")
         if wanted:
             number, box = min(wanted)

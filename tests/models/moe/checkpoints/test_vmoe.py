@@ -9,6 +9,7 @@ import pytest
 
 from qrt_tn.models.moe import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints import boxes as module
+from qrt_tn.models.moe.checkpoints import vmoe
 from qrt_tn.models.moe.checkpoints.boxes import covers_once
 from tests.models.moe.checkpoints.vmoe_format import (
     Checkpoint,
@@ -176,6 +177,20 @@ def test_a_checkpoint_replaced_while_it_is_read_is_refused(tmp_path, shards, at)
 
     with pytest.raises(ValueError, match=r"m\.(index|data-0000[01]-of-00002)"):
         load_vmoe_checkpoint(tmp_path / "m", progress=meanwhile)
+
+
+def test_a_checkpoint_replaced_between_its_shards_is_refused(tmp_path, monkeypatch):
+    save_vmoe_checkpoint(tmp_path / "m", {"a": np.zeros(9), "b": np.zeros(9)}, shards=2)
+    read = vmoe._read_shard
+
+    def replaced(path, *others):
+        if path.name.endswith("00001-of-00002"):
+            save_vmoe_checkpoint(tmp_path / "m", {"a": np.ones(9), "b": np.ones(9)}, shards=2)
+        return read(path, *others)
+
+    monkeypatch.setattr(vmoe, "_read_shard", replaced)
+    with pytest.raises(ValueError, match=r"m\.index was replaced"):
+        load_vmoe_checkpoint(tmp_path / "m")
 
 
 ENDLESS: dict = {}
