@@ -54,7 +54,7 @@ def save_vmoe_checkpoint(
         tree: nested dicts (or lists, which become dicts) of arrays, or None.
         shards: number of files with data.
         max_chunk_bytes: arrays are cut, along their first axes, into chunks of at most so many bytes; beside
-            the tree, saving takes memory for about three.
+            the tree, saving takes memory for about four.
         progress: called with (bytes written, bytes of all arrays); None for a bar on a terminal.
 
     Raises:
