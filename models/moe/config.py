@@ -7,21 +7,22 @@ Scaling vision with sparse mixture of experts, arXiv 2106.05974).
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, fields, replace
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
-from qrt_tn.engine.arguments import check_whole, is_real
+from pydantic import BeforeValidator, GetPydanticSchema, NonNegativeFloat, PositiveFloat, PositiveInt
+
 from qrt_tn.models.moe.maps import ExpertMap
+from qrt_tn.models.settings import settings
 
-ROUTERS = ("token-choice", "expert-choice")
-SOFTMAX = ("before", "after")
-CLASSIFIERS = ("token", "gap")
+RouterKind = Literal["token-choice", "expert-choice"]
+ROUTERS: tuple[RouterKind, ...] = get_args(RouterKind)
 DISPATCHES = ("auto", "gather", "einsum", "ragged")
 
 
-@dataclass(frozen=True)
+@settings
 class RouterConfig:
     """How tokens and experts find each other.
 
@@ -32,7 +33,8 @@ class RouterConfig:
             NoisyTopItemsPerExpertRouter).
         selected: K, the experts of a token; expert choice has none and ignores it.
         softmax: "before" the choice, over all experts (vmoe); or "after", over the chosen ones (Mixtral). The
-            choice is the same; the gates of a token then sum to 1.
+            choice is the same; the gates of a token then sum to 1. With K = 1 every gate is then 1 and the
+            router has no gradient from the loss of the classes, which building a layer warns of.
         capacity_factor: slots of an expert in a group of S tokens: S K / E times this factor (S / E for
             expert choice), rounded up; None for token choice without a limit, where nothing is dropped.
         multiple_of: the slots are rounded up to a multiple of this.
@@ -47,36 +49,36 @@ class RouterConfig:
         ValueError: a setting of another type or out of its range.
     """
 
-    kind: str = "token-choice"
-    selected: int = 2
-    softmax: str = "before"
-    capacity_factor: float | None = 1.5
-    multiple_of: int = 4
+    kind: RouterKind = "token-choice"
+    selected: PositiveInt = 2
+    softmax: Literal["before", "after"] = "before"
+    capacity_factor: PositiveFloat | None = 1.5
+    multiple_of: PositiveInt = 4
     batch_priority: bool = False
-    noise_std: float = 1.0
-    importance_weight: float = 0.005
-    load_weight: float = 0.005
-    gshard_weight: float = 0.0
+    noise_std: NonNegativeFloat = 1.0
+    importance_weight: NonNegativeFloat = 0.005
+    load_weight: NonNegativeFloat = 0.005
+    gshard_weight: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        _check_choice("kind of router", self.kind, ROUTERS)
-        _check_choice("softmax", self.softmax, SOFTMAX)
-        check_whole("selected", self.selected, 1)
-        check_whole("multiple_of", self.multiple_of, 1)
-        if self.capacity_factor is None:
-            if self.kind == "expert-choice":
-                raise ValueError("capacity_factor is None; an expert that chooses needs a number of slots")
-        elif not (is_real(self.capacity_factor) and self.capacity_factor > 0):
-            raise ValueError(f"capacity_factor is {self.capacity_factor!r}; give a number above 0, or None")
-        if not isinstance(self.batch_priority, bool):
-            raise ValueError(f"batch_priority is {self.batch_priority!r}; give True or False")
-        for name in ("noise_std", "importance_weight", "load_weight", "gshard_weight"):
-            value = getattr(self, name)
-            if not (is_real(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; give a number, at least 0")
+        if self.capacity_factor is None and self.kind == "expert-choice":
+            raise ValueError("capacity_factor is None; an expert that chooses needs a number of slots")
 
 
-@dataclass(frozen=True)
+_Pairs = tuple[tuple[int, ExpertMap], ...]
+
+
+def _pairs(maps: Any) -> Any:
+    return tuple(maps.items()) if isinstance(maps, Mapping) else maps
+
+
+_Maps = Annotated[
+    Mapping[int, ExpertMap] | _Pairs,
+    GetPydanticSchema(lambda _, handler: handler(Annotated[_Pairs, BeforeValidator(_pairs)])),
+]
+
+
+@settings
 class VisionMoeConfig:
     """The shape of a vision transformer whose blocks may hold a mixture of experts.
 
@@ -103,74 +105,41 @@ class VisionMoeConfig:
         ValueError: a setting of another type, out of its range, or at odds with another.
     """
 
-    image_shape: tuple[int, int, int]
-    classes: int
-    patch: int = 4
-    hidden: int = 64
-    layers: int = 4
-    mlp: int = 128
-    heads: int = 4
+    image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    classes: PositiveInt
+    patch: PositiveInt = 4
+    hidden: PositiveInt = 64
+    layers: PositiveInt = 4
+    mlp: PositiveInt = 128
+    heads: PositiveInt = 4
     moe_layers: tuple[int, ...] = (1, 3)
-    experts: int = 8
-    router: RouterConfig = field(default_factory=RouterConfig)
-    group: int | None = None
-    classifier: str = "token"
-    representation: int | None = None
+    experts: PositiveInt = 8
+    router: RouterConfig = RouterConfig()
+    group: PositiveInt | None = None
+    classifier: Literal["token", "gap"] = "token"
+    representation: PositiveInt | None = None
     same_experts: bool = True
-    maps: Mapping[int, ExpertMap] | tuple[tuple[int, ExpertMap], ...] = ()
+    maps: _Maps = ()
 
     def __post_init__(self) -> None:
-        for name in ("classes", "patch", "hidden", "layers", "mlp", "heads", "experts"):
-            check_whole(name, getattr(self, name), 1)
-        for name in ("image_shape", "moe_layers"):
-            if not isinstance(getattr(self, name), list | tuple):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give whole numbers as a tuple")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.router, RouterConfig):
-            raise ValueError(f"router is {self.router!r}; give a RouterConfig")
-        self._check_patches()
-        if self.hidden % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide hidden = {self.hidden}; give heads that do")
-        for block in self.moe_layers:
-            check_whole("an entry of moe_layers", block, 0)
-        wrong = [block for block in self.moe_layers if block >= self.layers]
-        if wrong or len(set(self.moe_layers)) != len(self.moe_layers):
-            raise ValueError(
-                f"moe_layers is {self.moe_layers}; name each block once, from 0 to {self.layers - 1}"
-            )
-        _check_choice("classifier", self.classifier, CLASSIFIERS)
-        for name in ("group", "representation"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), 1)
-        if not isinstance(self.same_experts, bool):
-            raise ValueError(f"same_experts is {self.same_experts!r}; give True or False")
-        self._check_maps()
-
-    def _check_patches(self) -> None:
-        if len(self.image_shape) != 3:
-            raise ValueError(f"image_shape is {self.image_shape}; give (height, width, channels)")
-        for extent in self.image_shape:
-            check_whole("an extent of image_shape", extent, 1)
+        object.__setattr__(self, "maps", tuple(sorted(dict(self.maps).items())))
         height, width, _ = self.image_shape
         if height % self.patch or width % self.patch:
             raise ValueError(
                 f"images of {height} x {width} pixels do not split into patches of {self.patch};"
                 " give a patch that divides both"
             )
-
-    def _check_maps(self) -> None:
-        try:
-            maps = {int(block): expert_map for block, expert_map in dict(self.maps).items()}
-        except (TypeError, ValueError):
-            raise ValueError(f"maps is {self.maps!r}; give an ExpertMap for each block") from None
-        if not all(isinstance(expert_map, ExpertMap) for expert_map in maps.values()):
-            raise ValueError(f"maps are {maps!r}; give an ExpertMap for each block")
-        strangers = set(maps) - set(self.moe_layers)
-        if strangers:
-            raise ValueError(f"block {min(strangers)} has a map of experts, but is not in moe_layers")
-        object.__setattr__(self, "maps", tuple(sorted(maps.items())))
-        for block in self.moe_layers:
-            expert_map = self.expert_map(block)
+        if self.hidden % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide hidden = {self.hidden}; give heads that do")
+        blocks = set(self.moe_layers)
+        if len(blocks) < len(self.moe_layers) or not blocks <= set(range(self.layers)):
+            raise ValueError(
+                f"moe_layers is {self.moe_layers}; name each block once, from 0 to {self.layers - 1}"
+            )
+        unknown = set(dict(self.maps)) - blocks
+        if unknown:
+            raise ValueError(f"block {min(unknown)} has a map of experts, but is not in moe_layers")
+        for block, expert_map in self.all_maps.items():
             if expert_map.capacity_experts != self.experts:
                 raise ValueError(
                     f"the map of block {block} counts {expert_map.capacity_experts} experts before any"
@@ -204,24 +173,21 @@ class VisionMoeConfig:
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
-        maps = {str(block): expert_map.plain() for block, expert_map in dict(self.maps).items()}
-        return asdict(replace(self, maps=())) | {"maps": maps}
+        return asdict(self)
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> "VisionMoeConfig":
+    def from_plain(cls, plain: Any) -> "VisionMoeConfig":
         """A configuration from what `plain` gave, also by way of JSON.
 
         Raises:
             ValueError: keys or values that are not those of a configuration.
         """
         try:
-            settings = dict(plain)
-            settings["router"] = RouterConfig(**settings["router"])
-            held = settings.get("maps", {})
-            settings["maps"] = {int(block): ExpertMap.from_plain(one) for block, one in held.items()}
-            return cls(**settings)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not the settings of a vision transformer with experts ({error})") from error
+            router = RouterConfig(**plain["router"])
+            maps = [(block, ExpertMap.from_plain(one)) for block, one in plain["maps"]]
+            return cls(**{**plain, "router": router, "maps": maps})
+        except (TypeError, LookupError, ValueError) as error:
+            raise ValueError(f"not the settings of a vision transformer with experts: {error}") from error
 
 
 # hidden, layers, mlp, heads
@@ -272,17 +238,13 @@ def vmoe_config(
             f" {', '.join(RELEASED)}; give the variant (Ti, S, B, L or H) and the patch at least"
         )
     hidden, layers, mlp, heads = _VARIANTS[found["variant"]]
-    number = int(found["number"] or 2)
-    check_whole(f"the number after {found['where'] or 'Every'!r}", number, 1)
-    if found["where"] == "Last":
-        blocks = tuple(range(1, layers, 2))[-number:]
-    else:
-        blocks = tuple(range(number - 1, layers, number))
-    if not blocks or (found["where"] == "Last" and len(blocks) < number):
+    last, number = found["where"] == "Last", int(found["number"] or 2)
+    if not 1 <= number <= (layers // 2 if last else layers):
         raise ValueError(
             f"{description!r} asks for experts in {found['where']} {number} of {layers} blocks; give"
             f" 1 to {layers} for Every, 1 to {layers // 2} for Last"
         )
+    blocks = range(1, layers, 2)[-number:] if last else range(number - 1, layers, number)
     config = VisionMoeConfig(
         image_shape=image_shape,
         classes=classes,
@@ -291,7 +253,7 @@ def vmoe_config(
         layers=layers,
         mlp=mlp,
         heads=heads,
-        moe_layers=blocks,
+        moe_layers=tuple(blocks),
         experts=int(found["experts"] or 8),
         router=RouterConfig(selected=int(found["selected"] or 2), capacity_factor=1.05),
         representation=hidden,
@@ -305,19 +267,12 @@ def changed(config: VisionMoeConfig, **changes: Any) -> VisionMoeConfig:
     Raises:
         ValueError: a name that is neither's, or a value out of its range.
     """
-    own, routers = get_type_hints(VisionMoeConfig), get_type_hints(RouterConfig)
+    own, routers = ([field.name for field in fields(cls)] for cls in (VisionMoeConfig, RouterConfig))
     for name in changes:
         if name not in own and name not in routers:
             near = get_close_matches(name, [*own, *routers], 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown setting {name!r}{hint}")
-    inner = {name: value for name, value in changes.items() if name in routers}
-    outer = {name: value for name, value in changes.items() if name in own}
-    if inner:
-        outer["router"] = replace(outer.get("router", config.router), **inner)
-    return replace(config, **outer)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join([*own, *routers])}"
+            raise ValueError(f"unknown setting {name!r}; {hint}")
+    router = changes.pop("router", config.router)
+    inner = {name: changes.pop(name) for name in routers if name in changes}
+    return replace(config, router=replace(router, **inner) if inner else router, **changes)

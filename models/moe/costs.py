@@ -1,7 +1,6 @@
 """What a network with experts costs, counted from its configuration: parameters, bytes and operations."""
 
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.dispatch import live_columns
 from qrt_tn.models.moe.routers import capacity
 
 BYTES = 4  # of a float32
@@ -73,5 +72,5 @@ def _slots_of_an_image(config: VisionMoeConfig, block: int) -> float:
     """Slots of all columns that have an expert, an image's share."""
     expert_map = config.expert_map(block)
     group = config.group or config.tokens
-    slots = capacity(group, config.router, expert_map.capacity_experts) * len(live_columns(expert_map))
+    slots = capacity(group, config.router, expert_map.capacity_experts) * len(expert_map.live_columns)
     return slots * config.tokens / group

@@ -13,12 +13,11 @@ For token s the sum of gate * f_expert(x_s) over its assignments:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
+from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.routers import Routing
 
 # Tokens of each expert, shape (experts, N, h), to their outputs, likewise.
@@ -65,18 +64,17 @@ def expert_outputs(
     Assignments that are not valid give the output of some other token, or of zero; they must not be used.
     """
     groups, tokens, hidden = x.shape
-    live = live_columns(expert_map)
-    place = _places(expert_map, live)
+    live, place, owners = _with_expert(expert_map)
     row = place[routing.column] * slots + jnp.minimum(routing.slot, slots - 1)
     # which token fills each slot; `tokens` itself is a token of zeros, for those that stay empty
-    empty = jnp.full((groups, len(live) * slots), tokens, jnp.int32)
-    aside = jnp.where(routing.valid, row, len(live) * slots)  # out of range: left out
+    empty = jnp.full((groups, live * slots), tokens, jnp.int32)
+    aside = jnp.where(routing.valid, row, live * slots)  # out of range: left out
     filled = jax.vmap(lambda e, r, t: e.at[r].set(t, mode="drop"))(empty, aside, routing.token)
     padded = jnp.concatenate([x, jnp.zeros((groups, 1, hidden), x.dtype)], axis=1)
     sent = jnp.take_along_axis(padded, filled[..., None], axis=1)
-    sent = sent.reshape(groups, len(live), slots, hidden).swapaxes(0, 1).reshape(len(live), -1, hidden)
-    made = experts(sent, _unless_all(expert_map, live)).reshape(len(live), groups, slots, hidden)
-    made = made.swapaxes(0, 1).reshape(groups, len(live) * slots, hidden)
+    sent = sent.reshape(groups, live, slots, hidden).swapaxes(0, 1).reshape(live, -1, hidden)
+    made = experts(sent, owners).reshape(live, groups, slots, hidden)
+    made = made.swapaxes(0, 1).reshape(groups, live * slots, hidden)
     return jnp.take_along_axis(made, row[..., None], axis=1)
 
 
@@ -95,19 +93,18 @@ def by_einsum(
 ) -> jax.Array:
     """The same as `by_gather`, with one-hot arrays of shape (G, S, columns with experts, slots)."""
     groups, tokens, hidden = x.shape
-    live = live_columns(expert_map)
-    place = _places(expert_map, live)
+    live, place, owners = _with_expert(expert_map)
 
     def group(routing: Routing) -> tuple[jax.Array, jax.Array]:
         pair = (jnp.where(routing.valid, routing.token, tokens), place[routing.column])
-        slot = jnp.full((tokens, len(live)), -1, jnp.int32).at[pair].set(routing.slot, mode="drop")
-        gate = jnp.zeros((tokens, len(live)), x.dtype).at[pair].set(routing.gate, mode="drop")
+        slot = jnp.full((tokens, live), -1, jnp.int32).at[pair].set(routing.slot, mode="drop")
+        gate = jnp.zeros((tokens, live), x.dtype).at[pair].set(routing.gate, mode="drop")
         return slot, gate
 
     slot, gate = jax.vmap(group)(routing)
     sending = jax.nn.one_hot(slot, slots, dtype=x.dtype)
-    sent = jnp.einsum("gsec,gsh->egch", sending, x).reshape(len(live), groups * slots, hidden)
-    made = experts(sent, _unless_all(expert_map, live)).reshape(len(live), groups, slots, hidden)
+    sent = jnp.einsum("gsec,gsh->egch", sending, x).reshape(live, groups * slots, hidden)
+    made = experts(sent, owners).reshape(live, groups, slots, hidden)
     return jnp.einsum("gsec,egch->gsh", sending * gate[..., None], made)
 
 
@@ -127,7 +124,7 @@ def by_ragged(
             Rows after the last expert's are not used.
     """
     groups, tokens, hidden = x.shape
-    owner = jnp.asarray([e if e != NO_EXPERT else expert_map.experts for e in expert_map.column_to_expert])
+    owner = jnp.asarray(expert_map.column_to_expert)
     expert = jnp.where(routing.valid, owner[routing.column], expert_map.experts).reshape(-1)
     source = (routing.token + tokens * jnp.arange(groups)[:, None]).reshape(-1)
     order = jnp.argsort(expert)
@@ -142,17 +139,14 @@ def by_ragged(
     return summed.reshape(x.shape)
 
 
-def live_columns(expert_map: ExpertMap) -> tuple[int, ...]:
-    """The columns that have an expert, ascending."""
-    return tuple(column for column, expert in enumerate(expert_map.column_to_expert) if expert != NO_EXPERT)
+def _with_expert(expert_map: ExpertMap) -> tuple[int, jax.Array, tuple[int, ...] | None]:
+    """The columns that have an expert.
 
-
-def _places(expert_map: ExpertMap, live: tuple[int, ...]) -> jax.Array:
-    """Of each column its place among the live ones; 0 of the others, whose assignments are not valid."""
-    return jnp.asarray([live.index(c) if c in live else 0 for c in range(expert_map.columns)])
-
-
-def _unless_all(expert_map: ExpertMap, live: tuple[int, ...]) -> Any:
-    """The expert of each live column, or None where these are all experts in order."""
+    Returns:
+        How many they are; of each column its place among them, 0 of others, whose assignments are not valid;
+        and the expert of each, None where these are all experts in order.
+    """
+    live = expert_map.live_columns
     owners = tuple(expert_map.column_to_expert[column] for column in live)
-    return None if owners == tuple(range(expert_map.experts)) else owners
+    places = [live.index(column) if column in live else 0 for column in range(expert_map.columns)]
+    return len(live), jnp.asarray(places), None if owners == tuple(range(expert_map.experts)) else owners

@@ -1,5 +1,6 @@
 """A layer of experts: MLPs with a leading expert axis behind a router."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -29,13 +30,14 @@ class Mlp(nnx.Module):
         bias_out: shape (h,).
     """
 
+    kernel_in: nnx.Param
+    bias_in: nnx.Param
+    kernel_out: nnx.Param
+    bias_out: nnx.Param
+
     def __init__(self, hidden: int, mlp: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel_in, self.bias_in, self.kernel_out, self.bias_out = _mlp_weights(
-            hidden, mlp, 1, True, rngs
-        )
-        for name in ("kernel_in", "bias_in", "kernel_out", "bias_out"):
-            held = getattr(self, name)
-            held.set_value(held[...][0])
+        for name, weights in _mlp_weights(hidden, mlp, 1, rngs):
+            setattr(self, name, nnx.Param(weights[0]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Tokens (..., h) to tokens (..., h)."""
@@ -60,10 +62,14 @@ class Experts(nnx.Module):
         bias_out: shape (E, h).
     """
 
+    kernel_in: nnx.Param
+    bias_in: nnx.Param
+    kernel_out: nnx.Param
+    bias_out: nnx.Param
+
     def __init__(self, hidden: int, mlp: int, experts: int, *, same: bool, rngs: nnx.Rngs) -> None:
-        self.kernel_in, self.bias_in, self.kernel_out, self.bias_out = _mlp_weights(
-            hidden, mlp, experts, same, rngs
-        )
+        for name, weights in _mlp_weights(hidden, mlp, 1 if same else experts, rngs):
+            setattr(self, name, nnx.Param(jnp.repeat(weights, experts, axis=0) if same else weights))
 
     def __call__(self, x: jax.Array, owners: tuple[int, ...] | None = None) -> jax.Array:
         """The experts' outputs for tokens of their own.
@@ -73,11 +79,11 @@ class Experts(nnx.Module):
             owners: the expert of each entry; None for all of them in order.
         """
 
-        def held(weights: nnx.Param) -> jax.Array:
+        def of(weights: nnx.Param) -> jax.Array:
             return weights[...] if owners is None else weights[...][jnp.asarray(owners)]
 
-        inside = jax.nn.gelu(x @ held(self.kernel_in) + held(self.bias_in)[:, None])
-        return inside @ held(self.kernel_out) + held(self.bias_out)[:, None]
+        inside = jax.nn.gelu(x @ of(self.kernel_in) + of(self.bias_in)[:, None])
+        return inside @ of(self.kernel_out) + of(self.bias_out)[:, None]
 
     def ragged(self, x: jax.Array, expert: jax.Array, rows: jax.Array) -> jax.Array:
         """The same for tokens (N, h) sorted by expert.
@@ -87,10 +93,8 @@ class Experts(nnx.Module):
             expert: of each row, shape (N,).
             rows: how many of them each expert has, shape (E,).
         """
-        inside = jax.lax.ragged_dot(x, self.kernel_in[...], rows) + self.bias_in[...][expert]
-        return (
-            jax.lax.ragged_dot(jax.nn.gelu(inside), self.kernel_out[...], rows) + self.bias_out[...][expert]
-        )
+        inside = jax.nn.gelu(jax.lax.ragged_dot(x, self.kernel_in[...], rows) + self.bias_in[...][expert])
+        return jax.lax.ragged_dot(inside, self.kernel_out[...], rows) + self.bias_out[...][expert]
 
 
 class Observation(NamedTuple):
@@ -209,21 +213,14 @@ class MoeLayer(nnx.Module):
         return x.reshape(-1, self.group, x.shape[2])
 
 
-def _mlp_weights(
-    hidden: int, mlp: int, experts: int, same: bool, rngs: nnx.Rngs
-) -> tuple[nnx.Param, nnx.Param, nnx.Param, nnx.Param]:
-    """Kernels and biases with a leading axis of experts."""
+def _mlp_weights(hidden: int, mlp: int, drawn: int, rngs: nnx.Rngs) -> Iterator[tuple[str, jax.Array]]:
+    """Kernels and biases by name, with a leading axis of so many draws."""
     glorot, small = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.normal(1e-6)
-    drawn = 1 if same else experts
-
-    def weights(init: jax.nn.initializers.Initializer, shape: tuple[int, ...]) -> nnx.Param:
+    for name, init, shape in (
+        ("kernel_in", glorot, (hidden, mlp)),
+        ("bias_in", small, (mlp,)),
+        ("kernel_out", glorot, (mlp, hidden)),
+        ("bias_out", small, (hidden,)),
+    ):
         keys = jax.random.split(rngs.params(), drawn)
-        each = jnp.stack([init(key, shape) for key in keys])
-        return nnx.Param(jnp.repeat(each, experts, axis=0) if same else each)
-
-    return (
-        weights(glorot, (hidden, mlp)),
-        weights(small, (mlp,)),
-        weights(glorot, (mlp, hidden)),
-        weights(small, (hidden,)),
-    )
+        yield name, jnp.stack([init(key, shape) for key in keys])

@@ -62,6 +62,11 @@ class ExpertMap:
         """Experts that are left."""
         return len(self.source_ids)
 
+    @property
+    def live_columns(self) -> tuple[int, ...]:
+        """The columns that have an expert, ascending."""
+        return tuple(c for c, expert in enumerate(self.column_to_expert) if expert != NO_EXPERT)
+
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.experts import leaves
-from qrt_tn.models.moe.layers import Experts, Mlp, MoeLayer
+from qrt_tn.models.moe.layers import MoeLayer
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.vit import VisionMoe
 
@@ -76,54 +76,52 @@ def infer_config(
         ValueError: leaves that are missing or of other shapes, positions that make no square image, or the
             routers of an ensemble (E3).
     """
-    extents = {path: np.shape(leaf) for path, leaf in leaves(tree)}
+    shapes = {path: np.shape(leaf) for path, leaf in leaves(tree)}
 
     def shape(path: str, axes: int) -> tuple[int, ...]:
-        if path not in extents:
+        if path not in shapes:
             raise ValueError(f"the tree has no {path}; give the parameters of a vision transformer of vmoe")
-        if len(extents[path]) != axes:
-            raise ValueError(f"{path} has shape {extents[path]}; vmoe's has {axes} axes")
-        return extents[path]
+        if len(shapes[path]) != axes:
+            raise ValueError(f"{path} has shape {shapes[path]}; vmoe's has {axes} axes")
+        return shapes[path]
 
     patch, _, channels, hidden = shape("embedding/kernel", 4)
-    tokens = shape("Encoder/posembed_input/pos_embedding", 3)[1]
-    token = "cls" in extents
+    tokens, token = shape("Encoder/posembed_input/pos_embedding", 3)[1], "cls" in shapes
     if image_shape is None:
         side = round((tokens - token) ** 0.5)
         if side * side != tokens - token:
             raise ValueError(f"{tokens - token} patches make no square image; give image_shape")
         image_shape = (side * patch, side * patch, channels)
-    blocks = sorted({int(match[1]) for match in map(_BLOCK.match, extents) if match})
+    blocks = sorted({int(match[1]) for match in map(_BLOCK.match, shapes) if match})
     if not blocks or blocks != list(range(len(blocks))):
         raise ValueError(f"the tree has the encoder blocks {blocks}; give one with all of them, from 0 on")
-    experts = tuple(b for b in blocks if f"Encoder/encoderblock_{b}/Moe/Router/dense/kernel" in extents)
-    first = f"Encoder/encoderblock_{blocks[0]}/"
-    mlp = next((extent for path, extent in extents.items() if path.endswith("Dense_0/kernel")), (0,))[-1]
-    routers = [f"Encoder/encoderblock_{b}/Moe/Router/dense/kernel" for b in experts]
-    if any(len(extents[path]) == 3 for path in routers):
+    routers = {block: f"Encoder/encoderblock_{block}/Moe/Router/dense/kernel" for block in blocks}
+    routers = {block: path for block, path in routers.items() if path in shapes}
+    if any(len(shapes[path]) == 3 for path in routers.values()):
         raise ValueError(
             "the routers have three axes, an ensemble's (E3); such a tree can be pruned, but not run here"
         )
-    columns = [shape(path, 2)[1] for path in routers]
+    columns = [shape(path, 2)[1] for path in routers.values()]
     found = dict(maps or {})
-    widths = [shape(f"Encoder/encoderblock_{b}/Moe/Mlp/Dense_0/kernel", 3)[0] for b in experts]
-    for block, width in zip(experts, widths, strict=True):
-        if width != max(widths) and block not in found:
-            raise ValueError(f"block {block} has {width} experts and another {max(widths)}; give maps")
+    widths = {block: shape(f"Encoder/encoderblock_{block}/Moe/Mlp/Dense_0/kernel", 3)[0] for block in routers}
+    most = max(widths.values(), default=1)
+    for block, width in widths.items():
+        if width != most and block not in found:
+            raise ValueError(f"block {block} has {width} experts and another {most}; give maps")
     config = VisionMoeConfig(
         image_shape=image_shape,
         classes=shape("head/kernel", 2)[1],
         patch=patch,
         hidden=hidden,
         layers=len(blocks),
-        mlp=mlp,
-        heads=shape(first + "SelfAttention/query/kernel", 3)[1],
-        moe_layers=experts,
-        experts=max([found[b].capacity_experts for b in found] or widths or [1]),
+        mlp=next((shape[-1] for path, shape in shapes.items() if path.endswith("Dense_0/kernel")), 0),
+        heads=shape("Encoder/encoderblock_0/SelfAttention/query/kernel", 3)[1],
+        moe_layers=tuple(routers),
+        experts=max((one.capacity_experts for one in found.values()), default=most),
         router=router or RouterConfig(selected=min([2, *columns])),
         group=group,
         classifier="token" if token else "gap",
-        representation=extents["pre_logits/kernel"][1] if "pre_logits/kernel" in extents else None,
+        representation=shape("pre_logits/kernel", 2)[1] if "pre_logits/kernel" in shapes else None,
         maps=found,
     )
     if config.tokens != tokens:
@@ -149,36 +147,31 @@ def nested(arrays: Mapping[str, np.ndarray]) -> Tree:
 
 def _params(network: VisionMoe) -> Iterator[tuple[str, Any]]:
     """The parameters by their path in the tree."""
+
+    def layer(path: str, module: Any, weights: str = "kernel") -> Iterator[tuple[str, Any]]:
+        yield f"{path}/{weights}", getattr(module, weights)
+        yield f"{path}/bias", module.bias
+
     if network.class_token is not None:
         yield "cls", network.class_token
     yield "embedding/kernel", network.patch_kernel
     yield "embedding/bias", network.patch_bias
     yield "Encoder/posembed_input/pos_embedding", network.position
     for number, block in enumerate(network.blocks):
-        above = f"Encoder/encoderblock_{number}/"
-        for name, norm in (("LayerNorm_0", block.norm_attention), ("LayerNorm_1", block.norm_mlp)):
-            yield f"{above}{name}/scale", norm.scale
-            yield f"{above}{name}/bias", norm.bias
+        above = f"Encoder/encoderblock_{number}"
+        yield from layer(f"{above}/LayerNorm_0", block.norm_attention, "scale")
+        yield from layer(f"{above}/LayerNorm_1", block.norm_mlp, "scale")
         for name in ("query", "key", "value", "out"):
-            dense = getattr(block.attention, name)
-            yield f"{above}SelfAttention/{name}/kernel", dense.kernel
-            yield f"{above}SelfAttention/{name}/bias", dense.bias
-        mlp: Mlp | Experts
-        if isinstance(block.mlp, MoeLayer):
-            yield f"{above}Moe/Router/dense/kernel", block.mlp.router.kernel
-            mlp, place = block.mlp.experts, f"{above}Moe/Mlp/"
-        else:
-            mlp, place = block.mlp, f"{above}Mlp/"
-        for name, kernel, bias in (
-            ("Dense_0", mlp.kernel_in, mlp.bias_in),
-            ("Dense_1", mlp.kernel_out, mlp.bias_out),
-        ):
-            yield f"{place}{name}/kernel", kernel
-            yield f"{place}{name}/bias", bias
-    yield "Encoder/encoder_norm/scale", network.norm.scale
-    yield "Encoder/encoder_norm/bias", network.norm.bias
+            yield from layer(f"{above}/SelfAttention/{name}", getattr(block.attention, name))
+        mlp: Any = block.mlp
+        if isinstance(mlp, MoeLayer):
+            yield f"{above}/Moe/Router/dense/kernel", mlp.router.kernel
+            mlp, above = mlp.experts, f"{above}/Moe"
+        yield f"{above}/Mlp/Dense_0/kernel", mlp.kernel_in
+        yield f"{above}/Mlp/Dense_0/bias", mlp.bias_in
+        yield f"{above}/Mlp/Dense_1/kernel", mlp.kernel_out
+        yield f"{above}/Mlp/Dense_1/bias", mlp.bias_out
+    yield from layer("Encoder/encoder_norm", network.norm, "scale")
     if network.representation is not None:
-        yield "pre_logits/kernel", network.representation.kernel
-        yield "pre_logits/bias", network.representation.bias
-    yield "head/kernel", network.head.kernel
-    yield "head/bias", network.head.bias
+        yield from layer("pre_logits", network.representation)
+    yield from layer("head", network.head)

@@ -1,6 +1,7 @@
 """A vision transformer with blocks of experts, after google-research/vmoe (vmoe/nn/vit_moe.py)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,31 +119,31 @@ class VisionMoe(nnx.Module):
         Raises:
             ValueError: images of another shape, or a batch that does not split into groups.
         """
-        x = self.embed(x)
-        auxiliary = jnp.zeros(())
-        for number, block in enumerate(self.blocks):
-            x, inside = block.attend(x)
-            if isinstance(block.mlp, MoeLayer):
-                own = None if key is None else jax.random.fold_in(key, number)
-                made, losses = block.mlp(inside, key=own)
-                auxiliary = auxiliary + losses["auxiliary"]
-            else:
-                made = block.mlp(inside)
-            x = x + made
-        return self.classify(x), auxiliary
+
+        def apply(block: int, layer: MoeLayer, inside: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return layer(inside, key=None if key is None else jax.random.fold_in(key, block))
+
+        logits, losses = self._through(x, apply)
+        return logits, sum((one["auxiliary"] for one in losses.values()), jnp.zeros(()))
 
     def observe(self, x: jax.Array) -> tuple[jax.Array, dict[int, Observation]]:
         """Logits without noise, and what each layer of experts did, by block."""
+        return self._through(x, lambda block, layer, inside: layer.observe(inside))
+
+    def _through(
+        self, x: jax.Array, apply: Callable[[int, MoeLayer, jax.Array], tuple[jax.Array, Any]]
+    ) -> tuple[jax.Array, dict[int, Any]]:
+        """Logits, and by block what `apply` told of each layer of experts beside its outputs."""
         x = self.embed(x)
-        observed = {}
+        told = {}
         for number, block in enumerate(self.blocks):
             x, inside = block.attend(x)
             if isinstance(block.mlp, MoeLayer):
-                made, observed[number] = block.mlp.observe(inside)
+                made, told[number] = apply(number, block.mlp, inside)
             else:
                 made = block.mlp(inside)
             x = x + made
-        return self.classify(x), observed
+        return self.classify(x), told
 
     def embed(self, x: jax.Array) -> jax.Array:
         """Images to tokens (B, T, h).

@@ -19,7 +19,7 @@ from flax import nnx
 from rich.console import Console
 
 from qrt_tn.models.moe import ExpertMap, MoeLayer, RouterConfig
-from qrt_tn.models.moe.config import ROUTERS
+from qrt_tn.models.moe.config import ROUTERS, RouterKind
 from qrt_tn.studies.benchmarks.record import record
 from qrt_tn.studies.benchmarks.sheets import Sheet, as_rich
 from qrt_tn.studies.benchmarks.timing import paired, ratios
@@ -34,7 +34,7 @@ LEAST = 2
 LEFT = (8, 6, 4, 2)
 
 
-def _layer(kind: str, expert_map: ExpertMap, group: int, form: str) -> tuple[Any, Any]:
+def _layer(kind: RouterKind, expert_map: ExpertMap, group: int, form: str) -> tuple[Any, Any]:
     """A layer apart from its weights."""
     router = RouterConfig(kind, LEAST, capacity_factor=CAPACITY_FACTOR)
     options: dict[str, Any] = {"group": group, "dispatch": form, "same": False}
@@ -49,7 +49,7 @@ def _gradient(graph: Any) -> Callable[..., Any]:
     return jax.jit(jax.grad(lambda params, x: (nnx.merge(graph, params)(x)[0] ** 2).sum()))
 
 
-def _bare(kind: str, experts: int, size: tuple[int, int, int]) -> Callable[[], Any]:
+def _bare(kind: RouterKind, experts: int, size: tuple[int, int, int]) -> Callable[[], Any]:
     """The experts' products on full slots."""
     images, tokens, group = size
     graph, params = _layer(kind, ExpertMap.whole(experts), group, "gather")
@@ -72,7 +72,7 @@ def _wait(call: Callable[[], Any]) -> None:
     jax.block_until_ready(call())
 
 
-def measure_forms(kind: str, experts: int, size: tuple[int, int, int], rounds: int) -> dict[str, Any]:
+def measure_forms(kind: RouterKind, experts: int, size: tuple[int, int, int], rounds: int) -> dict[str, Any]:
     """One row: every form of dispatch, forwards and with its gradient, against the einsum form.
 
     Args:
@@ -112,7 +112,7 @@ def measure_forms(kind: str, experts: int, size: tuple[int, int, int], rounds: i
     }
 
 
-def measure_removal(kind: str, mode: str, rounds: int) -> list[dict[str, Any]]:
+def measure_removal(kind: RouterKind, mode: str, rounds: int) -> list[dict[str, Any]]:
     """Rows: the time of a layer of 8 experts with some removed, against the whole one.
 
     Args:

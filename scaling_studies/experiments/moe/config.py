@@ -195,17 +195,10 @@ class MoeStudyConfig:
 
     def router(self, kind: str) -> RouterConfig:
         """The routers of networks of this kind."""
-        chosen = kind == "expert-choice"
-        return RouterConfig(
-            kind=kind,
-            selected=self.selected,
-            softmax=self.softmax,
-            capacity_factor=self.expert_capacity if chosen else self.capacity_factor,
-            multiple_of=1,
-            noise_std=self.noise_std,
-            importance_weight=self.importance_weight,
-            load_weight=self.load_weight,
-        )
+        own = ("selected", "softmax", "noise_std", "importance_weight", "load_weight")
+        settings: dict[str, Any] = {"kind": kind, **{name: getattr(self, name) for name in own}}
+        slots = self.expert_capacity if kind == "expert-choice" else self.capacity_factor
+        return RouterConfig(**settings, capacity_factor=slots, multiple_of=1)
 
     def network(self, router: str, image_shape: tuple[int, int, int], classes: int) -> VisionMoeConfig:
         """The networks with routers of this kind."""

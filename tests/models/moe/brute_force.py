@@ -1,11 +1,14 @@
 """Routing and a whole network by explicit loops over tokens, in NumPy, to compare with."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+ATTENTION = ("LayerNorm_0", "LayerNorm_1", "SelfAttention")
 
 
 def softmax(z):
@@ -70,37 +73,50 @@ def experts_sum(x, found, expert_map, kernel_in, bias_in, kernel_out, bias_out):
     return made
 
 
-def forward(tree, config, x):
-    """Logits of images, with flax.linen's layers where flax has them and loops for the experts."""
-    p = config.patch
-    x = nn.Conv(config.hidden, (p, p), strides=(p, p), padding="VALID").apply(
-        {"params": tree["embedding"]}, x
-    )
-    x = x.reshape(len(x), -1, config.hidden)
+@partial(jax.jit, static_argnums=0)
+def embed(p, tree, x):
+    conv = nn.Conv(tree["embedding"]["bias"].size, (p, p), strides=(p, p), padding="VALID")
+    x = conv.apply({"params": tree["embedding"]}, x).reshape(len(x), -1, conv.features)
     if "cls" in tree:
         x = jnp.concatenate([jnp.tile(tree["cls"], (len(x), 1, 1)), x], axis=1)
-    encoder = tree["Encoder"]
-    x = x + encoder["posembed_input"]["pos_embedding"]
-    for number in range(config.layers):
-        block = encoder[f"encoderblock_{number}"]
-        y = nn.LayerNorm().apply({"params": block["LayerNorm_0"]}, x)
-        attention = nn.MultiHeadDotProductAttention(num_heads=config.heads, deterministic=True)
-        x = x + attention.apply({"params": block["SelfAttention"]}, y, y)
-        y = nn.LayerNorm().apply({"params": block["LayerNorm_1"]}, x)
-        if "Mlp" in block:
-            mlp = block["Mlp"]
-            inside = jax.nn.gelu(y @ mlp["Dense_0"]["kernel"] + mlp["Dense_0"]["bias"])
-            x = x + inside @ mlp["Dense_1"]["kernel"] + mlp["Dense_1"]["bias"]
-            continue
-        mlp, expert_map = block["Moe"]["Mlp"], config.expert_map(number)
-        held = [mlp[d][part] for d in ("Dense_0", "Dense_1") for part in ("kernel", "bias")]
-        kernel = block["Moe"]["Router"]["dense"]["kernel"]
-        groups = np.asarray(y).reshape(-1, config.group or config.tokens, config.hidden)
-        found = [weights(group @ kernel, config.router, expert_map) for group in groups]
-        made = [experts_sum(group, own, expert_map, *held) for group, own in zip(groups, found, strict=True)]
-        x = x + jnp.asarray(np.concatenate(made).reshape(x.shape), jnp.float32)
-    x = nn.LayerNorm().apply({"params": encoder["encoder_norm"]}, x)
-    x = x[:, 0] if config.classifier == "token" else x.mean(axis=1)
+    return x + tree["Encoder"]["posembed_input"]["pos_embedding"]
+
+
+@partial(jax.jit, static_argnums=0)
+def attend(heads, block, x):
+    y = nn.LayerNorm().apply({"params": block["LayerNorm_0"]}, x)
+    attention = nn.MultiHeadDotProductAttention(num_heads=heads, deterministic=True)
+    x = x + attention.apply({"params": block["SelfAttention"]}, y, y)
+    return x, nn.LayerNorm().apply({"params": block["LayerNorm_1"]}, x)
+
+
+@partial(jax.jit, static_argnums=0)
+def classify(classifier, tree, x):
+    x = nn.LayerNorm().apply({"params": tree["Encoder"]["encoder_norm"]}, x)
+    x = x[:, 0] if classifier == "token" else x.mean(axis=1)
     if "pre_logits" in tree:
         x = jnp.tanh(x @ tree["pre_logits"]["kernel"] + tree["pre_logits"]["bias"])
     return x @ tree["head"]["kernel"] + tree["head"]["bias"]
+
+
+def forward(tree, config, x):
+    """Logits of images, with flax.linen's layers where flax has them and loops for the experts."""
+    x = embed(config.patch, tree, x)
+    for number in range(config.layers):
+        block = tree["Encoder"][f"encoderblock_{number}"]
+        # of every block, so that one compiled function serves them
+        x, y = map(np.asarray, attend(config.heads, {name: block[name] for name in ATTENTION}, x))
+        mlp = block.get("Mlp") or block["Moe"]["Mlp"]
+        weights_of_mlp = [mlp[d][part] for d in ("Dense_0", "Dense_1") for part in ("kernel", "bias")]
+        if "Mlp" in block:
+            kernel_in, bias_in, kernel_out, bias_out = weights_of_mlp
+            x = x + gelu(y @ kernel_in + bias_in) @ kernel_out + bias_out
+            continue
+        expert_map, kernel = config.expert_map(number), block["Moe"]["Router"]["dense"]["kernel"]
+        groups = y.reshape(-1, config.group or config.tokens, config.hidden)
+        found = [weights(group @ kernel, config.router, expert_map) for group in groups]
+        made = [
+            experts_sum(g, own, expert_map, *weights_of_mlp) for g, own in zip(groups, found, strict=True)
+        ]
+        x = x + np.concatenate(made).reshape(x.shape).astype(np.float32)
+    return classify(config.classifier, tree, x)

@@ -26,16 +26,8 @@ def test_published_settings(description, hidden, layers, mlp, heads, blocks):
     config = vmoe_config(description, (7 * patch, 7 * patch, 3), 10)
     found = (config.hidden, config.layers, config.mlp, config.heads, config.moe_layers)
     assert found == (hidden, layers, mlp, heads, blocks)
-    assert config.tokens == 50
-    assert config.group == 400
-    assert config.representation == hidden
+    assert (config.tokens, config.group, config.representation) == (50, 400, hidden)
     assert config.same_experts
-
-
-def test_experts_and_choices_come_from_the_description_and_can_be_changed():
-    config = vmoe_config("B/16, E=32, K=1, Every 2", (32, 32, 3), 10, capacity_factor=1.5, group=None)
-    assert (config.experts, config.router.selected, config.router.capacity_factor) == (32, 1, 1.5)
-    assert config.group is None
 
 
 def test_parameters_of_the_released_sizes():
@@ -48,10 +40,24 @@ def test_parameters_of_the_released_sizes():
 def test_a_configuration_survives_json_and_copies():
     config = small_config(maps={1: ExpertMap((0, -1, 1, 0), (2, 3), 4)}, router={"selected": 1})
     again = VisionMoeConfig.from_plain(json.loads(json.dumps(config.plain())))
-    assert again == config
+    assert again == copy.deepcopy(config) == VisionMoeConfig.from_plain(config.plain()) == config
     assert hash(again) == hash(config)
-    assert copy.deepcopy(config) == config
     assert again.expert_map(1).source_ids == (2, 3)
+    for wrong in ({}, None, config.plain() | {"maps": [[1]]}, config.plain() | {"router": {"colour": 1}}):
+        with pytest.raises(ValueError, match="not the settings") as caught:
+            VisionMoeConfig.from_plain(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_changes_go_to_the_network_or_to_its_router():
+    config = changed(small_config(), selected=1, hidden=16)
+    assert (config.router, config.hidden) == (RouterConfig(selected=1), 16)
+    assert changed(small_config(), router=RouterConfig(noise_std=0), selected=1).router.noise_std == 0
+    described = vmoe_config("B/16, E=32, K=1, Every 2", (32, 32, 3), 10, capacity_factor=1.5, group=None)
+    assert (described.experts, described.router.selected, described.router.capacity_factor) == (32, 1, 1.5)
+    assert described.group is None
+    with pytest.raises(ValueError, match="did you mean 'capacity_factor'"):
+        changed(small_config(), capacity_facto=2.0)
 
 
 @pytest.mark.parametrize(
@@ -61,71 +67,40 @@ def test_a_configuration_survives_json_and_copies():
         ({"heads": 3}, "3 heads do not divide"),
         ({"moe_layers": (2,)}, "from 0 to 1"),
         ({"moe_layers": (1, 1)}, "name each block once"),
+        ({"moe_layers": 1}, "moe_layers is 1"),
         ({"classifier": "map"}, "classifier is 'map'"),
         ({"experts": 0}, "experts is 0"),
+        ({"image_shape": (6, 6)}, "image_shape"),
+        ({"image_shape": 6}, "image_shape is 6"),
+        ({"group": 0}, "group is 0"),
         ({"router": {"selected": 5}}, "selected is 5, but the router of block 1 has 4"),
-        ({"router": {"kind": "random"}}, "kind of router is 'random'"),
+        ({"router": {"kind": "random"}}, "kind is 'random'"),
         ({"router": {"kind": "expert-choice", "capacity_factor": None}}, "needs a number of slots"),
         ({"router": {"capacity_factor": 0}}, "capacity_factor is 0"),
         ({"router": {"noise_std": float("nan")}}, "noise_std is nan"),
         ({"router": {"softmax": "never"}}, "softmax is 'never'"),
         ({"maps": {0: ExpertMap.whole(4)}}, "block 0 has a map"),
-        ({"image_shape": (6, 6)}, "image_shape"),
-        ({"group": 0}, "group is 0"),
+        ({"maps": {1: "whole"}}, "'whole'; input should be an instance of ExpertMap"),
+        ({"maps": {1: ExpertMap.whole(3)}}, "counts 3 experts before any pruning"),
+        ({"maps": {1: ExpertMap((0,), (2,), 4)}}, "selected is 2, but the router of block 1 has 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         small_config(**changes)
-
-
-def test_fewer_columns_than_choices_are_refused():
-    with pytest.raises(ValueError, match="selected is 2, but the router of block 1 has 1"):
-        replace(small_config(), maps={1: ExpertMap((0,), (2,), 4)})
-
-
-def test_a_wrong_name_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="did you mean capacity_factor"):
-        changed(small_config(), capacity_facto=2.0)
-    with pytest.raises(ValueError, match="not of the form"):
-        vmoe_config("X/16", (32, 32, 3), 10)
-
-
-def test_a_file_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="not the settings"):
-        VisionMoeConfig.from_plain({"router": {"colour": 1}})
-    with pytest.raises(ValueError, match="not the settings"):
-        VisionMoeConfig.from_plain({})
-
-
-def test_a_changed_setting_of_the_router():
-    config = changed(small_config(), selected=1, hidden=16)
-    assert (config.router.selected, config.hidden) == (1, 16)
-    assert config.router == RouterConfig(selected=1)
-
-
-@pytest.mark.parametrize("description", ["S/32, Every 100", "S/32, Last 100", "S/32, Last 5"])
-def test_blocks_that_are_not_there_are_refused(description):
-    with pytest.raises(ValueError, match="of 8 blocks"):
-        vmoe_config(description, (32, 32, 3), 10)
+    with pytest.raises(ValueError, match="router is 'token-choice'"):
+        replace(small_config(), router="token-choice")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"moe_layers": 1}, "moe_layers is 1"),
-        ({"image_shape": 6}, "image_shape is 6"),
-        ({"maps": {1: "whole"}}, "give an ExpertMap"),
-        ({"maps": {1: ExpertMap.whole(3)}}, "counts 3 experts before any pruning"),
-    ],
+    "description", ["S/32, Every 100", "S/32, Last 100", "S/32, Last 5", "S/32, Every 0"]
 )
-def test_settings_of_another_type_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        small_config(**changes)
-    with pytest.raises(ValueError, match="give a RouterConfig"):
-        replace(small_config(), router="token-choice")
-    with pytest.raises(ValueError, match="not of the form"):
-        vmoe_config(5, (32, 32, 3), 10)
+def test_blocks_that_are_not_there_are_refused(description):
+    with pytest.raises(ValueError, match="of 8 blocks"):
+        vmoe_config(description, (32, 32, 3), 10)
+    for unknown in ("X/16", 5):
+        with pytest.raises(ValueError, match="not of the form"):
+            vmoe_config(unknown, (32, 32, 3), 10)
 
 
 @pytest.mark.parametrize(("group", "images"), [(None, 1), (10, 1), (20, 2), (5, 1), (15, 3), (4, 2)])
