@@ -9,11 +9,13 @@ from qrt_tn.models.moe.trees import to_tree
 from tests.models.moe import brute_force
 from tests.models.moe.conftest import random_network, small_config
 
+TIGHT = small_config(router={"capacity_factor": 1.0})  # of one shape, so that programs are shared
+
 
 def test_statistics_are_those_of_loops(images):
-    config = small_config(router={"capacity_factor": 1.0})
+    config = TIGHT
     network = random_network(config)
-    found = calibrate(network, images[0], batch_size=5, sample_tokens=15)[1]
+    found = calibrate(network, images[0], batch_size=4, sample_tokens=15)[1]
     _, seen = nnx.jit(lambda network, x: network.observe(x))(network, images[0])
     inputs = np.asarray(seen[1].inputs).reshape(12, 10, 8)
     moe = to_tree(network)["Encoder"]["encoderblock_1"]["Moe"]
@@ -36,16 +38,15 @@ def test_statistics_are_those_of_loops(images):
 
 
 def test_batches_do_not_matter_and_may_be_a_stream(images):
-    network = random_network(small_config(moe_layers=(0, 1)))
+    network = random_network(TIGHT)
     whole = calibrate(network, images[0])
     seen = []
     parts = calibrate(network, (images[0][i : i + 4] for i in (0, 4, 8)), progress=seen.append)
     assert seen == [4, 8, 12]
-    for block in (0, 1):
-        np.testing.assert_array_equal(whole[block].count, parts[block].count)
-        np.testing.assert_allclose(whole[block].gate_sum, parts[block].gate_sum, rtol=1e-5)
-        np.testing.assert_allclose(whole[block].logit_gram, parts[block].logit_gram, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(whole[block].sample, parts[block].sample, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(whole[1].count, parts[1].count)
+    np.testing.assert_allclose(whole[1].gate_sum, parts[1].gate_sum, rtol=1e-5)
+    np.testing.assert_allclose(whole[1].logit_gram, parts[1].logit_gram, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(whole[1].sample, parts[1].sample, rtol=1e-3, atol=1e-4)
 
 
 def test_columns_without_an_expert_count_nothing(images):
@@ -66,7 +67,7 @@ def test_no_images_are_refused(images):
 
 
 def test_arrays_of_jax_and_lists_of_batches_count_alike(images):
-    network = random_network(small_config())
+    network = random_network(TIGHT)
     whole = calibrate(network, images[0])[1].count
     np.testing.assert_array_equal(calibrate(network, jnp.asarray(images[0]))[1].count, whole)
     np.testing.assert_array_equal(calibrate(network, [images[0].tolist()])[1].count, whole)
