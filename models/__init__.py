@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from qrt_tn.models.residual import residual_ticket
     from qrt_tn.models.ridge import RidgeNetwork, importance_weights
     from qrt_tn.models.saved import SavedModel, load
+    from qrt_tn.models.shallow_training import TrainingHistory, accuracy, risk, train, train_many
     from qrt_tn.models.splits import Split, split
     from qrt_tn.models.teachers import teacher
-    from qrt_tn.models.training import TrainingHistory, accuracy, risk, train, train_many
 
 _NAMES = {
     "CosineNetwork": "dense",
@@ -29,8 +29,8 @@ _NAMES = {
     "RidgeletRegressor": "estimators",
     "SavedModel": "saved",
     "Split": "splits",
-    "TrainingHistory": "training",
-    "accuracy": "training",
+    "TrainingHistory": "shallow_training",
+    "accuracy": "shallow_training",
     "fit_output_weights": "readout",
     "importance_weights": "ridge",
     "load": "saved",
@@ -39,12 +39,12 @@ _NAMES = {
     "one_hot": "datasets",
     "read_idx": "array_files",
     "residual_ticket": "residual",
-    "risk": "training",
+    "risk": "shallow_training",
     "select_ridge": "readout",
     "split": "splits",
     "teacher": "teachers",
-    "train": "training",
-    "train_many": "training",
+    "train": "shallow_training",
+    "train_many": "shallow_training",
 }
 
 __all__ = [

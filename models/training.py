@@ -1,382 +1,345 @@
-"""Training by Adam with a cosine schedule: one compiled scan a network, the best validation epoch kept."""
+"""Fit networks of any kind: optax steps in one compiled scan, evaluations between, the best weights kept.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+A `Task` says what is particular to a kind of network: its loss, its optimiser (masked or not) and how it is
+evaluated. Shallow networks, lottery trials and mixtures of experts are trained by the functions here.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+import orbax.checkpoint as ocp
 
-from qrt_tn.engine.arguments import check_whole, generator, is_real
-from qrt_tn.models.shallow import ShallowNetwork
-
-LOSSES = ("mse", "cross_entropy")
-PARAMETERS: dict[str, Any] = {
-    "all": nnx.Param,
-    "output": nnx.Any(nnx.PathContains("kernel"), nnx.PathContains("bias")),
-}
 Progress = Callable[[int, int], None]
-Arrays = dict[str, jax.Array]
-Outcome = tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]
+# Products of matrices decide accuracy: on a GPU they would else be rounded to TF32.
+full_precision = partial(jax.default_matmul_precision, "highest")
+_COMPILING = threading.Lock()
+_ORBAX = threading.Lock()  # it runs an event loop, which threads cannot share
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingHistory:
-    """How one training run went. Epoch 0 is the network as it was given.
+class TrainState(NamedTuple):
+    """A network under way.
 
     Attributes:
-        loss: mean training loss of epochs 1 .. epochs, shape (epochs,).
-        validation_loss: after epochs 0 .. epochs, shape (epochs + 1,).
-        validation_accuracy: likewise; NaN for real targets.
-        best_epoch: the epoch whose parameters the network now has: that of the highest validation
-            accuracy, where there are labels, and then of the smallest validation loss.
-        learning_rate: of the run; among several the one whose best epoch is best in the same sense.
+        params: what training changes.
+        rest: what else changes from step to step: batch statistics, random state.
+        optimizer: the optimiser's state, with the masks if it has any.
+        best: params and rest of the best evaluation so far; None where none are compared.
+        score: of that evaluation.
+        best_step: the step it followed.
+        step: steps done.
+        key: of the random numbers of each step, as raw data; None where there are none.
     """
 
-    loss: np.ndarray
-    validation_loss: np.ndarray
-    validation_accuracy: np.ndarray
-    best_epoch: int
-    learning_rate: float
+    params: Any
+    rest: Any
+    optimizer: Any
+    best: Any
+    score: tuple[jax.Array, ...]
+    best_step: jax.Array
+    step: jax.Array
+    key: jax.Array | None
 
 
-def train(
-    network: ShallowNetwork,
-    x: Any,
-    y: Any,
-    *,
-    x_validation: Any,
-    y_validation: Any,
-    epochs: int = 40,
-    batch_size: int = 50,
-    learning_rate: float | Sequence[float] = 0.03,
-    seed: int = 0,
-    loss: str = "mse",
-    parameters: str = "all",
-) -> TrainingHistory:
-    """Train one network in place; `train_many` says how.
+class Task(Protocol):
+    """What is trained, and how. Hashable: one compiled function serves all equal tasks."""
+
+    def optimizer(self, data: Any) -> optax.GradientTransformation:
+        """The optimiser."""
+
+    def loss(
+        self, params: Any, rest: Any, batch: jax.Array, data: Any, key: jax.Array | None
+    ) -> tuple[jax.Array, tuple[Any, Any]]:
+        """What a step descends on a batch (indices of points); then the new rest, and what to record."""
+
+    def evaluate(self, params: Any, rest: Any, data: Any, recorded: Any) -> tuple[Any, tuple[jax.Array, ...]]:
+        """What an evaluation tells, of the network and of what the steps before it recorded.
+
+        Then its score, the numbers by which weights are compared, in order: the larger, the better.
+        """
+
+
+def initial_state(
+    params: Any, rest: Any, optimizer: Any, *, scores: int = 0, step: int = 0, key: jax.Array | None = None
+) -> TrainState:
+    """The state before the first step.
 
     Args:
-        network: the network, trained from the parameters it has. Output weights fitted in closed form
-            (`network.fit`) are a good start under the squared error.
-        x: training points, shape (M, D).
-        y: labels in 0 .. outputs-1, shape (M,), integers; or real targets, shape (M, outputs).
-        x_validation: shape (V, D).
-        y_validation: as y.
-        epochs: passes over the data; an epoch leaves out what does not fill a batch.
-        batch_size: points in a batch, at most M.
-        learning_rate: of the first step; each parameter moves in units of its own scale (`step_scales`).
-            Of several the one that serves the validation points best is kept, at the time of as many runs;
-            (0.01, 0.03, 0.1) covers what small networks want.
-        seed: draws the order of the points.
-        loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
-            "cross_entropy", for labels only.
-        parameters: "all", or "output" for kernel and bias only.
-
-    Returns:
-        The history of the run.
-
-    Raises:
-        ValueError: as `train_many`.
+        params: as in `TrainState`.
+        rest: likewise.
+        optimizer: likewise.
+        scores: how many numbers a score has; with 0, no best weights are kept.
+        step: above 0 after rewinding.
+        key: as in `TrainState`.
     """
-    return train_many(
-        [network],
-        [x],
-        [y],
-        x_validation=[x_validation],
-        y_validation=[y_validation],
-        seeds=[seed],
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        loss=loss,
-        parameters=parameters,
-    )[0]
+    best = (params, rest) if scores else None
+    first = jnp.asarray(step, jnp.int32)
+    score = (jnp.asarray(-jnp.inf, jnp.float32),) * scores
+    return TrainState(params, rest, optimizer, best, score, first, first, key)
 
 
-def train_many(
-    networks: Sequence[ShallowNetwork],
-    x: Sequence[Any],
-    y: Sequence[Any],
-    *,
-    x_validation: Sequence[Any],
-    y_validation: Sequence[Any],
-    seeds: Sequence[int],
-    epochs: int = 40,
-    batch_size: int = 50,
-    learning_rate: float | Sequence[float] = 0.03,
-    loss: str = "mse",
-    parameters: str = "all",
-    together: bool | None = None,
-    progress: Progress | None = None,
-) -> list[TrainingHistory]:
-    """Train networks of one kind and shape in place, each on its own data, with a single compilation.
+def take_steps(task: Task, state: TrainState, batches: jax.Array, data: Any) -> tuple[TrainState, Any]:
+    """Train on batches of points, int32 (steps, size); the state, and what the steps recorded."""
+    optimizer = task.optimizer(data)
+    gradient = jax.value_and_grad(task.loss, has_aux=True)
 
-    Adam (optax) with its step falling to zero along a cosine, in one compiled scan over epochs and
-    batches. Every parameter's step is scaled by `network.step_scales`, since the offsets of nodes and
-    the output weights live on different scales. Hidden weights that train see x - mean x, of the training
-    points, since a mean ties a step of theirs to one of the threshold: thresholds are shifted before
-    (`network.shift_inputs`) and back after, so that what is given and what comes out are functions of x.
-    A network keeps the parameters of its best epoch on the validation points, so that training leaves
-    none worse there. Ridge networks with nodes of different origin, and with different activations, are
-    of one kind if they share P.
+    def step(carry: Any, batch: jax.Array) -> tuple[Any, Any]:
+        params, rest, held, number = carry
+        key = None
+        if state.key is not None:
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
+        (_, (rest, recorded)), slopes = gradient(params, rest, batch, data, key)
+        changes, held = optimizer.update(slopes, held, params)
+        return (optax.apply_updates(params, changes), rest, held, number + 1), recorded
+
+    with full_precision():
+        carry = (state.params, state.rest, state.optimizer, state.step)
+        (params, rest, held, number), recorded = jax.lax.scan(step, carry, batches)
+    return state._replace(params=params, rest=rest, optimizer=held, step=number), recorded
+
+
+def evaluate(task: Task, state: TrainState, data: Any, recorded: Any = None) -> tuple[TrainState, Any]:
+    """Evaluate the network, and keep its weights if none were better; the state, and what was found."""
+    with full_precision():
+        found, score = task.evaluate(state.params, state.rest, data, recorded)
+    if not score:
+        return state, found
+    better: Any = False
+    tied: Any = True
+    for new, old in zip(score, state.score, strict=True):
+        better = better | (tied & (new > old))
+        tied = tied & ~(new < old)  # a score that is NaN both times leaves the next to decide
+    here = ((state.params, state.rest), score, state.step)
+    kept = (state.best, state.score, state.best_step)
+    best, score, step = jax.tree.map(partial(jnp.where, better), here, kept)
+    return state._replace(best=best, score=score, best_step=step), found
+
+
+def advance(task: Task, state: TrainState, batches: jax.Array, data: Any) -> tuple[TrainState, Any]:
+    """Train on batches of points, int32 (steps, size), then evaluate; the state, and what was found."""
+    state, recorded = take_steps(task, state, batches, data)
+    return evaluate(task, state, data, recorded)
+
+
+_advance = jax.jit(advance, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance_together(task: Task, states: TrainState, batches: jax.Array, data: Any) -> Any:
+    """`advance` for states with one more axis in front, each with its batches (R, steps, size)."""
+    return jax.vmap(partial(advance, task), in_axes=(0, 0, None))(states, batches, data)
+
+
+class BatchOrder:
+    """Batches cut from one shuffled epoch after the other, every batch full.
+
+    The batch of iteration t is a function of the seed and t alone, so a run that goes on in the middle
+    sees the same batches as one that was never ended.
 
     Args:
-        networks: S networks.
-        x: S arrays of one shape (M, D), or one array (S, M, D). So for y, x_validation, y_validation.
-        y: for each network as in `train`.
-        x_validation: for each network as in `train`.
-        y_validation: for each network as in `train`.
-        seeds: S seeds.
-        epochs: as in `train`.
-        batch_size: as in `train`.
-        learning_rate: as in `train`.
-        loss: as in `train`.
-        parameters: as in `train`.
-        together: whether all networks advance at once under jax.vmap, or one by one. Left out, together
-            on an accelerator only: on a CPU the batched products gain nothing.
-        progress: called with the number of networks done and S.
-
-    Returns:
-        A history for each network.
+        seed: of this run's order.
+        points: how many training points there are.
+        size: points in a batch.
 
     Raises:
-        ValueError: no networks, networks of different kinds or shapes, unequal numbers of networks, data
-            and seeds, data of other shapes or not finite, labels outside 0..outputs-1, an unknown loss
-            or choice of parameters, cross entropy with real targets, or settings out of range.
+        ValueError: a batch larger than the training set.
     """
-    rates = _check_settings(epochs, batch_size, learning_rate, loss, parameters)
-    counts = {"networks": len(networks), "x": len(x), "y": len(y), "seeds": len(seeds)}
-    counts |= {"x_validation": len(x_validation), "y_validation": len(y_validation)}
-    if len(networks) == 0 or len(set(counts.values())) > 1:
-        raise ValueError(f"give one entry a network, at least one: got {counts}")
-    data = [
-        _check_data(network, points, targets, loss, "")
-        + _check_data(network, others, other_targets, loss, "validation ")
-        for network, points, targets, others, other_targets in zip(
-            networks, x, y, x_validation, y_validation, strict=True
-        )
-    ]
-    centres = [
-        _centre(network, arrays[0], parameters) for network, arrays in zip(networks, data, strict=True)
-    ]
-    parts = [_take_apart(*pair, parameters) for pair in zip(networks, centres, strict=True)]
-    graph = parts[0][0]
-    layouts = {
-        (part[0], *(leaf.shape for leaf in jax.tree.leaves((part[1:], arrays))))
-        for part, arrays in zip(parts, data, strict=True)
-    }
-    if len(layouts) > 1:
-        raise ValueError("the networks or their data differ in kind or shape; train each kind by itself")
-    count = len(data[0][0])
-    size = min(int(batch_size), count)
-    runs = []
-    for part, centre, arrays, seed in zip(parts, centres, data, seeds, strict=True):
-        rng = generator(seed)
-        order = np.stack([rng.permutation(count) for _ in range(epochs)])
-        order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
-        runs.append((*part[1:], *map(jnp.asarray, (centre, *arrays, order))))
-    if together is None:
-        together = jax.default_backend() != "cpu"
-    histories = []
-    if together:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
-        results = [_run_together(graph, loss, *stacked, rate) for rate in rates]
-    for i, (network, centre) in enumerate(zip(networks, centres, strict=True)):
-        if together:
-            outcomes = [jax.tree.map(lambda leaf, i=i: leaf[i], result) for result in results]
-        else:
-            outcomes = [_run(graph, loss, *runs[i], rate) for rate in rates]
-        found = [_history(outcome, rate) for outcome, rate in zip(outcomes, rates, strict=True)]
-        chosen = max(range(len(rates)), key=lambda k: _merit(found[k]))
-        if found[chosen].best_epoch > 0:
-            nnx.update(network, outcomes[chosen][0])
-            if centre.any():
-                network.shift_inputs(-centre)
-        histories.append(found[chosen])
-        if progress is not None:
-            progress(i + 1, len(networks))
-    return histories
 
-
-def accuracy(network: ShallowNetwork, x: Any, y: Any) -> float:
-    """The share of points x (M, D) whose largest output is that of their label y (M,).
-
-    Raises:
-        ValueError: mismatched shapes, or labels that are not integers in 0 .. outputs-1.
-    """
-    points, labels = _check_data(network, x, y, "cross_entropy", "")
-    return float(np.mean(network.predict(points).argmax(axis=1) == labels))
-
-
-def risk(network: ShallowNetwork, x: Any, targets: Any) -> float:
-    """Mean over the points of the squared error |network(x) - y|^2, summed over the outputs.
-
-    Args:
-        network: the network.
-        x: points, shape (M, D).
-        targets: real targets, shape (M, outputs), or labels, shape (M,), that stand for unit vectors.
-
-    Raises:
-        ValueError: mismatched shapes, or values that are not finite.
-    """
-    points, y = _check_data(network, x, targets, "mse", "")
-    wanted = np.eye(network.outputs)[y] if y.ndim == 1 else y
-    return float(np.square(network.predict(points) - wanted).sum(axis=1).mean())
-
-
-def _train_one(
-    graph: nnx.GraphDef,
-    loss: str,
-    params: Arrays,
-    constants: Arrays,
-    centre: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
-    x_validation: jax.Array,
-    y_validation: jax.Array,
-    order: jax.Array,
-    learning_rate: float,
-) -> Outcome:
-    """One run: the best parameters, the three curves of the history, and the best epoch."""
-    epochs, batches, _ = order.shape
-    start = nnx.merge(graph, params, constants)
-    scales = start.step_scales(x)
-    x, fixed = start.centred_inputs(x, centre)
-    x_validation, fixed_validation = start.centred_inputs(x_validation, centre)
-    adam = optax.scale_by_adam()
-
-    def mean_loss(params: Arrays, x: jax.Array, y: jax.Array, fixed: Any) -> tuple[jax.Array, jax.Array]:
-        outputs = nnx.merge(graph, params, constants)(x, fixed)
-        if loss == "cross_entropy":
-            return optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(), outputs
-        wanted = jax.nn.one_hot(y, outputs.shape[1]) if y.ndim == 1 else y
-        return jnp.square(outputs - wanted).sum(axis=1).mean(), outputs
-
-    def step(carry: tuple[Arrays, Any, jax.Array], batch: jax.Array) -> tuple[Any, jax.Array]:
-        params, state, count = carry
-        here = jax.tree.map(lambda array: array[batch], fixed)
-        (value, _), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, x[batch], y[batch], here)
-        direction, state = adam.update(gradient, state)
-        rate = learning_rate * (1 + jnp.cos(jnp.pi * count / (epochs * batches))) / 2
-        params = {name: params[name] - rate * scales[name] * direction[name] for name in params}
-        return (params, state, count + 1), value
-
-    def validate(params: Arrays) -> tuple[jax.Array, jax.Array]:
-        value, outputs = mean_loss(params, x_validation, y_validation, fixed_validation)
-        if y_validation.ndim == 1:
-            return value, (outputs.argmax(axis=1) == y_validation).mean()
-        return value, jnp.asarray(jnp.nan)
-
-    def epoch(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, tuple[jax.Array, ...]]:
-        (running, best, best_loss, best_accuracy, best_epoch), (number, batches) = carry, inputs
-        value, correct = validate(running[0])
-        # NaN for real targets compares false both ways, and leaves the loss to decide
-        better = (correct > best_accuracy) | (~(correct < best_accuracy) & (value < best_loss))
-        found, held = (running[0], value, correct, number), (best, best_loss, best_accuracy, best_epoch)
-        running, losses = jax.lax.scan(step, running, batches)
-        return (running, *jax.tree.map(partial(jnp.where, better), found, held)), (
-            losses.mean(),
-            value,
-            correct,
-        )
-
-    # One round more than epochs, as each validates before it trains: compiling the validation a second
-    # time, for after the last epoch, takes longer than an epoch does. What that round trains is dropped.
-    rounds = jnp.arange(epochs + 1), jnp.concatenate([order, order[:1]])
-    nothing = jnp.asarray(jnp.inf), jnp.asarray(-jnp.inf), jnp.asarray(0)
-    carry = ((params, adam.init(params), jnp.asarray(0)), params, *nothing)
-    (_, best, _, _, best_epoch), (losses, values, corrects) = jax.lax.scan(epoch, carry, rounds)
-    return best, losses[:-1], values, corrects, best_epoch
-
-
-_run = jax.jit(_train_one, static_argnums=(0, 1))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _run_together(graph: nnx.GraphDef, loss: str, *arguments: Any) -> Any:
-    axes = (0,) * (len(arguments) - 1) + (None,)
-    return jax.vmap(partial(_train_one, graph, loss), in_axes=axes)(*arguments)
-
-
-def _centre(network: ShallowNetwork, x: np.ndarray, parameters: str) -> np.ndarray:
-    """What is taken from the points in training, shape (D,): their mean, where thresholds train; else 0."""
-    if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
-        return x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return np.zeros(network.dim, dtype=np.float32)
-
-
-def _take_apart(
-    network: ShallowNetwork, centre: np.ndarray, parameters: str
-) -> tuple[nnx.GraphDef, Arrays, Arrays]:
-    """What the network, shifted, is without its arrays, the arrays that training changes, and all others."""
-    if centre.any():
-        network = nnx.clone(network)
-        network.shift_inputs(centre)
-    graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others[0])
-
-
-def _history(outcome: Outcome, learning_rate: float) -> TrainingHistory:
-    _, losses, values, corrects, best_epoch = outcome
-    curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
-    return TrainingHistory(*curves, best_epoch=int(best_epoch), learning_rate=learning_rate)
-
-
-def _merit(history: TrainingHistory) -> tuple[float, float]:
-    """What the best epoch of a run is worth on the validation points."""
-    correct, value = (
-        float(curve[history.best_epoch]) for curve in (history.validation_accuracy, history.validation_loss)
-    )
-    return 0.0 if np.isnan(correct) else correct, -value
-
-
-def _check_settings(
-    epochs: int, batch_size: int, learning_rate: float | Sequence[float], loss: str, parameters: str
-) -> list[float]:
-    """The learning rates."""
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        check_whole(name, value)
-    rates: list[Any] = (
-        list(learning_rate) if isinstance(learning_rate, Sequence | np.ndarray) else [learning_rate]
-    )
-    if not rates or not all(is_real(rate) and rate > 0 for rate in rates):
-        raise ValueError(f"learning_rate is {learning_rate!r}; give a finite number above 0, or several")
-    for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):
-        if choice not in known:
-            raise ValueError(f"unknown {name} {choice!r}; choose one of {', '.join(known)}")
-    return [float(rate) for rate in rates]
-
-
-def _check_data(
-    network: ShallowNetwork, x: Any, y: Any, loss: str, part: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points (M, D) in float32, and labels (M,) in int32 or targets (M, outputs) in float32."""
-    points, targets = network.check_points(x), np.asarray(y)
-    if len(targets) != len(points):
-        raise ValueError(f"{len(points)} {part}points but {len(targets)} {part}targets; give one a point")
-    if targets.ndim == 1 and targets.dtype.kind in "iu":
-        if targets.min() < 0 or targets.max() >= network.outputs:
-            wrong = targets.min() if targets.min() < 0 else targets.max()
+    def __init__(self, seed: int, points: int, size: int) -> None:
+        if size > points:
             raise ValueError(
-                f"{part}label {wrong} is outside 0..{network.outputs - 1}, the network's outputs"
+                f"batch_size is {size} but there are {points} training points; take a smaller one"
             )
-        return points, targets.astype(np.int32)
-    if loss == "cross_entropy":
-        raise ValueError(
-            f"{part}targets have shape {targets.shape}, {targets.dtype}; this needs integer labels (points,)"
-        )
-    if targets.shape != (len(points), network.outputs) or targets.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{part}targets have shape {targets.shape}, {targets.dtype}; give integer labels, or reals"
-            f" of shape ({len(points)}, {network.outputs})"
-        )
-    if not np.isfinite(targets).all():
-        raise ValueError(
-            f"{part}targets hold {targets[~np.isfinite(targets)][0]}; every value must be finite"
-        )
-    return points, targets.astype(np.float32)
+        self._seed, self._points, self._size = seed, points, size
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int32)
+
+    def __call__(self, first: int, steps: int) -> np.ndarray:
+        """Indices of the training points of iterations first .. first + steps - 1, int32 (steps, size)."""
+        start, end = first * self._size, (first + steps) * self._size
+        parts = []
+        while start < end:
+            epoch, place = divmod(start, self._points)
+            if epoch != self._epoch:
+                shuffled = np.random.default_rng([self._seed, epoch]).permutation(self._points)
+                self._epoch, self._order = epoch, shuffled.astype(np.int32)
+            taken = min(end - start, self._points - place)
+            parts.append(self._order[place : place + taken])
+            start += taken
+        return np.concatenate(parts).reshape(steps, self._size)
+
+
+class Progression(NamedTuple):
+    """How far `fit` is.
+
+    Attributes:
+        done: steps.
+        state: the network, or networks.
+        rows: what each evaluation found.
+        snapshots: params and rest by step, as asked for.
+        seconds: of training and evaluation, over all sessions.
+    """
+
+    done: int
+    state: TrainState
+    rows: list[Any]
+    snapshots: dict[int, Any]
+    seconds: float
+
+
+class Checkpoint:
+    """A run under way, kept in a folder by orbax; the one before it goes when a new one is whole.
+
+    Args:
+        folder: of this run alone.
+        every: seconds between two checkpoints.
+    """
+
+    def __init__(self, folder: Path, every: float = 60.0) -> None:
+        self._folder, self.every = folder.absolute(), every  # orbax wants it so
+
+    def save(self, now: Progression) -> None:
+        """Keep a run as it is now."""
+        tree = {
+            "state": to_arrays(now.state),
+            "rows": [to_arrays(row) for row in now.rows],
+            "snapshots": {str(step): to_arrays(held) for step, held in now.snapshots.items()},
+            "seconds": np.asarray(now.seconds),
+        }
+        with _ORBAX, self._manager() as manager:
+            manager.save(now.done, args=ocp.args.StandardSave(tree))
+
+    def load(self, like: TrainState) -> Progression | None:
+        """The run as it was saved last, or None.
+
+        Args:
+            like: a state of the same structure.
+
+        Raises:
+            ValueError: what was saved is of another structure.
+        """
+        if not self._folder.is_dir():
+            return None
+        with _ORBAX, self._manager() as manager:
+            done = manager.latest_step()
+            if done is None:
+                return None
+            tree = manager.restore(done, args=ocp.args.StandardRestore())
+        weights = (like.params, like.rest)
+        rows = [row[0] if len(row) == 1 else tuple(row) for row in tree["rows"]]
+        snapshots = {int(step): from_arrays(held, weights) for step, held in tree["snapshots"].items()}
+        state = from_arrays(tree["state"], like)
+        return Progression(done, state, rows, snapshots, float(tree["seconds"]))
+
+    def delete(self) -> None:
+        """Drop what was saved."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        return ocp.CheckpointManager(self._folder, options=options)
+
+
+def fit(
+    task: Task,
+    state: TrainState,
+    batches: Callable[[int, int], Any],
+    data: Any,
+    *,
+    steps: int,
+    every: int,
+    together: bool = False,
+    snapshots: Collection[int] = (),
+    checkpoint: Checkpoint | None = None,
+    after: Callable[[Progression], None] | None = None,
+) -> Progression:
+    """Train to the last step, with an evaluation every so many and after the last.
+
+    Args:
+        task: what is trained, and how.
+        state: where it starts; with `together`, several states with one more axis in front.
+        batches: gives the points of steps first .. first + n - 1, called with (first, n).
+        data: what the task's functions are called with.
+        steps: number of the last step.
+        every: steps between two evaluations.
+        together: whether several states advance at once, under jax.vmap.
+        snapshots: steps, each evaluated, before which the weights are kept.
+        checkpoint: where the run is kept, and taken up again: on a CPU to the same bits.
+        after: called after each evaluation; what it raises ends the run, which is saved before.
+
+    Returns:
+        The finished run. Weights in snapshots and rows are on the host.
+    """
+    start = int(np.ravel(state.step)[0])
+    now = Progression(start, state, [], {}, 0.0)
+    found = None if checkpoint is None else checkpoint.load(state)
+    if found is not None:
+        now = found
+        if after is not None:
+            after(now)
+    first, saved = now.done, time.perf_counter()
+    begun = saved - now.seconds
+    while now.done < steps:
+        if now.done in snapshots:
+            now.snapshots[now.done] = jax.device_get((now.state.params, now.state.rest))
+        count = min(every, steps - now.done)
+        call = _advance_together if together else _advance
+        # the first run of several compiles; the others wait instead of compiling the same once more
+        with _COMPILING if now.done == first else nullcontext():
+            state, row = call(task, now.state, batches(now.done, count), data)
+        now.rows.append(jax.tree.map(np.asarray, row))
+        moment = time.perf_counter()
+        now = now._replace(done=now.done + count, state=state, seconds=moment - begun)
+        due = checkpoint is not None and now.done < steps
+        try:
+            if after is not None:
+                after(now)
+            due = checkpoint is not None and due and moment - saved > checkpoint.every
+        finally:
+            if due and checkpoint is not None:
+                checkpoint.save(now)
+                saved = time.perf_counter()
+    return now
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as one tree, whose arrays have an axis of them in front."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def entry(place: int, tree: Any) -> Any:
+    """One of the trees that `stack` put together."""
+    return jax.tree.map(lambda leaf: leaf[place], tree)
+
+
+def to_arrays(tree: Any) -> list[Any]:
+    """The arrays of a tree, on the host; random keys, which files do not know, as their integers."""
+    return [
+        np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def from_arrays(arrays: Sequence[Any], like: Any) -> Any:
+    """A tree like another, from the arrays that `to_arrays` gave.
+
+    Raises:
+        ValueError: another number of arrays, or other shapes.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    if [np.shape(array) for array in arrays] != [np.shape(array) for array in to_arrays(like)]:
+        raise ValueError("the saved arrays have other shapes than the network's; delete them")
+    pairs = zip(arrays, leaves, strict=True)
+    found = [jax.random.wrap_key_data(array) if _is_key(leaf) else array for array, leaf in pairs]
+    return jax.tree.unflatten(structure, found)
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

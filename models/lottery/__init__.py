@@ -1,5 +1,6 @@
 """Lottery tickets: masks, pruning, rewinding, controls, training many trials, and what pruning saves."""
 
+from qrt_tn.models.lottery.checks import Trial
 from qrt_tn.models.lottery.compaction import Compacted, DenseStack, compact, dense_stack, sparse_stack
 from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
 from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
@@ -16,6 +17,7 @@ from qrt_tn.models.lottery.masks import (
     unpruned,
 )
 from qrt_tn.models.lottery.presets import PRESETS, Preset, Recipe, preset
+from qrt_tn.models.lottery.program import Program, Weights, merge, split
 from qrt_tn.models.lottery.pruning import (
     kept_counts,
     layer_rates,
@@ -24,10 +26,8 @@ from qrt_tn.models.lottery.pruning import (
     prune_by_scores,
 )
 from qrt_tn.models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
-from qrt_tn.models.lottery.steps import Program
 from qrt_tn.models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
-from qrt_tn.models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
-from qrt_tn.models.lottery.trials import train_trials
+from qrt_tn.models.lottery.trials import TrialResult, train_trials
 
 __all__ = [
     "CONTROLS",
@@ -40,8 +40,8 @@ __all__ = [
     "Program",
     "Recipe",
     "Run",
-    "Trained",
     "Trial",
+    "TrialResult",
     "Weights",
     "apply_masks",
     "check_masks",
@@ -61,10 +61,10 @@ __all__ = [
     "magnitude_scores",
     "masked",
     "measure",
+    "merge",
     "preset",
     "prune_by_magnitude",
     "prune_by_scores",
-    "put_together",
     "random_masks",
     "remaining",
     "save_ticket",
@@ -72,9 +72,9 @@ __all__ = [
     "shuffle_weights",
     "snip_scores",
     "sparse_stack",
+    "split",
     "storage",
     "synflow_masks",
-    "take_apart",
     "train_trials",
     "unpruned",
     "weight_uses",

@@ -1,8 +1,8 @@
-"""What is refused before a trial is trained, and by what a trained one is known again."""
+"""Trials to train: what is refused before, and by what a trained one is known again."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -10,13 +10,32 @@ from flax import nnx
 
 from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery.batches import BatchOrder
-from qrt_tn.models.lottery.masks import check_masks, full_masks
-from qrt_tn.models.lottery.steps import Program
-from qrt_tn.models.lottery.store import plain
-from qrt_tn.models.lottery.trial import Trial, Weights, put_together
+from qrt_tn.models.lottery.masks import Masks, check_masks, full_masks
+from qrt_tn.models.lottery.program import Program, Weights, merge
+from qrt_tn.models.training import BatchOrder, to_arrays
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a file, on any system
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One network to train.
+
+    Attributes:
+        name: names its files in a checkpoint folder; each trial of a call has its own.
+        weights: where it starts.
+        masks: what is pruned, or None for a dense network.
+        seed: of the order of points, and of augmentation.
+        start: the iteration it starts at, above 0 after rewinding.
+        keep: whether its trained weights are wanted, not only its curves.
+    """
+
+    name: str
+    weights: Weights
+    masks: Masks | None = None
+    seed: int = 0
+    start: int = 0
+    keep: bool = True
 
 
 def with_masks(trial: Trial) -> Trial:
@@ -43,7 +62,7 @@ def check_trials(
     names = [trial.name for trial in trials]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"the trials are named {names}; give at least one, each a name of its own")
-    shapes = [jax.tree.map(np.shape, plain((t.weights.params, t.weights.rest))) for t in trials]
+    shapes = [list(map(np.shape, jax.tree.leaves(trial.weights))) for trial in trials]
     for trial, own in zip(trials, shapes, strict=True):
         if not NAME.fullmatch(trial.name):
             raise ValueError(f"a trial is named {trial.name!r}; give letters, digits, '_', '-' and '.' only")
@@ -87,7 +106,7 @@ def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
         raise ValueError(f"augment needs images (height, width, channels); the points have shape {shape}")
     try:
         point = jax.ShapeDtypeStruct((1, *shape), np.float32)
-        outputs = jax.eval_shape(put_together(program, weights), point).shape[-1]
+        outputs = jax.eval_shape(merge(program, weights), point).shape[-1]
     except (TypeError, ValueError) as error:
         raise ValueError(f"the network does not take points of shape {shape}: {error}") from error
     for part in ("train", "validation", "test"):
@@ -113,15 +132,16 @@ def identities(program: Program, trials: Sequence[Trial], fold: ImageFold) -> di
         for graph in (program.graph, program.evaluated)
     )
     computed = [re.sub(r"0x[0-9a-f]+", "", str(text)) for text in traced]
-    found = {}
-    for trial in trials:
-        arrays = dict(enumerate(plain((trial.weights.params, trial.weights.rest, trial.masks))))
-        settings = {
-            "recipe": program.recipe,
-            "seed": trial.seed,
-            "start": trial.start,
-            "data": data,
-            "computed": computed,
-        }
-        found[trial.name] = identity(settings, arrays)
-    return found
+    return {
+        trial.name: identity(
+            {
+                "recipe": program.recipe,
+                "seed": trial.seed,
+                "start": trial.start,
+                "data": data,
+                "computed": computed,
+            },
+            dict(enumerate(to_arrays((trial.weights, trial.masks)))),
+        )
+        for trial in trials
+    }

@@ -19,16 +19,17 @@ class MaskedState(NamedTuple):
 def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.GradientTransformation:
     """Wrap an optimiser so that pruned weights stay exactly 0, whatever it does.
 
-    Gradients of pruned weights are 0 before the optimiser sees them, so they take no part in moments or
-    in a norm that gradients are clipped to; and the update of a pruned weight w is -w, so that momentum
-    and weight decay leave it at 0 and a weight that was not 0 becomes so at the first step. The masks
-    are part of the state, as in jaxpruner (Lee et al., arXiv 2304.14082), so that one compiled step, or
-    one under jax.vmap, serves many masks. Start from masked parameters (`apply_masks`): an optimiser
-    that looks at norms of weights would otherwise see the pruned ones once.
+    The optimiser sees gradients and parameters whose pruned entries are 0. So these take no part in moments
+    or in a norm that gradients are clipped to, and parameters that it keeps in its state (schedule-free,
+    lookahead, prodigy) are pruned too, also when training starts from weights that are not. The update of
+    a pruned weight w is -w: momentum and weight decay leave it at 0, and a weight that was not 0 becomes
+    so at the first step. The masks are part of the state, as in jaxpruner (Lee et al., arXiv 2304.14082),
+    so that one compiled step, or one under jax.vmap, serves many masks.
 
     Args:
         optimizer: any optax transformation; chain what must see masked gradients inside it.
-        masks: as `full_masks` makes them.
+        masks: as `full_masks` makes them; of the structure of the parameters (for optax.lookahead a
+            LookaheadParams of them).
 
     Returns:
         A transformation whose `update` needs the parameters.
@@ -39,14 +40,15 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> MaskedState:
-        return MaskedState(masks, inner.init(params))
+        return MaskedState(masks, inner.init(apply_masks(masks, params)))
 
     def update(updates: Any, state: MaskedState, params: Any = None, **extra: Any) -> tuple[Any, MaskedState]:
         if params is None:
             raise ValueError(
                 "a masked optimiser was updated without parameters; call update(g, state, params)"
             )
-        changes, held = inner.update(apply_masks(state.masks, updates), state.inner, params, **extra)
+        gradients, weights = (apply_masks(state.masks, tree) for tree in (updates, params))
+        changes, held = inner.update(gradients, state.inner, weights, **extra)
         changes = jax.tree.map(
             lambda mask, change, weight: change if mask is None else jnp.where(mask, change, -weight),
             state.masks,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,12 +13,12 @@ from flax import nnx
 
 from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery.batches import BatchOrder
-from qrt_tn.models.lottery.checks import check_fold
+from qrt_tn.models.lottery.checks import Trial, check_fold
 from qrt_tn.models.lottery.controls import keep_signs
 from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
 from qrt_tn.models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
 from qrt_tn.models.lottery.presets import Preset
+from qrt_tn.models.lottery.program import Weights, merge, split
 from qrt_tn.models.lottery.pruning import (
     kept_counts,
     layer_rates,
@@ -26,9 +26,9 @@ from qrt_tn.models.lottery.pruning import (
     prune_by_magnitude,
     prune_by_scores,
 )
-from qrt_tn.models.lottery.store import kept_masks, plain
-from qrt_tn.models.lottery.trial import Trained, Trial, Weights, put_together, take_apart
-from qrt_tn.models.lottery.trials import Progress, train_trials
+from qrt_tn.models.lottery.store import kept_masks
+from qrt_tn.models.lottery.trials import TrialResult, train_trials
+from qrt_tn.models.training import BatchOrder, Progress, to_arrays
 
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (
@@ -69,7 +69,7 @@ class Run:
     repeat: int
     masks: Masks
     start: Weights
-    trained: Trained
+    trained: TrialResult
 
     @property
     def remaining(self) -> float:
@@ -139,7 +139,7 @@ class LotteryStudy:
                 raise ValueError(f"control_levels holds {level}; give rounds from 1 to {preset.levels}")
         self._build, self._preset, self._fold = build, preset, fold
         self._controls, self._control_levels, self._rewinding = tuple(controls), frozenset(levels), rewinding
-        self.program, first = take_apart(build(0), preset.recipe)
+        self.program, first = split(build(0), preset.recipe)
         self._initial = {0: first}
         check_fold(self.program, first, fold)
         self._scores: dict[int, dict[str, np.ndarray]] = {}  # of SNIP, which no round changes
@@ -177,7 +177,7 @@ class LotteryStudy:
         """The untrained network of a trial; redraws 1, 2, ... are other draws from the same distribution."""
         if redraw == 0 and trial in self._initial:
             return self._initial[trial]
-        program, weights = take_apart(self._build(trial * REPEATS + redraw), self._preset.recipe)
+        program, weights = split(self._build(trial * REPEATS + redraw), self._preset.recipe)
         if program != self.program:
             raise ValueError("build makes networks of different architectures; it may vary the seed only")
         if redraw == 0:
@@ -194,9 +194,10 @@ class LotteryStudy:
         """
         rewind, trials = self._preset.rewind, range(self._preset.trials)
         snapshots = [rewind] if rewind and self._rewinding == "weights" else []
-        first = [Trial(_name("dense", 0, t, 0), self.initial(t), self.full, t) for t in trials]
-        dense = self._train(first, snapshots=snapshots, progress=progress)
-        yield [Run("dense", 0, t, 0, self.full, self.initial(t), dense[t]) for t in trials]
+        first = [_Wanted("dense", 0, t, 0, self.full, self.initial(t)) for t in trials]
+        runs = self._trained(first, progress, snapshots)
+        yield runs
+        dense = [run.trained for run in runs]
         tickets, masks = dense, [self.full] * len(trials)
         for level in range(1, self._preset.levels + 1):
             for t in trials:
@@ -205,20 +206,14 @@ class LotteryStudy:
                 except ValueError as error:
                     self.notes.append(f"The rounds ended before level {level}, for trial {t}: {error}.")
                     return
-            wanted: list[tuple[str, int, int, Trial]] = []
-            for t in trials:
-                weights = self._rewound(t, dense[t], tickets[t])
-                wanted.append(("imp", t, 0, Trial(_name("imp", level, t, 0), weights, masks[t], t, rewind)))
+            starts = [self._rewound(t, dense[t], tickets[t]) for t in trials]
+            wanted = [_Wanted("imp", level, t, 0, masks[t], starts[t], rewind) for t in trials]
             if level in self._control_levels:
                 for t in trials:
-                    start = self._rewound(t, dense[t], tickets[t])
-                    wanted += self._control_trials(level, t, masks[t], start, dense[t])
-            trained = self._train([trial for *_, trial in wanted], progress=progress)
-            tickets = trained[: len(trials)]
-            yield [
-                Run(method, level, t, repeat, trial.masks, trial.weights, outcome)
-                for (method, t, repeat, trial), outcome in zip(wanted, trained, strict=True)
-            ]
+                    wanted += self._controls_of(wanted[t], dense[t])
+            runs = self._trained(wanted, progress)
+            tickets = [run.trained for run in runs[: len(trials)]]
+            yield runs
 
     def network(self, run: Run) -> nnx.Module:
         """The network of a run whose weights were kept, at its early stop, as it is evaluated.
@@ -228,53 +223,56 @@ class LotteryStudy:
         """
         if run.trained.best is None:
             raise ValueError(f"the weights of {run.method!r} are not kept; take a run of 'dense' or 'imp'")
-        return put_together(self.program, run.trained.best)
+        return merge(self.program, run.trained.best)
 
-    def _pruned(self, trained: Trained, masks: Masks, rounds: int = 1) -> Masks:
+    def _pruned(self, trained: TrialResult, masks: Masks, rounds: int = 1) -> Masks:
         assert trained.weights is not None
         return prune_by_magnitude(
             trained.weights.params, masks, self._rates, rounds=rounds, scope=self._preset.scope
         )
 
-    def _rewound(self, trial: int, dense: Trained, last: Trained) -> Weights:
+    def _rewound(self, trial: int, dense: TrialResult, last: TrialResult) -> Weights:
         if self._rewinding == "rate":
             assert last.weights is not None
             return last.weights
         return dense.snapshots[self._preset.rewind] if self._preset.rewind else self.initial(trial)
 
-    def _control_trials(
-        self, level: int, trial: int, ticket: Masks, start: Weights, dense: Trained
-    ) -> list[tuple[str, int, int, Trial]]:
-        """Method, trial, repeat and what to train, of one ticket's controls."""
-        initial = self.initial(trial)
+    def _trained(
+        self, wanted: Sequence["_Wanted"], progress: Progress | None, snapshots: Sequence[int] = ()
+    ) -> list[Run]:
+        trials = [
+            Trial(one.name, one.weights, one.masks, one.trial, one.start, one.method in ("dense", "imp"))
+            for one in wanted
+        ]
+        found = self._train(trials, snapshots=snapshots, progress=progress)
+        return [
+            Run(one.method, one.level, one.trial, one.repeat, one.masks, one.weights, result)
+            for one, result in zip(wanted, found, strict=True)
+        ]
+
+    def _controls_of(self, ticket: "_Wanted", dense: TrialResult) -> list["_Wanted"]:
+        """What is trained beside a ticket."""
+        level, trial = ticket.level, ticket.trial
         redraws = [self.initial(trial, 1 + r) for r in range(self._preset.reinitialisations)]
         found = []
-
-        def add(method: str, masks: Masks, weights: Weights, repeat: int = 0, start: int = 0) -> None:
-            name = _name(method, level, trial, repeat)
-            found.append((method, trial, repeat, Trial(name, weights, masks, trial, start, keep=False)))
-
         for method in self._controls:
             try:
-                masks = self._control_masks(method, level, trial, ticket, dense)
+                masks = self._control_masks(method, level, trial, ticket.masks, dense)
             except ValueError as error:
                 self.notes.append(f"{method} has no network at level {level}, trial {trial}: {error}.")
                 continue
-            if method == "reinit":
-                for repeat, redrawn in enumerate(redraws):
-                    add(method, masks, redrawn, repeat)
-            elif method == "oneshot":
-                add(method, masks, self._rewound(trial, dense, dense), start=self._preset.rewind)
-            elif method not in REDRAWN:
-                add(method, masks, initial)
-            elif redraws:
-                redrawn = redraws[0]
-                if method == "sign-reinit":
-                    redrawn = Weights(keep_signs(redrawn.params, start.params, masks), redrawn.rest)
-                add(method, masks, redrawn)
+            starts, start = [self.initial(trial)], 0
+            if method == "oneshot":
+                starts, start = [self._rewound(trial, dense, dense)], self._preset.rewind
+            elif method in REDRAWN:
+                starts = redraws if method == "reinit" else redraws[:1]
+            if method == "sign-reinit":
+                signs = ticket.weights.params
+                starts = [Weights(keep_signs(w.params, signs, masks), w.rest) for w in starts]
+            found += [_Wanted(method, level, trial, r, masks, w, start) for r, w in enumerate(starts)]
         return found
 
-    def _control_masks(self, method: str, level: int, trial: int, ticket: Masks, dense: Trained) -> Masks:
+    def _control_masks(self, method: str, level: int, trial: int, ticket: Masks, dense: TrialResult) -> Masks:
         initial = self.initial(trial)
         if method in ("oneshot", "oneshot-reinit"):
             return self._pruned(dense, self.full, rounds=level)
@@ -310,14 +308,14 @@ class LotteryStudy:
 
         if self._folder is None:
             return found()
-        known = identity({"share": share}, dict(enumerate(plain(initial.params))))
-        path = self._folder / MASKS / f"{_name('synflow', level, trial, 0)}.safetensors"
+        known = identity({"share": share}, dict(enumerate(to_arrays(initial.params))))
+        path = self._folder / MASKS / f"synflow-{level:02d}-{trial}-0.safetensors"
         return kept_masks(path, known, self.full, found)
 
     def _loss(self, trial: int, params: Params) -> jax.Array:
         """The loss of a trial's initial network on one batch of its first points, ten a class."""
         size = min(len(self._fold.x_train), SNIP_POINTS * (1 + int(self._fold.y_train.max())))
-        batch = BatchOrder(trial, len(self._fold.x_train), size).batches(0, 1)[0]
+        batch = BatchOrder(trial, len(self._fold.x_train), size)(0, 1)[0]
         network = nnx.merge(self.program.graph, params, self.initial(trial).rest)
         outputs = network(self._fold.x_train[batch])
         return optax.softmax_cross_entropy_with_integer_labels(outputs, self._fold.y_train[batch]).mean()
@@ -327,5 +325,17 @@ class LotteryStudy:
         return outputs
 
 
-def _name(method: str, level: int, trial: int, repeat: int) -> str:
-    return f"{method}-{level:02d}-{trial}-{repeat}"
+class _Wanted(NamedTuple):
+    """A network that a study trains; fields as in `Run` and `Trial`."""
+
+    method: str
+    level: int
+    trial: int
+    repeat: int
+    masks: Masks
+    weights: Weights
+    start: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.level:02d}-{self.trial}-{self.repeat}"

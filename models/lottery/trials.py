@@ -3,36 +3,61 @@
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery.batches import BatchOrder
-from qrt_tn.models.lottery.checks import check_trials, identities, with_masks
-from qrt_tn.models.lottery.steps import (
-    CURVES,
-    Data,
-    Program,
-    Replica,
-    advance,
-    advance_together,
-    evaluation_batches,
-    initial,
-)
+from qrt_tn.models.lottery.checks import Trial, check_trials, identities, with_masks
+from qrt_tn.models.lottery.program import CURVES, Data, Program, TrialTask, Weights, evaluation_batches
 from qrt_tn.models.lottery.store import TrialStore
-from qrt_tn.models.lottery.trial import Trained, Trial, Weights
+from qrt_tn.models.training import BatchOrder, Checkpoint, Progress, Progression, entry, fit, stack
 
-Progress = Callable[[int, int], None]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """What became of a trial.
+
+    Attributes:
+        iterations: when it was evaluated, shape (E,).
+        curves: by name ("train_loss", "validation_loss", "validation_accuracy", "test_loss",
+            "test_accuracy"), each of shape (E,); the training loss is the mean since the last evaluation.
+        weights: after the last iteration, or None where they were not to be kept.
+        best: at the early stop, likewise.
+        snapshots: by iteration, as asked for.
+        seconds: of training and evaluation, over all sessions; trials side by side share the machine.
+    """
+
+    iterations: np.ndarray
+    curves: dict[str, np.ndarray]
+    weights: Weights | None
+    best: Weights | None
+    snapshots: dict[int, Weights]
+    seconds: float
+
+    @property
+    def early(self) -> int:
+        """The place in the curves of the least validation loss: the early stop, found afterwards."""
+        losses = self.curves["validation_loss"]
+        return 0 if np.isnan(losses).all() else int(np.nanargmin(losses))
+
+    @property
+    def early_iteration(self) -> int:
+        """The iteration of the early stop."""
+        return int(self.iterations[self.early])
+
+    def at_early(self, curve: str) -> float:
+        """A curve's value at the early stop."""
+        return float(self.curves[curve][self.early])
 
 
 def train_trials(
@@ -45,25 +70,25 @@ def train_trials(
     folder: str | Path | None = None,
     save_every: float = 60.0,
     progress: Progress | None = None,
-) -> list[Trained]:
+) -> list[TrialResult]:
     """Train networks of one architecture, each under its mask, from its weights and in its own order.
 
     Batches run in one compiled scan from each evaluation to the next. After every one the network is
     evaluated on all validation and test points, and the weights of least validation loss are kept;
     nothing stops early (Frankle and Carbin, arXiv 1803.03635: the stop is found afterwards).
 
-    On a CPU each trial runs on its own core: batched products gain nothing there, and a trial has the
-    same bits whatever runs beside it. On an accelerator all trials advance together under jax.vmap.
+    On a CPU each trial runs in a thread on its own core: batched products gain nothing there, and a trial
+    has the same bits whatever runs beside it. On an accelerator all trials advance together under jax.vmap.
 
     Args:
-        program: the architecture and the recipe, from `take_apart`.
+        program: the architecture and the recipe, from `split`.
         trials: what to train.
         fold: the data.
         snapshots: iterations whose weights to keep, multiples of recipe.evaluate_every.
         together: under vmap (a number: so many at once, where memory is short) or one a core; None to
             choose by the kind of device.
         folder: where trials are kept, finished ones and those under way (by orbax), so that the same
-            call goes on after a kill, to the same bits on the same machine.
+            call goes on after a kill, on the same CPU to the same bits.
         save_every: seconds between two checkpoints of a trial under way.
         progress: called with (iterations done, of how many), over all trials.
 
@@ -79,8 +104,8 @@ def train_trials(
         together = jax.default_backend() != "cpu"
     if not isinstance(together, bool | int) or together < 0:
         raise ValueError(f"together is {together}; give True, False, or how many trials at once")
-    prepared = [with_masks(trial) for trial in trials]
-    check_trials(program, prepared, fold, snapshots)
+    trials = [with_masks(trial) for trial in trials]
+    check_trials(program, trials, fold, snapshots)
     data = Data(
         jnp.asarray(fold.x_train),
         jnp.asarray(fold.y_train),
@@ -88,44 +113,21 @@ def train_trials(
         evaluation_batches(fold.x_test, fold.y_test),
     )
     store = None if folder is None else TrialStore(Path(folder))
-    known = {} if store is None else identities(program, prepared, fold)
-    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, known, save_every)
-    counter = _Counter(sum(program.recipe.iterations - trial.start for trial in trials), progress)
-    outcomes: dict[str, Trained] = {}
-    for trial in prepared:
-        found = run.finished(trial)
-        if found is not None:
-            outcomes[trial.name] = found
-            counter.add(program.recipe.iterations - trial.start)
-    waiting = [trial for trial in prepared if trial.name not in outcomes]
-    if together:
-        starts = sorted({trial.start for trial in waiting})
-        most = len(waiting) if together is True else int(together)
-        groups = [
-            same[first : first + most]
-            for same in ([trial for trial in waiting if trial.start == start] for start in starts)
-            for first in range(0, len(same), most)
-        ]
-    else:
-        groups = [[trial] for trial in waiting]
-    workers = 1 if together else max(1, min(len(groups), len(os.sched_getaffinity(0))))
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run.train, group, counter) for group in groups]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            counter.stop()
-            pool.shutdown(cancel_futures=True)
-    failed = [error for error in (f.exception() for f in futures if not f.cancelled()) if error is not None]
-    for error in failed:
-        if not isinstance(error, _StoppedError):
-            raise error
-    for future in futures:
-        outcomes.update(future.result())
-    if store is not None:
-        for trial in waiting:
-            store.forget(trial.name)
-    return [outcomes[trial.name] for trial in trials]
+    known = {} if store is None else identities(program, trials, fold)
+    end = program.recipe.iterations
+    counter = _Counter(sum(end - trial.start for trial in trials), progress)
+    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, known, save_every, counter)
+    results = {trial.name: found for trial in trials if (found := run.finished(trial)) is not None}
+    waiting = [trial for trial in trials if trial.name not in results]
+    most = len(waiting) if together is True else max(1, int(together))
+    groups = [
+        same[first : first + most]
+        for same in ([t for t in waiting if t.start == start] for start in sorted({t.start for t in waiting}))
+        for first in range(0, len(same), most)
+    ]
+    for found in _side_by_side([partial(run.train, group) for group in groups], counter, bool(together)):
+        results.update(found)
+    return [results[trial.name] for trial in trials]
 
 
 class _StoppedError(Exception):
@@ -136,10 +138,8 @@ class _Counter:
     """Iterations done over all threads; tells them to stop when one has failed."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress = total, progress
-        self._done = 0
-        self._lock = threading.Lock()
-        self.stopped = False
+        self._done, self._total, self._progress = 0, total, progress
+        self._lock, self.stopped = threading.Lock(), False
 
     def add(self, iterations: int) -> None:
         with self._lock:
@@ -147,8 +147,21 @@ class _Counter:
             if self._progress is not None:
                 self._progress(self._done, self._total)
 
-    def stop(self) -> None:
-        self.stopped = True
+
+def _side_by_side(jobs: Sequence[Callable[[], _T]], counter: _Counter, together: bool) -> list[_T]:
+    """Run jobs, one a core. When one fails the others are stopped; then its error is raised."""
+    workers = 1 if together else max(1, min(len(jobs), len(os.sched_getaffinity(0))))
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            counter.stopped = True
+            pool.shutdown(cancel_futures=True)
+    for error in (future.exception() for future in futures if not future.cancelled()):
+        if error is not None and not isinstance(error, _StoppedError):
+            raise error
+    return [future.result() for future in futures]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,124 +175,78 @@ class _Run:
     store: TrialStore | None
     identities: dict[str, str]
     save_every: float
+    counter: _Counter
 
-    def finished(self, trial: Trial) -> Trained | None:
-        """The outcome of a trial that the store has.
+    def finished(self, trial: Trial) -> TrialResult | None:
+        """The result of a trial that the store has.
 
         Raises:
             ValueError: a trial of this name was trained otherwise.
         """
         if self.store is None:
             return None
-        weights = (trial.weights.params, trial.weights.rest)
-        like = self._tree(trial, weights, weights, dict.fromkeys(self._due(trial.start, self._end), weights))
-        found = self.store.finished(trial.name, self.identities[trial.name], like)
-        return None if found is None else self._outcome(trial, *found)
+        held = trial.weights if trial.keep else None
+        due = [iteration for iteration in self.snapshots if trial.start <= iteration]
+        like = (held, held, dict.fromkeys(due, trial.weights))
+        found = self.store.load(trial.name, self.identities[trial.name], like)
+        if found is None:
+            return None
+        self.counter.add(self.program.recipe.iterations - trial.start)
+        return self._result(trial, *found)
 
-    def train(self, trials: list[Trial], counter: _Counter) -> dict[str, Trained]:
-        """Train one trial, or several of one start together; outcomes by name."""
-        start, count = trials[0].start, len(trials)
-        name = self._place(trials)
-        replica = _stacked(
-            [initial(self.program, t.weights.params, t.weights.rest, t.masks, t.seed, start) for t in trials],
-            self.together,
-        )
-        rows: list[np.ndarray] = []
-        kept: dict[int, Any] = {}
-        done, before = start, 0.0
-        found = None if self.store is None else self.store.under_way(name, partial(self._saved_like, replica))
-        if found is not None:
-            done, (replica, curves, kept, spent) = found
-            rows, before = list(curves), float(spent)
-            counter.add((done - start) * count)
-        orders = [BatchOrder(t.seed, len(self.data.x), self.program.recipe.batch_size) for t in trials]
-        step = advance_together if self.together else advance
-        begun = saved = time.perf_counter()
-        while done < self._end:
-            if done in self.snapshots:
-                kept[done] = jax.device_get((replica.params, replica.rest))
-            steps = min(self.program.recipe.evaluate_every, self._end - done)
-            batches = _stacked([order.batches(done, steps) for order in orders], self.together)
-            with _COMPILING if done == start else nullcontext():
-                replica, measured = step(self.program, start, replica, batches, self.data)
-            rows.append(np.asarray(measured))
-            done += steps
-            counter.add(steps * count)
-            now = time.perf_counter()
-            if (
-                self.store is not None
-                and done < self._end
-                and (counter.stopped or now - saved > self.save_every)
-            ):
-                spent = np.asarray(before + now - begun)
-                self.store.save(name, done, (replica, np.stack(rows), kept, spent))
-                saved = time.perf_counter()
-            if counter.stopped and done < self._end:
+    def train(self, trials: list[Trial]) -> dict[str, TrialResult]:
+        """Train one trial, or several of one start together; results by name."""
+        recipe, counted = self.program.recipe, trials[0].start
+        task = TrialTask(self.program, counted)
+        states = [task.state(trial.weights, trial.masks, trial.seed) for trial in trials]
+        orders = [BatchOrder(trial.seed, len(self.data.x), recipe.batch_size) for trial in trials]
+
+        def after(now: Progression) -> None:
+            nonlocal counted
+            self.counter.add((now.done - counted) * len(trials))
+            counted = now.done
+            if self.counter.stopped and now.done < recipe.iterations:
                 raise _StoppedError
-        seconds = before + time.perf_counter() - begun
-        final = jax.device_get(replica)
-        outcomes = {}
-        for place, trial in enumerate(trials):
-            own = partial(_entry, place) if self.together else _whole
-            tree = self._tree(trial, *own(((final.params, final.rest), final.best, kept)))
-            curves = np.stack([own(row) for row in rows])
-            if self.store is not None:
-                self.store.finish(trial.name, self.identities[trial.name], tree, curves, seconds)
-            outcomes[trial.name] = self._outcome(trial, tree, curves, seconds)
-        return outcomes
 
-    def _place(self, trials: list[Trial]) -> str:
-        """Where trials under way are kept; another set, or the same set one by one, has another place."""
-        if self.store is None:
-            return trials[0].name
-        every = repr((self.together, [self.identities[trial.name] for trial in trials]))
-        return f"{trials[0].name}@{hashlib.blake2b(every.encode(), digest_size=8).hexdigest()}"
+        def batches(first: int, steps: int) -> Any:
+            found = [order(first, steps) for order in orders]
+            return stack(found) if self.together else found[0]
 
-    @property
-    def _end(self) -> int:
-        return self.program.recipe.iterations
-
-    def _due(self, start: int, done: int) -> list[int]:
-        """The snapshots that a run from `start` has taken before iteration `done`."""
-        return [iteration for iteration in self.snapshots if start <= iteration < done]
-
-    def _saved_like(self, replica: Replica, done: int) -> Any:
-        """The shapes of what `train` saves at an iteration."""
-        start = int(np.ravel(replica.iteration)[0])
-        evaluations = -(-(done - start) // self.program.recipe.evaluate_every)
-        shape = (evaluations, *np.shape(replica.iteration), len(CURVES))
-        kept = dict.fromkeys(self._due(start, done), jax.device_get((replica.params, replica.rest)))
-        return replica, np.zeros(shape, np.float32), kept, np.zeros(())
-
-    def _tree(self, trial: Trial, weights: Any, best: Any, kept: dict[int, Any]) -> dict[str, Any]:
-        """What is kept of a finished trial."""
-        return {"kept": kept, **({"weights": weights, "best": best} if trial.keep else {})}
-
-    def _outcome(self, trial: Trial, tree: dict[str, Any], curves: np.ndarray, seconds: float) -> Trained:
-        ends = trial.start + self.program.recipe.evaluate_every * np.arange(1, len(curves) + 1)
-        return Trained(
-            np.minimum(ends, self._end),
-            {name: curves[:, place] for place, name in enumerate(CURVES)},
-            Weights(*tree["weights"]) if trial.keep else None,
-            Weights(*tree["best"]) if trial.keep else None,
-            {iteration: Weights(*held) for iteration, held in tree["kept"].items()},
-            seconds,
+        ended = fit(
+            task,
+            stack(states) if self.together else states[0],
+            batches,
+            self.data,
+            steps=recipe.iterations,
+            every=recipe.evaluate_every,
+            together=self.together,
+            snapshots=self.snapshots,
+            checkpoint=self._checkpoint(trials),
+            after=after,
         )
+        final = jax.device_get(ended.state)
+        snapshots = {iteration: Weights(*held) for iteration, held in ended.snapshots.items()}
+        whole = (Weights(final.params, final.rest), Weights(*final.best), snapshots), ended.rows
+        results = {}
+        for place, trial in enumerate(trials):
+            (weights, best, kept), rows = entry(place, whole) if self.together else whole
+            tree = (weights, best, kept) if trial.keep else (None, None, kept)
+            curves = np.stack(rows)
+            if self.store is not None:
+                self.store.save(trial.name, self.identities[trial.name], tree, curves, ended.seconds)
+            results[trial.name] = self._result(trial, tree, curves, ended.seconds)
+        return results
 
+    def _checkpoint(self, trials: list[Trial]) -> Checkpoint | None:
+        """Of trials under way; another set, or the same set one by one, has another place."""
+        if self.store is None:
+            return None
+        every = repr((self.together, [self.identities[trial.name] for trial in trials]))
+        name = f"{trials[0].name}@{hashlib.blake2b(every.encode(), digest_size=8).hexdigest()}"
+        return Checkpoint(self.store.under_way / name, self.save_every)
 
-# The first step of one trial compiles; the others wait for it instead of compiling the same once more.
-_COMPILING = threading.Lock()
-
-
-def _stacked(trees: list[Any], together: bool) -> Any:
-    if not together:
-        return trees[0]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _entry(place: int, tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[place], tree)
-
-
-def _whole(tree: Any) -> Any:
-    return tree
+    def _result(self, trial: Trial, tree: Any, curves: np.ndarray, seconds: float) -> TrialResult:
+        recipe = self.program.recipe
+        ends = trial.start + recipe.evaluate_every * np.arange(1, len(curves) + 1)
+        by_name = dict(zip(CURVES, curves.T, strict=True))
+        return TrialResult(np.minimum(ends, recipe.iterations), by_name, *tree, seconds)

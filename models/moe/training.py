@@ -1,28 +1,29 @@
-"""Training a vision transformer with experts: a compiled scan, with the routers' noise and losses."""
+"""Train a vision transformer with experts, with its routers' noise and losses, and evaluate it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from pydantic import Field
 
-from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
-from qrt_tn.models.lottery.masked import MaskedState, masked
+from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.models.lottery.masked import masked
 from qrt_tn.models.lottery.masks import Masks, apply_masks, check_masks
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.vit import VisionMoe
+from qrt_tn.models.settings import settings
+from qrt_tn.models.training import Progress, Progression, fit, full_precision, initial_state
 
-OPTIMIZERS = ("adam", "sgd")
 _STEPS_AT_ONCE = 50  # steps of one compiled call, between two signs of progress
 _EVALUATED_AT_ONCE = 256  # images
 
 
-@dataclass(frozen=True)
+@settings
 class MoeRecipe:
     """How a network with experts is trained: a warm-up, then a rate that falls along a cosine.
 
@@ -41,29 +42,15 @@ class MoeRecipe:
         ValueError: a setting of another type or out of its range.
     """
 
-    steps: int = 1000
-    batch_size: int = 64
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    end_rate: float = 1e-5
-    warmup: int = 50
-    weight_decay: float = 0.0
-    clip: float = 10.0
+    steps: int = Field(1000, ge=0)
+    batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    end_rate: float = Field(1e-5, ge=0)
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(10.0, ge=0)
     noise: bool = True
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1), ("warmup", 0)):
-            check_whole(name, getattr(self, name), least)
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
-        for name in ("learning_rate", "end_rate", "weight_decay", "clip"):
-            value = getattr(self, name)
-            if not (is_real(value) and value >= 0):
-                raise ValueError(f"{name} is {value!r}; give a finite number, at least 0")
-        if self.learning_rate == 0:
-            raise ValueError("learning_rate is 0; give a number above 0")
-        if not isinstance(self.noise, bool):
-            raise ValueError(f"noise is {self.noise!r}; give True or False")
 
     def transform(self) -> optax.GradientTransformation:
         """The optimiser."""
@@ -103,7 +90,7 @@ def train_moe(
     *,
     masks: Masks | None = None,
     seed: Seed = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MoeTraining:
     """Train a network in place on images in random order, pass after pass.
 
@@ -136,69 +123,66 @@ def train_moe(
     random = generator(seed)
     key = jax.random.key(int(random.integers(2**31)))
     params: Any
-    graph, params, *rest = nnx.split(network, nnx.Param, ...)
+    graph, params, *others = nnx.split(network, nnx.Param, ...)
     optimizer = recipe.transform()
     if masks is not None:
         params = nnx.to_pure_dict(params)
         check_masks(masks, params)
         params, optimizer = apply_masks(masks, params), masked(optimizer, masks)
-    state = optimizer.init(params)
-    points = jnp.asarray(x), jnp.asarray(y, jnp.int32)
+    noise = jax.random.key_data(key) if recipe.noise else None
     passes = -(-recipe.steps * size // (len(x) // size * size))
     orders = [random.permutation(len(x))[: len(x) // size * size].reshape(-1, size) for _ in range(passes)]
-    batches = np.concatenate(orders)[: recipe.steps] if passes else np.zeros((0, size), int)
-    measured = []
-    for start in range(0, recipe.steps, _STEPS_AT_ONCE):
-        part = jnp.asarray(batches[start : start + _STEPS_AT_ONCE])
-        (params, state), losses = _advance(graph, recipe, rest, (params, state), part, start, key, points)
-        measured.append(np.asarray(losses))
-        if not np.isfinite(measured[-1]).all():
+    batches = np.concatenate(orders) if passes else np.zeros((0, size), int)
+
+    def after(now: Progression) -> None:
+        if not np.isfinite(now.rows[-1]).all():
             raise ValueError(
-                f"the loss is not finite near step {start}; lower learning_rate, now {recipe.learning_rate}"
+                f"the loss is not finite near step {(len(now.rows) - 1) * _STEPS_AT_ONCE};"
+                f" lower learning_rate, now {recipe.learning_rate}"
             )
         if progress is not None:
-            progress(min(start + _STEPS_AT_ONCE, recipe.steps), recipe.steps)
+            progress(now.done, recipe.steps)
+
+    ended = fit(
+        _MoeTask(graph, recipe, masks is not None),
+        initial_state(params, (), optimizer.init(params), key=noise),
+        lambda first, count: batches[first : first + count],
+        (jnp.asarray(x), jnp.asarray(y, jnp.int32), others),
+        steps=recipe.steps,
+        every=_STEPS_AT_ONCE,
+        after=after,
+    )
     # on the host, where no shape has to be compiled for
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(ended.state.params))):
         raise ValueError(
             "the weights are not finite after the last step; lower learning_rate, now"
             f" {recipe.learning_rate}, or clip gradients"
         )
-    nnx.update(network, params)
-    losses, auxiliary = np.concatenate([*measured, np.zeros((0, 2), np.float32)]).T
-    return MoeTraining(losses, auxiliary)
+    nnx.update(network, ended.state.params)
+    return MoeTraining(*np.concatenate([*ended.rows, np.zeros((0, 2), np.float32)]).T)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _advance(
-    graph: nnx.GraphDef,
-    recipe: MoeRecipe,
-    rest: list[Any],
-    carry: tuple[Any, Any],
-    batches: jax.Array,
-    start: Any,
-    key: jax.Array,
-    points: tuple[jax.Array, jax.Array],
-) -> tuple[tuple[Any, Any], jax.Array]:
-    optimizer = recipe.transform()
-    if isinstance(carry[1], MaskedState):
-        optimizer = masked(optimizer, carry[1].masks)
+class _MoeTask(NamedTuple):
+    """Cross entropy and the routers' losses; data: images, labels, and the variables that do not train."""
 
-    def loss(params: Any, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits, auxiliary = nnx.merge(graph, params, *rest)(
-            points[0][batch], key=key if recipe.noise else None
-        )
-        value = optax.softmax_cross_entropy_with_integer_labels(logits, points[1][batch]).mean()
-        return value + auxiliary, jnp.stack([value, auxiliary])
+    graph: nnx.GraphDef
+    recipe: MoeRecipe
+    is_masked: bool
 
-    def step(carry: tuple[Any, Any], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Any], jax.Array]:
-        params, state = carry
-        batch, number = now
-        slopes, measured = jax.grad(loss, has_aux=True)(params, batch, jax.random.fold_in(key, number))
-        changes, state = optimizer.update(slopes, state, params)
-        return (optax.apply_updates(params, changes), state), measured
+    def optimizer(self, data: Any) -> optax.GradientTransformation:
+        rule = self.recipe.transform()
+        return masked(rule, None) if self.is_masked else rule  # the masks are those in its state
 
-    return jax.lax.scan(step, carry, (batches, start + jnp.arange(len(batches))))
+    def loss(
+        self, params: Any, rest: Any, batch: jax.Array, data: Any, key: jax.Array | None
+    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        x, y, others = data
+        logits, auxiliary = nnx.merge(self.graph, params, *others)(x[batch], key=key)
+        value = optax.softmax_cross_entropy_with_integer_labels(logits, y[batch]).mean()
+        return value + auxiliary, (rest, jnp.stack([value, auxiliary]))
+
+    def evaluate(self, params: Any, rest: Any, data: Any, recorded: jax.Array) -> tuple[jax.Array, tuple[()]]:
+        return recorded, ()
 
 
 def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
@@ -226,7 +210,9 @@ def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def _logits(graph: nnx.GraphDef, params: Any, rest: list[Any], x: jax.Array) -> jax.Array:
-    return nnx.merge(graph, params, *rest)(x)[0]
+    with full_precision():
+        logits: jax.Array = nnx.merge(graph, params, *rest)(x)[0]
+    return logits
 
 
 def accuracy(network: VisionMoe, x: np.ndarray, y: np.ndarray) -> float:

@@ -19,9 +19,7 @@ from flax import nnx
 from rich.console import Console
 
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery import Trial, preset, take_apart, train_trials
-from qrt_tn.models.lottery.steps import Program
-from qrt_tn.models.lottery.trial import Weights
+from qrt_tn.models.lottery import Program, Trial, Weights, preset, split, train_trials
 from qrt_tn.models.vision import architecture
 from qrt_tn.studies.benchmarks.record import record
 from qrt_tn.studies.benchmarks.sheets import Sheet, as_rich
@@ -120,7 +118,7 @@ class _PlainLoop:
 
 
 def _networks(name: str, shape: tuple[int, ...], recipe: Any) -> tuple[Program, list[Weights]]:
-    parts = [take_apart(architecture(name, shape, 10, rngs=nnx.Rngs(k)), recipe) for k in range(TOGETHER)]
+    parts = [split(architecture(name, shape, 10, rngs=nnx.Rngs(k)), recipe) for k in range(TOGETHER)]
     return parts[0][0], [weights for _, weights in parts]
 
 

@@ -1,334 +1,169 @@
-"""Training: what moves, what is kept, that many at once are the same as one by one."""
+"""The fit of all networks, on a task small enough to be done once more in NumPy."""
 
+from dataclasses import dataclass
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import nnx
-from scipy.special import log_softmax
 
 from qrt_tn.models import training
-from qrt_tn.models.dense import CosineNetwork, DenseNetwork
-from qrt_tn.models.ridge import RidgeNetwork
-from qrt_tn.models.training import accuracy, risk, train, train_many
-from qrt_tn.nodes import RidgeNodes
-from qrt_tn.ridgelet import Ridgelet
+from qrt_tn.models.training import BatchOrder, Checkpoint, evaluate, fit, initial_state, stack, take_steps
 
-P, D, N, C = 13, 3, 10, 4
+TARGETS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+RATE, STEPS, EVERY = 0.1, 10, 4
 
 
-def ridge_network(seed, activation="triangle"):
-    rng = np.random.default_rng(seed)
-    nodes = RidgeNodes(rng.integers(P, size=(N, D)), rng.integers(P, size=N), np.full(N, -1.0), P)
-    return RidgeNetwork(nodes, Ridgelet(activation, P), C, rngs=nnx.Rngs(seed))
+@dataclass(frozen=True)
+class Means:
+    """Momentum towards the mean of a batch and noise; `rest` counts, the score is the largest weight."""
+
+    noise: float = 0.0
+
+    def optimizer(self, data: Any) -> Any:
+        return optax.sgd(RATE, momentum=0.5)
+
+    def loss(self, params: Any, rest: Any, batch: Any, data: Any, key: Any) -> Any:
+        aim = data[batch].mean(axis=0)
+        if self.noise:
+            aim += self.noise * jax.random.normal(key, (3,))
+        value = jnp.square(params["w"] - aim).sum() / 2
+        return value, ({"count": rest["count"] + 1}, value)
+
+    def evaluate(self, params: Any, rest: Any, data: Any, recorded: Any) -> Any:
+        return (recorded.mean(), rest["count"]), (params["w"].max(),)
 
 
-def labelled(count, seed):
-    x = np.random.default_rng(seed).integers(P, size=(count, D))
-    return x, (x[:, 0] // 4 + (x[:, 1] > 6)) % C
-
-
-def data(seed=0, count=90):
-    x, y = labelled(count, seed)
-    x_validation, y_validation = labelled(40, seed + 100)
-    return {"x": x, "y": y, "x_validation": x_validation, "y_validation": y_validation}
-
-
-def weights(network):
-    return {
-        name: np.asarray(value) for name, value in nnx.to_pure_dict(nnx.state(network, nnx.Param)).items()
-    }
-
-
-# The same lengths nearly everywhere, so that the tests share compilations.
-LENGTH = {"epochs": 25, "batch_size": 15}
-
-
-def cosine_network(seed):
-    frequencies = np.random.default_rng(seed).normal(size=(D, N)) / P
-    return CosineNetwork(frequencies, np.zeros(N), C, rngs=nnx.Rngs(seed))
-
-
-@pytest.mark.parametrize(
-    ("make", "loss"),
-    [
-        (ridge_network, "mse"),
-        (ridge_network, "cross_entropy"),
-        (lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)), "mse"),
-        (cosine_network, "mse"),
-    ],
-    ids=["ridge", "ridge-cross-entropy", "dense", "cosine"],
-)
-def test_training_lowers_the_loss_and_moves_every_parameter(make, loss):
-    network = make(1)
-    before = weights(network)
-    history = train(network, **data(), seed=0, loss=loss, **LENGTH)
-    assert history.loss[-3:].mean() < 0.8 * history.loss[0]
-    assert history.loss.shape == (25,)
-    assert history.validation_loss.shape == history.validation_accuracy.shape == (26,)
-    after = weights(network)
-    for name in before:
-        assert (before[name] != after[name]).any(), name
-
-
-def test_the_first_step_is_adam_s_by_hand():
-    network = ridge_network(2)
-    before = weights(network)
-    everything = data()
-    x, y = everything["x"], everything["y"]
-    phi = network.compute_features(x).astype(np.float64)
-    residual = phi @ before["kernel"] + before["bias"] - np.eye(C)[y]
-    gradient = 2 * phi.T @ residual / len(x)
-    # the training points stand for validation, so that the step, which lowers their loss, is kept
-    history = train(
-        network,
-        x,
-        y,
-        x_validation=x,
-        y_validation=np.eye(C)[y],
-        epochs=1,
-        batch_size=10**6,
-        learning_rate=1e-3,
+def start(seed: int = 1) -> Any:
+    params = {"w": jnp.asarray(np.random.default_rng(seed).normal(size=3), jnp.float32)}
+    key = jax.random.key_data(jax.random.key(seed))
+    return initial_state(
+        params, {"count": jnp.asarray(0)}, optax.sgd(RATE, momentum=0.5).init(params), scores=1, key=key
     )
-    assert history.best_epoch == 1
-    # Adam's first step is the sign of the gradient times the rate, here at the readout's scale N^{-1/2}
-    moved = weights(network)["kernel"] - before["kernel"]
-    np.testing.assert_allclose(moved, -1e-3 * N**-0.5 * np.sign(gradient), rtol=1e-2, atol=1e-9)
-    assert history.loss[0] == pytest.approx(np.square(residual).sum(axis=1).mean(), rel=1e-4)
-    # each node's threshold for x - mean x moves by the rate times P, where its feature matters at all
-    after = weights(network)
-    steps = np.abs(after["b_offset"] - after["a_offset"] @ x.mean(axis=0))
-    assert np.isclose(steps, 1e-3 * P, rtol=1e-2).any()
-    assert steps.max() <= 1e-3 * P * 1.01
 
 
-def test_only_the_output_weights_move_when_asked():
-    network = ridge_network(3)
-    before = weights(network)
-    train(network, **data(), parameters="output", **LENGTH)
-    after = weights(network)
-    for name in before:
-        moved = (before[name] != after[name]).any()
-        assert moved == (name in ("kernel", "bias")), name
+def run(task: Means, state: Any = None, order: Any = None, **options: Any) -> Any:
+    order = order or BatchOrder(3, 20, 6)
+    return fit(task, state or start(), order, jnp.asarray(TARGETS), steps=STEPS, every=EVERY, **options)
+
+
+def bits(found: Any) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found[:4])]
+
+
+def test_steps_evaluations_best_and_snapshots_are_those_of_numpy() -> None:
+    found = run(Means(), snapshots=[0, 4])
+    w, velocity = np.asarray(start().params["w"], np.float64), np.zeros(3)
+    rows, losses, best, kept = [], [], (-np.inf, None, 0), {}
+    for number, batch in enumerate(BatchOrder(3, 20, 6)(0, STEPS)):
+        if number in (0, 4):
+            kept[number] = w
+        aim = TARGETS[batch].mean(axis=0)
+        losses.append(np.square(w - aim).sum() / 2)
+        velocity = 0.5 * velocity + (w - aim)
+        w = w - RATE * velocity
+        if number in (3, 7, 9):
+            rows.append((np.mean(losses), number + 1))
+            losses = []
+            best = max(best, (w.max(), tuple(w), number + 1))
+    np.testing.assert_allclose(found.state.params["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(np.array(found.rows), rows, rtol=1e-5)
+    np.testing.assert_allclose(found.state.best[0]["w"], best[1], rtol=1e-5)
+    assert (int(found.state.best_step), int(found.state.step), found.done) == (best[2], 10, 10)
+    assert set(found.snapshots) == {0, 4}
+    for number, expected in kept.items():
+        np.testing.assert_allclose(found.snapshots[number][0]["w"], expected, rtol=1e-5)
+
+
+def test_every_step_has_noise_of_its_own_wherever_chunks_end() -> None:
+    whole = run(Means(1.0))
+    state, _ = take_steps(Means(1.0), start(), BatchOrder(3, 20, 6)(0, STEPS), jnp.asarray(TARGETS))
+    np.testing.assert_allclose(state.params["w"], whole.state.params["w"], rtol=1e-5)
+    still = initial_state({"w": jnp.zeros(3)}, {"count": 0}, start().optimizer, key=start().key)
+    same = np.zeros((STEPS, 6), np.int32)
+    noises = np.diff(np.asarray(take_steps(Means(1.0), still, same, jnp.zeros((20, 3)))[1]))
+    assert (np.abs(noises) > 1e-4).all()
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_many_at_once_are_the_same_as_one_by_one(together):
-    kinds = ("triangle", "relu", "cosine")  # tables are arrays: other activations share the compilation
-    sets = [data(seed) for seed in range(3)]
-    alone, alone_histories = [], []
-    for seed, (kind, some) in enumerate(zip(kinds, sets, strict=True)):
-        alone.append(ridge_network(seed, kind))
-        alone_histories.append(train(alone[-1], **some, seed=seed, **LENGTH))
-    networks = [ridge_network(seed, kind) for seed, kind in enumerate(kinds)]
-    stacked = {name: np.stack([some[name] for some in sets]) for name in sets[0]}
-    done = []
-    histories = train_many(
-        networks,
-        **stacked,
-        seeds=range(3),
-        together=together,
-        progress=lambda i, total: done.append((i, total)),
-        **LENGTH,
+def test_a_run_that_is_killed_after_any_evaluation_goes_on_to_the_same_bits(tmp_path, together) -> None:
+    orders = [BatchOrder(seed, 20, 6) for seed in (3, 4)]
+
+    def batches(first: int, steps: int) -> Any:
+        found = [order(first, steps) for order in orders]
+        return stack(found) if together else found[0]
+
+    state = stack([start(1), start(2)]) if together else start()
+    options: dict[str, Any] = {"together": together, "snapshots": [4]}
+    wanted = run(Means(1.0), state, batches, **options)
+    if together:  # and vmap equals one by one
+        alone = run(Means(1.0), start(2), orders[1], snapshots=[4])
+        np.testing.assert_allclose(wanted.state.params["w"][1], alone.state.params["w"], rtol=1e-5)
+        np.testing.assert_allclose(wanted.state.best[0]["w"][1], alone.state.best[0]["w"], rtol=1e-5)
+    for last in (4, 8):
+        checkpoint, seen = Checkpoint(tmp_path / str(last), every=1e9), []  # saved because it is killed
+
+        def watch(now: Any, last: int = last, seen: list[int] = seen) -> None:
+            seen.append(now.done)
+            if seen == list(range(4, last + 1, 4)):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(Means(1.0), state, batches, checkpoint=checkpoint, after=watch, **options)
+        found = run(Means(1.0), state, batches, checkpoint=checkpoint, after=watch, **options)
+        assert bits(found) == bits(wanted)
+        assert seen == [*range(4, last + 1, 4), *(done for done in (4, 8, 10) if done >= last)]
+    with pytest.raises(ValueError, match="other shapes"):
+        run(Means(1.0), start()._replace(params={"w": jnp.zeros(4)}), checkpoint=checkpoint)
+
+
+def test_the_best_is_that_of_the_first_greatest_score_number_by_number() -> None:
+    class Told:
+        def evaluate(self, params: Any, rest: Any, data: Any, recorded: Any) -> Any:
+            return (), tuple(data)
+
+    rng = np.random.default_rng(5)
+    step = jax.jit(lambda state, score: evaluate(Told(), state, score)[0])
+    for scale in (3, 3, 3, 100):
+        scores = rng.integers(scale, size=(12, 2)).astype(np.float32)
+        scores[rng.random((12, 2)) < 0.1] = -np.inf
+        if scale == 100:
+            scores[:, 0] = np.nan  # no accuracy of real targets: the loss decides
+        state = initial_state({"w": jnp.zeros(())}, (), (), scores=2)
+        for number, score in enumerate(scores):
+            state = step(state._replace(params={"w": jnp.asarray(float(number))}, step=number), score)
+        best = max(range(12), key=lambda k: tuple(np.nan_to_num(scores[k], nan=0.0, neginf=-np.inf)))
+        assert int(state.best_step) == best == float(state.best[0]["w"])
+
+
+def test_products_of_matrices_name_their_precision() -> None:
+    class Product(Means):
+        def loss(self, params: Any, rest: Any, batch: Any, data: Any, key: Any) -> Any:
+            value = (data[batch] @ params["w"]).sum()
+            return value, (rest, value)
+
+        def evaluate(self, params: Any, rest: Any, data: Any, recorded: Any) -> Any:
+            return (data @ params["w"]).sum(), ()
+
+    text = str(
+        jax.make_jaxpr(lambda *given: training.advance(Product(), *given))(
+            start()._replace(score=()), BatchOrder(0, 20, 5)(0, 2), jnp.asarray(TARGETS)
+        )
     )
-    assert done == [(1, 3), (2, 3), (3, 3)]
-    for one, many, history, other in zip(alone, networks, alone_histories, histories, strict=True):
-        assert history.best_epoch == other.best_epoch
-        np.testing.assert_allclose(history.loss, other.loss, rtol=1e-4)
-        for name, value in weights(one).items():
-            np.testing.assert_allclose(weights(many)[name], value, rtol=1e-3, atol=1e-5)
+    assert text.count("dot_general") >= 3
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == text.count("dot_general")
 
 
-def test_one_compilation_serves_all_nodes_activations_and_seeds():
-    for seed, kind in enumerate(("triangle", "relu", "tanh")):
-        train(ridge_network(seed, kind), **data(seed), seed=seed, **LENGTH)
-        if seed == 0:
-            compiled = training._run._cache_size()
-    assert training._run._cache_size() == compiled
-
-
-def test_the_same_seed_gives_the_same_network():
-    results = []
-    for seed in (5, 5, 6):
-        network = ridge_network(4)
-        train(network, **data(), seed=seed, **LENGTH)
-        results.append(weights(network)["kernel"])
-    np.testing.assert_array_equal(results[0], results[1])
-    assert (results[0] != results[2]).any()
-
-
-def test_the_best_validation_epoch_is_kept():
-    network, some = ridge_network(5), data()
-    history = train(network, **some, learning_rate=0.3, **LENGTH)
-    correct, values = history.validation_accuracy, history.validation_loss
-    best = max(range(26), key=lambda epoch: (correct[epoch], -values[epoch]))
-    assert history.best_epoch == best
-    assert accuracy(network, some["x_validation"], some["y_validation"]) == pytest.approx(correct[best])
-    assert risk(network, some["x_validation"], some["y_validation"]) == pytest.approx(values[best], rel=1e-4)
-
-
-MAKERS = {
-    "ridge": ridge_network,
-    "dense": lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)),
-    "cosine": cosine_network,
-}
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_shifted_inputs_leave_the_function(make):
-    rng = np.random.default_rng(20)
-    for seed, mean in enumerate((0.5, 6.0, 50.0)):
-        network = make(seed)
-        for name, value in weights(network).items():
-            getattr(network, name)[...] = value + 0.1 * rng.normal(size=value.shape).astype(np.float32)
-        x = jnp.asarray(mean + rng.normal(size=(30, D)), dtype=jnp.float32)
-        c = mean + rng.normal(size=D).astype(np.float32)
-        expected = np.asarray(network(x))
-        network.shift_inputs(c)
-        np.testing.assert_allclose(network(*network.centred_inputs(x, c)), expected, atol=2e-5 * mean)
-        network.shift_inputs(-c)
-        np.testing.assert_allclose(network(x), expected, atol=2e-5 * mean)
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_training_sees_centred_points_and_gives_back_a_function_of_the_points(make):
-    for seed in range(3):
-        network, some = make(seed), data(seed)
-        for name in ("x", "x_validation"):
-            some[name] = some[name] + 50.0
-        some["y_validation"] = np.eye(C)[some["y_validation"]]  # the loss alone decides
-        start = risk(network, some["x_validation"], some["y_validation"])
-        history = train(network, **some, seed=seed, **LENGTH)
-        assert history.best_epoch > 0
-        # the curves are those of the network that was trained, this risk that of the one folded back
-        found = risk(network, some["x_validation"], some["y_validation"])
-        assert found == pytest.approx(history.validation_loss[history.best_epoch], rel=1e-3)
-        assert start == pytest.approx(history.validation_loss[0], rel=1e-3)
-
-
-@pytest.mark.parametrize("make", [MAKERS["dense"], MAKERS["cosine"]], ids=["dense", "cosine"])
-def test_the_mean_of_the_points_does_not_matter_to_training(make):
-    near, far, some = make(1), make(1), data()
-    far.shift_inputs(np.full(D, -64.0))
-    histories = [train(near, **some, **LENGTH)]
-    moved = {name: some[name] + 64 for name in ("x", "x_validation")}
-    histories.append(train(far, **(some | moved), **LENGTH))
-    np.testing.assert_allclose(histories[0].loss[:5], histories[1].loss[:5], rtol=1e-2)
-
-
-@pytest.mark.parametrize("together", [False, True])
-def test_the_learning_rate_is_the_one_that_validation_prefers(together):
-    rates, sets = (1e-4, 0.03, 3.0), [data(seed) for seed in range(2)]
-    rivals = []
-    for seed, some in enumerate(sets):
-        tried = [ridge_network(seed) for _ in rates]
-        found = [
-            train(one, **some, seed=seed, learning_rate=rate, **LENGTH)
-            for one, rate in zip(tried, rates, strict=True)
-        ]
-        worth = [(h.validation_accuracy[h.best_epoch], -h.validation_loss[h.best_epoch]) for h in found]
-        best = worth.index(max(worth))
-        rivals.append((rates[best], weights(tried[best])))
-    networks = [ridge_network(seed) for seed in range(2)]
-    stacked = {name: np.stack([some[name] for some in sets]) for name in sets[0]}
-    compiled = training._run._cache_size()
-    histories = train_many(
-        networks, **stacked, seeds=range(2), learning_rate=rates, together=together, **LENGTH
-    )
-    assert training._run._cache_size() == compiled
-    for network, history, (rate, expected) in zip(networks, histories, rivals, strict=True):
-        assert history.learning_rate == rate
-        for name, value in weights(network).items():
-            np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4)
-
-
-def test_a_start_that_training_only_harms_is_kept():
-    rng = np.random.default_rng(6)
-    some = data()
-    some["y"] = rng.normal(size=(90, C))  # nothing to learn
-    network = ridge_network(7)
-    network.set_output_weights(np.zeros((N, C)), np.zeros(C))
-    some["y_validation"] = np.zeros((40, C))
-    history = train(network, **some, **LENGTH)
-    assert history.best_epoch == 0
-    assert np.isnan(history.validation_accuracy).all()
-    assert not weights(network)["a_offset"].any()
-
-
-def test_real_targets_keep_the_epoch_of_the_smallest_loss():
-    rng = np.random.default_rng(8)
-    x, x_validation = rng.integers(P, size=(90, D)), rng.integers(P, size=(40, D))
-    network = ridge_network(9)
-    history = train(
-        network,
-        x,
-        np.sin(x @ rng.normal(size=(D, C))),
-        x_validation=x_validation,
-        y_validation=np.sin(x_validation @ rng.normal(size=(D, C))),
-        **LENGTH,
-    )
-    assert history.best_epoch == history.validation_loss.argmin()
-
-
-def test_accuracy_and_risk_are_those_of_numpy():
-    network = ridge_network(10)
-    x, y = labelled(700, 11)
-    outputs = np.asarray(network.predict(x), dtype=np.float64)
-    assert accuracy(network, x, y) == pytest.approx(np.mean(outputs.argmax(axis=1) == y))
-    assert risk(network, x, y) == pytest.approx(
-        np.square(outputs - np.eye(C)[y]).sum(axis=1).mean(), rel=1e-5
-    )
-    targets = np.random.default_rng(12).normal(size=(700, C))
-    assert risk(network, x, targets) == pytest.approx(
-        np.square(outputs - targets).sum(axis=1).mean(), rel=1e-5
-    )
-
-
-def test_the_cross_entropy_is_that_of_scipy():
-    network, some = ridge_network(13), data()
-    outputs = network.predict(some["x_validation"]).astype(np.float64)
-    expected = -log_softmax(outputs, axis=1)[np.arange(40), some["y_validation"]].mean()
-    history = train(network, **some, loss="cross_entropy", **LENGTH)
-    assert history.validation_loss[0] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"loss": "hinge"}, "mse, cross_entropy"),
-        ({"parameters": "hidden"}, "all, output"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0"),
-        ({"learning_rate": np.nan}, "learning_rate is nan"),
-        ({"learning_rate": ()}, r"learning_rate is \(\)"),
-        ({"learning_rate": (0.1, -0.1)}, r"learning_rate is \(0.1, -0.1\)"),
-        ({"learning_rate": "0.1"}, "learning_rate is '0.1'"),
-        ({"seed": -1}, "seed is -1"),
-        ({"y": np.arange(90) % 5}, "label 4 is outside 0..3"),
-        ({"y_validation": np.full(40, -1)}, "validation label -1"),
-        ({"y": np.zeros(80, dtype=int)}, "90 points but 80 targets"),
-        ({"y": np.zeros((90, 2))}, r"of shape \(90, 4\)"),
-        ({"y": np.full((90, C), np.nan)}, "targets hold nan"),
-        ({"y": np.zeros((90, C)), "loss": "cross_entropy"}, "integer labels"),
-        ({"x": np.zeros((90, D + 1))}, r"\(points, 3\)"),
-        ({"x": np.full((90, D), np.inf)}, "inf"),
-    ],
-)
-def test_bad_input_is_named_and_leaves_the_network(change, message):
-    network = ridge_network(14)
-    before = weights(network)
-    with pytest.raises(ValueError, match=message):
-        train(network, **(data() | LENGTH | change))
-    for name, value in weights(network).items():
-        np.testing.assert_array_equal(value, before[name])
-
-
-def test_networks_that_do_not_go_together_are_named():
-    some = {name: [value, value] for name, value in data().items()}
-    pair = [ridge_network(0), DenseNetwork(D, N, C, rngs=nnx.Rngs(0))]
-    with pytest.raises(ValueError, match="differ in kind or shape"):
-        train_many(pair, **some, seeds=[0, 1], **LENGTH)
-    with pytest.raises(ValueError, match="one entry a network"):
-        train_many([ridge_network(0)], **some, seeds=[0, 1], **LENGTH)
-    with pytest.raises(ValueError, match="at least one"):
-        train_many([], x=[], y=[], x_validation=[], y_validation=[], seeds=[], **LENGTH)
+def test_every_epoch_has_every_point_once_and_a_batch_is_a_function_of_its_iteration_alone() -> None:
+    whole = BatchOrder(3, points=50, size=7)(0, 50)  # 350 places: seven epochs
+    epochs = whole.reshape(7, 50).tolist()
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 7
+    order = BatchOrder(3, points=50, size=7)
+    for first in np.random.default_rng(0).integers(45, size=20).tolist():  # back and forth
+        assert np.array_equal(order(first, 5), whole[first : first + 5])
+    assert not np.array_equal(BatchOrder(4, points=50, size=7)(0, 50), whole)
+    with pytest.raises(ValueError, match="batch_size is 51 but there are 50"):
+        BatchOrder(0, points=50, size=51)

@@ -14,7 +14,7 @@ def training(place: Place, checks: Checks) -> None:
     from flax import nnx
 
     from qrt_tn.models.dense import DenseNetwork
-    from qrt_tn.models.training import train_many
+    from qrt_tn.models.shallow_training import train_many
 
     checks.tell("device", lambda: str(jax.devices()[0]))
     if place.backend != "numpy" and jax.default_backend() != "gpu":

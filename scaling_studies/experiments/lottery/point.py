@@ -15,8 +15,8 @@ from flax import nnx
 from qrt_tn.models.images import ImageFold, Images, fold, load_images
 from qrt_tn.models.lottery import (
     Preset,
-    Trained,
     Trial,
+    TrialResult,
     Weights,
     counts,
     full_masks,
@@ -31,13 +31,13 @@ from qrt_tn.models.lottery import (
     random_masks,
     remaining,
     snip_scores,
+    split,
     synflow_masks,
-    take_apart,
     train_trials,
 )
-from qrt_tn.models.lottery.batches import BatchOrder
 from qrt_tn.models.lottery.masks import Masks, Params, with_layers
 from qrt_tn.models.lottery.study import RANDOM_STREAM, REPEATS, SNIP_POINTS
+from qrt_tn.models.training import BatchOrder
 from qrt_tn.models.vision import architecture
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.lottery.settings import Lottery
@@ -121,7 +121,7 @@ def chosen_preset(settings: Lottery) -> Preset:
     return preset(settings.preset, **changes, levels=settings.rounds, **rates)
 
 
-def smallest_share(dense: Trained, rounds: list[tuple[float, Trained]]) -> float:
+def smallest_share(dense: TrialResult, rounds: list[tuple[float, TrialResult]]) -> float:
     """The smallest share left by a round that validates at least as well as the dense network; else 1."""
     wanted = dense.at_early("validation_accuracy")
     return min([1.0, *(share for share, run in rounds if run.at_early("validation_accuracy") >= wanted)])
@@ -146,7 +146,7 @@ class _Sparse:
 
     masks: Masks
     start: Weights
-    rounds: list[tuple[float, Trained]] = field(default_factory=list)
+    rounds: list[tuple[float, TrialResult]] = field(default_factory=list)
 
 
 class _Work:
@@ -175,7 +175,7 @@ class _Work:
     ) -> None:
         self._chosen, self._settings, self._images, self._parts = chosen, settings, images, parts
         self._seed, self._context = seed, context
-        self._program, self._initial = take_apart(self._built(0), chosen.recipe)
+        self._program, self._initial = split(self._built(0), chosen.recipe)
         self.full = full_masks(self._initial.params)
         self._rates = layer_rates(self.full, chosen.rate, chosen.conv_rate, chosen.output_rate)
         # also sees that no layer ends empty, before anything is trained
@@ -187,7 +187,7 @@ class _Work:
         """The untrained network of the seed; redraw 1 is another draw from the same distribution."""
         if redraw == 0:
             return self._initial
-        return take_apart(self._built(redraw), self._chosen.recipe)[1]
+        return split(self._built(redraw), self._chosen.recipe)[1]
 
     def _built(self, redraw: int) -> nnx.Module:
         return architecture(
@@ -198,7 +198,7 @@ class _Work:
             kernel_init=getattr(jax.nn.initializers, self._chosen.initializer)(),
         )
 
-    def train(self, name: str, weights: Weights, masks: Masks, start: int = 0) -> Trained:
+    def train(self, name: str, weights: Weights, masks: Masks, start: int = 0) -> TrialResult:
         """Train one network, or take it from the point's folder."""
         rewind = self._chosen.rewind
         wanted = name == "dense" and rewind and self._settings.rewinding == "weights"
@@ -219,7 +219,7 @@ class _Work:
             self._said = time.monotonic()
             self._context.say(f"{name}: iteration {done} of {total}")
 
-    def pruned(self, dense: Trained) -> _Sparse:
+    def pruned(self, dense: TrialResult) -> _Sparse:
         """What the method leaves, and where it starts.
 
         Args:
@@ -240,7 +240,7 @@ class _Work:
             start = self._rewound(dense, dense) if method == "oneshot" else self.initial(1)
         return _Sparse(self._masks(method, dense), start)
 
-    def _masks(self, method: str, dense: Trained) -> Masks:
+    def _masks(self, method: str, dense: TrialResult) -> Masks:
         """The masks of a method that prunes at once."""
         if method == "random":
             return self._at_random(dense)
@@ -251,14 +251,14 @@ class _Work:
             return self._at_once(magnitude_scores(self._initial.params, self.full))
         return self._globally(method)
 
-    def _rewound(self, dense: Trained, last: Trained) -> Weights:
+    def _rewound(self, dense: TrialResult, last: TrialResult) -> Weights:
         """The weights that survivors of a round go back to."""
         if self._settings.rewinding == "rate":
             assert last.weights is not None
             return last.weights
         return dense.snapshots[self._chosen.rewind] if self._chosen.rewind else self._initial
 
-    def _round_by_round(self, dense: Trained) -> _Sparse:
+    def _round_by_round(self, dense: TrialResult) -> _Sparse:
         """The ticket; in a control's place the last round prunes, but trains no ticket."""
         settings = self._settings
         found = _Sparse(self.full, self._initial)
@@ -279,7 +279,7 @@ class _Work:
             )
         return found
 
-    def _at_random(self, dense: Trained) -> Masks:
+    def _at_random(self, dense: TrialResult) -> Masks:
         """A mask drawn at random, with as many weights a layer as the ticket."""
         kept = self._kept
         if self._chosen.scope == "global":  # only the ticket knows how its total falls to the layers
@@ -316,7 +316,7 @@ class _Work:
         """The loss of the initial network on one batch of its first points, ten a class."""
         x, y = self._parts.x_train, self._parts.y_train
         size = min(len(x), SNIP_POINTS * (1 + int(y.max())))
-        batch = BatchOrder(self._seed, len(x), size).batches(0, 1)[0]
+        batch = BatchOrder(self._seed, len(x), size)(0, 1)[0]
 
         def loss(params: Params) -> Any:
             outputs = nnx.merge(self._program.graph, params, self._initial.rest)(x[batch])

@@ -15,7 +15,7 @@ from qrt_tn.models.moe.ridgelets.experts import MODES, RidgeExperts
 from qrt_tn.models.moe.ridgelets.initial import INITIALISATIONS, InitialExperts, expert_nodes
 from qrt_tn.models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
 from qrt_tn.models.moe.ridgelets.rank import RankCorrelation, rank_correlation
-from qrt_tn.models.training import train_many
+from qrt_tn.models.shallow_training import train_many
 from qrt_tn.studies.experiments.fitting import fit
 from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
 from qrt_tn.studies.experiments.grid import GridConfig

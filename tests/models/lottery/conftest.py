@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery import Program, Recipe, Weights, full_masks, random_masks, take_apart
+from qrt_tn.models.lottery import Program, Recipe, Weights, full_masks, random_masks, split
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=60, evaluate_every=20)
 
@@ -50,6 +50,6 @@ def some_masks(weights: Weights, seed: int) -> Any:
 
 @pytest.fixture(scope="module")
 def adam() -> tuple[Program, list[Weights]]:
-    parts = [take_apart(Small(seed), RECIPE) for seed in range(3)]
+    parts = [split(Small(seed), RECIPE) for seed in range(3)]
     assert len({program for program, _ in parts}) == 1
     return parts[0][0], [weights for _, weights in parts]

@@ -23,6 +23,7 @@ from qrt_tn.models.lottery import (
     layers,
     remaining,
 )
+from qrt_tn.models.training import BatchOrder
 from qrt_tn.models.vision import architecture
 
 RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=20, evaluate_every=10)
@@ -46,6 +47,10 @@ def build(seed: int) -> nnx.Module:
 
 def flat(params: Any) -> dict[str, np.ndarray]:
     return layers(params)
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +106,6 @@ def test_controls_keep_and_change_what_they_say(study: tuple[LotteryStudy, list[
     dense = {run.trial: run for run in rounds[0]}
     tickets = {run.trial: run for run in runs_of(rounds, 2, "imp")}
 
-    def same(a: Any, b: Any) -> bool:
-        return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-
     for run in rounds[2]:
         ticket, initial = tickets[run.trial], found.initial(run.trial)
         by_layer = {name: mask.sum() for name, mask in layers(run.masks).items()}
@@ -142,9 +144,7 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
     found, rounds = study
     run = runs_of(rounds, 2, "snip")[0]
     start, points = found.initial(0), 30
-    from qrt_tn.models.lottery.batches import BatchOrder
-
-    batch = BatchOrder(0, len(small_fold.x_train), points).batches(0, 1)[0]
+    batch = BatchOrder(0, len(small_fold.x_train), points)(0, 1)[0]
     params = flat(start.params)
     # finite differences of the loss, written out in NumPy in double precision
     names = [("hidden/0", True), ("hidden/1", True), ("output", False)]
@@ -177,42 +177,34 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
     assert highest_gone <= lowest_kept + 1e-6
 
 
-def test_signs_are_those_that_the_ticket_starts_from(small_fold: ImageFold) -> None:
-    jumpy = replace(RECIPE, learning_rate=0.1)  # many signs turn within a few steps
-    for rewinding, rewind in (("weights", 10), ("rate", 0)):
-        settings = replace(PRESET, recipe=jumpy, rewind=rewind, levels=1, trials=1)
-        found = LotteryStudy(build, settings, small_fold, controls=["sign-reinit"], rewinding=rewinding)
-        ticket, control = list(found.rounds())[1]
-        turned = 0
-        for name, mask in layers(ticket.masks).items():
-            own, start = flat(control.start.params)[name], flat(ticket.start.params)[name]
-            assert np.array_equal(np.sign(own[mask]), np.sign(start[mask]))
-            turned += (np.sign(start) != np.sign(flat(found.initial(0).params)[name]))[mask].sum()
-        assert turned > 0
-
-
 def test_rewinding_to_a_step_and_of_the_rate(small_fold: ImageFold) -> None:
-    late = replace(PRESET, rewind=10, levels=2, trials=1)
-    rounds = list(LotteryStudy(build, late, small_fold, controls=["oneshot", "reinit"]).rounds())
-    snapshot = rounds[0][0].trained.snapshots[10]
-    for run in rounds[1] + rounds[2]:
-        wanted = [10, 20] if run.method == "reinit" else [20]
-        assert run.trained.iterations.tolist() == wanted
-        if run.method != "reinit":
-            for ours, theirs in zip(
-                jax.tree.leaves(run.start.params), jax.tree.leaves(snapshot.params), strict=True
-            ):
-                assert np.array_equal(ours, theirs)
-    rounds = list(LotteryStudy(build, late, small_fold, controls=[], rewinding="rate").rounds())
-    for before, after in pairwise(rounds):
-        assert before[0].trained.weights is not None
-        for ours, theirs in zip(
-            jax.tree.leaves(after[0].start.params),
-            jax.tree.leaves(before[0].trained.weights.params),
-            strict=True,
-        ):
-            assert np.array_equal(ours, theirs)
-        assert after[0].trained.iterations.tolist() == [20]
+    jumpy = replace(RECIPE, learning_rate=0.1)  # many signs turn within a few steps
+    late = replace(PRESET, recipe=jumpy, rewind=10, levels=2, trials=1)
+    for rewinding in ("weights", "rate"):
+        found = LotteryStudy(
+            build, late, small_fold, controls=["oneshot", "reinit", "sign-reinit"], rewinding=rewinding
+        )
+        rounds = list(found.rounds())
+        turned = 0
+        for before, runs in pairwise(rounds):
+            starts = {run.method: run.start for run in runs}
+            last, dense = before[0].trained, rounds[0][0].trained
+            for run in runs:
+                redrawn = run.method in ("reinit", "sign-reinit")
+                assert run.trained.iterations.tolist() == ([10, 20] if redrawn else [20])
+            assert last.weights is not None
+            if rewinding == "weights":
+                assert same(starts["imp"], dense.snapshots[10])
+                assert same(starts["oneshot"], dense.snapshots[10])
+            else:
+                assert same(starts["imp"], last.weights)
+                assert same(starts["oneshot"], dense.weights)
+            # signs are those that the ticket starts from, which are not the initial ones
+            for name, mask in layers(runs[0].masks).items():
+                own, start = flat(starts["sign-reinit"].params)[name], flat(starts["imp"].params)[name]
+                assert np.array_equal(np.sign(own[mask]), np.sign(start[mask]))
+                turned += (np.sign(start) != np.sign(flat(found.initial(0).params)[name]))[mask].sum()
+        assert turned > 0
 
 
 def test_a_study_goes_on_where_it_was_and_may_be_extended(
@@ -239,7 +231,7 @@ def test_a_study_goes_on_where_it_was_and_may_be_extended(
 
 def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold) -> None:
     spared = replace(PRESET, scope="global", rate=0.5, output_rate=0.0, levels=2, trials=1)
-    found = LotteryStudy(build, spared, small_fold, controls=["snip", "synflow", "random"])
+    found = LotteryStudy(build, spared, small_fold, controls=["snip", "random"])
     rounds = list(found.rounds())
     for level, share in enumerate(found.shares):
         for run in rounds[level]:
@@ -248,8 +240,8 @@ def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold
 
 
 def test_what_cannot_be_pruned_further_ends_the_rounds_with_a_note(small_fold: ImageFold) -> None:
-    wild = replace(PRESET, recipe=replace(RECIPE, optimizer="sgd", learning_rate=1e30), trials=1)
-    found = LotteryStudy(build, wild, small_fold, controls=[])
+    wild = replace(small_fold, x_train=small_fold.x_train * np.float32(1e38))
+    found = LotteryStudy(build, replace(PRESET, trials=1), wild, controls=[])
     assert len(list(found.rounds())) == 1
     assert "before level 1" in found.notes[0]
     assert "diverged" in found.notes[0]
@@ -296,8 +288,8 @@ def test_the_ridge_network_is_a_network_like_any_other() -> None:
     def drawn(seed: int) -> nnx.Module:
         return RidgeNetwork(uniform_nodes(8, 4, 31, seed), ridgelet, 3, rngs=nnx.Rngs(seed))
 
-    sparse = replace(PRESET, output_rate=0.5, levels=2)
-    found = LotteryStudy(drawn, sparse, fold, controls=["reinit", "random"])
+    sparse = replace(PRESET, output_rate=0.5, levels=2, trials=1, reinitialisations=1)
+    found = LotteryStudy(drawn, sparse, fold, controls=["reinit"])
     rounds = list(found.rounds())
     assert found.shares == [1.0, 0.5, 0.25]
     for run in rounds[2]:

@@ -12,7 +12,7 @@ from flax import nnx
 from qrt_tn import Ridgelet, RidgeNodes, uniform_nodes
 from qrt_tn.models.moe.ridgelets.experts import RidgeExperts, choose
 from qrt_tn.models.moe.routers import choose_experts
-from qrt_tn.models.training import train
+from qrt_tn.models.shallow_training import train
 
 P, D, E, M, C = 11, 5, 4, 3, 2
 X = np.random.default_rng(9).integers(P, size=(60, D))

@@ -1,0 +1,413 @@
+"""Train shallow networks by Adam with a cosine schedule; the parameters of the best epoch are kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from qrt_tn.engine.arguments import check_whole, generator, is_real
+from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.models.training import (
+    Progress,
+    TrainState,
+    entry,
+    evaluate,
+    initial_state,
+    stack,
+    take_steps,
+)
+
+LOSSES = ("mse", "cross_entropy")
+PARAMETERS: dict[str, Any] = {
+    "all": nnx.Param,
+    "output": nnx.Any(nnx.PathContains("kernel"), nnx.PathContains("bias")),
+}
+Arrays = dict[str, jax.Array]
+Outcome = tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingHistory:
+    """How one training run went. Epoch 0 is the network as it was given.
+
+    Attributes:
+        loss: mean training loss of epochs 1 .. epochs, shape (epochs,).
+        validation_loss: after epochs 0 .. epochs, shape (epochs + 1,).
+        validation_accuracy: likewise; NaN for real targets.
+        best_epoch: the epoch whose parameters the network now has: that of the highest validation
+            accuracy, where there are labels, and then of the smallest validation loss.
+        learning_rate: of the run; among several the one whose best epoch is best in the same sense.
+    """
+
+    loss: np.ndarray
+    validation_loss: np.ndarray
+    validation_accuracy: np.ndarray
+    best_epoch: int
+    learning_rate: float
+
+
+def train(
+    network: ShallowNetwork,
+    x: Any,
+    y: Any,
+    *,
+    x_validation: Any,
+    y_validation: Any,
+    epochs: int = 40,
+    batch_size: int = 50,
+    learning_rate: float | Sequence[float] = 0.03,
+    seed: int = 0,
+    loss: str = "mse",
+    parameters: str = "all",
+) -> TrainingHistory:
+    """Train one network in place; `train_many` says how.
+
+    Args:
+        network: the network, trained from the parameters it has. Output weights fitted in closed form
+            (`network.fit`) are a good start under the squared error.
+        x: training points, shape (M, D).
+        y: labels in 0 .. outputs-1, shape (M,), integers; or real targets, shape (M, outputs).
+        x_validation: shape (V, D).
+        y_validation: as y.
+        epochs: passes over the data; an epoch leaves out what does not fill a batch.
+        batch_size: points in a batch, at most M.
+        learning_rate: of the first step; each parameter moves in units of its own scale (`step_scales`).
+            Of several the one that serves the validation points best is kept, at the time of as many runs;
+            (0.01, 0.03, 0.1) covers what small networks want.
+        seed: draws the order of the points.
+        loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
+            "cross_entropy", for labels only.
+        parameters: "all", or "output" for kernel and bias only.
+
+    Returns:
+        The history of the run.
+
+    Raises:
+        ValueError: as `train_many`.
+    """
+    return train_many(
+        [network],
+        [x],
+        [y],
+        x_validation=[x_validation],
+        y_validation=[y_validation],
+        seeds=[seed],
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        loss=loss,
+        parameters=parameters,
+    )[0]
+
+
+def train_many(
+    networks: Sequence[ShallowNetwork],
+    x: Sequence[Any],
+    y: Sequence[Any],
+    *,
+    x_validation: Sequence[Any],
+    y_validation: Sequence[Any],
+    seeds: Sequence[int],
+    epochs: int = 40,
+    batch_size: int = 50,
+    learning_rate: float | Sequence[float] = 0.03,
+    loss: str = "mse",
+    parameters: str = "all",
+    together: bool | None = None,
+    progress: Progress | None = None,
+) -> list[TrainingHistory]:
+    """Train networks of one kind and shape in place, each on its own data, with a single compilation.
+
+    Adam (optax) with its step falling to zero along a cosine, in one compiled scan over epochs and
+    batches. Every parameter's step is scaled by `network.step_scales`, since the offsets of nodes and
+    the output weights live on different scales. Hidden weights that train see x - mean x, of the training
+    points, since a mean ties a step of theirs to one of the threshold: thresholds are shifted before
+    (`network.shift_inputs`) and back after, so that what is given and what comes out are functions of x.
+    A network keeps the parameters of its best epoch on the validation points, so that training leaves
+    none worse there. Ridge networks with nodes of different origin, and with different activations, are
+    of one kind if they share P.
+
+    Args:
+        networks: S networks.
+        x: S arrays of one shape (M, D), or one array (S, M, D). So for y, x_validation, y_validation.
+        y: for each network as in `train`.
+        x_validation: likewise.
+        y_validation: likewise.
+        seeds: S seeds.
+        epochs: as in `train`.
+        batch_size: likewise.
+        learning_rate: likewise.
+        loss: likewise.
+        parameters: likewise.
+        together: whether all networks advance at once under jax.vmap, or one by one. Left out, together
+            on an accelerator only: on a CPU the batched products gain nothing.
+        progress: called with the number of networks done and S.
+
+    Returns:
+        A history for each network.
+
+    Raises:
+        ValueError: no networks, networks of different kinds or shapes, unequal numbers of networks, data
+            and seeds, data of other shapes or not finite, labels outside 0..outputs-1, an unknown loss
+            or choice of parameters, cross entropy with real targets, or settings out of range.
+    """
+    rates = _check_settings(epochs, batch_size, learning_rate, loss, parameters)
+    given = {"networks": networks, "x": x, "y": y, "seeds": seeds}
+    given |= {"x_validation": x_validation, "y_validation": y_validation}
+    counts = {name: len(values) for name, values in given.items()}
+    if len(networks) == 0 or len(set(counts.values())) > 1:
+        raise ValueError(f"give one entry a network, at least one: got {counts}")
+    data = [
+        _check_data(network, points, targets, loss, "")
+        + _check_data(network, others, other_targets, loss, "validation ")
+        for network, points, targets, others, other_targets in zip(
+            networks, x, y, x_validation, y_validation, strict=True
+        )
+    ]
+    centres = [_centre(network, own[0], parameters) for network, own in zip(networks, data, strict=True)]
+    parts = [_split(*pair, parameters) for pair in zip(networks, centres, strict=True)]
+    kinds = {
+        (part[0], *(leaf.shape for leaf in jax.tree.leaves((part[1:], own))))
+        for part, own in zip(parts, data, strict=True)
+    }
+    if len(kinds) > 1:
+        raise ValueError("the networks or their data differ in kind or shape; train each kind by itself")
+    count = len(data[0][0])
+    size = min(int(batch_size), count)
+    runs = []
+    for part, centre, own, seed in zip(parts, centres, data, seeds, strict=True):
+        rng = generator(seed)
+        order = np.stack([rng.permutation(count) for _ in range(epochs)])
+        order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
+        runs.append((*part[1:], *map(jnp.asarray, (centre, *own, order))))
+    task = _ShallowTask(parts[0][0], loss, epochs * (count // size))
+    if together is None:
+        together = jax.default_backend() != "cpu"
+    results = [_run_together(task, *stack(runs), rate) for rate in rates] if together else []
+    histories = []
+    for i, (network, centre) in enumerate(zip(networks, centres, strict=True)):
+        if together:
+            outcomes = [entry(i, result) for result in results]
+        else:
+            outcomes = [_run(task, *runs[i], rate) for rate in rates]
+        found = [_history(*pair, count // size) for pair in zip(outcomes, rates, strict=True)]
+        chosen = max(range(len(rates)), key=lambda k: _merit(found[k]))
+        if found[chosen].best_epoch > 0:
+            nnx.update(network, outcomes[chosen][0])
+            if centre.any():
+                network.shift_inputs(-centre)
+        histories.append(found[chosen])
+        if progress is not None:
+            progress(i + 1, len(networks))
+    return histories
+
+
+def accuracy(network: ShallowNetwork, x: Any, y: Any) -> float:
+    """The share of points x (M, D) whose largest output is that of their label y (M,).
+
+    Raises:
+        ValueError: mismatched shapes, or labels that are not integers in 0 .. outputs-1.
+    """
+    points, labels = _check_data(network, x, y, "cross_entropy", "")
+    return float(np.mean(network.predict(points).argmax(axis=1) == labels))
+
+
+def risk(network: ShallowNetwork, x: Any, targets: Any) -> float:
+    """Mean over the points of the squared error |network(x) - y|^2, summed over the outputs.
+
+    Args:
+        network: the network.
+        x: points, shape (M, D).
+        targets: real targets, shape (M, outputs), or labels, shape (M,), that stand for unit vectors.
+
+    Raises:
+        ValueError: mismatched shapes, or values that are not finite.
+    """
+    points, y = _check_data(network, x, targets, "mse", "")
+    wanted = np.eye(network.outputs)[y] if y.ndim == 1 else y
+    return float(np.square(network.predict(points) - wanted).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class _ShallowTask:
+    """Adam, its step in units of each parameter's scale and falling to zero along a cosine."""
+
+    graph: nnx.GraphDef
+    loss_name: str
+    steps: int
+
+    def optimizer(self, data: "_Data") -> optax.GradientTransformation:
+        def update(direction: Arrays, count: jax.Array, params: Any = None) -> tuple[Arrays, jax.Array]:
+            rate = data.learning_rate * (1 + jnp.cos(jnp.pi * count / self.steps)) / 2
+            moves = {name: -(rate * data.scales[name] * direction[name]) for name in direction}
+            return moves, count + 1
+
+        scaled = optax.GradientTransformation(lambda params: jnp.asarray(0), update)
+        return optax.chain(optax.scale_by_adam(), scaled)
+
+    def loss(
+        self, params: Arrays, rest: Any, batch: jax.Array, data: "_Data", key: jax.Array | None
+    ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        here = jax.tree.map(lambda array: array[batch], data.train)
+        value = self._mean_loss(params, data, here)[0]
+        return value, (rest, value)
+
+    def evaluate(
+        self, params: Arrays, rest: Any, data: "_Data", recorded: Any
+    ) -> tuple[Any, tuple[jax.Array, ...]]:
+        value, outputs = self._mean_loss(params, data, data.validation)
+        labels = data.validation.y
+        correct = (outputs.argmax(axis=1) == labels).mean() if labels.ndim == 1 else jnp.asarray(jnp.nan)
+        return (value, correct), (correct, -value)
+
+    def _mean_loss(self, params: Arrays, data: "_Data", points: "_Points") -> tuple[jax.Array, jax.Array]:
+        outputs = nnx.merge(self.graph, params, data.constants)(points.x, points.fixed)
+        if self.loss_name == "cross_entropy":
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, points.y).mean(), outputs
+        wanted = jax.nn.one_hot(points.y, outputs.shape[1]) if points.y.ndim == 1 else points.y
+        return jnp.square(outputs - wanted).sum(axis=1).mean(), outputs
+
+
+class _Points(NamedTuple):
+    """Points as the centred network takes them, their targets, and what of them does not change."""
+
+    x: jax.Array
+    y: jax.Array
+    fixed: Any
+
+
+class _Data(NamedTuple):
+    constants: Arrays
+    train: _Points
+    validation: _Points
+    scales: Any
+    learning_rate: Any
+
+
+def _train_one(
+    task: _ShallowTask,
+    params: Arrays,
+    constants: Arrays,
+    centre: jax.Array,
+    x: jax.Array,
+    y: jax.Array,
+    x_validation: jax.Array,
+    y_validation: jax.Array,
+    order: jax.Array,
+    learning_rate: float,
+) -> Outcome:
+    """One run, compiled whole: the best parameters, the curves of the history, and the best step."""
+    start = nnx.merge(task.graph, params, constants)
+
+    def points(x: jax.Array, y: jax.Array) -> _Points:
+        seen, fixed = start.centred_inputs(x, centre)
+        return _Points(seen, y, fixed)
+
+    data = _Data(
+        constants, points(x, y), points(x_validation, y_validation), start.step_scales(x), learning_rate
+    )
+    state = initial_state(params, (), task.optimizer(data).init(params), scores=2)
+
+    def epoch(state: TrainState, batches: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
+        state, (value, correct) = evaluate(task, state, data)
+        state, losses = take_steps(task, state, batches, data)
+        return state, (losses.mean(), value, correct)
+
+    # One round more than epochs, as each validates before it trains: compiling the validation a second
+    # time, for after the last epoch, takes longer than an epoch does. What that round trains is dropped.
+    state, (losses, values, corrects) = jax.lax.scan(epoch, state, jnp.concatenate([order, order[:1]]))
+    return state.best[0], losses[:-1], values, corrects, state.best_step
+
+
+_run = jax.jit(_train_one, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _run_together(task: _ShallowTask, *arguments: Any) -> Outcome:
+    axes = (0,) * (len(arguments) - 1) + (None,)
+    return jax.vmap(partial(_train_one, task), in_axes=axes)(*arguments)
+
+
+def _centre(network: ShallowNetwork, x: np.ndarray, parameters: str) -> np.ndarray:
+    """What is taken from the points in training, shape (D,): their mean, where thresholds train; else 0."""
+    if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
+        return x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.zeros(network.dim, dtype=np.float32)
+
+
+def _split(
+    network: ShallowNetwork, centre: np.ndarray, parameters: str
+) -> tuple[nnx.GraphDef, Arrays, Arrays]:
+    """What the network, shifted, is without its arrays, the arrays that training changes, and all others."""
+    if centre.any():
+        network = nnx.clone(network)
+        network.shift_inputs(centre)
+    graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others[0])
+
+
+def _history(outcome: Outcome, learning_rate: float, steps: int) -> TrainingHistory:
+    _, losses, values, corrects, best_step = outcome
+    curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
+    return TrainingHistory(*curves, best_epoch=int(best_step) // steps, learning_rate=learning_rate)
+
+
+def _merit(history: TrainingHistory) -> tuple[float, float]:
+    """What the best epoch of a run is worth on the validation points."""
+    correct, value = (
+        float(curve[history.best_epoch]) for curve in (history.validation_accuracy, history.validation_loss)
+    )
+    return 0.0 if np.isnan(correct) else correct, -value
+
+
+def _check_settings(
+    epochs: int, batch_size: int, learning_rate: float | Sequence[float], loss: str, parameters: str
+) -> list[float]:
+    """The learning rates."""
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        check_whole(name, value)
+    rates: list[Any] = (
+        list(learning_rate) if isinstance(learning_rate, Sequence | np.ndarray) else [learning_rate]
+    )
+    if not rates or not all(is_real(rate) and rate > 0 for rate in rates):
+        raise ValueError(f"learning_rate is {learning_rate!r}; give a finite number above 0, or several")
+    for name, choice, known in (("loss", loss, LOSSES), ("parameters", parameters, PARAMETERS)):
+        if choice not in known:
+            raise ValueError(f"unknown {name} {choice!r}; choose one of {', '.join(known)}")
+    return [float(rate) for rate in rates]
+
+
+def _check_data(
+    network: ShallowNetwork, x: Any, y: Any, loss: str, part: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (M, D) in float32, and labels (M,) in int32 or targets (M, outputs) in float32."""
+    points, targets = network.check_points(x), np.asarray(y)
+    if len(targets) != len(points):
+        raise ValueError(f"{len(points)} {part}points but {len(targets)} {part}targets; give one a point")
+    if targets.ndim == 1 and targets.dtype.kind in "iu":
+        if targets.min() < 0 or targets.max() >= network.outputs:
+            wrong = targets.min() if targets.min() < 0 else targets.max()
+            raise ValueError(
+                f"{part}label {wrong} is outside 0..{network.outputs - 1}, the network's outputs"
+            )
+        return points, targets.astype(np.int32)
+    if loss == "cross_entropy":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; this needs integer labels (points,)"
+        )
+    if targets.shape != (len(points), network.outputs) or targets.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; give integer labels, or reals"
+            f" of shape ({len(points)}, {network.outputs})"
+        )
+    if not np.isfinite(targets).all():
+        raise ValueError(
+            f"{part}targets hold {targets[~np.isfinite(targets)][0]}; every value must be finite"
+        )
+    return points, targets.astype(np.float32)
