@@ -12,6 +12,7 @@ from flax import nnx
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.readout import fit_output_weights
+from qrt_tn.models.training import full_precision
 
 # Points are evaluated in batches of one fixed shape, so that each network compiles once.
 BATCH = 256
@@ -273,4 +274,5 @@ def mean_deviation(x: jax.Array) -> jax.Array:
 
 @nnx.jit
 def _jitted_features(network: ShallowNetwork, x: jax.Array) -> jax.Array:
-    return network.features(x)
+    with full_precision():
+        return network.features(x)

@@ -18,6 +18,7 @@ from qrt_tn.models.training import (
     TrainState,
     entry,
     evaluate,
+    full_precision,
     initial_state,
     stack,
     take_steps,
@@ -163,45 +164,34 @@ def train_many(
     counts = {name: len(values) for name, values in given.items()}
     if len(networks) == 0 or len(set(counts.values())) > 1:
         raise ValueError(f"give one entry a network, at least one: got {counts}")
-    data = [
-        _check_data(network, points, targets, loss, "")
-        + _check_data(network, others, other_targets, loss, "validation ")
-        for network, points, targets, others, other_targets in zip(
-            networks, x, y, x_validation, y_validation, strict=True
-        )
-    ]
-    centres = [_centre(network, own[0], parameters) for network, own in zip(networks, data, strict=True)]
-    parts = [_split(*pair, parameters) for pair in zip(networks, centres, strict=True)]
-    kinds = {
-        (part[0], *(leaf.shape for leaf in jax.tree.leaves((part[1:], own))))
-        for part, own in zip(parts, data, strict=True)
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": int(batch_size),
+        "loss": loss,
+        "parameters": parameters,
     }
-    if len(kinds) > 1:
+    entries = zip(networks, x, y, x_validation, y_validation, seeds, strict=True)
+    runs = [_prepare(*own, **settings) for own in entries]
+    if len({(graph, *(leaf.shape for leaf in jax.tree.leaves(arrays))) for graph, arrays in runs}) > 1:
         raise ValueError("the networks or their data differ in kind or shape; train each kind by itself")
-    count = len(data[0][0])
-    size = min(int(batch_size), count)
-    runs = []
-    for part, centre, own, seed in zip(parts, centres, data, seeds, strict=True):
-        rng = generator(seed)
-        order = np.stack([rng.permutation(count) for _ in range(epochs)])
-        order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
-        runs.append((*part[1:], *map(jnp.asarray, (centre, *own, order))))
-    task = _ShallowTask(parts[0][0], loss, epochs * (count // size))
+    steps = runs[0][1].order.shape[1]
+    task = _ShallowTask(runs[0][0], loss, epochs * steps)
     if together is None:
         together = jax.default_backend() != "cpu"
-    results = [_run_together(task, *stack(runs), rate) for rate in rates] if together else []
+    arrays = [arrays for _, arrays in runs]
+    results = [_run_together(task, stack(arrays), rate) for rate in rates] if together else []
     histories = []
-    for i, (network, centre) in enumerate(zip(networks, centres, strict=True)):
+    for i, (network, own) in enumerate(zip(networks, arrays, strict=True)):
         if together:
             outcomes = [entry(i, result) for result in results]
         else:
-            outcomes = [_run(task, *runs[i], rate) for rate in rates]
-        found = [_history(*pair, count // size) for pair in zip(outcomes, rates, strict=True)]
+            outcomes = [_run(task, own, rate) for rate in rates]
+        found = [_history(*pair, steps) for pair in zip(outcomes, rates, strict=True)]
         chosen = max(range(len(rates)), key=lambda k: _merit(found[k]))
         if found[chosen].best_epoch > 0:
             nnx.update(network, outcomes[chosen][0])
-            if centre.any():
-                network.shift_inputs(-centre)
+            if own.centre.any():
+                network.shift_inputs(-np.asarray(own.centre))
         histories.append(found[chosen])
         if progress is not None:
             progress(i + 1, len(networks))
@@ -290,29 +280,65 @@ class _Data(NamedTuple):
     learning_rate: Any
 
 
-def _train_one(
-    task: _ShallowTask,
-    params: Arrays,
-    constants: Arrays,
-    centre: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
-    x_validation: jax.Array,
-    y_validation: jax.Array,
-    order: jax.Array,
-    learning_rate: float,
-) -> Outcome:
+class _Arrays(NamedTuple):
+    """What one run is made of."""
+
+    params: Arrays
+    constants: Arrays
+    centre: jax.Array
+    x: jax.Array
+    y: jax.Array
+    x_validation: jax.Array
+    y_validation: jax.Array
+    order: jax.Array
+
+
+def _prepare(
+    network: ShallowNetwork,
+    x: Any,
+    y: Any,
+    x_validation: Any,
+    y_validation: Any,
+    seed: Any,
+    *,
+    epochs: int,
+    batch_size: int,
+    loss: str,
+    parameters: str,
+) -> tuple[nnx.GraphDef, _Arrays]:
+    """The network, its inputs shifted, without its arrays; and these, with its points and their order."""
+    data = (
+        *_check_data(network, x, y, loss, ""),
+        *_check_data(network, x_validation, y_validation, loss, "validation "),
+    )
+    centre = np.zeros(network.dim, dtype=np.float32)
+    if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
+        centre = data[0].mean(axis=0, dtype=np.float64).astype(np.float32)
+    if centre.any():
+        network = nnx.clone(network)
+        network.shift_inputs(centre)
+    graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
+    count = len(data[0])
+    size = min(batch_size, count)
+    rng = generator(seed)
+    order = np.stack([rng.permutation(count) for _ in range(epochs)])
+    order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
+    arrays = map(jnp.asarray, (centre, *data, order))
+    return graph, _Arrays(nnx.to_pure_dict(params), nnx.to_pure_dict(others[0]), *arrays)
+
+
+def _train_one(task: _ShallowTask, given: _Arrays, learning_rate: float) -> Outcome:
     """One run, compiled whole: the best parameters, the curves of the history, and the best step."""
-    start = nnx.merge(task.graph, params, constants)
+    start = nnx.merge(task.graph, given.params, given.constants)
 
     def points(x: jax.Array, y: jax.Array) -> _Points:
-        seen, fixed = start.centred_inputs(x, centre)
+        seen, fixed = start.centred_inputs(x, given.centre)
         return _Points(seen, y, fixed)
 
-    data = _Data(
-        constants, points(x, y), points(x_validation, y_validation), start.step_scales(x), learning_rate
-    )
-    state = initial_state(params, (), task.optimizer(data).init(params), scores=2)
+    with full_precision():
+        train, validation = points(given.x, given.y), points(given.x_validation, given.y_validation)
+        data = _Data(given.constants, train, validation, start.step_scales(given.x), learning_rate)
+    state = initial_state(given.params, (), task.optimizer(data).init(given.params), scores=2)
 
     def epoch(state: TrainState, batches: jax.Array) -> tuple[TrainState, tuple[jax.Array, ...]]:
         state, (value, correct) = evaluate(task, state, data)
@@ -321,7 +347,8 @@ def _train_one(
 
     # One round more than epochs, as each validates before it trains: compiling the validation a second
     # time, for after the last epoch, takes longer than an epoch does. What that round trains is dropped.
-    state, (losses, values, corrects) = jax.lax.scan(epoch, state, jnp.concatenate([order, order[:1]]))
+    order = jnp.concatenate([given.order, given.order[:1]])
+    state, (losses, values, corrects) = jax.lax.scan(epoch, state, order)
     return state.best[0], losses[:-1], values, corrects, state.best_step
 
 
@@ -329,27 +356,8 @@ _run = jax.jit(_train_one, static_argnums=0)
 
 
 @partial(jax.jit, static_argnums=0)
-def _run_together(task: _ShallowTask, *arguments: Any) -> Outcome:
-    axes = (0,) * (len(arguments) - 1) + (None,)
-    return jax.vmap(partial(_train_one, task), in_axes=axes)(*arguments)
-
-
-def _centre(network: ShallowNetwork, x: np.ndarray, parameters: str) -> np.ndarray:
-    """What is taken from the points in training, shape (D,): their mean, where thresholds train; else 0."""
-    if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
-        return x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return np.zeros(network.dim, dtype=np.float32)
-
-
-def _split(
-    network: ShallowNetwork, centre: np.ndarray, parameters: str
-) -> tuple[nnx.GraphDef, Arrays, Arrays]:
-    """What the network, shifted, is without its arrays, the arrays that training changes, and all others."""
-    if centre.any():
-        network = nnx.clone(network)
-        network.shift_inputs(centre)
-    graph, params, *others = nnx.split(network, PARAMETERS[parameters], ...)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others[0])
+def _run_together(task: _ShallowTask, runs: _Arrays, learning_rate: float) -> Outcome:
+    return jax.vmap(partial(_train_one, task), in_axes=(0, None))(runs, learning_rate)
 
 
 def _history(outcome: Outcome, learning_rate: float, steps: int) -> TrainingHistory:

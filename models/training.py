@@ -4,26 +4,25 @@ A `Task` says what is particular to a kind of network: its loss, its optimiser (
 evaluated. Shallow networks, lottery trials and mixtures of experts are trained by the functions here.
 """
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
+
+if TYPE_CHECKING:  # orbax takes long to import
+    from qrt_tn.models.checkpoint import Checkpoint
 
 Progress = Callable[[int, int], None]
 # Products of matrices decide accuracy: on a GPU they would else be rounded to TF32.
 full_precision = partial(jax.default_matmul_precision, "highest")
 _COMPILING = threading.Lock()
-_ORBAX = threading.Lock()  # it runs an event loop, which threads cannot share
 
 
 class TrainState(NamedTuple):
@@ -195,59 +194,6 @@ class Progression(NamedTuple):
     seconds: float
 
 
-class Checkpoint:
-    """A run under way, kept in a folder by orbax; the one before it goes when a new one is whole.
-
-    Args:
-        folder: of this run alone.
-        every: seconds between two checkpoints.
-    """
-
-    def __init__(self, folder: Path, every: float = 60.0) -> None:
-        self._folder, self.every = folder.absolute(), every  # orbax wants it so
-
-    def save(self, now: Progression) -> None:
-        """Keep a run as it is now."""
-        tree = {
-            "state": to_arrays(now.state),
-            "rows": [to_arrays(row) for row in now.rows],
-            "snapshots": {str(step): to_arrays(held) for step, held in now.snapshots.items()},
-            "seconds": np.asarray(now.seconds),
-        }
-        with _ORBAX, self._manager() as manager:
-            manager.save(now.done, args=ocp.args.StandardSave(tree))
-
-    def load(self, like: TrainState) -> Progression | None:
-        """The run as it was saved last, or None.
-
-        Args:
-            like: a state of the same structure.
-
-        Raises:
-            ValueError: what was saved is of another structure.
-        """
-        if not self._folder.is_dir():
-            return None
-        with _ORBAX, self._manager() as manager:
-            done = manager.latest_step()
-            if done is None:
-                return None
-            tree = manager.restore(done, args=ocp.args.StandardRestore())
-        weights = (like.params, like.rest)
-        rows = [row[0] if len(row) == 1 else tuple(row) for row in tree["rows"]]
-        snapshots = {int(step): from_arrays(held, weights) for step, held in tree["snapshots"].items()}
-        state = from_arrays(tree["state"], like)
-        return Progression(done, state, rows, snapshots, float(tree["seconds"]))
-
-    def delete(self) -> None:
-        """Drop what was saved."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
-        return ocp.CheckpointManager(self._folder, options=options)
-
-
 def fit(
     task: Task,
     state: TrainState,
@@ -258,7 +204,7 @@ def fit(
     every: int,
     together: bool = False,
     snapshots: Collection[int] = (),
-    checkpoint: Checkpoint | None = None,
+    checkpoint: "Checkpoint | None" = None,
     after: Callable[[Progression], None] | None = None,
 ) -> Progression:
     """Train to the last step, with an evaluation every so many and after the last.
@@ -318,28 +264,3 @@ def stack(trees: Sequence[Any]) -> Any:
 def entry(place: int, tree: Any) -> Any:
     """One of the trees that `stack` put together."""
     return jax.tree.map(lambda leaf: leaf[place], tree)
-
-
-def to_arrays(tree: Any) -> list[Any]:
-    """The arrays of a tree, on the host; random keys, which files do not know, as their integers."""
-    return [
-        np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)
-    ]
-
-
-def from_arrays(arrays: Sequence[Any], like: Any) -> Any:
-    """A tree like another, from the arrays that `to_arrays` gave.
-
-    Raises:
-        ValueError: another number of arrays, or other shapes.
-    """
-    leaves, structure = jax.tree.flatten(like)
-    if [np.shape(array) for array in arrays] != [np.shape(array) for array in to_arrays(like)]:
-        raise ValueError("the saved arrays have other shapes than the network's; delete them")
-    pairs = zip(arrays, leaves, strict=True)
-    found = [jax.random.wrap_key_data(array) if _is_key(leaf) else array for array, leaf in pairs]
-    return jax.tree.unflatten(structure, found)
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

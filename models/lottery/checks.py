@@ -9,10 +9,11 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.engine.checkpoints import identity
+from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.masks import Masks, check_masks, full_masks
 from qrt_tn.models.lottery.program import Program, Weights, merge
-from qrt_tn.models.training import BatchOrder, to_arrays
+from qrt_tn.models.training import BatchOrder
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a file, on any system
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.files import load_tensors, save_tensors
+from qrt_tn.models.checkpoint import from_arrays, to_arrays
 from qrt_tn.models.lottery.masks import Masks, layers, with_layers
-from qrt_tn.models.training import from_arrays, to_arrays
 
 KIND = "qrt-tn.lottery-trial-2"
 MASKS_KIND = "qrt-tn.lottery-masks"

@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 
 from qrt_tn.engine.checkpoints import identity
+from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, check_fold
 from qrt_tn.models.lottery.controls import keep_signs
@@ -28,7 +29,7 @@ from qrt_tn.models.lottery.pruning import (
 )
 from qrt_tn.models.lottery.store import kept_masks
 from qrt_tn.models.lottery.trials import TrialResult, train_trials
-from qrt_tn.models.training import BatchOrder, Progress, to_arrays
+from qrt_tn.models.training import BatchOrder, Progress
 
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qrt_tn.models.checkpoint import Checkpoint
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, check_trials, identities, with_masks
 from qrt_tn.models.lottery.program import CURVES, Data, Program, TrialTask, Weights, evaluation_batches
 from qrt_tn.models.lottery.store import TrialStore
-from qrt_tn.models.training import BatchOrder, Checkpoint, Progress, Progression, entry, fit, stack
+from qrt_tn.models.training import BatchOrder, Progress, Progression, entry, fit, stack
 
 _T = TypeVar("_T")
 
@@ -125,8 +126,8 @@ def train_trials(
         for same in ([t for t in waiting if t.start == start] for start in sorted({t.start for t in waiting}))
         for first in range(0, len(same), most)
     ]
-    for found in _side_by_side([partial(run.train, group) for group in groups], counter, bool(together)):
-        results.update(found)
+    for group in _side_by_side([partial(run.train, own) for own in groups], counter, bool(together)):
+        results.update(group)
     return [results[trial.name] for trial in trials]
 
 
@@ -249,4 +250,6 @@ class _Run:
         recipe = self.program.recipe
         ends = trial.start + recipe.evaluate_every * np.arange(1, len(curves) + 1)
         by_name = dict(zip(CURVES, curves.T, strict=True))
-        return TrialResult(np.minimum(ends, recipe.iterations), by_name, *tree, seconds)
+        weights, best, snapshots = tree
+        ends = np.minimum(ends, recipe.iterations)
+        return TrialResult(ends, by_name, weights, best, snapshots, seconds)

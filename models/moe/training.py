@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +42,14 @@ class MoeRecipe:
         ValueError: a setting of another type or out of its range.
     """
 
-    steps: int = Field(1000, ge=0)
-    batch_size: int = Field(64, ge=1)
+    steps: Annotated[int, Field(ge=0)] = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 64
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    end_rate: float = Field(1e-5, ge=0)
-    warmup: int = Field(50, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(10.0, ge=0)
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    end_rate: Annotated[float, Field(ge=0)] = 1e-5
+    warmup: Annotated[int, Field(ge=0)] = 50
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(ge=0)] = 10.0
     noise: bool = True
 
     def transform(self) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""Training: what moves, what is kept, that many at once are the same as one by one."""
+"""Training of shallow networks: what moves, what is kept, that many at once are the same as one by one."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 from flax import nnx
 from scipy.special import log_softmax
 
-from qrt_tn.models import training
+from qrt_tn.models import shallow_training
 from qrt_tn.models.dense import CosineNetwork, DenseNetwork
 from qrt_tn.models.ridge import RidgeNetwork
-from qrt_tn.models.training import accuracy, risk, train, train_many
+from qrt_tn.models.shallow_training import accuracy, risk, train, train_many
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
@@ -41,6 +41,7 @@ def weights(network):
 
 # The same lengths nearly everywhere, so that the tests share compilations.
 LENGTH = {"epochs": 25, "batch_size": 15}
+KINDS = ("triangle", "relu")  # tables are arrays: other activations share the compilation
 
 
 def cosine_network(seed):
@@ -48,26 +49,38 @@ def cosine_network(seed):
     return CosineNetwork(frequencies, np.zeros(N), C, rngs=nnx.Rngs(seed))
 
 
-@pytest.mark.parametrize(
-    ("make", "loss"),
-    [
-        (ridge_network, "mse"),
-        (ridge_network, "cross_entropy"),
-        (lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)), "mse"),
-        (cosine_network, "mse"),
-    ],
-    ids=["ridge", "ridge-cross-entropy", "dense", "cosine"],
-)
-def test_training_lowers_the_loss_and_moves_every_parameter(make, loss):
-    network = make(1)
+MAKERS = {
+    "ridge": ridge_network,
+    "dense": lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)),
+    "cosine": cosine_network,
+}
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_training_lowers_the_loss_moves_every_parameter_and_keeps_the_best_epoch(make, loss):
+    network, some = make(1), data()
     before = weights(network)
-    history = train(network, **data(), seed=0, loss=loss, **LENGTH)
+    for name in ("x", "x_validation"):
+        some[name] = some[name] + 52.0  # which training centres; what it gives back sees them as they are
+    start = network.predict(some["x_validation"]).astype(np.float64)
+    history = train(network, **some, loss=loss, **LENGTH)
     assert history.loss[-3:].mean() < 0.8 * history.loss[0]
     assert history.loss.shape == (25,)
-    assert history.validation_loss.shape == history.validation_accuracy.shape == (26,)
-    after = weights(network)
-    for name in before:
-        assert (before[name] != after[name]).any(), name
+    correct, values = history.validation_accuracy, history.validation_loss
+    assert values.shape == correct.shape == (26,)
+    for name, value in weights(network).items():
+        assert (before[name] != value).any(), name
+    best = max(range(26), key=lambda epoch: (correct[epoch], -values[epoch]))
+    assert history.best_epoch == best > 0
+    end = network.predict(some["x_validation"]).astype(np.float64)
+    y = some["y_validation"]
+    for outputs, epoch in ((start, 0), (end, best)):
+        found = -log_softmax(outputs, axis=1)[np.arange(40), y]
+        if loss == "mse":
+            found = np.square(outputs - np.eye(C)[y]).sum(axis=1)
+        assert found.mean() == pytest.approx(values[epoch], rel=1e-3)
+        assert (outputs.argmax(axis=1) == y).mean() == pytest.approx(correct[epoch])
 
 
 def test_the_first_step_is_adam_s_by_hand():
@@ -111,39 +124,48 @@ def test_only_the_output_weights_move_when_asked():
         assert moved == (name in ("kernel", "bias")), name
 
 
+RATES = (1e-4, 0.03, 3.0)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Networks of one kind, each trained alone at each rate: weights and histories."""
+    found = []
+    for seed, kind in enumerate(KINDS):
+        networks = [ridge_network(seed, kind) for _ in RATES]
+        histories = [
+            train(one, **data(seed), seed=seed, learning_rate=rate, **LENGTH)
+            for one, rate in zip(networks, RATES, strict=True)
+        ]
+        found.append(([weights(one) for one in networks], histories))
+    return found
+
+
 @pytest.mark.parametrize("together", [False, True])
-def test_many_at_once_are_the_same_as_one_by_one(together):
-    kinds = ("triangle", "relu", "cosine")  # tables are arrays: other activations share the compilation
-    sets = [data(seed) for seed in range(3)]
-    alone, alone_histories = [], []
-    for seed, (kind, some) in enumerate(zip(kinds, sets, strict=True)):
-        alone.append(ridge_network(seed, kind))
-        alone_histories.append(train(alone[-1], **some, seed=seed, **LENGTH))
-    networks = [ridge_network(seed, kind) for seed, kind in enumerate(kinds)]
+def test_many_at_once_are_the_same_as_one_by_one_at_the_rate_that_validation_prefers(alone, together):
+    compiled = shallow_training._run._cache_size()
+    networks = [ridge_network(seed, kind) for seed, kind in enumerate(KINDS)]
+    sets = [data(seed) for seed in range(len(KINDS))]
     stacked = {name: np.stack([some[name] for some in sets]) for name in sets[0]}
     done = []
     histories = train_many(
         networks,
         **stacked,
-        seeds=range(3),
+        seeds=range(len(KINDS)),
+        learning_rate=RATES,
         together=together,
         progress=lambda i, total: done.append((i, total)),
         **LENGTH,
     )
-    assert done == [(1, 3), (2, 3), (3, 3)]
-    for one, many, history, other in zip(alone, networks, alone_histories, histories, strict=True):
-        assert history.best_epoch == other.best_epoch
-        np.testing.assert_allclose(history.loss, other.loss, rtol=1e-4)
-        for name, value in weights(one).items():
-            np.testing.assert_allclose(weights(many)[name], value, rtol=1e-3, atol=1e-5)
-
-
-def test_one_compilation_serves_all_nodes_activations_and_seeds():
-    for seed, kind in enumerate(("triangle", "relu", "tanh")):
-        train(ridge_network(seed, kind), **data(seed), seed=seed, **LENGTH)
-        if seed == 0:
-            compiled = training._run._cache_size()
-    assert training._run._cache_size() == compiled
+    assert shallow_training._run._cache_size() == compiled  # one serves all nodes, activations and seeds
+    assert done == [(1, 2), (2, 2)]
+    for network, history, (tried, found) in zip(networks, histories, alone, strict=True):
+        worth = [(h.validation_accuracy[h.best_epoch], -h.validation_loss[h.best_epoch]) for h in found]
+        best = worth.index(max(worth))
+        assert (history.learning_rate, history.best_epoch) == (RATES[best], found[best].best_epoch)
+        np.testing.assert_allclose(history.loss, found[best].loss, rtol=1e-4)
+        for name, value in weights(network).items():
+            np.testing.assert_allclose(value, tried[best][name], rtol=1e-3, atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_network():
@@ -154,23 +176,6 @@ def test_the_same_seed_gives_the_same_network():
         results.append(weights(network)["kernel"])
     np.testing.assert_array_equal(results[0], results[1])
     assert (results[0] != results[2]).any()
-
-
-def test_the_best_validation_epoch_is_kept():
-    network, some = ridge_network(5), data()
-    history = train(network, **some, learning_rate=0.3, **LENGTH)
-    correct, values = history.validation_accuracy, history.validation_loss
-    best = max(range(26), key=lambda epoch: (correct[epoch], -values[epoch]))
-    assert history.best_epoch == best
-    assert accuracy(network, some["x_validation"], some["y_validation"]) == pytest.approx(correct[best])
-    assert risk(network, some["x_validation"], some["y_validation"]) == pytest.approx(values[best], rel=1e-4)
-
-
-MAKERS = {
-    "ridge": ridge_network,
-    "dense": lambda seed: DenseNetwork(D, N, C, rngs=nnx.Rngs(seed)),
-    "cosine": cosine_network,
-}
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -189,22 +194,6 @@ def test_shifted_inputs_leave_the_function(make):
         np.testing.assert_allclose(network(x), expected, atol=2e-5 * mean)
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_training_sees_centred_points_and_gives_back_a_function_of_the_points(make):
-    for seed in range(3):
-        network, some = make(seed), data(seed)
-        for name in ("x", "x_validation"):
-            some[name] = some[name] + 50.0
-        some["y_validation"] = np.eye(C)[some["y_validation"]]  # the loss alone decides
-        start = risk(network, some["x_validation"], some["y_validation"])
-        history = train(network, **some, seed=seed, **LENGTH)
-        assert history.best_epoch > 0
-        # the curves are those of the network that was trained, this risk that of the one folded back
-        found = risk(network, some["x_validation"], some["y_validation"])
-        assert found == pytest.approx(history.validation_loss[history.best_epoch], rel=1e-3)
-        assert start == pytest.approx(history.validation_loss[0], rel=1e-3)
-
-
 @pytest.mark.parametrize("make", [MAKERS["dense"], MAKERS["cosine"]], ids=["dense", "cosine"])
 def test_the_mean_of_the_points_does_not_matter_to_training(make):
     near, far, some = make(1), make(1), data()
@@ -213,32 +202,6 @@ def test_the_mean_of_the_points_does_not_matter_to_training(make):
     moved = {name: some[name] + 64 for name in ("x", "x_validation")}
     histories.append(train(far, **(some | moved), **LENGTH))
     np.testing.assert_allclose(histories[0].loss[:5], histories[1].loss[:5], rtol=1e-2)
-
-
-@pytest.mark.parametrize("together", [False, True])
-def test_the_learning_rate_is_the_one_that_validation_prefers(together):
-    rates, sets = (1e-4, 0.03, 3.0), [data(seed) for seed in range(2)]
-    rivals = []
-    for seed, some in enumerate(sets):
-        tried = [ridge_network(seed) for _ in rates]
-        found = [
-            train(one, **some, seed=seed, learning_rate=rate, **LENGTH)
-            for one, rate in zip(tried, rates, strict=True)
-        ]
-        worth = [(h.validation_accuracy[h.best_epoch], -h.validation_loss[h.best_epoch]) for h in found]
-        best = worth.index(max(worth))
-        rivals.append((rates[best], weights(tried[best])))
-    networks = [ridge_network(seed) for seed in range(2)]
-    stacked = {name: np.stack([some[name] for some in sets]) for name in sets[0]}
-    compiled = training._run._cache_size()
-    histories = train_many(
-        networks, **stacked, seeds=range(2), learning_rate=rates, together=together, **LENGTH
-    )
-    assert training._run._cache_size() == compiled
-    for network, history, (rate, expected) in zip(networks, histories, rivals, strict=True):
-        assert history.learning_rate == rate
-        for name, value in weights(network).items():
-            np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_start_that_training_only_harms_is_kept():
@@ -281,14 +244,6 @@ def test_accuracy_and_risk_are_those_of_numpy():
     assert risk(network, x, targets) == pytest.approx(
         np.square(outputs - targets).sum(axis=1).mean(), rel=1e-5
     )
-
-
-def test_the_cross_entropy_is_that_of_scipy():
-    network, some = ridge_network(13), data()
-    outputs = network.predict(some["x_validation"]).astype(np.float64)
-    expected = -log_softmax(outputs, axis=1)[np.arange(40), some["y_validation"]].mean()
-    history = train(network, **some, loss="cross_entropy", **LENGTH)
-    assert history.validation_loss[0] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

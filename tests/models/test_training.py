@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from qrt_tn.models import training
-from qrt_tn.models.training import BatchOrder, Checkpoint, evaluate, fit, initial_state, stack, take_steps
+from qrt_tn.models.checkpoint import Checkpoint
+from qrt_tn.models.training import BatchOrder, evaluate, fit, initial_state, stack, take_steps
 
 TARGETS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 RATE, STEPS, EVERY = 0.1, 10, 4

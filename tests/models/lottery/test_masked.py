@@ -27,7 +27,7 @@ EXACT = set(OPTIMIZERS) - {"noisy", "prodigy"}  # of these the survivors are tho
 # The parameters that an optimiser keeps in its state, and evaluates or compares with.
 KEPT = {
     "schedule-free": optax.contrib.schedule_free_eval_params,
-    "prodigy": lambda state, params: state[0].params0,
+    "prodigy": lambda state, params: state.params0,
 }
 STEPS = 8
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
+from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery import (
     Program,
@@ -23,7 +24,7 @@ from qrt_tn.models.lottery import (
     train_trials,
 )
 from qrt_tn.models.lottery.program import augmented
-from qrt_tn.models.training import BatchOrder, to_arrays
+from qrt_tn.models.training import BatchOrder
 from tests.models.lottery.conftest import RECIPE, Small, some_masks
 
 SGD = replace(RECIPE, optimizer="sgd", learning_rate=0.1, drops=(40,))

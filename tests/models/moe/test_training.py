@@ -51,8 +51,8 @@ def test_a_network_learns(kind):
 def test_a_pruned_network_with_a_router_of_one_column_trains_on():
     """The spread of one column is 0, and its root has no gradient there."""
     x, y = rows(count=400)
-    layouts = {1: ExpertMap((0,), (2,), 4)}
-    network = random_network(small_config(layouts=layouts, router={"selected": 1}))
+    maps = {1: ExpertMap((0,), (2,), 4)}
+    network = random_network(small_config(maps=maps, router={"selected": 1}))
     losses = train_moe(network, x, y, MoeRecipe(steps=50, **LEARNING)).losses
     assert losses[-5:].mean() < 0.5 * losses[:5].mean()
     assert expert_layers(network)[1].experts.kernel_in.shape[0] == 1
