@@ -1,5 +1,7 @@
 """Training under a mask: any optax optimiser, with pruned weights exactly 0 after every step."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +30,7 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
 
     Args:
         optimizer: any optax transformation; chain what must see masked gradients inside it.
-        masks: as `full_masks` makes them; of the structure of the parameters (for optax.lookahead a
-            LookaheadParams of them).
+        masks: as `full_masks` makes them.
 
     Returns:
         A transformation whose `update` needs the parameters.
@@ -40,22 +41,32 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> MaskedState:
-        return MaskedState(masks, inner.init(apply_masks(masks, params)))
+        return MaskedState(masks, inner.init(_each(partial(apply_masks, masks), params)))
 
     def update(updates: Any, state: MaskedState, params: Any = None, **extra: Any) -> tuple[Any, MaskedState]:
         if params is None:
             raise ValueError(
                 "a masked optimiser was updated without parameters; call update(g, state, params)"
             )
-        gradients, weights = (apply_masks(state.masks, tree) for tree in (updates, params))
-        changes, held = inner.update(gradients, state.inner, weights, **extra)
-        changes = jax.tree.map(
-            lambda mask, change, weight: change if mask is None else jnp.where(mask, change, -weight),
-            state.masks,
-            changes,
-            params,
-            is_leaf=lambda node: node is None,
-        )
-        return changes, MaskedState(state.masks, held)
+
+        def pruned(changes: Any, params: Any) -> Any:
+            return jax.tree.map(
+                lambda mask, change, weight: change if mask is None else jnp.where(mask, change, -weight),
+                state.masks,
+                changes,
+                params,
+                is_leaf=lambda node: node is None,
+            )
+
+        mask = partial(apply_masks, state.masks)
+        changes, held = inner.update(mask(updates), state.inner, _each(mask, params), **extra)
+        return _each(pruned, changes, params), MaskedState(state.masks, held)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _each(function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of parameters; of the fast and of the slow ones where optax.lookahead has both."""
+    if isinstance(trees[0], optax.LookaheadParams):
+        return optax.LookaheadParams(*(function(*pair) for pair in zip(*trees, strict=True)))
+    return function(*trees)

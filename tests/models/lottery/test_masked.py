@@ -115,7 +115,7 @@ def test_pruned_weights_are_0_after_every_step_and_survivors_those_of_the_small_
 
 def test_slow_weights_of_lookahead_are_pruned():
     loss, params, masks = problem(1)
-    optimizer = masked(optax.lookahead(optax.sgd(0.1), 3, 0.5), optax.LookaheadParams(masks, masks))
+    optimizer = masked(optax.lookahead(optax.sgd(0.1), 3, 0.5), masks)
     pair = optax.LookaheadParams.init_synced(params)
     state = optimizer.init(pair)
     step = jax.jit(lambda pair, state: optimizer.update(jax.grad(loss)(pair.fast), state, pair))

@@ -225,8 +225,8 @@ def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold
 
 
 def test_what_cannot_be_pruned_further_ends_the_rounds_with_a_note(small_fold: ImageFold) -> None:
-    wild = replace(small_fold, x_train=small_fold.x_train * np.float32(1e38))
-    found = LotteryStudy(build, replace(PRESET, trials=1), wild, controls=[])
+    wild = replace(PRESET, recipe=replace(RECIPE, optimizer="sgd", learning_rate=1e30), trials=1)
+    found = LotteryStudy(build, wild, small_fold, controls=[])
     assert len(list(found.rounds())) == 1
     assert "before level 1" in found.notes[0]
     assert "diverged" in found.notes[0]
