@@ -12,6 +12,7 @@ from qrt_tn.baselines import filter_nodes
 from qrt_tn.engine.progress import Progress, shown, silent
 from qrt_tn.models.readout import select_ridge
 from qrt_tn.models.residual import residual_ticket
+from qrt_tn.models.splits import draw_stratified
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.quantize import Quantizer
 from qrt_tn.ridgelet import Ridgelet
@@ -140,6 +141,7 @@ def choose_settings(
     targets: np.ndarray,
     n: int,
     *,
+    labels: np.ndarray | None = None,
     sweeps: int,
     subsample: int | None,
     rng: np.random.Generator,
@@ -155,6 +157,7 @@ def choose_settings(
         x: points, real, (M, D).
         targets: (M, C), of mean zero.
         n: the number of nodes N.
+        labels: 0, 1, ..., shape (M,), each of which the folds share out; None where targets are numbers.
         sweeps: of a residual ticket.
         subsample: of a residual ticket.
         rng: draws folds and seeds.
@@ -163,10 +166,12 @@ def choose_settings(
         The best result with N nodes, and a row for each of the settings tried, first with few nodes.
     """
     if len(x) > _MOST_POINTS:
-        kept = rng.permutation(len(x))[:_MOST_POINTS]
-        x, targets = x[kept], targets[kept]
+        strata = np.zeros(len(x), dtype=np.int64) if labels is None else labels
+        kept, _ = draw_stratified(strata, _MOST_POINTS, rng, kept=0)
+        x, targets, labels = x[kept], targets[kept], None if labels is None else labels[kept]
     method = "filter" if method == "qrt" else method
-    trial = _Trial(method, x, targets, _folds(len(x), rng), sweeps, subsample, int(rng.integers(2**31)))
+    parts = _folds(len(x), rng, labels)
+    trial = _Trial(method, x, targets, parts, sweeps, subsample, int(rng.integers(2**31)))
     few, finalists = min(n, _FIRST_NODES, max(8, len(x) // 5)), min(_FINALISTS, len(candidates))
     folds = trial.count(min(_FIRST_POINTS, 3 * len(x))) if len(candidates) > 1 else 0
     first = [max(finalists, -(-len(candidates) // 2**fold)) for fold in range(folds)]
@@ -248,12 +253,25 @@ class _Trial:
         return self._quantized[key]
 
 
-def _folds(count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Inner training and validation parts, four fifths and a fifth."""
-    if count < FOLDS:
-        return [(np.arange(count), np.arange(count))]
-    folds = KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
-    return list(folds.split(np.empty(count)))
+def _folds(
+    count: int, rng: np.random.Generator, labels: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Inner training and validation parts, four fifths and a fifth, of each label too.
+
+    Classes may have fewer points than there are folds, which `StratifiedKFold` warns of or refuses; the only
+    point of a class is always trained on.
+    """
+    every, seed = np.arange(count), int(rng.integers(2**31))
+    if labels is None and count >= FOLDS:
+        return list(KFold(FOLDS, shuffle=True, random_state=seed).split(every))
+    order = np.random.default_rng(seed).permutation(count)
+    if labels is not None:
+        order = order[np.bincount(labels)[labels[order]] > 1]
+        order = order[np.argsort(labels[order], kind="stable")]
+    if len(order) < FOLDS:
+        return [(every, every)]
+    parts = [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
+    return [(np.setdiff1d(every, part), part) for part in parts]
 
 
 def _row(result: Result, nodes: int) -> dict[str, Any]:

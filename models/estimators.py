@@ -116,13 +116,21 @@ class _Ridgelets(BaseEstimator):
             found += [Settings(quantizer, float(width), float(beta)) for width in widths for beta in betas]
         return found
 
-    def _draw(self, x: np.ndarray, targets: np.ndarray) -> Result:
-        """Choose settings and draw the nodes; the targets (M, C) have mean zero."""
+    def _draw(self, x: np.ndarray, targets: np.ndarray, labels: np.ndarray | None) -> Result:
+        """Choose settings and draw the nodes; the targets (M, C) have mean zero, labels are 0, 1, ..."""
         rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31, size=4))
         n, sweeps = int(self.n_components), int(self.sweeps)
         candidates = self._candidates(x.shape[1])
         choice, self.search_results_ = choose_settings(
-            self.method, candidates, x, targets, n, sweeps=sweeps, subsample=self.subsample, rng=rng
+            self.method,
+            candidates,
+            x,
+            targets,
+            n,
+            labels=labels,
+            sweeps=sweeps,
+            subsample=self.subsample,
+            rng=rng,
         )
         settings, seed = choice.settings, int(rng.integers(2**31))
         points = quantized(clone(settings.quantizer).fit(x), x)
@@ -144,8 +152,8 @@ class _Ridgelets(BaseEstimator):
 class _Predictor(_Ridgelets):
     """A ridge regression on the features."""
 
-    def _fit_outputs(self, x: np.ndarray, targets: np.ndarray) -> Result:
-        choice = self._draw(x, targets)
+    def _fit_outputs(self, x: np.ndarray, targets: np.ndarray, labels: np.ndarray | None = None) -> Result:
+        choice = self._draw(x, targets, labels)
         self.coef_, self.intercept_ = fit_output_weights(self._features(x), targets, choice.penalty)
         return choice
 
@@ -216,9 +224,11 @@ class RidgeletFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Ridge
         y = np.asarray(y.tolist()) if y.dtype == object else np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = y[:, 0]
+        labels = None
         if y.ndim == 1 and y.dtype.kind != "f":
             y = _binarised(y)[1]
-        self._draw(x, _standardised(y.reshape(len(x), -1).astype(np.float64))[0])
+            labels = y.argmax(axis=1)
+        self._draw(x, _standardised(y.reshape(len(x), -1).astype(np.float64))[0], labels)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -260,7 +270,7 @@ class RidgeletClassifier(ClassifierMixin, _Predictor):
         check_classification_targets(y)
         self.classes_, targets = _binarised(np.asarray(y))
         self.target_mean_ = targets.mean(axis=0)
-        choice = self._fit_outputs(x, targets - self.target_mean_)
+        choice = self._fit_outputs(x, targets - self.target_mean_, targets.argmax(axis=1))
         labels = (choice.targets + self.target_mean_).argmax(axis=1)
         self.temperature_ = _temperature(choice.outputs + self.target_mean_, labels)
         return self

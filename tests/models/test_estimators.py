@@ -78,6 +78,40 @@ def test_folds_of_a_race_are_those_that_all_would_have_had():
     assert np.log(results[0].penalty) == pytest.approx(np.mean([np.log(fit.penalty) for fit in fits]))
 
 
+def test_each_class_is_shared_out_among_the_folds_of_a_choice():
+    """A rare class neither leaves the training part nor is warned of."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        counts = [*rng.choice([1, 2, 3, 7], size=3), 30]
+        y = rng.permutation(np.repeat(np.arange(4), counts))
+        folds = choosing._folds(len(y), rng, y)
+        for train, validation in folds:
+            assert sorted([*train, *validation]) == list(range(len(y)))
+            assert len(np.unique(y[train])) == 4
+            drawn = np.bincount(y[validation], minlength=4)
+            assert all(abs(k - n / 5) < 1 for k, n in zip(drawn, counts, strict=True) if n > 1)
+        aside = np.sort(np.concatenate([validation for _, validation in folds]))
+        np.testing.assert_array_equal(aside, np.flatnonzero(np.array(counts)[y] > 1))
+    ((train, validation),) = choosing._folds(6, np.random.default_rng(0), np.arange(6))
+    assert list(train) == list(validation) == list(range(6))
+
+
+def test_labels_reach_the_folds(monkeypatch):
+    seen, folds = [], choosing._folds
+    monkeypatch.setattr(choosing, "_folds", lambda *given: seen.append(given) or folds(*given))
+    monkeypatch.setattr(choosing, "_MOST_POINTS", 50)
+    x = np.random.default_rng(0).normal(size=(61, 2))
+    y = np.array([*["left", "right"] * 29, *["far"] * 3])
+    fixed = {"smoothing": 0.6, "beta": 4, "levels": 9, "modulus": 31, "quantizer": "uniform"}
+    for kind in (RidgeletClassifier, RidgeletFeatures):
+        kind(4, **fixed, random_state=0).fit(x, y)
+        count, _, labels = seen.pop()
+        assert count == len(labels) == 50
+        assert sorted(np.bincount(labels)) == [2, 24, 24]
+    RidgeletRegressor(4, **fixed, random_state=0).fit(x, x[:, 0])
+    assert seen.pop()[2] is None
+
+
 def test_digits():
     """Far from what random features reach at 32 nodes (about 0.86), with probabilities worth the name."""
     x, y = load_digits(return_X_y=True)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import sklearn.datasets as made
 
+from qrt_tn.models import Dataset, split
 from qrt_tn.models.images import load_images
+from qrt_tn.models.splits import draw_stratified
 from qrt_tn.studies.experiments.catalogue import UnavailableError
 
 DIGITS = 1200, 237  # training and validation points; the other 360 are the test
@@ -100,7 +102,8 @@ class Answer:
 def load(name: str, seed: int) -> Problem:
     """A set of data, split.
 
-    Tables are split 60, 20 and 20 parts in a hundred, the digits 1,200, 237 and 360. Fashion-MNIST
+    Tables are split 60, 20 and 20 parts in a hundred, the digits 1,200, 237 and 360, each class alike, at
+    random. Fashion-MNIST
     keeps its 10,000 test images; 2,000 of the others are for validation, and "fashion-5000" trains on 5,000
     of the rest. "california-like" is made up: scales, skews and two bumps like those of the California
     housing data. "large" is a classification of 100,000 rows, of 20 features, 10 of which tell something.
@@ -116,14 +119,16 @@ def load(name: str, seed: int) -> Problem:
     if name.startswith("fashion"):
         return _fashion(5000 if name == "fashion-5000" else None, rng)
     x, y = _table(name)
-    labels = y.dtype.kind in "iu"
-    order = rng.permutation(len(y))
+    classes = int(y.max()) + 1 if y.dtype.kind in "iu" else 0
+    y = y.astype(np.int64 if classes else np.float64)
+    dataset = Dataset(
+        x, y if classes else y.reshape(len(y), -1), name, tuple(map(str, range(classes))) or None
+    )
     train, validation = DIGITS if name == "digits" else (int(0.6 * len(y)), int(0.2 * len(y)))
-    parts = np.split(order, [train, train + validation])
-    y = y.astype(np.int64 if labels else np.float64)
-    split = [Points(x[part], y[part]) for part in parts]
-    classes = int(y.max()) + 1 if labels else 0
-    return Problem(split[0], split[1], split[2], classes, images=name == "digits")
+    parts = split(dataset, rng, validation, len(y) - train - validation)
+    order = [rng.permutation(part) for part in (parts.train, parts.validation, parts.test)]
+    learnt, aside, test = (Points(x[part], y[part]) for part in order)
+    return Problem(learnt, aside, test, classes, images=name == "digits")
 
 
 def _table(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +166,7 @@ def _fashion(train: int | None, rng: np.random.Generator) -> Problem:
         images = load_images("fashion-mnist")
     except ValueError as error:
         raise UnavailableError(str(error)) from error
-    order = rng.permutation(len(images.x))
-    validation, rest = order[:FASHION_VALIDATION], order[FASHION_VALIDATION:]
+    validation, rest = draw_stratified(images.y, FASHION_VALIDATION, rng)
 
     def points(x: np.ndarray, y: np.ndarray) -> Points:
         return Points(x.reshape(len(x), -1).astype(np.float64), y)

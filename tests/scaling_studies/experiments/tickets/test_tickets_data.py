@@ -54,6 +54,24 @@ def test_parts_share_no_points_and_seeds_split_anew(name: str) -> None:
     assert first.classes == (len(np.unique(first.both.y)) if first.both.y.dtype.kind == "i" else 0)
 
 
+@pytest.mark.parametrize("name", ["wine", "fashion-5000"])
+def test_a_rare_class_is_in_every_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    if name == "wine":
+        table = rng.normal(size=(100, 2)), np.array([2] * 5 + [0, 1] * 47 + [0])
+        monkeypatch.setattr(data, "_table", lambda name: table)
+    else:
+        x, y = rng.integers(256, size=(9000, 2, 3, 1), dtype=np.uint8), np.arange(9000) % 2
+        y[:14] = 2  # 3 or 4 of 2,000
+        images = Images(x, y, x, y, "fashion-mnist", ("a", "b", "c"))
+        monkeypatch.setattr(data, "load_images", lambda name: images)
+    for seed in range(20):
+        problem = load(name, seed)
+        for part in (problem.train, problem.validation):
+            assert (np.bincount(part.y, minlength=3) > 0).all()
+        assert name != "wine" or (np.bincount(problem.test.y, minlength=3) > 0).all()
+
+
 def test_losses() -> None:
     train, test = (
         Points(np.zeros((4, 1)), np.array([1.0, 3, 5, 7])),
