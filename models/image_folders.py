@@ -1,17 +1,14 @@
 """Read folders of images, one folder a class, in any format that Pillow reads."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from qrt_tn.engine.progress import shown
 from qrt_tn.models.tables import first_line, memory_limit
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _VALIDATION = ("val", "validation", "valid")
 # What often lies beside images; any other file that is no image is refused.
@@ -20,12 +17,15 @@ _OUTSIDE = {"EPS"}  # formats that Pillow hands to a program outside
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
-def read_folders(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...], list[str]]:
+def read_folders(
+    path: Path,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple[str, ...], tuple[str, ...]]:
     """Read <class>/ folders, or train/<class>/ with test/<class>/, val/<class>/ or both.
 
     Folders inside a class are part of it. Validation images are the test set where there is no test/, and
     training images otherwise. Hidden files, and those of the usual companions (.txt, .csv, ...), are left
-    out and counted; any other file must be an image.
+    out and counted; any other file must be an image. Black and white is read as grey; a palette, alpha or any
+    other 8-bit colours as RGB without the alpha; grey images become RGB where others in the set are coloured.
 
     Returns:
         (x, y) of the training part and of the test part, if there is one: x (M, H, W, C), uint8, and y (M,),
@@ -40,18 +40,16 @@ def read_folders(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple
     left_out = Counter(
         _kind(file) for folder in beside for file in folder.iterdir() if _hidden(file) or not file.is_dir()
     )
-    classes: tuple[str, ...] = ()
+    classes = [inner.name for inner in _folders(parts[0][0])]
     files: list[Path] = []
     labels: list[list[int]] = []
     for folders in parts:
         labels.append([])
         for folder in folders:
-            names = tuple(inner.name for inner in _folders(folder))
-            if classes and names != classes:
-                odd = sorted(set(names) ^ set(classes))[0]
-                raise ValueError(f"class folder {odd!r} is not in every part of {path}; add it")
-            classes = names
-            for label, name in enumerate(names):
+            odd = sorted({inner.name for inner in _folders(folder)} ^ set(classes))
+            if odd:
+                raise ValueError(f"class folder {odd[0]!r} is not in every part of {path}; add it")
+            for label, name in enumerate(classes):
                 found = list(_files(folder / name, left_out))
                 if not found:
                     raise ValueError(f"class folder {folder / name} holds no image; add some or remove it")
@@ -61,66 +59,10 @@ def read_folders(path: Path) -> tuple[list[tuple[np.ndarray, np.ndarray]], tuple
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         notes.append(f"left out {left_out.total()} file{'s' * (left_out.total() > 1)} ({kinds})")
     # all at once: a grey and a coloured part must come out with the same channels
-    x = stack_images(_opened(files), len(files))
+    x = _read(files)
     split = len(labels[0])
     y = [np.array(part, dtype=np.int64) for part in labels]
-    return list(zip((x[:split], x[split:]), y, strict=False)), classes, notes
-
-
-def stack_images(opened: "Iterable[tuple[str, Image]]", total: int) -> np.ndarray:
-    """Stack the pixels of Pillow images of one size.
-
-    Args:
-        opened: a name for errors, and the image, of each.
-        total: how many there are.
-
-    Returns:
-        Shape (images, H, W, 1) if all are grey, else (images, H, W, 3); uint8.
-
-    Raises:
-        ValueError: images of several sizes, of more than 8 bits a channel, or more than fit in a quarter of
-            the free memory.
-    """
-    stack = np.empty((total, 0, 0, 1), dtype=np.uint8)
-    with shown(None, total, "images") as progress:
-        for number, (name, image) in enumerate(opened):
-            pixels = _pixels(image, name)
-            if number == 0:
-                stack = _room(total, pixels.shape)
-            if pixels.shape[:2] != stack.shape[1:3]:
-                raise ValueError(
-                    f"{name} has {pixels.shape[0]} x {pixels.shape[1]} pixels, the images before it"
-                    f" {stack.shape[1]} x {stack.shape[2]} (height x width); bring all to one size"
-                )
-            if pixels.shape[2] > stack.shape[3]:  # the first coloured image
-                grey, stack = stack, _room(total, pixels.shape)
-                stack[:number] = grey[:number]
-            stack[number] = pixels
-            progress(number + 1, total)
-    return stack
-
-
-def _room(total: int, shape: tuple[int, ...]) -> np.ndarray:
-    size, limit = total * int(np.prod(shape)), memory_limit()
-    if size > limit:
-        raise ValueError(
-            f"{total} images of shape {shape} take {size / 2**20:.0f} MiB, more than {limit / 2**20:.0f} MiB,"
-            " a quarter of the free memory; give fewer or smaller ones"
-        )
-    return np.empty((total, *shape), dtype=np.uint8)
-
-
-def _pixels(image: "Image", name: str) -> np.ndarray:
-    if image.mode[0] in "IF":
-        raise ValueError(f"{name} has mode {image.mode!r}, more than 8 bits a channel; convert it to 8 bits")
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))[:, :, None]
-    # Pillow warns of some palettes with transparency unless they pass through RGBA
-    plain = image.convert("RGBA") if image.mode in ("P", "PA") else image
-    try:
-        return np.asarray(plain.convert("RGB"))
-    except ValueError as error:
-        raise ValueError(f"{name} has mode {image.mode!r}, which is not read; save it as RGB") from error
+    return list(zip((x[:split], x[split:]), y, strict=False)), tuple(classes), tuple(notes)
 
 
 def _parts(path: Path) -> tuple[list[list[Path]], list[str]]:
@@ -174,24 +116,51 @@ def _files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
             yield path
 
 
-def _opened(files: Iterable[Path]) -> "Iterator[tuple[str, Image]]":
+def _read(files: list[Path]) -> np.ndarray:
+    """The pixels of images of one size, (images, H, W, 1) if all are grey, else (images, H, W, 3); uint8."""
     from PIL import Image
 
     Image.preinit()  # the usual formats are tried first
     Image.init()
     formats = [kind for kind in Image.ID if kind not in _OUTSIDE]
-    for file in files:
-        try:
-            with Image.open(file, formats=formats) as image:
-                problem = _problem(image, file)
-                image.load()
-        except Exception as error:  # each of Pillow's readers fails in its own ways
-            raise ValueError(
-                f"{file} is not a whole image ({first_line(error)}); remove it or save it again"
-            ) from error
-        if problem:
-            raise ValueError(f"{file} {problem}")
-        yield str(file), image
+    limit, read = memory_limit(), list[np.ndarray]()
+    with shown(None, len(files), "images") as progress:
+        for file in files:
+            try:
+                with Image.open(file, formats=formats) as image:
+                    problem = _problem(image, file)
+                    image.load()
+            except Exception as error:  # each of Pillow's readers fails in its own ways
+                raise ValueError(
+                    f"{file} is not a whole image ({first_line(error)}); remove it or save it again"
+                ) from error
+            if problem:
+                raise ValueError(f"{file} {problem}")
+            read.append(_pixels(image))
+            (height, width), first = read[-1].shape[:2], read[0].shape
+            if (height, width) != first[:2]:
+                raise ValueError(
+                    f"{file} has {height} x {width} pixels, the images before it {first[0]} x {first[1]}"
+                    " (height x width); bring all to one size"
+                )
+            if len(files) * read[-1].size > limit:
+                raise ValueError(
+                    f"{len(files)} images of shape {read[-1].shape} take more than {limit / 2**20:.0f} MiB, a"
+                    " quarter of the free memory; give fewer or smaller ones"
+                )
+            progress(len(read), len(files))
+    stack = np.empty((len(files), *first[:2], max(pixels.shape[2] for pixels in read)), dtype=np.uint8)
+    for number, pixels in enumerate(read):
+        stack[number] = pixels
+    return stack
+
+
+def _pixels(image: Any) -> np.ndarray:
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))[:, :, None]
+    # Pillow warns of some palettes with transparency unless they pass through RGBA
+    plain = image.convert("RGBA") if image.mode in ("P", "PA") else image
+    return np.asarray(plain.convert("RGB"))
 
 
 def _problem(image: Any, file: Path) -> str:
@@ -199,6 +168,8 @@ def _problem(image: Any, file: Path) -> str:
     # some telephones' .jpg hold a preview beside the picture
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return f"holds {image.n_frames} pictures; save each as a file"
+    if image.mode[0] in "IF":
+        return f"has more than 8 bits a channel (mode {image.mode}); save it with 8"
     bits = 8
     if image.format == "PNG":
         with file.open("rb") as content:

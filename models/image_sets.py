@@ -2,26 +2,20 @@
 
 import importlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qrt_tn.models.image_files import Labelled, read_images
-from qrt_tn.models.image_folders import stack_images
 from qrt_tn.models.tables import first_line
 
 FOLDER_VARIABLE = "QRT_TN_DATA"
 # Where Debian's package dataset-fashion-mnist puts its files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-_BATCH = 4_096  # images worked on at once, to bound the memory
-_DIGITS = tuple("0123456789")
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(NamedTuple):
     """What a named set is, where the `datasets` library finds it, and its folder's name in torchvision."""
 
     shape: tuple[int, int, int]
@@ -32,27 +26,17 @@ class _Source:
     label: str = "label"
 
 
+_FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"]
+_CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SOURCES = {
-    "mnist": _Source((28, 28, 1), _DIGITS, "ylecun/mnist", "MNIST"),
+    "mnist": _Source((28, 28, 1), tuple("0123456789"), "ylecun/mnist", "MNIST"),
     "fashion-mnist": _Source(
-        (28, 28, 1),
-        (
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        "zalando-datasets/fashion_mnist",
-        "FashionMNIST",
+        (28, 28, 1), (*_FASHION, "Ankle boot"), "zalando-datasets/fashion_mnist", "FashionMNIST"
     ),
-    "cifar10": _Source(
-        (32, 32, 3),
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        "uoft-cs/cifar10",
-        "cifar-10-batches-bin",
-        "img",
-    ),
+    "cifar10": _Source((32, 32, 3), tuple(_CIFAR10), "uoft-cs/cifar10", "cifar-10-batches-bin", "img"),
     "cifar100": _Source(
         (32, 32, 3),
-        tuple(str(label) for label in range(100)),
+        tuple(map(str, range(100))),
         "uoft-cs/cifar100",
         "cifar-100-binary",
         "img",
@@ -70,19 +54,14 @@ def load_named(name: str) -> Labelled:
     places = [Path(root) / name, Path(root) / source.folder] if root else []
     if name == "fashion-mnist":
         places.append(DEBIAN_FASHION_MNIST)
-    for place in places:
-        if place.is_dir():
-            found = read_images(place, source.classes)
-            return _checked(found, source, f"{place}, by its name {name},")
-    return _checked(_download(name, source), source, source.repository)
-
-
-def _checked(found: Labelled, source: _Source, place: str) -> Labelled:
-    shape, classes = found.x.shape[1:], len(found.classes)
+    place = next(filter(Path.is_dir, places), None)
+    found = _download(name, source) if place is None else read_images(place, source.classes)
+    shape, classes = found.parts[0][0].shape[1:], len(found.classes)
     if shape != source.shape or classes != len(source.classes):
         raise ValueError(
-            f"{place} should hold {len(source.classes)} classes of images of shape {source.shape}, not"
-            f" {classes} of {shape}; put the right files there, or load your own data by their path"
+            f"{place or source.repository}, by its name {name}, should hold {len(source.classes)} classes of"
+            f" images of shape {source.shape}, not {classes} of {shape}; put the right files there, or load"
+            " your own data by their path"
         )
     return found
 
@@ -104,26 +83,14 @@ def _download(name: str, source: _Source) -> Labelled:
         ) from error
     try:
         tables = [library.load_dataset(source.repository, split=part) for part in ("train", "test")]
+        images = [np.stack([np.asarray(image) for image in table[source.image]]) for table in tables]
+        labels = [np.array(list(table[source.label]), dtype=np.int64) for table in tables]
+        classes = tuple(tables[0].features[source.label].names)
     # a network fails in many ways, each with an error of its own
     except Exception as error:
         raise ValueError(
             f"no data of {name} on this machine, and {source.repository} could not be loaded"
-            f" ({first_line(error)});"
-            f" connect to a network; or {remedy}"
+            f" ({first_line(error)}); connect to a network; or {remedy}"
         ) from error
-    parts = []
-    for table in tables:
-        missing = sorted({source.image, source.label} - set(table.features))
-        if missing:
-            raise ValueError(f"{source.repository} has no column {missing[0]!r}; {remedy}")
-        x = stack_images(_pictures(table, source), len(table))
-        parts.append((x, np.array(list(table[source.label]), dtype=np.int64)))
-    classes = tuple(tables[0].features[source.label].names)
-    return Labelled(*parts[0], *parts[1], classes)
-
-
-def _pictures(table: Any, source: _Source) -> Iterable[tuple[str, Any]]:
-    """The images of a table of the `datasets` library, and what to call each in an error."""
-    for start in range(0, len(table), _BATCH):
-        for number, image in enumerate(table[start : start + _BATCH][source.image], start):
-            yield f"{source.repository}: image {number}", image
+    parts = [(x.reshape(*x.shape[:3], -1), y) for x, y in zip(images, labels, strict=True)]
+    return Labelled(parts, classes)

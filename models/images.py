@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from qrt_tn.engine.arguments import Seed, generator
+from qrt_tn.engine.arguments import Seed, check_whole, generator
 from qrt_tn.models.datasets import load_digits
 from qrt_tn.models.image_files import Labelled, read_images
 from qrt_tn.models.image_sets import SOURCES, load_named
 from qrt_tn.models.splits import TEST_SHARE, draw_stratified
+from qrt_tn.models.targets import check_labels
 
 IMAGE_SETS = ("digits", *SOURCES)
-# The validation points of Frankle and Carbin (ICLR 2019): 5,000 of MNIST's 60,000, at random.
-VALIDATION_POINTS = 5_000
+VALIDATION_POINTS = 5_000  # of MNIST's 60,000, as in Frankle and Carbin (ICLR 2019)
 _BATCH = 4_096  # images worked on at once, to bound the memory
+
+_Parts = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +29,8 @@ class Images:
     'digits: 1,797 images of 8 x 8 x 1 in 10 classes: 1,437 for training, 360 for the test, drawn at random'
 
     Attributes:
-        x: pixels for training, shape (M, H, W, C), uint8.
-        y: labels 0 .. classes-1, shape (M,), int64.
-        x_test: pixels for the test, shape (M', H, W, C), uint8.
-        y_test: their labels, shape (M',), int64.
+        x: pixels for training, shape (M, H, W, C), uint8; x_test: likewise for the test.
+        y: labels 0 .. classes-1, shape (M,), int64; y_test: likewise.
         name: what to call the set in a report.
         classes: the names of the classes.
         white: the largest value that a pixel can have.
@@ -54,10 +54,10 @@ class Images:
         if not 1 <= self.white <= 255:
             raise ValueError(f"{self.name}: white is {self.white}; give the largest pixel value, 1..255")
         for part, x, y in (("", self.x, self.y), ("_test", self.x_test, self.y_test)):
-            images, labels = np.asarray(x), np.asarray(y)
-            _check_part(self.name, part, images, labels, self.white, len(self.classes))
+            images = np.asarray(x)
+            labels = _check_part(self.name, part, images, np.asarray(y), self.white, len(self.classes))
             object.__setattr__(self, f"x{part}", images)
-            object.__setattr__(self, f"y{part}", labels.astype(np.int64))
+            object.__setattr__(self, f"y{part}", labels)
         if self.x.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
                 f"{self.name}: images of shape {self.x.shape[1:]} for training but {self.x_test.shape[1:]}"
@@ -84,42 +84,30 @@ class Images:
 
     def describe(self) -> str:
         """How many images were read, of what shape, and what was left out, in a line."""
-        every = len(self.x) + len(self.x_test)
-        told = (
-            f"{self.name}: {every:,} images of {' x '.join(map(str, self.image_shape))} in"
-            f" {self.outputs} classes: {len(self.x):,} for training, {len(self.x_test):,} for the test"
-        )
+        counts = f"{len(self.x):,} for training, {len(self.x_test):,} for the test"
+        every, shape = len(self.x) + len(self.x_test), " x ".join(map(str, self.image_shape))
+        told = f"{self.name}: {every:,} images of {shape} in {self.outputs} classes: {counts}"
         return ", ".join([told, *self.notes])
 
 
-def _check_part(name: str, part: str, x: np.ndarray, y: np.ndarray, white: int, classes: int) -> None:
+def _check_part(name: str, part: str, x: np.ndarray, y: np.ndarray, white: int, classes: int) -> np.ndarray:
+    """The labels as int64."""
     if x.ndim != 4 or x.size == 0:
         raise ValueError(f"{name}: x{part} has shape {x.shape}; give (images, H, W, C), not empty")
     if x.dtype != np.uint8:
         raise ValueError(f"{name}: x{part} has dtype {x.dtype}; give pixels as uint8")
     if x.max() > white:
         raise ValueError(f"{name}: x{part} holds {x.max()}, above white, which is {white}")
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise ValueError(f"{name}: y{part} has shape {y.shape}, {y.dtype}; give integer labels (images,)")
     if len(x) != len(y):
         raise ValueError(f"{name}: {len(x)} images in x{part} but {len(y)} labels; give one an image")
-    if y.min() < 0 or y.max() >= classes:
-        raise ValueError(
-            f"{name}: y{part} holds label {y.min() if y.min() < 0 else y.max()}, outside 0..{classes - 1}"
-        )
+    return check_labels(f"{name}: y{part}", y, classes)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFold:
-    """What one trial learns from: standardised pixels, float32, and labels, int32.
+    """What one trial learns from, chooses settings and the time to stop by, and is tested on.
 
-    Attributes:
-        x_train: shape (M, H, W, C), or (M, H*W*C) if flat; likewise the other x.
-        y_train: shape (M,); likewise the other y.
-        x_validation: for choosing settings and the time to stop.
-        y_validation: their labels.
-        x_test: for the report only.
-        y_test: their labels.
+    Each x is standardised pixels, float32, (M, H, W, C) or, if flat, (M, H*W*C); each y labels, int32.
     """
 
     x_train: np.ndarray
@@ -151,8 +139,8 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
     """
     if source == "digits":
         digits = load_digits()
-        x = digits.x.astype(np.uint8).reshape(-1, 8, 8, 1)
-        found, name, white = Labelled(x, digits.y, None, None, digits.classes or ()), "digits", 16
+        parts = [(digits.x.astype(np.uint8).reshape(-1, 8, 8, 1), digits.y)]
+        found, name, white = Labelled(parts, digits.classes or ()), "digits", 16
     elif isinstance(source, str) and source in SOURCES:
         found, name, white = load_named(source), source, 255
     else:
@@ -163,9 +151,12 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
             )
         found, white = read_images(path), 255
         name = path.stem if path.is_file() else path.resolve().name
-    if found.x_test is None or found.y_test is None:
-        found = _split_off(found, name, seed)
-    return Images(*found[:4], name, found.classes, white, found.notes)  # type: ignore[arg-type]
+    parts, classes, notes = found
+    if len(parts) == 1:
+        x, y = parts[0]
+        y = _check_part(name, "", x, y, white, len(classes))
+        parts, notes = _split_off(x, y, name, classes, seed), ("drawn at random", *notes)
+    return Images(*parts[0], *parts[1], name, classes, white, notes)
 
 
 def fold(
@@ -204,12 +195,12 @@ def fold(
         raise ValueError(f"{images.name} has one image of each class, and none for validation; add some")
     if validation is None:
         validation = max(1, min(VALIDATION_POINTS, total // 6, most))
-    _check_count("validation", validation, most)
-    left = total - validation
-    if points is None:
-        points = left
-    _check_count("points", points, left)
-    aside, kept = draw_stratified(images.y, validation, generator(seed))
+    for name, value, bound in (("validation", validation, most), ("points", points, total - validation)):
+        if value is not None:
+            check_whole(name, value)
+            if value > bound:
+                raise ValueError(f"{name} is {value}; give a whole number from 1 to {bound}")
+    aside, kept = draw_stratified(images.y, validation, seed)
     kept = kept[:points]
     tables = _standard_levels(images.x, kept, images.white)
 
@@ -229,11 +220,6 @@ def fold(
         x_test=standardised(images.x_test, np.arange(len(images.x_test))),
         y_test=images.y_test.astype(np.int32),
     )
-
-
-def _check_count(name: str, value: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= most:
-        raise ValueError(f"{name} is {value!r}; give a whole number from 1 to {most}")
 
 
 def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.ndarray]:
@@ -257,28 +243,19 @@ def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.nd
     return tables
 
 
-def _split_off(found: Labelled, name: str, seed: Seed) -> Labelled:
+def _split_off(x: np.ndarray, y: np.ndarray, name: str, classes: tuple[str, ...], seed: Seed) -> _Parts:
     """Training and test points of a set without a test set of its own, stratified by class."""
-    labels, members = np.unique(found.y, return_counts=True)
-    if len(labels) < 2 or members.min() < 2:
-        rarest = found.classes[labels[members.argmin()]]
+    members = np.bincount(y)
+    if 1 in members:
+        rare = classes[int(np.flatnonzero(members == 1)[0])]
         raise ValueError(
-            f"{name}: class {rarest!r} has {members.min()} of {len(found.y)} images; splitting a test set off"
-            " needs two classes or more with 2 images or more each"
+            f"{name}: class {rare!r} has one image; give 2 or more, of which one is for the test"
         )
     # as splits.split draws it
     train, test = train_test_split(
-        np.arange(len(found.y)),
-        test_size=max(round(TEST_SHARE * len(found.y)), len(labels)),
-        stratify=found.y,
+        np.arange(len(y)),
+        test_size=max(round(TEST_SHARE * len(y)), np.count_nonzero(members)),
+        stratify=y,
         random_state=int(generator(seed).integers(2**31)),
     )
-    train, test = np.sort(train), np.sort(test)
-    return Labelled(
-        found.x[train],
-        found.y[train],
-        found.x[test],
-        found.y[test],
-        found.classes,
-        ("drawn at random", *found.notes),
-    )
+    return [(x[part], y[part]) for part in (np.sort(train), np.sort(test))]

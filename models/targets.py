@@ -156,3 +156,20 @@ def _labels(values: "pd.Series", kind: str) -> Targets:
     distinct, labels = np.unique(plain, return_inverse=True)
     known = tuple(distinct.tolist())
     return Targets(labels.astype(np.int64), tuple(str(value) for value in known), known)
+
+
+def check_labels(name: str, y: np.ndarray, classes: int) -> np.ndarray:
+    """Labels 0 .. classes-1, shape (M,), as int64.
+
+    Raises:
+        ValueError: other shapes or types, none at all, or a label outside.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
+        raise ValueError(
+            f"{name} has shape {labels.shape}, {labels.dtype}; give integer labels of shape (points,)"
+        )
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise ValueError(f"{name} holds label {wrong[0]}, outside 0..{classes - 1}")
+    return labels.astype(np.int64)

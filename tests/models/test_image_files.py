@@ -54,11 +54,10 @@ def test_npz_files_with_and_without_a_test_set(channels, first, tmp_path):
     images = load_images(path)
     assert (images.name, images.x.dtype, images.image_shape) == ("mine", np.uint8, shape)
     assert set(np.bincount(images.y_test)) == {2}  # stratified
-    together = [bytes(image) + bytes([label]) for image, label in zip(images.x, images.y, strict=True)]
-    together += [
-        bytes(image) + bytes([label]) for image, label in zip(images.x_test, images.y_test, strict=True)
-    ]
-    assert sorted(together) == sorted(bytes(a) + bytes([b]) for a, b in zip(x, y, strict=True))
+    joined = zip([*images.x, *images.x_test], [*images.y, *images.y_test], strict=True)
+    assert sorted((bytes(a), b) for a, b in joined) == sorted(
+        (bytes(a), b) for a, b in zip(x, y, strict=True)
+    )
     assert np.array_equal(load_images(path, seed=0).x_test, images.x_test)
     assert not np.array_equal(load_images(path, seed=1).x_test, images.x_test)
 
@@ -67,9 +66,6 @@ def test_npz_files_with_and_without_a_test_set(channels, first, tmp_path):
 def test_what_may_have_its_channels_last_is_left_so(shape, tmp_path):
     np.savez(tmp_path / "mine.npz", x=pixels(*shape), y=np.arange(9) % 3)
     assert load_images(tmp_path / "mine.npz").image_shape == shape[1:]
-
-
-# --- refusals ---
 
 
 def test_other_sources_are_named(tmp_path):
@@ -102,15 +98,20 @@ def test_pickles_are_refused_unread(names, inner, tmp_path, monkeypatch):
     assert load_images(tmp_path).outputs == 10
 
 
-@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("file", "content", "message"),
     [
-        (None, "lacks {}"),
-        (b"torn", "{} is not an IDX file"),
-        (packed(np.zeros((40, 2), np.uint8)), "{} has 2 axes"),
-        (packed(np.zeros(7, np.uint8)), "7 labels for 20 images|has 1 axes"),
-        (packed(np.full(20, 200, np.uint8)), "{} holds label 200, which|has 1 axes"),
+        (IMAGES, None, f"lacks {IMAGES}"),
+        (LABELS, None, f"lacks {LABELS}"),
+        (IMAGES, b"torn", f"{IMAGES} is not an IDX file"),
+        (IMAGES, packed(np.zeros((40, 2), np.uint8)), f"{IMAGES} has 2 axes"),
+        (LABELS, packed(np.zeros((20, 1, 1), np.uint8)), f"{LABELS} has 3 axes"),
+        (LABELS, packed(np.zeros(7, np.uint8)), "20 images in x_test but 7 labels"),
+        (LABELS, packed(np.full(20, 200, np.uint8)), r"y_test holds label 200, outside 0\.\.9"),
+        ("train-labels-idx1-ubyte", packed(np.full(40, 3, np.uint8)), "label 3 where 0 is expected"),
     ],
 )
 def test_odd_idx_files_are_named(file, content, message, tmp_path):
@@ -118,22 +119,9 @@ def test_odd_idx_files_are_named(file, content, message, tmp_path):
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    with pytest.raises(ValueError, match=message.format(file)):
+    with pytest.raises(ValueError, match=message) as caught:
         load_images(tmp_path)
-
-
-def test_idx_labels_have_no_gaps_and_no_strangers(tmp_path, monkeypatch):
-    write_idx(tmp_path / "mnist")
-    labels = tmp_path / "mnist" / "train-labels-idx1-ubyte"
-    labels.write_bytes(packed((np.arange(40) % 10 + 1).astype(np.uint8)))
-    monkeypatch.setenv("QRT_TN_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"train-labels-idx1-ubyte holds label 10, outside 0\.\.9"):
-        load_images("mnist")
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte holds label 0, which .*train"):
-        load_images(tmp_path / "mnist")
-    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(packed(np.ones(20, np.uint8)))
-    with pytest.raises(ValueError, match="no label 0 but 10"):
-        load_images(tmp_path / "mnist")
+    assert tmp_path.name in str(caught.value)
 
 
 @pytest.mark.parametrize("labels", [10, 100])
@@ -145,9 +133,9 @@ def test_odd_cifar_files_are_named(labels, tmp_path):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=f"{file.name} holds {len(content)} bytes"):
             load_images(tmp_path)
-    whole[0] = 20
+    whole[labels == 100] = labels
     file.write_bytes(whole)
-    with pytest.raises(ValueError, match=f"{file.name} holds label 20"):
+    with pytest.raises(ValueError, match=f"y holds label {labels}"):
         load_images(tmp_path)
     file.unlink()
     with pytest.raises(ValueError, match=f"lacks {file.name}"):
@@ -165,15 +153,18 @@ X, Y = pixels(12, 2, 2), np.arange(12) % 3
         ({"x": X / 255, "y": Y}, "x holds float64"),
         ({"x": X.astype(int) - 300, "y": Y}, "x holds values from"),
         ({"x": X[:, 0, 0], "y": Y}, r"shape \(12,\)"),
-        ({"x": X, "y": Y[1:]}, "12 images but 11 labels"),
-        ({"x": X, "y": Y / 2}, "integer labels"),
-        ({"x": X, "y": Y - 1}, "y holds -1"),
-        ({"x": X, "y": Y + 1}, "no label 0 but 3"),
-        ({"x": X, "y": 0 * Y}, "class '0' has 12 of 12 images"),
-        ({"x": X, "y": np.arange(12) // 11}, "class '1' has 1 of 12 images"),
+        ({"x": X[:0], "y": Y[:0]}, r"shape \(0, 2, 2, 1\)"),
+        ({"x": X, "y": Y[1:]}, "12 images in x but 11 labels"),
+        ({"x": X, "y": Y / 2}, "label 0.5"),
+        ({"x": X, "y": Y / 1}, "float64"),
+        ({"x": X, "y": np.array(list("abc") * 4)}, "label a"),
+        ({"x": X, "y": Y - 1}, "label -1"),
+        ({"x": X, "y": Y * 2}, "label 2 where 1 is expected"),
+        ({"x": X, "y": 0 * Y}, "all .* are of class 0"),
+        ({"x": X, "y": np.arange(12) // 11}, "class '1' has one image"),
         ({"x_train": X, "y_train": 0 * Y, "x_test": X, "y_test": 0 * Y}, "give two or more"),
         ({"x_train": X, "y_train": Y, "x_test": X[:, :1], "y_test": Y}, "bring both to one shape"),
-        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1}, "holds label 3, which"),
+        ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1}, "y_test holds label 3"),
         ({"x": X, "y": Y.astype(object)}, "not a whole npz.*pickle"),
     ],
 )

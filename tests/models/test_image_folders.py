@@ -1,5 +1,8 @@
 """Folders of images in every format, nested and in parts; counts of what is read; refusals by name."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,25 +77,22 @@ def test_a_class_may_be_called_train(tmp_path):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_colours_become_rgb_and_grey_stays_grey(mode, tmp_path):
-    grey = pixels(8, 6)
-    write(tmp_path, each=5)
-    suffix = {"CMYK": "tif", "YCbCr": "tif", "PA": "tif"}.get(mode, "png")
-    image = Image.fromarray(grey).convert("RGB" if mode not in "1L" else "L").convert(mode.replace("PA", "P"))
-    for label in ("ant", "bee"):
-        for number in range(5):
-            (tmp_path / label / f"{number}.png").unlink()
-            image.save(tmp_path / label / f"{number}.{suffix}")
-    plain = image.convert("L" if mode in "1L" else "RGB")
-    expected = np.asarray(plain).reshape(8, 6, -1)
+    suffix = "tif" if mode in ("CMYK", "YCbCr", "PA") else "png"
+    image = Image.fromarray(pixels(8, 6))
+    image = (image if mode in "1L" else image.convert("RGB")).convert(mode.replace("PA", "P"))
+    expected = np.asarray(image.convert("L" if mode in "1L" else "RGB")).reshape(8, 6, -1)
+    for part in ("train", "test"):
+        for label in ("ant", "bee"):
+            (tmp_path / part / label).mkdir(parents=True)
+            image.save(tmp_path / part / label / f"0.{suffix}")
     images = load_images(tmp_path)
     assert all(np.array_equal(found, expected) for found in [*images.x, *images.x_test])
     coloured = pixels(8, 6, 3)
-    Image.fromarray(coloured).save(tmp_path / "bee" / "0.png")
-    (tmp_path / "bee" / f"1.{suffix}").unlink()
-    found = load_images(tmp_path)
-    found = [*found.x, *found.x_test]
-    assert sum(np.array_equal(image, coloured) for image in found) == 1
-    assert sum(np.array_equal(image, np.broadcast_to(expected, (8, 6, 3))) for image in found) >= 8
+    Image.fromarray(coloured).save(tmp_path / "test" / "bee" / "1.png")
+    images = load_images(tmp_path)
+    np.testing.assert_array_equal(images.x_test[2], coloured)
+    for found in (*images.x, *images.x_test[:2]):
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, (8, 6, 3)))
 
 
 def test_a_torn_image_is_named_wherever_it_is_torn(tmp_path):
@@ -111,32 +111,36 @@ def frames(path):
     first.save(path, save_all=True, append_images=rest)
 
 
-def sixteen_bits(path):
-    # an RGB PNG of 16 bits a channel, which Pillow would round to 8
-    Image.fromarray(np.zeros((8, 6), np.uint16)).save(path)
-    content = bytearray(path.read_bytes())
-    assert content[24] == 16
+def black(path):
+    Image.new("RGB", (8, 6)).save(path)
+
+
+def deep(dtype):
+    return lambda path: Image.fromarray(np.zeros((8, 6), dtype)).save(path)
+
+
+def deep_colours(path):
+    """An RGB PNG of 16 bits a channel, which Pillow would round to 8."""
+    header = struct.pack(">IIBBBBB", 6, 8, 16, 2, 0, 0, 0)
+    parts = [b"IHDR" + header, b"IDAT" + zlib.compress(bytes(8 * (1 + 6 * 3 * 2))), b"IEND"]
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        (
-            "a.png",
-            lambda path: Image.new("RGB", (8, 6)).save(path),
-            "has 6 x 8 pixels, the images before it 8 x 6",
-        ),
-        ("a.png", sixteen_bits, "has more than 8 bits"),
-        (
-            "a.tif",
-            lambda path: Image.fromarray(np.zeros((8, 6), np.float32)).save(path),
-            "has more than 8 bits",
-        ),
+        ("a.png", black, "has 6 x 8 pixels, the images before it 8 x 6"),
+        ("a.png", deep(np.uint16), "has more than 8 bits"),
+        ("a.png", deep_colours, "has more than 8 bits"),
+        ("a.tif", deep(np.float32), "has more than 8 bits"),
         ("a.gif", frames, "holds 3 pictures"),
         ("a.tif", frames, "holds 3 pictures"),
         ("a.npy", lambda path: np.save(path, np.eye(3)), "is not a whole image"),
-        ("a.pdf", lambda path: Image.new("RGB", (8, 6)).save(path), "is not a whole image"),
-        ("a.eps", lambda path: Image.new("RGB", (8, 6)).save(path), "is not a whole image"),
+        ("a.pdf", black, "is not a whole image"),
+        ("a.eps", black, "is not a whole image"),
         ("loop", lambda path: path.symlink_to(path.parent), "is not a whole image"),
     ],
 )
