@@ -161,6 +161,32 @@ def bench_moe(
     moe.main([*([str(out)] if out else []), "--experts", *counts, "--rounds", str(rounds)])
 
 
+@bench.command("mixtures")
+def bench_mixtures(
+    seeds: Annotated[int, typer.Option(help="how many networks are trained")] = 5,
+    steps: Annotated[int, typer.Option(help="of the first training; half as many after pruning")] = 400,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Prune experts first and then weights, against weights only: accuracy on the digits."""
+    from qrt_tn.studies.benchmarks import mixtures
+
+    mixtures.main([*([str(out)] if out else []), "--seeds", str(seeds), "--steps", str(steps)])
+
+
+@bench.command("checkpoints")
+def bench_checkpoints(
+    megabytes: Annotated[int, typer.Option(help="size of the tree")] = 600,
+    shards: Annotated[int, typer.Option(help="files with data")] = 4,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the results")] = None,
+) -> None:
+    """Measure the peak memory of reading and writing vmoe's checkpoints, over the size of their trees."""
+    from qrt_tn.studies.benchmarks import checkpoints
+
+    if megabytes < 1 or shards < 1:
+        raise ValueError(f"megabytes is {megabytes}, shards {shards}; give at least 1 of each")
+    checkpoints.main([*([str(out)] if out else []), "--megabytes", str(megabytes), "--shards", str(shards)])
+
+
 @bench.command("compare")
 def bench_compare(
     a: Annotated[Path, typer.Argument(help="what a benchmark wrote: a JSON file, or its folder")],
