@@ -105,6 +105,8 @@ def test_the_sizes_that_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
         (["abacus"], "abacus"),
         (["sample-state", "--runs", "0"], "runs is 0"),
         (["sample-mps", "--rounds", "0"], "rounds is 0"),
+        (["mixtures", "--seeds", "0"], "seeds is 0"),
+        (["checkpoints", "--shards", "0"], "shards 0"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_measures_nothing(
