@@ -288,7 +288,7 @@ def _row(result: Result, nodes: int) -> dict[str, Any]:
 
 
 def untempered(nodes: RidgeNodes) -> TemperedNodes:
-    """Nodes of the transform, its filter or none of them as nodes at beta = 1 that all count alike."""
+    """Nodes that were not tempered as `TemperedNodes`: beta = 1, and equal weights."""
     count = len(nodes)
     b = nodes.b.astype(np.float64)
     return TemperedNodes(nodes.a, b, np.zeros(count), 1.0, float(count), 0.0, nodes.modulus)

@@ -263,7 +263,7 @@ def as_numbers(values: "pd.Series", name: str) -> np.ndarray:
 def as_texts(values: "pd.Series") -> np.ndarray:
     """A column's values as text, object, shape (M,); None where missing.
 
-    A category that is a number is spelt alike whatever else is in its column: 1 and 1.0 are "1".
+    A category that is a number is spelt the same whatever else is in its column: 1 and 1.0 are "1".
 
     >>> import pandas as pd
     >>> as_texts(pd.Series([1.0, 2.5, None])), as_texts(pd.Series(["1", "x"]))

@@ -60,7 +60,7 @@ def convolve(
         kernel: shape (rows, columns, channels, features).
         strides: of rows and of columns.
         padding: "SAME" or "VALID".
-        options: those of jax.lax.conv_general_dilated, which a product leaves aside.
+        options: further ones of jax.lax.conv_general_dilated; the product on a CPU ignores them.
 
     Returns:
         Shape (batch, height out, width out, features).

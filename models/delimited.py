@@ -36,7 +36,7 @@ def parse_text(
         name: what errors call the text.
         content: with or without a byte-order mark.
         header: whether the first line holds names; None to find out.
-        preferred: the delimiter to take if it splits the first lines alike.
+        preferred: the delimiter to take if it splits the first lines into equally many cells.
         text: which columns, of those names, are text as it is written, whatever it looks like.
 
     Returns:

@@ -91,8 +91,8 @@ def read_table(
     r"""Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
 
     Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines
-    alike. Numbers may have decimal commas where the delimiter is another. Empty cells, "?" and what pandas
-    takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
+    into equally many cells. Numbers may have decimal commas where the delimiter is another. Empty cells,
+    "?" and what pandas takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
 
     A first line of names is told by a column that is text there and numbers below, or by the names 0, 1,
     2, ... that pandas writes.

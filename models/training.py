@@ -217,7 +217,7 @@ def fit(
         steps: number of the last step.
         every: steps between two evaluations.
         together: whether several states advance at once, under jax.vmap.
-        snapshots: steps, each evaluated, before which the weights are kept.
+        snapshots: numbers of steps, each evaluated, after which the weights are kept.
         checkpoint: where the run is kept, and taken up again: on a CPU to the same bits.
         after: called after each evaluation; what it raises ends the run, which is saved before.
 

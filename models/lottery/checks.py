@@ -1,4 +1,4 @@
-"""Trials to train: what is refused before, and by what a trained one is known again."""
+"""Trials to train: checks before training, and the hashes that finished trials are found by."""
 
 import re
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def with_masks(trial: Trial) -> Trial:
 def check_trials(
     program: Program, trials: Sequence[Trial], fold: ImageFold, snapshots: Sequence[int]
 ) -> None:
-    """See that trials can be trained side by side.
+    """Check that trials can be trained side by side.
 
     Raises:
         ValueError: no trials, names that are no file names or stand twice, networks of different shapes,
@@ -84,7 +84,7 @@ def check_trials(
 
 
 def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
-    """See that a network can be trained on points.
+    """Check that a network can be trained on points.
 
     Raises:
         ValueError: no points, values that are not finite, images of another shape than the network takes or

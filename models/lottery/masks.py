@@ -126,7 +126,7 @@ def apply_masks(masks: Masks, params: Params) -> Params:
 
 
 def check_masks(masks: Masks, params: Params) -> None:
-    """See that masks fit parameters and leave something of each layer.
+    """Check that masks fit parameters and leave something of each layer.
 
     Raises:
         ValueError: other names or shapes, values that are not booleans, or a layer pruned to nothing.

@@ -57,7 +57,7 @@ class TrialStore:
             return None  # done again: with other snapshots, say
 
     def save(self, name: str, identity: str, tree: Any, curves: np.ndarray, seconds: float) -> None:
-        """Keep a finished trial, and drop its checkpoints, whatever it was trained with."""
+        """Keep a finished trial, and delete the checkpoints under its name, also those of other settings."""
         tensors = {f"array-{place:05d}": leaf for place, leaf in enumerate(to_arrays(tree))}
         metadata = {"format": KIND, "identity": identity, "seconds": repr(seconds)}
         save_tensors(self._folder / f"{name}.safetensors", {**tensors, "curves": curves}, metadata)

@@ -163,7 +163,7 @@ def copied(tree: Tree) -> dict[str, Any]:
 
 
 def check_pair(tree: Tree, pretrained: Tree) -> None:
-    """See that two trees are of one model, before and after fine-tuning.
+    """Check that two trees are of one model, before and after fine-tuning.
 
     The heads may differ, as may the number of position embeddings (another resolution) and, after pruning,
     the number of experts.

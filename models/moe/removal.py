@@ -24,7 +24,7 @@ MODES = ("keep-router", "drop-router", "renormalize")
 
 
 def check_mode(mode: str) -> None:
-    """See that a mode is one of MODES."""
+    """Check that a mode is one of MODES."""
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
 

@@ -129,7 +129,7 @@ class LayerStatistics:
         )
 
     def check_map(self, expert_map: ExpertMap, layer: int) -> None:
-        """See that these are statistics of a layer as it is now, as far as they can tell.
+        """Check that these are statistics of a layer as it is now, as far as they can tell.
 
         Args:
             expert_map: what became of the layer's experts.

@@ -226,7 +226,7 @@ def accuracy(network: VisionMoe, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def check_points(config: VisionMoeConfig, x: np.ndarray, y: np.ndarray | None) -> None:
-    """See that images, and labels where there are any, fit a network.
+    """Check that images, and labels where there are any, fit a network.
 
     Raises:
         ValueError: no images, other shapes, or labels that are not 0 .. classes - 1.

@@ -106,7 +106,7 @@ def train(
 
     Args:
         setting: gives the batches and the learning rates.
-        steps: how many; `setting.steps` is not looked at.
+        steps: how many; `setting.steps` is not used.
         parameters: where it starts.
         a: signs of the experts, (k,); those with 0 stay as they are.
         key: of jax.random.
