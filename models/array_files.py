@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -42,20 +42,18 @@ def read_idx(path: str | Path) -> np.ndarray:
     source = Path(path)
     if not source.is_file():
         raise ValueError(f"no file {source}; give the path of an IDX file")
-    size = source.stat().st_size
+    most = source.stat().st_size
     with source.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        if not packed:
-            return _read_idx(file, source, size)
+        stream: Any = gzip.GzipFile(fileobj=file) if packed else file
         try:
-            with gzip.open(file) as unpacked:
-                return _read_idx(unpacked, source, _RATIO * size)
-        except (OSError, EOFError, zlib.error) as error:
+            return _read_idx(stream, source, _RATIO * most if packed else most)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{source} is not a whole gzip file: {error}") from error
 
 
-def _read_idx(file: IO[bytes] | gzip.GzipFile, source: Path, most: int) -> np.ndarray:
+def _read_idx(file: Any, source: Path, most: int) -> np.ndarray:
     """The array in an open file of at most so many bytes."""
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] != _UNSIGNED_BYTES:
@@ -67,22 +65,18 @@ def _read_idx(file: IO[bytes] | gzip.GzipFile, source: Path, most: int) -> np.nd
     if len(extents) < 4 * axes:
         raise ValueError(f"{source} ends within its header; it is not whole")
     shape = struct.unpack(f">{axes}I", extents)
-    promised = math.prod(shape)
+    promised, limit = math.prod(shape), memory_limit()
     if promised == 0:
         raise ValueError(f"{source} has shape {shape}, no values")
-    if promised > most:
-        raise ValueError(f"{source} promises {shape}, {promised} values, more than it can hold")
-    limit = memory_limit()
-    if promised > limit:
-        raise ValueError(
-            f"{source} promises {shape}, {promised} values, more than {limit} bytes, a quarter of the free"
-            " memory; give a smaller file"
+    if promised > min(most, limit):
+        problem = (
+            "than it can hold" if promised > most else f"than {limit} bytes, a quarter of the free memory"
         )
-    values = file.read(promised)
-    if len(values) < promised:
-        raise ValueError(f"{source} holds {len(values)} values, not {shape}; it is not whole")
-    if file.read(1):
-        raise ValueError(f"{source} holds more values than {shape}; it is not whole")
+        raise ValueError(f"{source} promises {shape}, {promised} values, more {problem}; give a smaller file")
+    values = file.read(promised + 1)
+    if len(values) != promised:
+        held = "more" if len(values) > promised else len(values)
+        raise ValueError(f"{source} holds {held} values, not {shape}; it is not whole")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
 
@@ -94,13 +88,6 @@ def read_npz(
     source: Path, choose: Callable[[list[str]], Iterable[str]]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read arrays of an npz file; nothing is unpickled.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     np.savez(Path(folder) / "some.npz", x=np.eye(2), y=np.arange(2))
-    ...     arrays, names = read_npz(Path(folder) / "some.npz", lambda names: ["y"])
-    >>> arrays, names
-    ({'y': array([0, 1])}, ['x', 'y'])
 
     Args:
         source: the file.

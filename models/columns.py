@@ -1,6 +1,6 @@
 """Columns of a table as the coordinates of points, by name or position, the same way for every table."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -35,39 +35,23 @@ class Column:
     encode: Encode | None = None
 
     def __post_init__(self) -> None:
-        if (self.categories is None) != (self.encode is None) or self.encode not in (*ENCODE, None):
-            raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
         known = self.categories or ()
-        if len(set(known)) != len(known) or (self.encode is not None and not known):
-            raise ValueError(
-                f"column {self.name!r} has categories {shown(known)}; give one or more, each once"
-            )
+        if bool(known) != (self.encode is not None) or self.encode not in (*ENCODE, None):
+            raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
+        if len(set(known)) != len(known):
+            raise ValueError(f"column {self.name!r} has categories {shown(known)}; give each once")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its coordinates.
-
-        >>> Column("colour", ("blue", "red"), "onehot").names
-        ('colour=blue', 'colour=red')
-        """
+        """The names of its coordinates: "colour=red" in one-hot."""
         if self.encode != "onehot" or self.categories is None:
             return (self.name,)
         return tuple(f"{self.name}={MISSING if value is None else value}" for value in self.categories)
 
     def coordinates(self, values: "pd.Series") -> np.ndarray:
-        """Turn the column's values into coordinates.
+        """Turn the column's M values into coordinates, shape (M, coordinates), float64.
 
-        >>> import pandas as pd
-        >>> Column("colour", ("blue", "red"), "onehot").coordinates(pd.Series(["red", "green"]))
-        array([[0., 1.],
-               [0., 0.]])
-
-        Args:
-            values: a pandas Series of length M.
-
-        Returns:
-            Shape (M, coordinates), float64. A missing number or ordinal is NaN; a category that was never
-            seen is zeros in one-hot.
+        A missing number or ordinal is NaN; a category that was never seen is zeros in one-hot.
 
         Raises:
             ValueError: text among numbers, infinity, or a category never seen where the encoding is
@@ -119,12 +103,7 @@ class Columns:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the D coordinates of a point.
-
-        >>> colour = Column("colour", ("blue", "red"), "onehot")
-        >>> Columns((Column("age"), colour), "height", True).names
-        ('age', 'colour=blue', 'colour=red')
-        """
+        """The names of the D coordinates of a point."""
         return tuple(name for column in self.features for name in column.names)
 
     def matrix(self, frame: "pd.DataFrame") -> np.ndarray:
@@ -154,9 +133,10 @@ class Columns:
         names = _names(frame)
         used = set(self._positions(names))
         if self.header:
-            return tuple(name for i, name in enumerate(names) if i not in used and name != self.target)
-        target = _position(self.target) if frame.shape[1] == self.width else None
-        return tuple(name for i, name in enumerate(names) if i not in used and i != target)
+            used |= {i for i, name in enumerate(names) if name == self.target}
+        elif len(names) == self.width:
+            used.add(_position(self.target))
+        return tuple(name for i, name in enumerate(names) if i not in used)
 
     def text_positions(self, names: list[str]) -> list[int]:
         """Where in a table the columns of categories are: `read_table` would take "007" for a number."""
@@ -164,28 +144,18 @@ class Columns:
         return [i for column, i in zip(self.features, at, strict=True) if column.encode is not None]
 
     def unseen(self, frame: "pd.DataFrame") -> dict[str, tuple[str, int]]:
-        """The columns that hold categories never seen, with the first of them and the number of rows.
-
-        >>> import pandas as pd
-        >>> columns = Columns((Column("b", ("u", "v"), "onehot"),), "y", True)
-        >>> columns.unseen(pd.DataFrame({"b": ["u", "w", None]}))
-        {'b': ('w', 2)}
-        """
+        """The columns that hold categories never seen, with the first of them and the number of rows."""
         found = {}
         for column, i in zip(self.features, self._positions(_names(frame)), strict=True):
-            if column.categories is None:
-                continue
-            known = set(column.categories)
-            new = [text for text in as_texts(frame.iloc[:, i]) if text not in known]
+            known = column.categories
+            new = [text for text in as_texts(frame.iloc[:, i]) if text not in known] if known else []
             if new:
                 found[column.name] = (MISSING if new[0] is None else new[0], len(new))
         return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON, from which `from_json` makes an equal object."""
-        from pydantic import TypeAdapter
-
-        return TypeAdapter(Columns).dump_python(self, mode="json")
+        return asdict(self)
 
     @classmethod
     def from_json(cls, value: Any) -> "Columns":
@@ -196,23 +166,20 @@ class Columns:
             return TypeAdapter(Columns).validate_python(value)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "it"
-            raise ValueError(
-                f"columns: {place}: {first['msg']} (found {str(first['input'])[:60]!r})"
-            ) from error
+            place, found = ".".join(map(str, first["loc"])) or "it", str(first["input"])[:60]
+            raise ValueError(f"columns: {place}: {first['msg']} (found {found!r})") from error
 
     def _positions(self, names: list[str]) -> list[int]:
         """Where in a table with columns of these names each feature is."""
         features = [column.name for column in self.features]
         if self.header:
-            where = {name: i for i, name in reversed(list(enumerate(names)))}
-            lacking = [name for name in features if name not in where]
+            lacking = [name for name in features if name not in names]
             if lacking:
+                s = "s" * (len(lacking) > 1)
                 raise ValueError(
-                    f"the table lacks the column{'s'[: len(lacking) > 1]} {shown(lacking, 20)}; it has"
-                    f" {shown(names, 20)}"
+                    f"the table lacks the column{s} {shown(lacking, 20)}; it has {shown(names, 20)}"
                 )
-            return [where[name] for name in features]
+            return list(map(names.index, features))
         if names == features:
             return list(range(len(names)))
         at, target = [_position(name) for name in features], _position(self.target)
@@ -229,11 +196,6 @@ class Columns:
 
 def as_numbers(values: "pd.Series", name: str) -> np.ndarray:
     """The numbers of a column, float64, shape (M,); NaN where missing, booleans as 0 and 1.
-
-    >>> import pandas as pd
-    >>> as_numbers(pd.Series(["1", "two"]), "age")
-    Traceback (most recent call last):
-    ValueError: column 'age' holds 'two' in row 1, not a number; correct or remove such rows
 
     Raises:
         ValueError: text, dates or infinity, naming the first.
@@ -264,10 +226,6 @@ def as_texts(values: "pd.Series") -> np.ndarray:
     """A column's values as text, object, shape (M,); None where missing.
 
     A category that is a number is spelt the same whatever else is in its column: 1 and 1.0 are "1".
-
-    >>> import pandas as pd
-    >>> as_texts(pd.Series([1.0, 2.5, None])), as_texts(pd.Series(["1", "x"]))
-    (array(['1', '2.5', None], dtype=object), array(['1', 'x'], dtype=object))
     """
     texts = np.empty(len(values), dtype=object)
     for i, (value, missing) in enumerate(zip(values, values.isna(), strict=True)):

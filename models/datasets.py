@@ -3,21 +3,20 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from qrt_tn.models.columns import Columns, Encode
+from qrt_tn.models.columns import ENCODE, Columns, Encode
 from qrt_tn.models.delimited import shown
-from qrt_tn.models.features import Chosen, choose_columns
+from qrt_tn.models.features import choose_columns
 from qrt_tn.models.tables import check_source, read_table, suffix_of
-
-if TYPE_CHECKING:
-    from qrt_tn.models.targets import Targets
+from qrt_tn.models.targets import TASKS, check_labels
 
 Impute = Literal["mean", "median", "most_frequent"]
-IMPUTE = ("mean", "median", "most_frequent")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,44 +58,36 @@ class Dataset:
     how: str = ""
 
     def __post_init__(self) -> None:
-        x, y = np.asarray(self.x), np.asarray(self.y)
-        _check_impute(self.impute)
-        self._check_shapes(x, y)
-        x = _finite(x, f"{self.name}: x", self.impute is not None)
-        y = _finite(y, f"{self.name}: y") if self.classes is None else y.astype(np.int64)
-        if np.array_equal(x, np.broadcast_to(x[0], x.shape), equal_nan=True):
-            raise ValueError(
-                f"{self.name}: constant data: all {len(x)} points are the same; give points that differ"
-            )
-        constant = np.flatnonzero(np.atleast_1d((y == y[0]).all(axis=0)))
-        if len(constant):
-            which = f" of output {constant[0]}" if y.ndim == 2 and y.shape[1] > 1 else ""
-            raise ValueError(
-                f"{self.name}: constant data: all {len(y)} targets{which} are the same; give two or more"
-            )
-        object.__setattr__(self, "x", x)
-        object.__setattr__(self, "y", y)
-
-    def _check_shapes(self, x: np.ndarray, y: np.ndarray) -> None:
         name = self.name
+        x = _finite(self.x, f"{name}: x", gaps=self.impute is not None)
         if x.ndim != 2 or x.size == 0:
             raise ValueError(f"{name}: x has shape {x.shape}; it must be (points, features), not empty")
-        if len(y) != len(x):
-            raise ValueError(f"{name}: {len(x)} points but {len(y)} targets; give one target a point")
-        if self.classes is None and y.ndim != 2:
-            raise ValueError(f"{name}: real targets have shape {y.shape}; give (points, outputs)")
+        if len(self.y) != len(x):
+            raise ValueError(f"{name}: {len(x)} points but {len(self.y)} targets; give one target a point")
         if self.classes is not None:
-            if y.ndim != 1 or y.dtype.kind not in "iu":
-                raise ValueError(f"{name}: labels have shape {y.shape}, {y.dtype}; give (points,) integers")
-            if y.min() < 0 or y.max() >= len(self.classes):
-                wrong = y.min() if y.min() < 0 else y.max()
-                raise ValueError(f"{name}: label {wrong} is outside 0..{len(self.classes) - 1}")
+            y = check_labels(f"{name}: y", self.y, len(self.classes))
+        else:
+            y = _finite(self.y, f"{name}: y")
+            if y.ndim != 2:
+                raise ValueError(f"{name}: real targets have shape {y.shape}; give (points, outputs)")
         if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"{name}: images of {self.image_shape} pixels but {x.shape[1]} features")
         if self.columns is not None and len(self.columns.names) != x.shape[1]:
             raise ValueError(
                 f"{name}: columns give {len(self.columns.names)} coordinates, but x has {x.shape[1]}"
             )
+        if np.array_equal(x, np.broadcast_to(x[0], x.shape), equal_nan=True):
+            raise ValueError(
+                f"{name}: constant data: all {len(x)} points are the same; give points that differ"
+            )
+        constant = np.flatnonzero(np.atleast_1d((y == y[0]).all(axis=0)))
+        if len(constant):
+            which = f" of output {constant[0]}" if y.ndim == 2 and y.shape[1] > 1 else ""
+            raise ValueError(
+                f"{name}: constant data: all {len(y)} targets{which} are the same; give two or more"
+            )
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "y", y)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -120,12 +111,8 @@ class Dataset:
             return tuple(f"x{i}" for i in range(self.dim))
         height, width = self.image_shape[:2]
         colours = ("",) if len(self.image_shape) == 2 else (" red", " green", " blue")
-        return tuple(
-            f"pixel ({row}, {column}){colour}"
-            for row in range(height)
-            for column in range(width)
-            for colour in colours
-        )
+        places = product(range(height), range(width), colours)
+        return tuple(f"pixel ({row}, {column}){colour}" for row, column, colour in places)
 
     def describe(self) -> str:
         """What the data set was taken for, in a line."""
@@ -137,11 +124,10 @@ class Dataset:
         if self.classes is None and self.outputs > 1:
             task += f", {self.outputs} outputs"
         told = f"{what}, target {shown([self.target])}, {task}"
-        gaps = int(np.isnan(self.x).sum())
-        if gaps:
+        if gaps := int(np.isnan(self.x).sum()):
             told += f"; {gaps} missing value{'s' if gaps > 1 else ''}, filled in by {self.impute}"
-        own = [] if self.columns is None else self.columns.features
-        named = [column.name for column in own if None in (column.categories or ())]
+        features = self.columns.features if self.columns else ()
+        named = [column.name for column in features if None in (column.categories or ())]
         if named:
             told += f"; missing values of {shown(named)} are a category"
         if self.how:
@@ -203,49 +189,42 @@ def load_file(
             without an encoding, missing values, infinity, empty or constant data, or mismatched lengths.
     """
     check_source(path)
-    _check_impute(impute)
+    given_options = (("task", task, TASKS), ("impute", impute, get_args(Impute)), ("encode", encode, ENCODE))
+    for option, given, known in given_options:
+        if given not in (None, *known):
+            raise ValueError(f"{option} is {given!r}; give {', '.join(known)}, or leave it out")
     source = Path(path)
     suffix = suffix_of(source)
     name = source.name[: -len(suffix)]
-    targets: Targets
     if suffix == ".npz":
         from qrt_tn.models.arrays import read_arrays
 
-        for option, given in (("--drop", drop), ("--encode", encode), ("--header", header is not None)):
-            if given:
+        for option, has in (("--drop", drop), ("--encode", encode), ("--header", header is not None)):
+            if has:
                 raise ValueError(f"{source} holds arrays, which have no columns; leave out {option}")
-        x, targets, image_shape = read_arrays(source, target, task, impute is not None)
+        target = target or "y"
+        x, found, shape = read_arrays(source, target, task)
+        values = found.class_values
         return Dataset(
-            x,
-            targets.y,
-            name,
-            targets.classes,
-            image_shape,
-            class_values=targets.class_values,
-            target=target or "y",
-            impute=impute,
+            x, found.y, name, found.classes, shape, class_values=values, target=target, impute=impute
         )
     if command.endswith(" PATH"):
         command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
+    choose = partial(
+        choose_columns,
+        task=task,
+        drop=drop,
+        encode=encode,
+        impute=impute is not None,
+        command=command,
+        name=str(source),
+    )
     table = read_table(source, header)
-
-    def choose(target: str | None) -> Chosen:
-        return choose_columns(
-            table,
-            target=target,
-            task=task,
-            drop=drop,
-            encode=encode,
-            impute=impute is not None,
-            command=command,
-            name=str(source),
-        )
-
-    chosen = choose(target)
+    chosen = choose(table, target=target)
     label = chosen.columns.target
     if label in table.padded and task != "regression":  # 007 and 07 are two labels, and no numbers
         table = read_table(source, header, lambda names: [names.index(label)])
-        chosen = choose(label)
+        chosen = choose(table, target=label)
     return Dataset(
         chosen.x,
         chosen.targets.y,
@@ -254,7 +233,7 @@ def load_file(
         columns=chosen.columns,
         left_out=chosen.left_out,
         class_values=chosen.targets.class_values,
-        target=chosen.columns.target,
+        target=label,
         impute=impute,
         how=table.how,
     )
@@ -277,27 +256,20 @@ def one_hot(y: np.ndarray, classes: int, centre: bool = True) -> np.ndarray:
     Raises:
         ValueError: not one-dimensional integers, or outside 0 .. classes-1.
     """
-    labels = np.asarray(y)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise ValueError(f"y has shape {labels.shape}, {labels.dtype}; give labels of shape (points,)")
-    if labels.min() < 0 or labels.max() >= classes:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise ValueError(f"y holds {wrong}; labels must lie in 0..{classes - 1}")
-    targets = np.eye(classes)[labels]
+    targets = np.eye(classes)[check_labels("y", y, classes)]
     return targets - targets.mean(axis=0) if centre else targets
-
-
-def _check_impute(impute: str | None) -> None:
-    if impute not in (None, *IMPUTE):
-        raise ValueError(f"impute is {impute!r}; give {', '.join(IMPUTE)}, or leave it out")
 
 
 def _finite(values: np.ndarray, name: str, gaps: bool = False) -> np.ndarray:
     """Real numbers as float64; NaN is allowed if `gaps` are."""
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {values.dtype}; give real numbers")
-    numbers = values.astype(np.float64, copy=False)
-    bad = numbers[np.isinf(numbers) if gaps else ~np.isfinite(numbers)]
-    if bad.size:
-        raise ValueError(f"{name} holds {bad[0]}; every value must be finite (fill in or drop such points)")
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {numbers.dtype}; give real numbers")
+    numbers = numbers.astype(np.float64, copy=False)
+    bad = np.argwhere(np.isinf(numbers) if gaps else ~np.isfinite(numbers))
+    if len(bad):
+        value, cure = numbers[tuple(bad[0])], "remove such rows"
+        if np.isnan(value) and name.endswith("x"):
+            cure = f"say --impute {', '.join(get_args(Impute))}, or {cure}"
+        raise ValueError(f"{name} holds {value} in row {bad[0][0]}; every value must be finite ({cure})")
     return numbers

@@ -26,11 +26,7 @@ def parse_text(
     preferred: str | None = None,
     text: Callable[[list[str]], Iterable[int]] | None = None,
 ) -> tuple["pd.DataFrame", bool, str, list[str]]:
-    r"""Parse delimited UTF-8 text into a DataFrame; `tables.read_table` says how, and what is refused.
-
-    >>> frame, header, how, _ = parse_text("heights", b"age;height\n3;0,94\n4;1,02\n")
-    >>> header, list(frame.columns), frame["height"].tolist(), how
-    (True, ['age', 'height'], [0.94, 1.02], 'semicolons between cells, decimal commas')
+    """Parse delimited UTF-8 text into a DataFrame; `tables.read_table` says how, and what is refused.
 
     Args:
         name: what errors call the text.
@@ -40,8 +36,7 @@ def parse_text(
         text: which columns, of those names, are text as it is written, whatever it looks like.
 
     Returns:
-        The table; whether its first line held names (columns without are "column 0", ...); what is not as in
-        most files: the delimiter, decimal commas, no names; and the columns with zeros before whole numbers.
+        The fields of a `tables.Table`.
     """
     delimiter, first, rows, padded = _scan(name, content, preferred)
     if header is not False:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qrt_tn.models.columns import ENCODE, Column, Columns, Encode, as_texts
+from qrt_tn.models.columns import Column, Columns, Encode, as_texts
 from qrt_tn.models.delimited import shown
 from qrt_tn.models.tables import Table, kind_of, memory_limit
 from qrt_tn.models.targets import Targets, read_targets, reading
@@ -76,8 +76,6 @@ def choose_columns(
         ValueError: no such column, a target or task that is unclear, text without an encoding, missing
             values, or no features left.
     """
-    if encode not in (*ENCODE, None):
-        raise ValueError(f"encode is {encode!r}; give onehot or ordinal, or leave it out")
     frame = table.frame
     names = list(frame.columns)
     if len(names) < 2:

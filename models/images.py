@@ -169,10 +169,9 @@ def fold(
     """Set validation points aside at random, stratified by class, and standardise the pixels.
 
     The validation points come from the training set, as in J. Frankle and M. Carbin, "The Lottery Ticket
-    Hypothesis" (ICLR 2019), who take 5,000 of MNIST's 60,000 at random; here each class gives its share and
-    keeps at least one image for training. A pixel is divided by white, then the mean of its channel over the
-    training points is subtracted and the result divided by their deviation (by 1 in a constant channel).
-    Standardising is this project's choice: what the paper does to its pixels is not known to us.
+    Hypothesis" (ICLR 2019); here each class gives its share and keeps at least one image for training. From a
+    pixel the mean of its channel over the training points is subtracted, and the result divided by their
+    deviation (by white in a constant channel): this project's choice, as the paper does not tell its own.
 
     Args:
         images: the data.

@@ -34,39 +34,37 @@ def split(
     Args:
         dataset: the data.
         seed: an int or a Generator.
-        validation: how many points, or their share if below 1. The default shares split the digits into
-            1,200, 237 and 360.
+        validation: how many points, or their share if below 1.
         test: likewise.
 
     Raises:
         ValueError: no points left for training, or too few points of a class to have it in every part.
     """
     points = len(dataset)
-    sizes = {"validation": validation, "test": test}
-    for name, size in sizes.items():
+    counts = {"train": points}
+    for name, size in (("validation", validation), ("test", test)):
         if not size > 0 or (size > 1 and size != int(size)):
             raise ValueError(f"{name} is {size}; give a number of points, or a share between 0 and 1")
-    counts = {name: round(size * points) if size < 1 else int(size) for name, size in sizes.items()}
-    counts["train"] = points - sum(counts.values())
+        counts[name] = round(size * points) if size < 1 else int(size)
+        counts["train"] -= counts[name]
     fewest, strata = 1, None
     if dataset.classes is not None:
         strata = dataset.y
         labels, members = np.unique(strata, return_counts=True)
         fewest = len(labels)
-        rare = [f"{shown([dataset.classes[i]])} ({n})" for i, n in zip(labels, members, strict=True) if n < 3]
+        rare = [dataset.classes[label] for label in labels[members < 3]]
         if rare:
-            few = ", ".join(rare[:6]) + (f" and {len(rare) - 6} more" if len(rare) > 6 else "")
-            numbers = all(isinstance(value, int | float) for value in dataset.class_values or ("",))
+            text = isinstance((dataset.class_values or ("",))[0], str)
             raise ValueError(
-                f"{dataset.name}: classes of fewer than 3 points: {few}; a split needs 3 of each, so add"
-                " points, or remove or merge these classes"
-                + (", or say --task regression if they are quantities" if numbers else "")
+                f"{dataset.name}: classes of fewer than 3 points: {shown(rare)}; a split needs 3 of each, so"
+                " add points, or remove or merge these classes"
+                + ("" if text else ", or say --task regression if they are quantities")
             )
-    for name in ("train", "validation", "test"):
-        if counts[name] < fewest:
+    for name, count in counts.items():
+        if count < fewest:
             raise ValueError(
-                f"{counts[name]} of {points} points would be left for {name}; it needs {fewest} or more, one"
-                " of each class: give more points, or other sizes of validation and test"
+                f"{count} of {points} points would be left for {name}; it needs {fewest} or more, one of each"
+                " class: give more points, or other sizes of validation and test"
             )
     rng = generator(seed)
     state = int(rng.integers(2**31))

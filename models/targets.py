@@ -11,7 +11,7 @@ from qrt_tn.models.tables import kind_of
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSIFICATION, REGRESSION = "classification", "regression"
+TASKS = CLASSIFICATION, REGRESSION = "classification", "regression"
 # Whole numbers are classes if they are this few and each is there this often.
 _MOST_CLASSES = 20
 _MEMBERS = 3
@@ -40,24 +40,8 @@ class Targets:
         if self.classes is None:
             return f"regression ({len(self.y)} values from {self.y.min():g} to {self.y.max():g})"
         some = ", ".join(name if len(name) <= 20 else f"{name[:17]}..." for name in self.classes[:6])
-        more = ", ..." if len(self.classes) > 6 else ""
-        return (
-            f"classification, {len(self.classes)} class{'es'[: 2 * (len(self.classes) > 1)]} ({some}{more})"
-        )
-
-
-def check_task(task: str | None) -> None:
-    """Refuse what is no task.
-
-    >>> check_task("ranking")
-    Traceback (most recent call last):
-    ValueError: task is 'ranking'; give classification or regression, or leave it out
-
-    Raises:
-        ValueError: naming it.
-    """
-    if task not in (None, CLASSIFICATION, REGRESSION):
-        raise ValueError(f"task is {task!r}; give classification or regression, or leave it out")
+        plural, more = "es" * (len(self.classes) > 1), ", ..." * (len(self.classes) > 6)
+        return f"classification, {len(self.classes)} class{plural} ({some}{more})"
 
 
 def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Targets:
@@ -81,7 +65,6 @@ def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Tar
     Raises:
         ValueError: missing or infinite values, numbers that could be both, or regression on text.
     """
-    check_task(task)
     missing = int(values.isna().sum())
     if missing:
         raise ValueError(f"{what} is missing in {missing} of {len(values)} rows; remove these rows")
@@ -93,21 +76,17 @@ def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Tar
             )
         return _labels(values, kind)
     numbers = values.to_numpy(dtype=np.float64)
-    if not np.isfinite(numbers).all():
-        wrong = numbers[~np.isfinite(numbers)][0]
-        raise ValueError(f"{what} holds {wrong}; every value must be finite (remove such rows)")
+    if np.isinf(numbers).any():
+        raise ValueError(
+            f"{what} holds {numbers[np.isinf(numbers)][0]}; every value must be finite (remove such rows)"
+        )
     if (task or _task_of(numbers, what)) == REGRESSION:
         return Targets(numbers[:, None])
     return _labels(values, kind)
 
 
 def reading(values: "pd.Series", task: str | None = None) -> str:
-    """What a column would be as the target, or why it cannot be, in words.
-
-    >>> import pandas as pd
-    >>> reading(pd.Series([0.5, 1.5])), reading(pd.Series(["a", None]))
-    ('regression (2 values from 0.5 to 1.5)', 'it is missing in 1 of 2 rows; remove these rows')
-    """
+    """What a column would be as the target, or why it cannot be, in words."""
     try:
         return read_targets(values, "it", task).describe()
     except ValueError as error:

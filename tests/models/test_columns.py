@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qrt_tn.models.columns import Column, Columns, as_numbers
+from qrt_tn.models.columns import Column, Columns
 from qrt_tn.models.features import choose_columns
 from qrt_tn.models.tables import Table
 from qrt_tn.models.targets import read_targets, reading
@@ -98,30 +98,25 @@ def test_categories_are_spelt_alike_whatever_else_is_in_the_file():
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (["1.5", "tall"], "'height' holds 'tall' in row 1"),
-        ([1.5, np.inf], "'height' holds inf in row 1, not a finite number"),
-        (pd.to_datetime(["2020-01-01"]), "'height' holds '2020-01-01 00:00:00' in row 0"),
-    ],
-)
-def test_what_is_no_number_is_named(values, message):
-    with pytest.raises(ValueError, match=message):
-        as_numbers(pd.Series(values), "height")
-
-
-@pytest.mark.parametrize(
     ("frame", "message"),
     [
         ({"a": [1.0]}, "lacks the columns 'b', 'c'; it has 'a'"),
-        ({"a": [1.0], "b": [2.0], "c": ["green"]}, "'c' holds 'green' in row 0.*'blue', 'red'"),
-        ({"a": ["one"], "b": [2.0], "c": ["red"]}, "'a' holds 'one'"),
+        ({"a": [1.0, 2.0], "b": [1, 2], "c": ["red", "green"]}, "'c' holds 'green' in row 1.*'blue', 'red'"),
+        ({"a": ["1.5", "tall"], "b": 2.0, "c": "red"}, "'a' holds 'tall' in row 1"),
+        ({"a": [1.5, np.inf], "b": 2.0, "c": "red"}, "'a' holds inf in row 1, not a finite number"),
+        (
+            {"a": pd.to_datetime(["2020-01-01"]), "b": 2.0, "c": "red"},
+            "'a' holds '2020-01-01 00:00:00' in row 0",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_are_named(frame, message):
     columns = Columns((Column("a"), Column("b"), Column("c", ("blue", "red"), "ordinal")), "y", True)
     with pytest.raises(ValueError, match=message):
         columns.matrix(pd.DataFrame(frame))
+
+
+ENCODED = {"name": "a", "categories": ["u", "u"], "encode": "onehot"}
 
 
 @pytest.mark.parametrize(
@@ -135,14 +130,7 @@ def test_tables_that_do_not_fit_are_named(frame, message):
         ({"features": [{"name": "a"}, {"name": "a"}], "target": "y", "header": True}, "'a', 'a'"),
         ({"features": [{"name": "a", "encode": "onehot"}], "target": "y", "header": True}, "categories"),
         ({"features": [{"name": "a", "categories": ["u"]}], "target": "y", "header": True}, "encode None"),
-        (
-            {
-                "features": [{"name": "a", "categories": ["u", "u"], "encode": "onehot"}],
-                "target": "y",
-                "header": 1,
-            },
-            "each once",
-        ),
+        ({"features": [ENCODED], "target": "y", "header": 1}, "each once"),
     ],
 )
 def test_json_of_something_else_is_refused(value, message):
@@ -163,10 +151,7 @@ def test_json_of_something_else_is_refused(value, message):
         ([0.5, 1, 2] * 6, "regression (18 values from 0.5 to 2)"),
         (list(range(278, 456)), "regression (178 values from 278 to 455)"),
         ([1, 1, 1, 2, 2], "regression (5 values from 1 to 2)"),
-        (
-            list(range(21)) * 3,
-            "it holds 21 different whole numbers.* --task classification .*--task regression",
-        ),
+        (list(range(21)) * 3, "it holds 21 different whole .* --task classification .*--task regression"),
         ([1, 1, 1, 2, 2, 2, 3, 3], "it holds 3 different whole numbers"),
         ([1, None, None], "it is missing in 2 of 3 rows"),
         ([1, np.inf], "it holds inf"),
@@ -190,18 +175,10 @@ def test_labels_are_the_places_of_sorted_classes():
         assert targets.classes == tuple(map(str, targets.class_values))
 
 
-@pytest.mark.parametrize(
-    ("names", "target"),
-    [
-        (["a", "b", "c"], "c"),
-        (["a", "Label", "c"], "Label"),
-        (["CLASS", "b", "c"], "CLASS"),
-        (["y", "b", "id"], "y"),
-    ],
-)
-def test_the_usual_names_are_targets_and_else_the_last_column(names, target):
-    frame = pd.DataFrame(dict(zip(names, RNG.normal(size=(3, 8)), strict=True)))
-    assert choose(frame).columns.target == target
+def test_the_usual_names_are_targets_and_else_the_last_column():
+    for names, target in (("abc", "c"), (["a", "Label", "c"], "Label"), (["y", "b", "id"], "y")):
+        frame = pd.DataFrame(RNG.normal(size=(8, 3)), columns=list(names))
+        assert choose(frame).columns.target == target
 
 
 @pytest.mark.parametrize(
@@ -228,21 +205,9 @@ def test_columns_that_number_the_rows_are_left_out(name, values, out):
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        (
-            {"a": KINDS, "b": KINDS, "y": NUMBERS},
-            {},
-            r"2 columns .*'a' \(2 values such as 'k0'\).*onehot.*ordinal.*--drop a,b",
-        ),
-        (
-            {"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS},
-            {},
-            "'a' .2 values such as '2020-01-01",
-        ),
-        (
-            {"a": [None, *NUMBERS[1:]], "y": NUMBERS},
-            {},
-            r"'a' \(1\) of 12 rows.*--impute mean, median or.*--drop a",
-        ),
+        ({"a": KINDS, "b": KINDS, "y": NUMBERS}, {}, r"'a' \(2 values such as 'k0'\).*onehot.*--drop a,b"),
+        ({"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS}, {}, "such as '2020-01-01"),
+        ({"a": [None, *NUMBERS[1:]], "y": NUMBERS}, {}, r"'a' \(1\) of 12 rows.*--impute mean.*--drop a"),
         ({"a": [*KINDS[:-1], None], "y": NUMBERS}, {"encode": "ordinal"}, r"'a' \(1\)"),
         (
             {"a": ["7 yrs", *NUMBERS[1:].astype(str)], "y": KINDS},

@@ -3,9 +3,7 @@
 import gzip
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+import pandas as pd
 import pytest
 
 from qrt_tn.models import Dataset, load_digits, load_file, one_hot, split
@@ -17,19 +15,13 @@ LABELS = np.arange(30) % 3
 ONE_COLUMN = Columns((Column("a"),), "y", True)
 
 
-def table(x, y, name="label"):
-    columns = {f"feature {i}": column for i, column in enumerate(x.T)}
-    return pa.table({**columns, name: y})
-
-
 def write(folder, suffix, x, y):
     path = folder / f"data{suffix}"
     if suffix == ".npz":
         np.savez(path, x=x, y=y)
-    elif suffix == ".csv":
-        pa.csv.write_csv(table(x, y), path)
-    else:
-        pa.parquet.write_table(table(x, y), path)
+        return path
+    frame = pd.DataFrame(x, columns=[f"feature {i}" for i in range(x.shape[1])]).assign(label=y)
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
     return path
 
 
@@ -47,16 +39,6 @@ def test_every_format_gives_the_same_data(suffix, tmp_path):
     real = load_file(write(tmp_path, suffix, X, X[:, 0] ** 2))
     np.testing.assert_allclose(real.y, X[:, :1] ** 2, rtol=1e-12)
     assert real.classes is None
-
-
-def test_whole_numbers_that_could_be_both_are_asked_about(tmp_path):
-    path = write(tmp_path, ".csv", RNG.normal(size=(400, 2)), np.arange(400) % 100)
-    with pytest.raises(
-        ValueError, match=r"--task classification \(100 classes: 0, 1, 2, ...\) or --task regr"
-    ):
-        load_file(path)
-    assert len(load_file(path, task="classification").classes) == 100
-    np.testing.assert_array_equal(load_file(path, task="regression").y[:, 0], np.arange(400) % 100)
 
 
 def test_npz_files_hold_images_one_hot_labels_and_several_targets(tmp_path):
@@ -91,14 +73,8 @@ def test_npz_files_hold_images_one_hot_labels_and_several_targets(tmp_path):
 )
 def test_classes_are_those_of_the_file(target, task, classes, values, tmp_path):
     path = tmp_path / "data.parquet"
-    columns = {
-        "kind": pa.array(["a", "b"] * 5).dictionary_encode(),
-        "number": [1, 4] * 5,
-        "real": [0.5, 1.5] * 5,
-        "more": X[:10, 0],
-        "flag": [True, False] * 5,
-    }
-    pa.parquet.write_table(pa.table(columns), path)
+    columns = {"kind": pd.Categorical(["a", "b"] * 5), "number": [1, 4] * 5, "real": [0.5, 1.5] * 5}
+    pd.DataFrame({**columns, "more": X[:10, 0], "flag": [True, False] * 5}).to_parquet(path)
     dataset = load_file(path, target, task=task, encode="ordinal")
     assert (dataset.classes, dataset.class_values) == (classes, values)
     assert values is None or [type(value) for value in dataset.class_values] == list(map(type, values))
@@ -144,24 +120,23 @@ def test_the_data_line(tmp_path):
     assert Dataset(X, X[:, :2], "d").names == ("x0", "x1", "x2", "x3")
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
         (np.where(X[3, 2] == X, np.nan, X), LABELS, "nan|missing"),
-        (np.where(X[3, 2] == X, np.inf, X), LABELS, "inf"),
+        (np.where(X[3, 2] == X, np.inf, X), LABELS, "holds inf in row 3|'inf' in row 3"),
         (np.where(X > 0, "high", "low"), LABELS, "numbers|text"),
         (np.ones_like(X), LABELS, "constant data|same value in every row"),
-        (X, np.zeros(30, dtype=int), "constant data"),
         (X, np.full(30, "same"), "constant data"),
         (X, np.where(LABELS == 0, np.nan, 0.5), "nan|missing"),
         (X[:0], LABELS[:0], "empty"),
     ],
 )
-def test_bad_content_is_named_in_one_line(suffix, x, y, message, tmp_path):
-    with pytest.raises(ValueError, match=message) as caught:
-        load_file(write(tmp_path, suffix, x, y))
-    assert "\n" not in str(caught.value)
+def test_bad_content_is_named_in_one_line(x, y, message, tmp_path):
+    for suffix in (".npz", ".csv", ".parquet"):
+        with pytest.raises(ValueError, match=message) as caught:
+            load_file(write(tmp_path, suffix, x, y))
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -173,18 +148,17 @@ def test_bad_content_is_named_in_one_line(suffix, x, y, message, tmp_path):
         (".npz", {"header": True}, "--header"),
         (".csv", {"target": "z"}, "no column 'z'"),
         (".parquet", {"target": "5"}, "no column '5'.*0 to 4"),
-        (".csv", {"drop": ["w"]}, "no column 'w' for drop"),
         (".csv", {"drop": ["label"], "target": "label"}, "'label' is the target and to be dropped"),
+        (".csv", {"drop": ["label"]}, "'label' would be the target, but is dropped"),
         (".csv", {"drop": ["0", "1", "2", "3"]}, "no features left"),
         (".csv", {"impute": "magic"}, "'magic'.*mean, median, most_frequent"),
-        (".csv", {"encode": "hash"}, "'hash'; give onehot or ordinal"),
-        (".npz", {"task": "ranking"}, "'ranking'; give classification or regression"),
+        (".csv", {"encode": "hash"}, "'hash'; give onehot, ordinal"),
+        (".npz", {"task": "ranking"}, "'ranking'; give classification, regression"),
     ],
 )
 def test_bad_requests_are_named(suffix, options, message, tmp_path):
-    path = write(tmp_path, suffix, X, LABELS)
     with pytest.raises(ValueError, match=message) as caught:
-        load_file(path, **options)
+        load_file(write(tmp_path, suffix, X, LABELS), **options)
     assert "\n" not in str(caught.value)
 
 
@@ -196,27 +170,25 @@ def test_bad_requests_are_named(suffix, options, message, tmp_path):
         ({"x": X[0], "y": LABELS}, r"x has shape \(4,\)"),
         ({"x": np.zeros((30, 2, 2, 4)), "y": LABELS}, r"\(30, 2, 2, 4\)"),
         ({"x": X, "y": np.full((30, 2), "a")}, r"\(30, 2\), <U1"),
+        ({"x": X, "y": np.array(3)}, r"has shape \(\)"),
         ({"x": X + 1j, "y": LABELS}, "complex128"),
         ({"x": X, "y": np.full((30, 2), np.inf)}, "inf"),
     ],
 )
 def test_arrays_that_are_no_data_are_named(arrays, message, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=f"bad.*{message}"):
         load_file(tmp_path / "bad.npz")
-    assert "bad.npz" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((X, LABELS, "d", ("a", "b")), "label 2 is outside 0..1"),
+        ((X, LABELS, "d", ("a", "b")), r"label 2, outside 0\.\.1"),
         ((X, LABELS * 1.0, "d", None), "real targets have shape"),
         ((X, LABELS, "d", ("a", "b", "c"), (2, 3)), "images of"),
-        (
-            (X, LABELS, "d", ("a", "b", "c"), None, ONE_COLUMN),
-            "1 coordinates.* has 4",
-        ),
+        ((X, LABELS, "d", ("a", "b", "c"), None, ONE_COLUMN), "1 coordinates.* has 4"),
+        ((X, np.c_[X[:, 0], X[:, 0] * 0], "d"), "targets of output 1 are the same"),
     ],
 )
 def test_data_that_do_not_fit_together_are_named(arguments, message):
@@ -272,7 +244,7 @@ def test_splits_that_cannot_be_are_named(sizes, message):
     with pytest.raises(ValueError, match=message):
         split(Dataset(X, LABELS, "d", ("a", "b", "c")), seed=0, **sizes)
     rare = Dataset(X, np.array([2, 2, *[0, 1] * 14]), "d", ("a", "b", "rare"))
-    with pytest.raises(ValueError, match=r"fewer than 3 points: 'rare' \(2\)"):
+    with pytest.raises(ValueError, match="fewer than 3 points: 'rare';"):
         split(rare, seed=0)
 
 
@@ -280,14 +252,9 @@ def test_one_hot_targets_are_centred():
     targets, plain = one_hot(LABELS[:20], 3), one_hot(LABELS[:20], 3, centre=False)
     np.testing.assert_array_equal(plain, np.arange(3) == LABELS[:20, None])
     np.testing.assert_allclose(targets, plain - plain.mean(axis=0))
-    for y, message in [
-        (np.array([0, 3]), "y holds 3"),
-        (np.array([-1, 0]), "y holds -1"),
-        (np.array([0.0]), "labels of shape"),
-        (np.array([], dtype=int), "labels of shape"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            one_hot(y, 3)
+    for wrong in (np.array([0, 3]), np.array([-1, 0]), np.array([0.0]), np.array([], dtype=int)):
+        with pytest.raises(ValueError, match=r"y holds label (3|-1)|labels of shape"):
+            one_hot(wrong, 3)
 
 
 def test_labels_with_zeros_before_them_stay_as_they_are(tmp_path):
@@ -304,6 +271,4 @@ def test_a_target_that_could_be_two_things_is_asked_for(tmp_path):
     with pytest.raises(ValueError, match=r"1 and 1.5 alone"):
         load_file(path)
     assert load_file(path, task="classification").class_values == (1.0, 1.5)
-    with pytest.raises(ValueError, match="'y' would be the target, but is dropped"):
-        load_file(path, drop=["y"])
     assert load_file(path, "b", drop=["y"]).target == "b"
