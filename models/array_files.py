@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from qrt_tn.models.tables import first_line, memory_limit
+from qrt_tn.models.delimited import check_names
+from qrt_tn.models.tables import TooLargeError, check_memory, first_line
 
 _RATIO = 1_032  # deflate makes nothing smaller than this many times (zlib's technical notes)
 _UNSIGNED_BYTES = 0x08  # IDX's code of the type
@@ -65,23 +66,17 @@ def _read_idx(file: Any, source: Path, most: int) -> np.ndarray:
     if len(extents) < 4 * axes:
         raise ValueError(f"{source} ends within its header; it is not whole")
     shape = struct.unpack(f">{axes}I", extents)
-    promised, limit = math.prod(shape), memory_limit()
+    promised = math.prod(shape)
     if promised == 0:
         raise ValueError(f"{source} has shape {shape}, no values")
-    if promised > min(most, limit):
-        problem = (
-            "than it can hold" if promised > most else f"than {limit} bytes, a quarter of the free memory"
-        )
-        raise ValueError(f"{source} promises {shape}, {promised} values, more {problem}; give a smaller file")
+    if promised > most:
+        raise ValueError(f"{source} promises {shape}, {promised} values, more than it can hold")
+    check_memory(f"{source} of shape {shape}", promised)
     values = file.read(promised + 1)
     if len(values) != promised:
         held = "more" if len(values) > promised else len(values)
         raise ValueError(f"{source} holds {held} values, not {shape}; it is not whole")
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
-
-
-class _RefusedError(ValueError):
-    """A refusal that names the file already."""
 
 
 def read_npz(
@@ -105,20 +100,14 @@ def read_npz(
             if handle.read(6) == npy.MAGIC_PREFIX:
                 raise ValueError("it is one array, an npy file; write np.savez(path, x=..., y=...)")
             with zipfile.ZipFile(handle) as archive:
-                members = {}
-                for member in archive.infolist():
-                    name = member.filename.removesuffix(".npy")
-                    if name in members:
-                        raise ValueError(f"it has two arrays named {name!r}")
-                    members[name] = member
-                known = list(members)
-                size = source.stat().st_size
+                members = archive.infolist()
+                known = [member.filename.removesuffix(".npy") for member in members]
+                check_names("it", known)
+                chosen = [name for name in choose(known) if name in known]
                 arrays = {
-                    name: _read_member(source, archive, name, members[name], size)
-                    for name in choose(known)
-                    if name in members
+                    name: _read_member(source, archive, name, members[known.index(name)]) for name in chosen
                 }
-    except (_RefusedError, PermissionError):
+    except (PermissionError, TooLargeError):
         raise
     except Exception as error:  # a foreign header can make zipfile, ast and NumPy raise anything
         line = first_line(error)
@@ -126,13 +115,11 @@ def read_npz(
     return arrays, known
 
 
-def _read_member(
-    source: Path, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo, size: int
-) -> np.ndarray:
+def _read_member(source: Path, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name!r} is compressed by method {member.compress_type}; np.savez_compressed")
     ratio = _RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1
-    if member.file_size > ratio * min(member.compress_size, size):
+    if member.file_size > ratio * min(member.compress_size, source.stat().st_size):
         raise ValueError(f"{name!r} promises {member.file_size} bytes, more than it can hold")
     with archive.open(member) as stream:
         version = npy.read_magic(stream)
@@ -152,11 +139,6 @@ def _read_member(
             raise ValueError(
                 f"{name!r} of shape {shape}, {dtype} takes {promised} bytes, but {held} are there"
             )
-        limit = memory_limit()
-        if promised > limit:
-            raise _RefusedError(
-                f"{source}: array {name!r} of shape {shape}, {dtype} takes {promised / 2**20:.0f} MiB, more"
-                f" than {limit / 2**20:.0f} MiB, a quarter of the free memory; give fewer points"
-            )
+        check_memory(f"{source}: array {name!r} of shape {shape}, {dtype}", promised)
     with archive.open(member) as stream:
         return npy.read_array(stream, allow_pickle=False)

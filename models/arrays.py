@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from qrt_tn.models.array_files import read_npz
-from qrt_tn.models.tables import memory_limit
+from qrt_tn.models.tables import check_memory
 from qrt_tn.models.targets import CLASSIFICATION, REGRESSION, Targets, read_targets
 
 ImageShape = tuple[int, int] | tuple[int, int, int]
@@ -47,12 +47,7 @@ def read_arrays(
             f"{source}: x has shape {x.shape}; give (points, features), (points, height, width) or (points,"
             " height, width, 3), not empty"
         )
-    limit = memory_limit()
-    if 8 * x.size > limit:
-        raise ValueError(
-            f"{source}: x of shape {x.shape} takes {x.size / 2**17:.0f} MiB as float64, more than"
-            f" {limit / 2**20:.0f} MiB, a quarter of the free memory; give fewer points"
-        )
+    check_memory(f"{source}: x of shape {x.shape} as float64", 8 * x.size)
     shape = tuple(x.shape[1:3] if x.shape[3:] == (1,) else x.shape[1:]) if image else None
     return x.reshape(len(x), -1), _read_targets(y, f"{source}: target {target!r}", task), shape
 

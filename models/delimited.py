@@ -65,8 +65,8 @@ def check_names(name: str, names: list[str]) -> None:
     for position, column in enumerate(names):
         if first[column] != position:
             raise ValueError(
-                f"{name} has two columns named {shown([column])}, at positions {first[column]} and {position}"
-                " (0 is the first); rename one"
+                f"{name} has two columns or arrays named {shown([column])}, at positions {first[column]} and"
+                f" {position} (0 is the first); rename one"
             )
 
 

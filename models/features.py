@@ -10,7 +10,7 @@ import numpy as np
 
 from qrt_tn.models.columns import Column, Columns, Encode, as_texts
 from qrt_tn.models.delimited import shown
-from qrt_tn.models.tables import Table, kind_of, memory_limit
+from qrt_tn.models.tables import Table, check_memory, kind_of
 from qrt_tn.models.targets import Targets, read_targets, reading
 
 if TYPE_CHECKING:
@@ -106,11 +106,8 @@ def choose_columns(
         raise ValueError(f"{name} has no features left beside its target {shown([chosen])}; left out: {told}")
     encoded = _encoded(frame, features, encode, name)
     columns = Columns(tuple(encoded), chosen, table.header, len(names))
-    if 8 * len(frame) * len(columns.names) > memory_limit():
-        raise ValueError(
-            f"{name} would have {len(columns.names)} coordinates in {len(frame)} rows, which take more than a"
-            " quarter of the free memory; say --encode ordinal, or drop columns"
-        )
+    size = 8 * len(frame) * len(columns.names)
+    check_memory(f"{name} of {len(columns.names)} coordinates (--encode ordinal has fewer)", size)
     if not impute:
         _check_missing(frame, encoded, name)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.engine.progress import shown
-from qrt_tn.models.tables import first_line, memory_limit
+from qrt_tn.models.tables import check_memory, first_line
 
 _VALIDATION = ("val", "validation", "valid")
 # What often lies beside images; any other file that is no image is refused.
@@ -123,7 +123,7 @@ def _read(files: list[Path]) -> np.ndarray:
     Image.preinit()  # the usual formats are tried first
     Image.init()
     formats = [kind for kind in Image.ID if kind not in _OUTSIDE]
-    limit, read = memory_limit(), list[np.ndarray]()
+    read, largest = list[np.ndarray](), 0
     with shown(None, len(files), "images") as progress:
         for file in files:
             try:
@@ -143,11 +143,9 @@ def _read(files: list[Path]) -> np.ndarray:
                     f"{file} has {height} x {width} pixels, the images before it {first[0]} x {first[1]}"
                     " (height x width); bring all to one size"
                 )
-            if len(files) * read[-1].size > limit:
-                raise ValueError(
-                    f"{len(files)} images of shape {read[-1].shape} take more than {limit / 2**20:.0f} MiB, a"
-                    " quarter of the free memory; give fewer or smaller ones"
-                )
+            if read[-1].size > largest:  # the first, and the first in colour
+                largest = read[-1].size
+                check_memory(f"{len(files)} images of shape {read[-1].shape}", len(files) * largest)
             progress(len(read), len(files))
     stack = np.empty((len(files), *first[:2], max(pixels.shape[2] for pixels in read)), dtype=np.uint8)
     for number, pixels in enumerate(read):

@@ -65,12 +65,30 @@ def suffix_of(source: str | Path) -> str:
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
+class TooLargeError(ValueError):
+    """A file whose content would not fit in memory."""
+
+
 def memory_limit() -> int:
     """How many bytes the content of a file may take: a quarter of the memory that is free."""
     from qrt_tn.engine.backends import device_memory
 
     total, free = device_memory("numpy")
     return (free or total or 2**32) // 4
+
+
+def check_memory(what: object, size: int) -> None:
+    """Refuse what takes so many bytes if that is more than `memory_limit`.
+
+    Raises:
+        TooLargeError: it is.
+    """
+    limit = memory_limit()
+    if size > limit:
+        raise TooLargeError(
+            f"{what} takes {size / 2**20:.3g} MiB or more, but a quarter of the free memory is"
+            f" {limit / 2**20:.3g} MiB; give a smaller one"
+        )
 
 
 def read_table(
@@ -145,18 +163,16 @@ def kind_of(column: "pd.Series") -> str:
 
 def _content(source: Path) -> bytes:
     """The bytes of a text file, unpacked, and never more of them than the limit."""
-    limit = memory_limit() // _PARSED
+    content = bytearray()
     try:
         with source.open("rb") as raw:
             packed = source.suffix.lower() == ".gz"
             stream: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
-            content = bytearray()
-            while len(content) <= limit and (part := stream.read(_CHUNK)):
+            while part := stream.read(_CHUNK):
                 content += part
+                check_memory(source, _PARSED * len(content))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{source} is not a whole gzip file ({first_line(error)})") from error
-    if len(content) > limit:
-        raise _too_large(source, limit)
     for start, problem in _FOREIGN.items():
         if content.startswith(start):
             raise ValueError(f"{source} {problem}")
@@ -177,18 +193,15 @@ def _workbook(source: Path) -> bytes:
         raise ValueError(
             f"{source} needs openpyxl, which is not installed: pip install 'qrt-tn[excel]', or save it as csv"
         )
-    limit = memory_limit()
     try:
         with zipfile.ZipFile(source) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+            check_memory(source, sum(member.file_size for member in archive.infolist()))
         # cells as they are: types and missing values are told by the reader of text
-        read = {} if size > limit else pd.read_excel(source, None, header=None, dtype=object, na_filter=False)
-    except PermissionError:
+        read = pd.read_excel(source, None, header=None, dtype=object, na_filter=False)
+    except (PermissionError, TooLargeError):
         raise
     except Exception as error:  # openpyxl raises whatever a part that is missing makes it raise
         raise ValueError(f"{source} is not a whole .xlsx workbook ({first_line(error)})") from error
-    if size > limit:
-        raise _too_large(source, limit)
     sheets = {name: frame[(frame != "").any(axis=1)] for name, frame in read.items()}
     filled = {name: frame for name, frame in sheets.items() if len(frame)}
     if len(filled) > 1:
@@ -200,7 +213,6 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    limit = memory_limit()
     try:
         with pq.ParquetFile(source) as opened:
             metadata, schema = opened.metadata, opened.schema_arrow
@@ -213,8 +225,7 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
                     )
             size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             # dictionaries and runs of one value unpack to far more than their bytes
-            if max(size, 8 * metadata.num_rows * len(names)) > limit:
-                raise _too_large(source, limit)
+            check_memory(source, max(size, 8 * metadata.num_rows * len(names)))
             table = opened.read()
     except PermissionError:
         raise
@@ -229,13 +240,6 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
             table = table.set_column(i, names[i], table.column(i).cast(pa.float64()))
     # an index that pandas stored is a column like the others
     return table.to_pandas(ignore_metadata=True)
-
-
-def _too_large(source: Path, limit: int) -> ValueError:
-    return ValueError(
-        f"{source} holds more than {limit / 2**20:.0f} MiB, too much for the free memory once it is parsed;"
-        " give fewer rows"
-    )
 
 
 def first_line(error: Exception) -> str:

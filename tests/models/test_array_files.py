@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from qrt_tn.models import array_files, read_idx
+from qrt_tn.models import read_idx, tables
 from qrt_tn.models.array_files import read_npz
 from tests.models.conftest import packed
 
@@ -35,13 +35,13 @@ def refusal(call, path):
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5)])
-@pytest.mark.parametrize("squeezed", [True, False])
-def test_idx_arrays_come_back(tmp_path, shape, squeezed):
+def test_idx_arrays_come_back(tmp_path, shape):
     array = RNG.integers(256, size=shape, dtype=np.uint8)
-    (tmp_path / "images").write_bytes(gzip.compress(packed(array), mtime=0) if squeezed else packed(array))
-    found = read_idx(tmp_path / "images")
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, array)
+    for content in (packed(array), gzip.compress(packed(array), mtime=0)):
+        (tmp_path / "images").write_bytes(content)
+        found = read_idx(tmp_path / "images")
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, array)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,10 @@ def test_idx_arrays_come_back(tmp_path, shape, squeezed):
         (b"\0\0\x08\x02" + struct.pack(">2I", 0, 2**32 - 1), "no values"),
         (TWELVE[:-1], "holds 11 values, not (3, 4)"),
         (TWELVE + b"x", "holds more values, not (3, 4)"),
-        (gzip.compress(TWELVE[:-1], mtime=0), "holds 11 values, not (3, 4)"),
-        (gzip.compress(TWELVE + b"x", mtime=0), "holds more values, not (3, 4)"),
         (gzip.compress(TWELVE + bytes(20_000_000), mtime=0), "holds more values, not (3, 4)"),
         (ALL_MEMORY, "promises (4294967295, 4294967295, 4294967295)"),
         (gzip.compress(ALL_MEMORY + bytes(1000), mtime=0), "more than it can hold"),
-        (
-            gzip.compress(packed(np.zeros(9, np.uint8))[:-9][:4] + struct.pack(">I", 10**8), mtime=0),
-            "promises",
-        ),
+        (gzip.compress(b"\0\0\x08\x01" + struct.pack(">I", 10**8), mtime=0), "promises"),
         (ZIPPED[:60] + bytes(255 - byte for byte in ZIPPED[60:70]) + ZIPPED[70:], "not a whole gzip file"),
     ],
 )
@@ -74,7 +69,7 @@ def test_other_idx_files_are_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("squeezed", [True, False])
 def test_more_than_a_quarter_of_the_free_memory_is_refused(tmp_path, monkeypatch, squeezed):
-    monkeypatch.setattr(array_files, "memory_limit", lambda: 250)
+    monkeypatch.setattr(tables, "memory_limit", lambda: 250)
     idx, npz = tmp_path / "images", tmp_path / "some.npz"
     for size in (250, 251):
         content = packed(np.zeros(size, np.uint8))
@@ -82,7 +77,7 @@ def test_more_than_a_quarter_of_the_free_memory_is_refused(tmp_path, monkeypatch
         (np.savez_compressed if squeezed else np.savez)(npz, x=np.zeros(size, np.uint8))
         if size == 250:
             assert len(read_idx(idx)) == len(read_npz(npz, lambda names: names)[0]["x"]) == 250
-    assert "251 values, more than 250 bytes, a quarter" in refusal(lambda: read_idx(idx), idx)
+    assert "(251,) takes" in refusal(lambda: read_idx(idx), idx)
     assert "a quarter of the free" in refusal(lambda: read_npz(npz, lambda names: names), npz)
 
 
@@ -165,7 +160,7 @@ def test_archives_that_promise_something_else_are_refused(tmp_path):
     np.savez(path, x=np.eye(3))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("x", b"")
-    assert "two arrays named 'x'" in told()
+    assert "named 'x'" in told()
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -198,8 +198,8 @@ def test_data_that_do_not_fit_together_are_named(arguments, message):
 
 def test_arrays_that_do_not_fit_as_float64_are_refused(tmp_path, monkeypatch):
     path = write(tmp_path, ".npz", X.astype(np.float32), LABELS)
-    monkeypatch.setattr("qrt_tn.models.arrays.memory_limit", lambda: 959)
-    with pytest.raises(ValueError, match=r"as float64, more than .* quarter of the free"):
+    monkeypatch.setattr("qrt_tn.models.tables.memory_limit", lambda: 959)
+    with pytest.raises(ValueError, match=r"as float64 takes .* quarter of the free"):
         load_file(path)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qrt_tn.models import image_folders
+from qrt_tn.models import tables
 from qrt_tn.models.images import load_images
 from tests.models.conftest import assert_holds, pixels
 
@@ -177,6 +177,6 @@ def test_odd_folders_are_named(made, message, tmp_path):
 
 def test_images_beyond_a_quarter_of_the_free_memory_are_refused(tmp_path, monkeypatch):
     write(tmp_path)
-    monkeypatch.setattr(image_folders, "memory_limit", lambda: 4 * 8 * 6 * 3 - 1)
+    monkeypatch.setattr(tables, "memory_limit", lambda: 4 * 8 * 6 * 3 - 1)
     with pytest.raises(ValueError, match=r"4 images of shape \(8, 6, 3\).*a quarter of the free memory"):
         load_images(tmp_path)

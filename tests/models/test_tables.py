@@ -24,6 +24,11 @@ def write(folder, name, content):
         else:
             content.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
         return path
+    if isinstance(content, dict):
+        with pd.ExcelWriter(path) as book:
+            for sheet, values in content.items():
+                pd.DataFrame({"a": values}).to_excel(book, sheet_name=sheet)
+        return path
     content = content if isinstance(content, bytes) else content.encode()
     path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     return path
@@ -54,12 +59,12 @@ def test_importing_the_reader_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".npz"])
-@pytest.mark.parametrize("seed", range(3))
-def test_what_pandas_writes_is_read_back(suffix, seed, tmp_path):
-    frame = random_frame(seed)
-    table = read_table(write(tmp_path, f"some data{suffix}", frame))
-    assert table.header
-    pd.testing.assert_frame_equal(table.frame, frame, check_dtype=False, rtol=1e-14)
+def test_what_pandas_writes_is_read_back(suffix, tmp_path):
+    for seed in range(2):
+        frame = random_frame(seed)
+        table = read_table(write(tmp_path, f"some data{suffix}", frame))
+        assert table.header
+        pd.testing.assert_frame_equal(table.frame, frame, check_dtype=False, rtol=1e-14)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -112,22 +117,17 @@ def test_gaps_and_columns_without_names(tmp_path):
 
 
 def test_types_that_parquet_has(tmp_path):
-    frame = pd.DataFrame(
-        {
-            "b": [True, False],
-            "c": pd.Categorical(["u", "v"]),
-            "d": pd.to_datetime(["2020-01-01", "2021-01-01"]),
-            "t": ["1", "x"],
-            "i": [1, 2],
-        },
-        index=[7, 9],
-    )
+    columns = {"b": [True, False], "c": pd.Categorical(["u", "v"]), "d": pd.to_datetime(["2020-01-01"] * 2)}
+    frame = pd.DataFrame({**columns, "t": ["1", "x"], "i": [1, 2]}, index=[7, 9])
     read = read_table(write(tmp_path, "t.parquet", frame)).frame
     kinds = [kind_of(read[name]) for name in read]
     assert kinds == ["booleans", "categories", "dates", "text", "numbers", "numbers"]
     assert list(read.iloc[:, -1]) == [7, 9]
     assert kind_of(pd.Series([True, None])) == "booleans"
     assert kind_of(pd.Series([10**30, 1], dtype=object)) == "numbers"
+
+
+TORN = gzip.compress(b"a,b\n" + b"1,2\n" * 99, mtime=0)[:-5]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,8 @@ def test_types_that_parquet_has(tmp_path):
         ("t.csv", "a;b\n1,5;2.5\n2;3\n", "decimal commas in column 0"),
         ("t.npz", b"", "arrays"),
         ("t.pdf", b"", r"'\.pdf'.*\.csv"),
+        ("two.xlsx", {"one": [1, 2], "two": [1, 2]}, "'one', 'two'"),
+        ("lists.parquet", pd.DataFrame({"a": [[1], [2]]}), "'a' holds list"),
     ],
 )
 def test_what_could_be_misread_is_refused(name, content, message, tmp_path):
@@ -162,31 +164,19 @@ def test_what_could_be_misread_is_refused(name, content, message, tmp_path):
     assert name in str(caught.value)
 
 
-def test_torn_gzip_files_folders_and_sheets(tmp_path):
-    path = write(tmp_path, "t.csv.gz", "a,b\n" + "".join(f"{i},{i * i}\n" for i in range(999)))
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="not a whole gzip"):
-        read_table(path)
-    path.write_bytes(b"a,b\n1,2\n")
-    with pytest.raises(ValueError, match="not a whole gzip"):
-        read_table(path)
+def test_torn_gzip_files_folders_and_absent_files(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    for content in (TORN, b"a,b\n1,2\n"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="not a whole gzip"):
+            read_table(path)
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         check_source(tmp_path / "d.csv")
     with pytest.raises(ValueError, match="no file"):
         check_source(tmp_path / "none.CSV.gz")
-    with pytest.raises(OSError, match="too long"):
-        check_source(tmp_path / f"{'x' * 300}.csv")
-    with pd.ExcelWriter(tmp_path / "two.xlsx") as book:
-        for name in ("one", "two"):
-            pd.DataFrame({"a": [1], "b": [2]}).to_excel(book, sheet_name=name)
-    with pytest.raises(ValueError, match="'one', 'two'"):
-        read_table(tmp_path / "two.xlsx")
-    pd.DataFrame({"a": [[1], [2]]}).to_parquet(tmp_path / "lists.parquet")
-    with pytest.raises(ValueError, match="'a' holds list"):
-        read_table(tmp_path / "lists.parquet")
     with pytest.raises(ValueError, match="--no-header"):
-        read_table(tmp_path / "lists.parquet", header=False)
+        read_table(write(tmp_path, "t.parquet", pd.DataFrame({"a": [1]})), header=False)
     assert suffix_of("a.b.TSV.gz") == ".tsv.gz"
 
 
@@ -196,7 +186,7 @@ def test_what_does_not_fit_is_refused(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "memory_limit", lambda: 10**6)
     read_table(path)
     monkeypatch.setattr(tables, "memory_limit", lambda: 3000)
-    with pytest.raises(ValueError, match="too much for the free memory"):
+    with pytest.raises(ValueError, match="a quarter of the free memory"):
         read_table(path)
 
 
