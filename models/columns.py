@@ -109,14 +109,8 @@ class Columns:
     def matrix(self, frame: "pd.DataFrame") -> np.ndarray:
         """Turn a table into points; columns may be in any order, and others are ignored.
 
-        >>> import pandas as pd
-        >>> columns = Columns((Column("a"), Column("b")), "y", True)
-        >>> columns.matrix(pd.DataFrame({"b": [3, 4], "more": ["x", "y"], "a": [True, None]}))
-        array([[ 1.,  3.],
-               [nan,  4.]])
-
         Args:
-            frame: a pandas DataFrame of M rows.
+            frame: of M rows.
 
         Returns:
             Shape (M, D), float64; missing values are NaN.
@@ -227,11 +221,9 @@ def as_texts(values: "pd.Series") -> np.ndarray:
 
     A category that is a number is spelt the same whatever else is in its column: 1 and 1.0 are "1".
     """
-    texts = np.empty(len(values), dtype=object)
-    for i, (value, missing) in enumerate(zip(values, values.isna(), strict=True)):
-        if not missing:
-            whole = isinstance(value, float) and value.is_integer()
-            texts[i] = str(int(value) if whole else value)
+    whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    texts = np.array(list(map(str, whole)), dtype=object)
+    texts[values.isna().to_numpy()] = None
     return texts
 
 

@@ -23,10 +23,6 @@ Impute = Literal["mean", "median", "most_frequent"]
 class Dataset:
     """Points with labels or real targets.
 
-    >>> data = Dataset(np.eye(3), np.array([0, 1, 0]), "corners", ("near", "far"), target="place")
-    >>> data.describe()
-    "3 points, 3 features, target 'place', classification, 2 classes"
-
     Attributes:
         x: features, shape (M, D), float64; NaN where missing, which only `impute` allows.
         y: labels 0 .. C-1, shape (M,), int64; or real targets, shape (M, C), float64.

@@ -24,8 +24,7 @@ _Parts = list[tuple[np.ndarray, np.ndarray]]
 class Images:
     """Labelled images, for training and for the test.
 
-    >>> images = load_images("digits")
-    >>> images.describe()
+    >>> load_images("digits").describe()
     'digits: 1,797 images of 8 x 8 x 1 in 10 classes: 1,437 for training, 360 for the test, drawn at random'
 
     Attributes:
@@ -235,10 +234,9 @@ def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.nd
     tables = []
     for count in counts:
         mean = count @ levels / count.sum()
-        deviation = np.sqrt(count @ (levels - mean) ** 2 / count.sum())
-        tables.append(
-            ((levels - mean) / (1 if np.count_nonzero(count) == 1 else deviation)).astype(np.float32)
-        )
+        constant = np.count_nonzero(count) == 1
+        deviation = 1 if constant else np.sqrt(count @ (levels - mean) ** 2 / count.sum())
+        tables.append(((levels - mean) / deviation).astype(np.float32))
     return tables
 
 

@@ -96,7 +96,7 @@ def read_table(
     header: bool | None = None,
     text: Callable[[list[str]], Iterable[int]] | None = None,
 ) -> Table:
-    r"""Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
+    """Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
 
     Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines
     into equally many cells. Numbers may have decimal commas where the delimiter is another. Empty cells,
@@ -104,14 +104,6 @@ def read_table(
 
     A first line of names is told by a column that is text there and numbers below, or by the names 0, 1,
     2, ... that pandas writes.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder) / "heights.csv"
-    ...     size = file.write_text("age,height\n3,0.94\n4,1.02\n")
-    ...     table = read_table(file)
-    >>> table.header, list(table.frame.columns), table.frame["height"].tolist()
-    (True, ['age', 'height'], [0.94, 1.02])
 
     Args:
         path: the file; its suffix tells the format.

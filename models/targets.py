@@ -32,11 +32,7 @@ class Targets:
     class_values: tuple[Any, ...] | None = None
 
     def describe(self) -> str:
-        """The task in words.
-
-        >>> Targets(np.array([0, 1]), ("no", "yes"), ("no", "yes")).describe()
-        'classification, 2 classes (no, yes)'
-        """
+        """The task in words, such as "classification, 2 classes (no, yes)"."""
         if self.classes is None:
             return f"regression ({len(self.y)} values from {self.y.min():g} to {self.y.max():g})"
         some = ", ".join(name if len(name) <= 20 else f"{name[:17]}..." for name in self.classes[:6])

@@ -11,6 +11,7 @@ MODULES = (
     *("ridgelet", "states.mps.state", "transform"),
     *("models.residual", "models.estimators", "models.ridge", "models.dense", "models.readout"),
     *("models.teachers", "models.tickets", "models.targets", "models.arrays", "models.features"),
+    *("models.datasets", "models.images", "models.splits"),
 )
 
 

@@ -88,11 +88,10 @@ def test_a_csv_file_needs_no_header(tmp_path):
     np.testing.assert_allclose(dataset.x, X)
     np.testing.assert_array_equal(dataset.y, LABELS)
     assert dataset.class_values == (0, 1, 2)
-    with pytest.raises(ValueError, match="does not name its columns") as caught:
-        load_file(path, command="qrt-tn ticket --data PATH")
-    lines = str(caught.value).splitlines()
-    assert f"--data {path} --target 0 " in lines[1] and "regression (30 values from" in lines[1]
-    assert f"--data {path} --target -1 " in lines[2] and "classification, 3 classes (0, 1, 2)" in lines[2]
+    first, last = "regression (30 values from", "classification, 3 classes (0, 1, 2)"
+    lines = rf"does not name its columns.*\n.*--data {path} --target 0 .*{first}.*\n.*--target -1 .*{last}"
+    with pytest.raises(ValueError, match=lines.replace("(", r"\(").replace(")", r"\)")):
+        load_file(path)
 
 
 def test_gaps_stay_gaps_until_the_data_are_split(tmp_path):
