@@ -79,21 +79,16 @@ def _read_idx(file: Any, source: Path, most: int) -> np.ndarray:
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
 
-def read_npz(
-    source: Path, choose: Callable[[list[str]], Iterable[str]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_npz(source: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
     """Read arrays of an npz file; nothing is unpickled.
 
     Args:
         source: the file.
-        choose: gives the names to read of those that are there.
-
-    Returns:
-        The arrays by name, those of the names that are there; and all names.
+        choose: gives, from the names that are there, those to read.
 
     Raises:
-        ValueError: not a whole npz file, an array of other things than numbers or text, one of another size
-            than its header promises, or one of more than a quarter of the free memory.
+        ValueError: not a whole npz file, no array of a name, an array of other things than numbers or text,
+            one of another size than its header promises, or one of more than a quarter of the free memory.
     """
     try:
         with source.open("rb") as handle:
@@ -103,16 +98,21 @@ def read_npz(
                 members = archive.infolist()
                 known = [member.filename.removesuffix(".npy") for member in members]
                 check_names("it", known)
-                chosen = [name for name in choose(known) if name in known]
+                chosen = list(choose(known))
                 arrays = {
-                    name: _read_member(source, archive, name, members[known.index(name)]) for name in chosen
+                    name: _read_member(source, archive, name, members[known.index(name)])
+                    for name in chosen
+                    if name in known
                 }
     except (PermissionError, TooLargeError):
         raise
     except Exception as error:  # a foreign header can make zipfile, ast and NumPy raise anything
         line = first_line(error)
         raise ValueError(f"{source} is not a whole npz file of numbers and text ({line})") from error
-    return arrays, known
+    for name in chosen:
+        if name not in arrays:
+            raise ValueError(f"{source} has no array {name!r}; it holds {', '.join(known) or 'none'}")
+    return arrays
 
 
 def _read_member(source: Path, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:

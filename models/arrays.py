@@ -35,12 +35,8 @@ def read_arrays(
     Raises:
         ValueError: as `read_npz` and `read_targets`; no such arrays, or of other shapes.
     """
-    arrays, present = read_npz(source, lambda names: ["x" if "x" in names else "X", target])
-    points = "X" if "X" in present and "x" not in present else "x"
-    for name in (points, target):
-        if name not in arrays:
-            raise ValueError(f"{source} has no array {name!r}; it holds {', '.join(present) or 'none'}")
-    x, y = arrays[points], arrays[target]
+    arrays = read_npz(source, lambda names: [name_of_points(names), target])
+    x, y = arrays[name_of_points(list(arrays))], arrays[target]
     image = x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3))
     if x.size == 0 or not (image or x.ndim == 2):
         raise ValueError(
@@ -50,6 +46,11 @@ def read_arrays(
     check_memory(f"{source}: x of shape {x.shape} as float64", 8 * x.size)
     shape = tuple(x.shape[1:3] if x.shape[3:] == (1,) else x.shape[1:]) if image else None
     return x.reshape(len(x), -1), _read_targets(y, f"{source}: target {target!r}", task), shape
+
+
+def name_of_points(names: list[str]) -> str:
+    """The name that points have among those of an npz file: "x", or "X" where only that is there."""
+    return "X" if "X" in names and "x" not in names else "x"
 
 
 def _read_targets(y: np.ndarray, what: str, task: str | None) -> Targets:

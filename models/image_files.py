@@ -168,14 +168,8 @@ def _read_npz(source: Path, classes: tuple[str, ...] | None) -> Labelled:
     def choose(known: list[str]) -> list[str]:
         return ["x_train", "y_train", "x_test", "y_test"] if "x_train" in known else ["x", "y"]
 
-    arrays, known = read_npz(source, choose)
-    wanted = choose(known)
-    lacking = [name for name in wanted if name not in arrays]
-    if lacking:
-        raise ValueError(
-            f"{source} has no array {lacking[0]!r}, only {', '.join(known) or 'none'}; give x_train, y_train,"
-            " x_test and y_test, or x and y"
-        )
+    arrays = read_npz(source, choose)
+    wanted = list(arrays)
     parts, notes = [], []
     for x_name, y_name in zip(wanted[::2], wanted[1::2], strict=True):
         x, y = arrays[x_name], arrays[y_name]

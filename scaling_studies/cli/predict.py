@@ -27,14 +27,13 @@ def predict(
     from qrt_tn.engine.files import atomic_path
     from qrt_tn.models import load
     from qrt_tn.models.array_files import read_npz
+    from qrt_tn.models.arrays import name_of_points
     from qrt_tn.models.tables import read_table, suffix_of
 
     model = load(folder)
     columns = model.columns
     if suffix_of(data) == ".npz":
-        arrays, known = read_npz(data, lambda names: ["x" if "x" in names else "X"])
-        if not arrays:
-            raise ValueError(f"{data} has no array 'x'; it holds {', '.join(known) or 'none'}")
+        arrays = read_npz(data, lambda names: [name_of_points(names)])
         (points,) = arrays.values()
     elif columns is None:
         raise ValueError(

@@ -149,7 +149,7 @@ X, Y = pixels(12, 2, 2), np.arange(12) % 3
     ("arrays", "message"),
     [
         ({"x_train": X, "y_train": Y, "x_test": X}, "no array 'y_test'"),
-        ({"features": X}, "no array 'x', only features"),
+        ({"features": X}, "no array 'x'; it holds features"),
         ({"x": X / 255, "y": Y}, "x holds float64"),
         ({"x": X.astype(int) - 300, "y": Y}, "x holds values from"),
         ({"x": X[:, 0, 0], "y": Y}, r"shape \(12,\)"),

@@ -139,8 +139,7 @@ def calibration_images(text: str, images: int, seed: int) -> tuple[np.ndarray, s
     """
     path = Path(text)
     if path.suffix == ".npz" and path.is_file():
-        held, _ = read_npz(path, lambda names: ["x"])
-        x = held.get("x")
+        x = read_npz(path, lambda names: {"x"} & {*names}).get("x")
         if x is not None:
             if x.dtype.kind != "f" or x.ndim != 4 or not len(x):
                 raise ValueError(
