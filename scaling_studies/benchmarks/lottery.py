@@ -3,8 +3,8 @@
     python -m qrt_tn.studies.benchmarks.lottery [results.json] [--architectures lenet conv2] [--rounds R]
 
 Images are noise of the size of MNIST's (lenet) or CIFAR-10's: the time does not depend on what they show.
-A plain loop is what one writes by hand: nnx.Optimizer, one nnx.jit step a batch, batches indexed in NumPy, and
-XLA's own convolutions, as flax.nnx.Conv has them.
+A plain loop is what one writes by hand: nnx.Optimizer, one nnx.jit step a batch, batches indexed in NumPy,
+and XLA's own convolutions, as flax.nnx.Conv has them.
 """
 
 import argparse
