@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, GetPydanticSchema, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, GetPydanticSchema, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.settings import settings
@@ -113,7 +113,8 @@ class VisionMoeConfig:
     mlp: PositiveInt = 128
     heads: PositiveInt = 4
     moe_layers: tuple[int, ...] = (1, 3)
-    experts: PositiveInt = 8
+    # bounded since a file may claim any number, and a map of them all is made
+    experts: Annotated[int, Field(gt=0, le=65_536)] = 8
     router: RouterConfig = RouterConfig()
     group: PositiveInt | None = None
     classifier: Literal["token", "gap"] = "token"
@@ -132,7 +133,7 @@ class VisionMoeConfig:
         if self.hidden % self.heads:
             raise ValueError(f"{self.heads} heads do not divide hidden = {self.hidden}; give heads that do")
         blocks = set(self.moe_layers)
-        if len(blocks) < len(self.moe_layers) or not blocks <= set(range(self.layers)):
+        if len(blocks) < len(self.moe_layers) or not all(0 <= block < self.layers for block in blocks):
             raise ValueError(
                 f"moe_layers is {self.moe_layers}; name each block once, from 0 to {self.layers - 1}"
             )
@@ -275,4 +276,6 @@ def changed(config: VisionMoeConfig, **changes: Any) -> VisionMoeConfig:
             raise ValueError(f"unknown setting {name!r}; {hint}")
     router = changes.pop("router", config.router)
     inner = {name: changes.pop(name) for name in routers if name in changes}
-    return replace(config, router=replace(router, **inner) if inner else router, **changes)
+    if inner and isinstance(router, RouterConfig):
+        router = replace(router, **inner)
+    return replace(config, router=router, **changes)

@@ -101,11 +101,14 @@ def choose_layers(
     Raises:
         ValueError: a layer that is not there, or no number.
     """
-    wanted = sorted(set(records if numbers is None else numbers))
+    try:
+        wanted = set(records if numbers is None else numbers)
+    except TypeError as error:
+        raise ValueError(f"layers is {numbers!r}; give a list of blocks") from error
     unknown = [number for number in wanted if number not in records]
     if unknown:
-        raise ValueError(f"layer {unknown[0]} has no experts; choose among {', '.join(map(str, records))}")
-    return {number: records[number] for number in wanted}
+        raise ValueError(f"layer {unknown[0]!r} has no experts; choose among {', '.join(map(str, records))}")
+    return {number: records[number] for number in sorted(wanted)}
 
 
 def moe_layers(tree: Tree) -> tuple[int, ...]:

@@ -43,8 +43,13 @@ class ExpertMap:
                 f"column_to_expert {self.column_to_expert} must lead to each of the {self.experts} experts,"
                 f" 0 .. {self.experts - 1}, and to no other"
             )
-        if len(set(self.source_ids)) != self.experts or min(self.source_ids) < 0:
-            raise ValueError(f"source_ids is {self.source_ids}; name each expert once, from 0 on")
+        before = range(self.capacity_experts)
+        if len(set(self.source_ids)) != self.experts or any(
+            source not in before for source in self.source_ids
+        ):
+            raise ValueError(
+                f"source_ids is {self.source_ids}; name each expert once, from 0 to {before[-1]}"
+            )
 
     @classmethod
     def whole(cls, experts: int) -> "ExpertMap":

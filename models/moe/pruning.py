@@ -128,6 +128,8 @@ def remove(
         ValueError: as of `read_layers` and `keep_experts`, or unknown layers.
     """
     check_mode(mode)
+    if not isinstance(kept, Mapping):
+        raise ValueError(f"kept is {kept!r}; give the places that stay by number of the block")
     records = read_layers(tree, maps=maps, groups=groups)
     named = choose_layers(records, kept)
     smaller = {

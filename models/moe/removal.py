@@ -10,7 +10,7 @@
   Lucky-Lance/Expert_Sparsity).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -80,6 +80,8 @@ def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected
 
 
 def _check_places(layer: ExpertLayer, kept: Sequence[int]) -> None:
+    if not isinstance(kept, Collection):
+        raise ValueError(f"the kept experts of layer {layer.number} are {kept!r}; give a list of places")
     if not len(kept):
         raise ValueError(f"nothing is kept of layer {layer.number}; keep at least one expert")
     experts = layer.experts.experts

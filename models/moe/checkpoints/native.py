@@ -79,7 +79,7 @@ def load_moe_tree(path: str | Path) -> tuple[Tree, VisionMoeConfig, dict[str, An
     try:
         config = VisionMoeConfig.from_plain(json.loads(metadata["config"]))
         about = json.loads(metadata.get("about", "{}"))
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} has no readable configuration ({error}); save it again") from error
     return nested(tensors), config, about
 
@@ -117,7 +117,7 @@ def load_moe_orbax(folder: str | Path, *, dispatch: str = "auto") -> VisionMoe:
     source = Path(folder).absolute()
     try:
         config = VisionMoeConfig.from_plain(json.loads((source / _ORBAX_CONFIG).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{source} is not a folder that save_moe_orbax wrote ({error})") from error
     with ocp.StandardCheckpointer() as checkpointer:
         try:

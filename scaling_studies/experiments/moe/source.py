@@ -98,7 +98,7 @@ def read_sidecar(prefix: str | Path) -> dict[str, Any]:
         return {}
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} beside the checkpoint is not JSON ({error}); mend or remove it") from error
     return about if isinstance(about, dict) and about.get("format") == KIND else {}
 
@@ -107,7 +107,7 @@ def is_left_behind(path: Path) -> bool:
     """Whether a file is one of ours about a pruned checkpoint, which a run that was cut short may leave."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(about, dict) and about.get("format") == KIND
 

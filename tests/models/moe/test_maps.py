@@ -27,6 +27,7 @@ def test_a_map_survives_json():
         (((0, 0), (0, 1), 2), "must lead to each"),
         (((0, 1), (3, 3), 2), "name each expert once"),
         (((0, 1), (-1, 3), 2), "name each expert once"),
+        (((0, 1), (0, 2), 2), "from 0 to 1"),
         (((0, 1), (0, 1), 0), "capacity_experts is 0"),
     ],
 )

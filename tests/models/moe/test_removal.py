@@ -124,6 +124,8 @@ def test_each_ensemble_member_keeps_its_own_columns(mode):
     [
         ({1: (0,)}, "drop", {}, "unknown mode 'drop'; choose one of keep-router"),
         ({2: (0,)}, "keep-router", {}, "layer 2 has no experts; choose among 1, 3"),
+        ([1], "keep-router", {}, r"kept is \[1\]"),
+        ({1: 2}, "keep-router", {}, "kept experts of layer 1 are 2; give a list"),
         ({1: ()}, "keep-router", {}, "nothing is kept of layer 1"),
         ({1: (0, 6)}, "keep-router", {}, "layer 1 has no expert 6 to keep; its places go from 0 to 5"),
         ({1: (-1,)}, "keep-router", {}, "layer 1 has no expert -1"),

@@ -179,6 +179,8 @@ COUNTED = {layer: gathered([7] * 6) for layer in LAYERS}
         (refused(min_experts=8, scope="global"), "prune at most 0"),
         (refused(layers=[1, 2]), "layer 2 has no experts; choose among 1, 3, 4"),
         (refused(layers=[]), "no layers to prune"),
+        (refused(layers=1), "layers is 1; give a list"),
+        (refused(layers=["1", 3]), "layer '1' has no experts"),
         (refused(groups=2), "n_prune is 1, but the ensemble members of layer 1 .* give 2"),
         (refused(groups=4), "4 groups do not divide the 6 router columns of layer 1"),
         (refused(tree=random_tree(members=2), groups=3), "groups is 3, .* has 2 members; give 2"),

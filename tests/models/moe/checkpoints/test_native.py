@@ -81,6 +81,11 @@ def test_files_of_something_else_are_refused(network, tmp_path):
     (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(small_config(hidden=16).plain()))
     with pytest.raises(ValueError, match="the configuration asks for"):
         load_moe_orbax(tmp_path / "c")
+    for text in ("[]", "[" * 100_000):
+        (tmp_path / "c" / "qrt-tn-config.json").write_text(text)
+        with pytest.raises(ValueError, match=f"{tmp_path}/c is not a folder"):
+            load_moe_orbax(tmp_path / "c")
+    (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(small_config().plain()))
     for path in (tmp_path / "c").rglob("*"):
         if path.is_file() and path.name != "qrt-tn-config.json":
             path.write_bytes(path.read_bytes()[:20])

@@ -105,6 +105,17 @@ def test_published_models_are_known_by_their_shapes(
     assert len(found["released"]) == released
 
 
+def test_an_index_may_claim_any_number_of_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = {
+        "Encoder/encoderblock_0/Moe/Router/dense/kernel": (1, 2**50),
+        "embedding/kernel": (4, 4, 1, 1),
+    }
+    made = tuple(ArrayEntry(name, shape, np.dtype("float32")) for name, shape in shapes.items())
+    summary = CheckpointSummary("20220622", 1, made)
+    monkeypatch.setattr(inspection, "inspect_vmoe_checkpoint", lambda _: summary)
+    assert inspection.inspect("any")["layers"]["0"]["columns"] == 2**50
+
+
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no file .*model.index"):
         inspection.inspect(tmp_path / "model")
