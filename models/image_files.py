@@ -192,6 +192,7 @@ def _numbers(name: str, y: np.ndarray) -> tuple[str, ...]:
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if len(gaps):
         raise ValueError(
-            f"{name} holds label {present[gaps[0]]} where {gaps[0]} is expected; number the classes 0, 1, ..."
+            f"{name} holds label {present.tolist()[gaps[0]]!r} where {gaps[0]} is expected;"
+            " number the classes 0, 1, ..."
         )
     return tuple(map(str, present))

@@ -107,10 +107,13 @@ def _kind(path: Path) -> str:
 
 def _files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
     """The files of a class and of the folders in it, in order; those left out are counted."""
+    place = folder.resolve()
     for path in sorted(folder.iterdir()):
         if _hidden(path) or (path.suffix.lower() in _COMPANIONS and not path.is_dir()):
             left_out[_kind(path)] += 1
         elif path.is_dir():
+            if path.resolve() in (place, *place.parents):  # followed, it would lead around without end
+                raise ValueError(f"{path} is a link to a folder that it lies in; remove it")
             yield from _files(path, left_out)
         else:
             yield path
