@@ -49,12 +49,13 @@ def _plain(value: Any) -> Any:
 
 def _message(cls: type, error: ValidationError) -> str:
     found = error.errors(include_url=False)[0]
-    place = list(found["loc"])
+    place, known = list(found["loc"]), list(getattr(cls, "__dataclass_fields__", ()))
+    if found["type"] == "unexpected_positional_argument":
+        return f"{found['input']!r} is one value too many; there are {len(known)} settings"
     if place and isinstance(place[0], int):  # a value without its field's name
-        place[0] = list(getattr(cls, "__dataclass_fields__", ()))[place[0]]
+        place[0] = known[place[0]]
     where = ".".join(map(str, place))
     if found["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = list(getattr(cls, "__dataclass_fields__", ()))
         near = get_close_matches(where, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
         return f"unknown setting {where!r}; {hint}"

@@ -35,7 +35,7 @@ class TrialStore:
         Args:
             name: the trial's.
             identity: of what it was trained on and how.
-            like: a tree of the arrays' shapes.
+            like: weights, best weights and snapshots by iteration, of the arrays' shapes.
 
         Raises:
             ValueError: a trial of this name was trained otherwise.
@@ -51,15 +51,18 @@ class TrialStore:
                 " delete it"
             )
         try:
+            if metadata["snapshots"] != str(sorted(like[2])):
+                return None  # done again
             held = [tensors[f"array-{place:05d}"] for place in range(len(tensors) - 1)]
             return from_arrays(held, like), tensors["curves"], float(metadata["seconds"])
         except (ValueError, KeyError):
-            return None  # done again: with other snapshots, say
+            return None  # done again: its weights were not kept, say
 
     def save(self, name: str, identity: str, tree: Any, curves: np.ndarray, seconds: float) -> None:
         """Keep a finished trial, and delete the checkpoints under its name, also those of other settings."""
         tensors = {f"array-{place:05d}": leaf for place, leaf in enumerate(to_arrays(tree))}
         metadata = {"format": KIND, "identity": identity, "seconds": repr(seconds)}
+        metadata["snapshots"] = str(sorted(tree[2]))
         save_tensors(self._folder / f"{name}.safetensors", {**tensors, "curves": curves}, metadata)
         for place in self.under_way.glob(f"{name}@*"):
             shutil.rmtree(place, ignore_errors=True)

@@ -187,8 +187,7 @@ class _Run:
         if self.store is None:
             return None
         held = trial.weights if trial.keep else None
-        due = [iteration for iteration in self.snapshots if trial.start <= iteration]
-        like = (held, held, dict.fromkeys(due, trial.weights))
+        like = (held, held, dict.fromkeys(self._due(trial), trial.weights))
         found = self.store.load(trial.name, self.identities[trial.name], like)
         if found is None:
             return None
@@ -238,11 +237,16 @@ class _Run:
             results[trial.name] = self._result(trial, tree, curves, ended.seconds)
         return results
 
+    def _due(self, trial: Trial) -> list[int]:
+        """The snapshots that a trial takes."""
+        return [iteration for iteration in self.snapshots if trial.start <= iteration]
+
     def _checkpoint(self, trials: list[Trial]) -> Checkpoint | None:
-        """Of trials under way; another set, or the same set one by one, has another place."""
+        """Of trials under way; another set, other snapshots, or the same set one by one, has another place."""
         if self.store is None:
             return None
-        every = repr((self.together, [self.identities[trial.name] for trial in trials]))
+        known = [self.identities[trial.name] for trial in trials]
+        every = repr((self.together, self._due(trials[0]), known))
         name = f"{trials[0].name}@{hashlib.blake2b(every.encode(), digest_size=8).hexdigest()}"
         return Checkpoint(self.store.under_way / name, self.save_every)
 

@@ -217,6 +217,19 @@ def test_a_start_that_training_only_harms_is_kept():
     assert not weights(network)["a_offset"].any()
 
 
+def test_a_network_that_diverged_is_not_kept_although_its_nan_guess_label_0_rightly():
+    network, some = MAKERS["dense"](2), data()
+    some["y_validation"] = np.zeros_like(some["y_validation"])
+    network.bias[...] = jnp.asarray([-1e6, 0.0, 0.0, 0.0])  # never label 0
+    before = weights(network)
+    history = train(network, **some, learning_rate=1e30, **LENGTH)
+    assert np.isnan(history.validation_loss[1:]).all()
+    assert history.validation_accuracy[[0, -1]].tolist() == [0, 1]
+    assert history.best_epoch == 0
+    for name, value in weights(network).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_real_targets_keep_the_epoch_of_the_smallest_loss():
     rng = np.random.default_rng(8)
     x, x_validation = rng.integers(P, size=(90, D)), rng.integers(P, size=(40, D))

@@ -243,6 +243,22 @@ def test_a_run_goes_on_in_another_grouping(
     assert not any((tmp_path / "under-way").iterdir())
 
 
+def test_other_snapshots_are_taken_anew_from_a_trial_that_is_finished_or_under_way(
+    adam: tuple[Program, list[Weights]], small_fold: ImageFold, tmp_path: Path
+) -> None:
+    program, (weights, *_) = adam
+    trials = [Trial("0", weights)]
+    wanted = train_trials(program, trials, small_fold, snapshots=[20, 40])[0].snapshots
+    with pytest.raises(KilledError):
+        train_trials(program, trials, small_fold, snapshots=[20], folder=tmp_path, progress=killed_at(40))
+    for place in (20, 40, 20):
+        found = train_trials(program, trials, small_fold, snapshots=[place], folder=tmp_path)[0].snapshots
+        assert list(found) == [place]
+        assert np.array_equal(
+            found[place].params["hidden"]["kernel"], wanted[place].params["hidden"]["kernel"]
+        )
+
+
 def test_augmented_images_are_flips_and_shifts_of_their_own(small_fold: ImageFold) -> None:
     x = jnp.asarray(small_fold.x_train[:40])
     seen = np.asarray(augmented(x, jax.random.key(0)))
