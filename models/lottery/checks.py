@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery.masks import Masks, check_masks, full_masks
+from qrt_tn.models.lottery.masks import Masks, check_masks, full_masks, is_prunable
 from qrt_tn.models.lottery.program import Program, Weights, merge
 from qrt_tn.models.training import BatchOrder
 
@@ -45,7 +46,8 @@ def with_masks(trial: Trial) -> Trial:
     Raises:
         ValueError: masks that do not fit the weights.
     """
-    masks = full_masks(trial.weights.params) if trial.masks is None else trial.masks
+    # with its rule given, it does not warn of what a dense network leaves unpruned
+    masks = full_masks(trial.weights.params, is_prunable) if trial.masks is None else trial.masks
     check_masks(masks, trial.weights.params)
     return replace(trial, masks=masks)
 
@@ -67,8 +69,7 @@ def check_trials(
     for trial, own in zip(trials, shapes, strict=True):
         if not NAME.fullmatch(trial.name):
             raise ValueError(f"a trial is named {trial.name!r}; give letters, digits, '_', '-' and '.' only")
-        if trial.seed < 0:
-            raise ValueError(f"the seed of {trial.name!r} is {trial.seed}; give a whole number, at least 0")
+        check_whole(f"the seed of {trial.name!r}", trial.seed, 0)
         if own != shapes[0]:
             raise ValueError(
                 f"{trial.name!r} has arrays of other shapes than {names[0]!r}; train it by itself"
@@ -107,7 +108,8 @@ def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
         raise ValueError(f"augment needs images (height, width, channels); the points have shape {shape}")
     try:
         point = jax.ShapeDtypeStruct((1, *shape), np.float32)
-        outputs = jax.eval_shape(merge(program, weights), point).shape[-1]
+        # put together inside, as networks may count what they draw: recurrent ones draw their first state
+        outputs = jax.eval_shape(lambda held, x: merge(program, held)(x), weights, point).shape[-1]
     except (TypeError, ValueError) as error:
         raise ValueError(f"the network does not take points of shape {shape}: {error}") from error
     for part in ("train", "validation", "test"):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from qrt_tn.models.lottery.masks import Masks, apply_masks
+from qrt_tn.models.lottery.masks import Masks, aligned, apply_masks
 
 
 class MaskedState(NamedTuple):
@@ -41,7 +41,8 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> MaskedState:
-        return MaskedState(masks, inner.init(_each(partial(apply_masks, masks), params)))
+        one = params.fast if isinstance(params, optax.LookaheadParams) else params
+        return MaskedState(aligned(masks, one), inner.init(_each(partial(apply_masks, masks), params)))
 
     def update(updates: Any, state: MaskedState, params: Any = None, **extra: Any) -> tuple[Any, MaskedState]:
         if params is None:

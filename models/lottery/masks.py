@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 Params = Any  # nested dicts of arrays
 Masks = Any  # nested dicts of the same keys: a boolean array for a layer that may be pruned, None for others
@@ -122,7 +123,22 @@ def apply_masks(masks: Masks, params: Params) -> Params:
             raise ValueError(f"a mask has shape {np.shape(mask)}, its weights {np.shape(leaf)}")
         return jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
-    return jax.tree.map(applied, masks, params, is_leaf=_is_none)
+    return jax.tree.map(applied, aligned(masks, params), params, is_leaf=_is_none)
+
+
+def aligned(masks: Masks, params: Params) -> Masks:
+    """Masks held as the parameters are: as nested dicts for nested dicts, as an nnx.State for an nnx.State.
+
+    Raises:
+        ValueError: masks of the other kind that lack a parameter.
+    """
+    if isinstance(masks, nnx.State) == isinstance(params, nnx.State):
+        return masks
+    entries = _leaves(masks)
+    lacking = [name for name in _leaves(params) if name not in entries]
+    if lacking:
+        raise ValueError(f"the masks lack {lacking[0]!r}; make them of these parameters")
+    return jax.tree_util.tree_map_with_path(lambda path, _: entries[_name(path)], params)
 
 
 def check_masks(masks: Masks, params: Params) -> None:

@@ -242,7 +242,7 @@ class _Run:
         return [iteration for iteration in self.snapshots if trial.start <= iteration]
 
     def _checkpoint(self, trials: list[Trial]) -> Checkpoint | None:
-        """Of trials under way; another set, other snapshots, or the same set one by one, has another place."""
+        """Of trials under way: another place for another set, other snapshots, or the same set one by one."""
         if self.store is None:
             return None
         known = [self.identities[trial.name] for trial in trials]

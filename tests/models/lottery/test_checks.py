@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery import Program, Trial, Weights, full_masks, split, train_trials
+from qrt_tn.models.lottery.checks import check_trials, identities, with_masks
 from tests.models.lottery.conftest import RECIPE, Small, some_masks
 
 
@@ -34,6 +36,7 @@ def test_bad_input_is_refused_before_anything_is_trained(
         ("a name of its own", {"trials": [good, good]}),
         *((f"a trial is named '{name}'", {"trials": [Trial(name, weights)]}) for name in ("a/b", "", "a@b")),
         ("seed of 'one' is -1", {"trials": [replace(good, seed=-1)]}),
+        ("seed of 'one' is 1.5", {"trials": [replace(good, seed=1.5)]}),
         ("'output/kernel' is pruned to nothing", {"trials": [replace(good, masks=nothing)]}),
         ("has shape", {"trials": [replace(good, masks=other)]}),
         ("start 30 .* multiple of 20", {"trials": [replace(good, start=30)]}),
@@ -54,6 +57,27 @@ def test_bad_input_is_refused_before_anything_is_trained(
         given = {"program": program, "trials": [good], "fold": replace(small_fold, **arrays), **changes}
         with pytest.raises(ValueError, match=message):
             train_trials(**given)
+
+
+def test_a_network_that_draws_and_holds_what_is_no_kernel_passes_without_a_warning(
+    small_fold: ImageFold, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Drawing(Small):
+        """Draws in each call, as recurrent networks do their first state."""
+
+        def __init__(self, seed: int) -> None:
+            super().__init__(seed)
+            self.rngs, self.mixer = nnx.Rngs(seed), nnx.Param(jnp.ones((2, 2)))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            self.rngs.params()
+            return super().__call__(x)
+
+    program, weights = split(Drawing(0), RECIPE)
+    dense = with_masks(Trial("dense", weights))
+    check_trials(program, [dense], small_fold, [])
+    assert len(identities(program, [dense], small_fold)) == 1
+    assert not recwarn.list
 
 
 def test_a_folder_gives_no_trial_that_was_trained_otherwise(

@@ -1,5 +1,8 @@
 """Training under a mask, against an unmasked optimiser that only has the surviving weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,9 +197,10 @@ def test_an_update_without_parameters_is_refused():
         optimizer.update(params, optimizer.init(params))
 
 
-def test_flax_optimisers_take_masks_of_a_networks_state() -> None:
+@pytest.mark.parametrize("held", [lambda state: state, nnx.to_pure_dict], ids=["state", "dicts"])
+def test_flax_optimisers_take_masks_of_a_networks_state_or_its_dicts(held: Callable[[Any], Any]) -> None:
     network = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
-    masks = full_masks(nnx.state(network, nnx.Param))
+    masks = full_masks(held(nnx.state(network, nnx.Param)))
     kept = np.arange(24).reshape(6, 4) % 3 == 0
     masks = with_layers(masks, {"kernel": kept})
     optimizer = nnx.Optimizer(network, masked(optax.adam(0.1), masks), wrt=nnx.Param)
@@ -205,6 +209,17 @@ def test_flax_optimisers_take_masks_of_a_networks_state() -> None:
         optimizer.update(network, gradient)
         assert not np.asarray(network.kernel[...])[~kept].any()
     assert np.asarray(network.kernel[...])[kept].all()
+
+
+def test_masks_of_a_state_fit_dicts_and_are_refused_if_they_lack_one() -> None:
+    state = nnx.state(nnx.Linear(6, 4, rngs=nnx.Rngs(0)), nnx.Param)
+    params, kept = nnx.to_pure_dict(state), np.arange(24).reshape(6, 4) % 3 == 0
+    masks = with_layers(full_masks(state), {"kernel": kept})
+    optimizer = masked(optax.sgd(0.1), masks)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], np.where(kept, -0.1, -1) * params["kernel"], rtol=1e-6)
+    with pytest.raises(ValueError, match="the masks lack 'scale'"):
+        apply_masks(masks, {**params, "scale": jnp.ones(4)})
 
 
 def test_a_mask_of_another_shape_is_refused_and_not_broadcast() -> None:
