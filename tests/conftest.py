@@ -13,6 +13,10 @@ import types
 import numpy as np
 import pytest
 
+# Networks of tests are small: compiling them well takes far longer than running them.
+FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):

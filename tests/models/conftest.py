@@ -1,7 +1,6 @@
 """Image files that tests write, and a machine that has none of its own."""
 
 import gzip
-import os
 import struct
 import sys
 
@@ -9,10 +8,6 @@ import numpy as np
 import pytest
 
 from qrt_tn.models import image_sets
-
-# Networks of tests are small: compiling them well takes far longer than running them.
-FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 RNG = np.random.default_rng(0)
 
