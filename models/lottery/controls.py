@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.models.lottery.masks import Masks, Params, check_masks
+from qrt_tn.models.lottery.masks import Masks, Params, aligned, check_masks
 
 
 def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
@@ -105,4 +105,5 @@ def _map_layers(change: Callable[..., np.ndarray], masks: Masks, params: Params,
         new = change(*map(np.asarray, (mask, leaf, *beside))).astype(leaf.dtype)
         return jnp.asarray(new) if isinstance(leaf, jax.Array) else new
 
-    return jax.tree.map(changed, masks, params, *others, is_leaf=lambda node: node is None)
+    trees = (aligned(masks, params), params, *(aligned(other, params) for other in others))
+    return jax.tree.map(changed, *trees, is_leaf=lambda node: node is None)

@@ -24,9 +24,9 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     The optimiser sees gradients and parameters whose pruned entries are 0. So these take no part in moments
     or in a norm that gradients are clipped to, and parameters that it keeps in its state (schedule-free,
     lookahead, prodigy) are pruned too, also when training starts from weights that are not. The update of
-    a pruned weight w is -w: momentum and weight decay leave it at 0, and a weight that was not 0 becomes
-    so at the first step. The masks are part of the state, as in jaxpruner (Lee et al., arXiv 2304.14082),
-    so that one compiled step, or one under jax.vmap, serves many masks.
+    a pruned weight w is -w: momentum and weight decay leave it at 0, and one that was not 0 becomes so at
+    the first step if it is finite; `apply_masks` prunes others. The masks are part of the state, as in
+    jaxpruner (Lee et al., arXiv 2304.14082), so that one compiled step, or one under jax.vmap, serves many.
 
     Args:
         optimizer: any optax transformation; chain what must see masked gradients inside it.

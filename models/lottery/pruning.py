@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from qrt_tn.engine.arguments import check_whole, is_real
 from qrt_tn.models.lottery.masks import Masks, Params, layer_values, layers, with_layers
 
 Scope = Literal["layer", "global"]
@@ -51,8 +52,7 @@ def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: Scope = "layer")
     _check_rates(rates, masks)
     if scope not in get_args(Scope):
         raise ValueError(f"scope is {scope!r}; choose one of {', '.join(get_args(Scope))}")
-    if rounds < 0:
-        raise ValueError(f"rounds is {rounds}; give 0 or more")
+    check_whole("rounds", rounds, 0)
     sizes = {name: int(mask.sum()) for name, mask in layers(masks).items()}
     if scope == "layer":
         return {name: _left(size, rates.get(name, 0.0), rounds, name) for name, size in sizes.items()}
@@ -165,9 +165,9 @@ def _check_rates(rates: Rates, masks: Masks) -> None:
     for name, rate in rates.items():
         if name not in known:
             raise ValueError(f"no layer {name!r} to prune; there are {', '.join(known)}")
-        if not 0 <= rate < 1:
+        if not is_real(rate) or not 0 <= rate < 1:
             raise ValueError(
-                f"the rate of {name!r} is {rate}; give a share in (0, 1), or 0 to leave the layer whole"
+                f"the rate of {name!r} is {rate!r}; give a share in (0, 1), or 0 to leave the layer whole"
             )
     if not any(rate > 0 for rate in rates.values()):
         raise ValueError("no layer has a rate above 0; give one a share in (0, 1)")

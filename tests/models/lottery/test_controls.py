@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
 from qrt_tn.models.lottery.masks import full_masks, layers, with_layers
@@ -126,3 +127,19 @@ def test_arrays_of_jax_stay_so_and_parameters_of_another_shape_are_refused(contr
     wrong["output"]["kernel"] = wrong["output"]["kernel"].T
     with pytest.raises(ValueError, match="the mask of 'output/kernel' has shape"):
         control(trees[0], wrong, trees[2])
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_masks_and_parameters_match_by_name_whether_dicts_or_a_state(control):
+    states = [nnx.state(nnx.Linear(6, 4, rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 1)]
+    masks = with_layers(full_masks(states[0]), {"kernel": np.arange(24).reshape(6, 4) % 3 == 0})
+    dicts = [nnx.to_pure_dict(state) for state in states]
+    expected = control(*dicts, nnx.to_pure_dict(masks))
+    for trees in (
+        (*states, masks),
+        (*dicts, masks),
+        (*states, nnx.to_pure_dict(masks)),
+        (states[0], dicts[1], masks),
+    ):
+        result = control(*trees)
+        assert_equal(nnx.to_pure_dict(result) if isinstance(result, nnx.State) else result, expected)

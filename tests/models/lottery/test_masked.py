@@ -138,6 +138,10 @@ def test_gradients_of_pruned_weights_do_not_count_in_a_clipped_norm():
     gradient = {"kernel": jnp.array([[0.5, 1e30, jnp.nan]])}
     updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     np.testing.assert_array_equal(updates["kernel"], [[-0.5, 0.0, 0.0]])
+    # what is pruned and not finite is set to 0 before training
+    wild = apply_masks(masks, {"kernel": jnp.array([[0.0, jnp.inf, jnp.nan]])})
+    updates, _ = optimizer.update(gradient, optimizer.init(wild), wild)
+    np.testing.assert_array_equal(optax.apply_updates(wild, updates)["kernel"], [[-0.5, 0.0, 0.0]])
 
 
 def test_one_vmap_serves_many_masks():
