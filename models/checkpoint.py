@@ -1,6 +1,5 @@
 """Runs under way, kept in folders by orbax, so that they go on after a kill."""
 
-import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,10 +58,6 @@ class Checkpoint:
         snapshots = {int(step): from_arrays(held, weights) for step, held in tree["snapshots"].items()}
         state = from_arrays(tree["state"], like)
         return Progression(done, state, rows, snapshots, float(tree["seconds"]))
-
-    def delete(self) -> None:
-        """Drop what was saved."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)

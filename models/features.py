@@ -2,9 +2,10 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -175,19 +176,14 @@ def _useless(name: str, values: "pd.Series", encode: Encode | None) -> str:
 
 def _encoded(frame: "pd.DataFrame", features: list[str], encode: Encode | None, name: str) -> list[Column]:
     """The features, each with its categories if it holds no numbers."""
-    kinds = {column: kind_of(frame[column]) for column in features}
-    texts = {column: kind for column, kind in kinds.items() if kind not in ("numbers", "booleans")}
+    texts = [column for column in features if kind_of(frame[column]) not in ("numbers", "booleans")]
     if texts and encode is None:
-        told = [
-            f"{shown([column])} ({frame[column].nunique()} values such as {_sample(frame[column])})"
-            for column in list(texts)[:6]
-        ]
-        more = f" and {len(texts) - 6} more" if len(texts) > 6 else ""
+        notes = {
+            column: f"{frame[column].nunique()} values such as {_sample(frame[column])}" for column in texts
+        }
         count = f"{len(texts)} columns hold" if len(texts) > 1 else "1 column holds"
-        raise ValueError(
-            f"{name}: {count} text, categories or dates: {', '.join(told)}{more}; say --encode onehot or"
-            f" --encode ordinal, or {_drop(list(frame.columns), list(texts))}"
-        )
+        fault = f"{name}: {count} text, categories or dates: {_listed(notes)}"
+        raise ValueError(f"{fault}; say --encode onehot or --encode ordinal, or {_drop(frame, texts)}")
     found = []
     for column in features:
         if column not in texts or encode is None:
@@ -231,16 +227,19 @@ def _check_missing(frame: "pd.DataFrame", features: list[Column], name: str) -> 
     }
     gaps = {column: count for column, count in counts.items() if count}
     if gaps:
-        told = ", ".join(f"{shown([column])} ({count})" for column, count in list(gaps.items())[:6])
-        more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
-        raise ValueError(
-            f"{name}: values are missing in {told}{more} of {len(frame)} rows; say --impute mean, median or"
-            f" most_frequent, or {_drop(list(frame.columns), list(gaps))}"
-        )
+        fault = f"{name}: values are missing in {_listed(gaps)} of {len(frame)} rows"
+        raise ValueError(f"{fault}; say --impute mean, median or most_frequent, or {_drop(frame, gaps)}")
 
 
-def _drop(names: list[str], columns: list[str]) -> str:
+def _listed(notes: Mapping[str, Any]) -> str:
+    """The first columns, each with what is to be said of it."""
+    told = ", ".join(f"{shown([column])} ({note})" for column, note in islice(notes.items(), 6))
+    return f"{told} and {len(notes) - 6} more" if len(notes) > 6 else told
+
+
+def _drop(frame: "pd.DataFrame", columns: Iterable[str]) -> str:
     """The option that drops columns: by name, or by position where a name would not pass."""
+    names = list(frame.columns)
     words = [
         column if re.fullmatch(r"[^,\s][^,]{0,40}", column) else str(names.index(column))
         for column in columns

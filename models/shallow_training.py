@@ -13,6 +13,7 @@ from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole, generator, is_real
 from qrt_tn.models.shallow import ShallowNetwork
+from qrt_tn.models.shallow_data import check_data
 from qrt_tn.models.training import (
     Progress,
     TrainState,
@@ -164,14 +165,8 @@ def train_many(
     counts = {name: len(values) for name, values in given.items()}
     if len(networks) == 0 or len(set(counts.values())) > 1:
         raise ValueError(f"give one entry a network, at least one: got {counts}")
-    settings: dict[str, Any] = {
-        "epochs": epochs,
-        "batch_size": int(batch_size),
-        "loss": loss,
-        "parameters": parameters,
-    }
-    entries = zip(networks, x, y, x_validation, y_validation, seeds, strict=True)
-    runs = [_prepare(*own, **settings) for own in entries]
+    prepare = partial(_prepare, epochs, int(batch_size), loss, parameters)
+    runs = list(map(prepare, networks, x, y, x_validation, y_validation, seeds))
     if len({(graph, *(leaf.shape for leaf in jax.tree.leaves(arrays))) for graph, arrays in runs}) > 1:
         raise ValueError("the networks or their data differ in kind or shape; train each kind by itself")
     steps = runs[0][1].order.shape[1]
@@ -196,32 +191,6 @@ def train_many(
         if progress is not None:
             progress(i + 1, len(networks))
     return histories
-
-
-def accuracy(network: ShallowNetwork, x: Any, y: Any) -> float:
-    """The share of points x (M, D) whose largest output is that of their label y (M,).
-
-    Raises:
-        ValueError: mismatched shapes, or labels that are not integers in 0 .. outputs-1.
-    """
-    points, labels = _check_data(network, x, y, "cross_entropy", "")
-    return float(np.mean(network.predict(points).argmax(axis=1) == labels))
-
-
-def risk(network: ShallowNetwork, x: Any, targets: Any) -> float:
-    """Mean over the points of the squared error |network(x) - y|^2, summed over the outputs.
-
-    Args:
-        network: the network.
-        x: points, shape (M, D).
-        targets: real targets, shape (M, outputs), or labels, shape (M,), that stand for unit vectors.
-
-    Raises:
-        ValueError: mismatched shapes, or values that are not finite.
-    """
-    points, y = _check_data(network, x, targets, "mse", "")
-    wanted = np.eye(network.outputs)[y] if y.ndim == 1 else y
-    return float(np.square(network.predict(points) - wanted).sum(axis=1).mean())
 
 
 @dataclass(frozen=True)
@@ -295,22 +264,21 @@ class _Arrays(NamedTuple):
 
 
 def _prepare(
+    epochs: int,
+    batch_size: int,
+    loss: str,
+    parameters: str,
     network: ShallowNetwork,
     x: Any,
     y: Any,
     x_validation: Any,
     y_validation: Any,
     seed: Any,
-    *,
-    epochs: int,
-    batch_size: int,
-    loss: str,
-    parameters: str,
 ) -> tuple[nnx.GraphDef, _Arrays]:
     """The network, its inputs shifted, without its arrays; and these, with its points and their order."""
     data = (
-        *_check_data(network, x, y, loss, ""),
-        *_check_data(network, x_validation, y_validation, loss, "validation "),
+        *check_data(network, x, y, loss),
+        *check_data(network, x_validation, y_validation, loss, "validation "),
     )
     centre = np.zeros(network.dim, dtype=np.float32)
     if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
@@ -390,33 +358,3 @@ def _check_settings(
         if choice not in known:
             raise ValueError(f"unknown {name} {choice!r}; choose one of {', '.join(known)}")
     return [float(rate) for rate in rates]
-
-
-def _check_data(
-    network: ShallowNetwork, x: Any, y: Any, loss: str, part: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points (M, D) in float32, and labels (M,) in int32 or targets (M, outputs) in float32."""
-    points, targets = network.check_points(x), np.asarray(y)
-    if len(targets) != len(points):
-        raise ValueError(f"{len(points)} {part}points but {len(targets)} {part}targets; give one a point")
-    if targets.ndim == 1 and targets.dtype.kind in "iu":
-        if targets.min() < 0 or targets.max() >= network.outputs:
-            wrong = targets.min() if targets.min() < 0 else targets.max()
-            raise ValueError(
-                f"{part}label {wrong} is outside 0..{network.outputs - 1}, the network's outputs"
-            )
-        return points, targets.astype(np.int32)
-    if loss == "cross_entropy":
-        raise ValueError(
-            f"{part}targets have shape {targets.shape}, {targets.dtype}; this needs integer labels (points,)"
-        )
-    if targets.shape != (len(points), network.outputs) or targets.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{part}targets have shape {targets.shape}, {targets.dtype}; give integer labels, or reals"
-            f" of shape ({len(points)}, {network.outputs})"
-        )
-    if not np.isfinite(targets).all():
-        raise ValueError(
-            f"{part}targets hold {targets[~np.isfinite(targets)][0]}; every value must be finite"
-        )
-    return points, targets.astype(np.float32)

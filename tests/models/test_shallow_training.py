@@ -9,7 +9,8 @@ from scipy.special import log_softmax
 from qrt_tn.models import shallow_training
 from qrt_tn.models.dense import CosineNetwork, DenseNetwork
 from qrt_tn.models.ridge import RidgeNetwork
-from qrt_tn.models.shallow_training import accuracy, risk, train, train_many
+from qrt_tn.models.shallow_data import accuracy, risk
+from qrt_tn.models.shallow_training import train, train_many
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
