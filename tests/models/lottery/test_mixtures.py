@@ -50,7 +50,7 @@ def digits() -> ImageFold:
 @pytest.fixture(scope="module")
 def runs(digits):
     """The dense network of a study, a ticket, and a random network as sparse."""
-    recipe = Recipe(learning_rate=1e-2, batch_size=32, iterations=200, evaluate_every=100)
+    recipe = Recipe(learning_rate=1e-2, batch_size=32, iterations=120, evaluate_every=60)
     preset = Preset("lenet", "digits", recipe, levels=1, rate=0.5, conv_rate=0.0, output_rate=0.2, trials=1)
     study = LotteryStudy(Logits, preset, digits, controls=["random"])
     (dense,), (ticket, control) = study.rounds()
@@ -58,7 +58,7 @@ def runs(digits):
 
 
 def train(network, parts, masks):
-    recipe = moe.MoeRecipe(steps=100, batch_size=32, learning_rate=1e-2, weight_decay=0.1, warmup=10)
+    recipe = moe.MoeRecipe(steps=80, batch_size=32, learning_rate=1e-2, weight_decay=0.1, warmup=10)
     moe.train_moe(network, parts.x_train, parts.y_train, recipe, masks=masks)
 
 
