@@ -119,7 +119,16 @@ def synflow_masks(
             if target == left:
                 continue
             flow, scores = score(masks, absolute)
-            _check_flow(float(flow), k)
+            if not np.isfinite(flow):
+                raise ValueError(
+                    f"the flow is {flow} in round {k}; give finite parameters, and an apply that computes in"
+                    " the float64 it is given"
+                )
+            if flow == 0:
+                raise ValueError(
+                    f"the flow is 0 in round {k}: no path of kept weights leads from the inputs to the"
+                    " outputs; keep more, take more rounds, or initialise no layer to 0"
+                )
             # this rate of what is left takes exactly left - target
             rates = dict.fromkeys(names, 1 - target / left)
             try:
@@ -163,16 +172,3 @@ def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
             drawn[name] = np.zeros(mask.shape, dtype=bool)
             drawn[name].flat[rng.choice(np.flatnonzero(mask), size=kept[name], replace=False)] = True
     return with_layers(masks, drawn)
-
-
-def _check_flow(flow: float, number: int) -> None:
-    if not np.isfinite(flow):
-        raise ValueError(
-            f"the flow is {flow} in round {number}; give finite parameters, and an apply that computes in"
-            " the float64 it is given"
-        )
-    if flow == 0:
-        raise ValueError(
-            f"the flow is 0 in round {number}: no path of kept weights leads from the inputs to the outputs;"
-            " keep more, take more rounds, or initialise no layer to 0"
-        )

@@ -299,9 +299,12 @@ class LotteryStudy:
     def _flow_masks(self, level: int, trial: int, rated: list[str], share: float) -> Masks:
         """SynFlow's masks, kept in the folder: a hundred rounds of scores take longer than some trainings."""
         initial = self.initial(trial)
-        outputs, spared = partial(self._outputs, initial.rest), set(layers(self.full)) - set(rated)
+        spared = set(layers(self.full)) - set(rated)
         prunable = with_layers(self.full, dict.fromkeys(spared))
         shape = self._fold.x_train.shape[1:]
+
+        def outputs(params: Params, x: jax.Array) -> Any:
+            return merge(self.program, Weights(params, initial.rest))(x)
 
         def found() -> Masks:
             flowing = synflow_masks(outputs, initial.params, prunable, share, shape=shape)
@@ -320,10 +323,6 @@ class LotteryStudy:
         network = nnx.merge(self.program.graph, params, self.initial(trial).rest)
         outputs = network(self._fold.x_train[batch])
         return optax.softmax_cross_entropy_with_integer_labels(outputs, self._fold.y_train[batch]).mean()
-
-    def _outputs(self, rest: Any, params: Params, x: jax.Array) -> jax.Array:
-        outputs: jax.Array = nnx.merge(self.program.evaluated, params, rest)(x)
-        return outputs
 
 
 class _Wanted(NamedTuple):

@@ -160,16 +160,6 @@ def test_importance_weights_survive_amplitudes_far_below_float64():
     np.testing.assert_allclose(weights, [expected, -expected, 0], rtol=1e-9)
 
 
-def test_networks_of_one_shape_differ_in_their_arrays_only():
-    networks = [
-        RidgeNetwork(random_nodes(9, 6, 31, seed), Ridgelet(activation, 31), 2, rngs=nnx.Rngs(seed))
-        for seed, activation in enumerate(("relu", "sine"))
-    ]
-    graphs = [nnx.split(network)[0] for network in networks]
-    assert graphs[0] == graphs[1]
-    assert hash(graphs[0]) == hash(graphs[1])
-
-
 NODES, RELU = random_nodes(4, 3, 31, seed=16), Ridgelet("relu", 31)
 COMPLEX = Ridgelet(np.exp(2j * np.pi * np.arange(31) / 31), 31)
 ONE = Amplitudes(np.ones(4), np.zeros(4))

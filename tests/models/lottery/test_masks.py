@@ -146,15 +146,6 @@ def test_masked_weights_are_exactly_0_and_all_others_the_same_bits(dtype):
         assert values[f"{name}/kernel"].tobytes() == before.tobytes()
 
 
-def test_masks_are_arguments_of_a_compiled_function():
-    params, compiled = parameters(3), jax.jit(apply_masks)
-    for seed in range(3):
-        masks = random_masks(seed)
-        expected = np.where(masks["hidden"]["kernel"], params["hidden"]["kernel"], 0)
-        np.testing.assert_array_equal(compiled(masks, params)["hidden"]["kernel"], expected)
-    assert compiled._cache_size() == 1
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
