@@ -7,6 +7,7 @@ import numpy as np
 import scipy.linalg
 from sklearn.linear_model import Ridge
 
+from qrt_tn.engine.arguments import is_real
 from qrt_tn.engine.threads import limited
 
 # For features of unit variance and a thousand points or so: from hardly any shrinkage to a strong one.
@@ -147,5 +148,5 @@ def _checked(features: Any, targets: Any, part: str) -> tuple[np.ndarray, np.nda
 
 
 def _check_ridge(ridge: float) -> None:
-    if not (np.isfinite(ridge) and ridge >= 0):
-        raise ValueError(f"ridge is {ridge}; give a finite penalty, 0 or above")
+    if not is_real(ridge) or ridge < 0:
+        raise ValueError(f"ridge is {ridge!r}; give a finite penalty, 0 or above")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qrt_tn.engine.arguments import Seed, check_whole, generator
+from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
 from qrt_tn.models.lottery.masks import (
     Masks,
     Params,
@@ -92,8 +92,8 @@ def synflow_masks(
             there are layers, a layer pruned to nothing, or a flow that is 0 or not finite.
     """
     check_masks(masks, params)
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep is {keep}; give a share above 0 and at most 1")
+    if not is_real(keep) or not 0 < keep <= 1:
+        raise ValueError(f"keep is {keep!r}; give a share above 0 and at most 1")
     check_whole("rounds", rounds)
     for extent in shape:
         check_whole("an extent of shape", extent)

@@ -60,6 +60,7 @@ REFUSED = [
     (lambda: fit_output_weights(PHI, np.full_like(Y, np.inf), 1.0), "targets holds inf"),
     (lambda: fit_output_weights(PHI, Y, -1.0), "ridge is -1"),
     (lambda: fit_output_weights(PHI, Y, np.nan), "ridge is nan"),
+    (lambda: fit_output_weights(PHI, Y, "a"), "ridge is 'a'"),
     (lambda: select_ridge(PHI, Y, PHI, Y, []), "ridges is empty"),
     (lambda: select_ridge(PHI, Y, PHI, Y, [0.0, 1.0]), "ridges holds 0"),
     (lambda: select_ridge(PHI, Y, PHI[:, :3], Y), r"\(10, 3\)"),

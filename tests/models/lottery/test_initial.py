@@ -237,6 +237,7 @@ def test_synflow_of_a_flax_network_with_normalisation():
         ({"keep": 0.0}, "keep is 0.0"),
         ({"keep": 1.5}, "keep is 1.5"),
         ({"keep": float("nan")}, "keep is nan"),
+        ({"keep": "half"}, "keep is 'half'"),
         ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
         ({"rounds": 0}, "rounds is 0"),
         ({"rounds": 2.0}, "rounds is 2.0"),

@@ -43,32 +43,24 @@ def run(recipe, gradients, x, start=0):
     return np.asarray(params["kernel"])
 
 
-@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.05)])
-def test_sgd_is_that_of_numpy(momentum, decay):
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.05), (None, 0.1)])
+def test_updates_are_those_of_numpy(momentum, decay):
+    """Of sgd, and of adam where there is no momentum; moments begin anew while the rate goes on."""
     rng = np.random.default_rng(0)
     x, gradients = rng.normal(size=4), rng.normal(size=(12, 4)).astype(np.float32)
-    recipe = Recipe(
-        optimizer="sgd", learning_rate=0.1, momentum=momentum, weight_decay=decay, drops=(8,), warmup=5
-    )
-    expected, velocity = x.copy(), np.zeros(4)
-    for i, gradient in enumerate(gradients, start=3):
-        velocity = momentum * velocity + gradient + decay * expected
-        expected -= 0.1 * min(1, i / 5) * (0.1 if i >= 8 else 1) * velocity
-    np.testing.assert_allclose(run(recipe, gradients, x, start=3), expected, atol=1e-6)
-
-
-def test_adam_is_that_of_numpy():
-    rng = np.random.default_rng(1)
-    x, gradients = rng.normal(size=4), rng.normal(size=(9, 4)).astype(np.float32)
-    recipe = Recipe(learning_rate=0.01, weight_decay=0.1, drops=(7,))
+    rule = {"optimizer": "adam"} if momentum is None else {"optimizer": "sgd", "momentum": momentum}
+    recipe = Recipe(**rule, learning_rate=0.1, weight_decay=decay, drops=(8,), warmup=5)
     expected, first, second = x.copy(), np.zeros(4), np.zeros(4)
-    for i, gradient in enumerate(gradients):
-        whole = gradient + 0.1 * expected
-        first, second = 0.9 * first + 0.1 * whole, 0.999 * second + 0.001 * whole**2
-        # the moments begin anew while the rate goes on from iteration 2
-        corrected = first / (1 - 0.9 ** (i + 1)), second / (1 - 0.999 ** (i + 1))
-        expected -= 0.01 * (0.1 if i + 2 >= 7 else 1) * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
-    np.testing.assert_allclose(run(recipe, gradients, x, start=2), expected, atol=1e-5)
+    for step, gradient in enumerate(gradients, start=1):
+        whole = gradient + decay * expected
+        if momentum is None:
+            first, second = 0.9 * first + 0.1 * whole, 0.999 * second + 0.001 * whole**2
+            direction = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        else:
+            direction = first = momentum * first + whole
+        iteration = step + 2
+        expected -= 0.1 * min(1, iteration / 5) * (0.1 if iteration >= 8 else 1) * direction
+    np.testing.assert_allclose(run(recipe, gradients, x, start=3), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
