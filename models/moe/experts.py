@@ -96,11 +96,7 @@ def write_layers(
 def choose_layers(
     records: Mapping[int, ExpertLayer], numbers: Iterable[int] | None
 ) -> dict[int, ExpertLayer]:
-    """The layers of these numbers, ascending; all if None.
-
-    Raises:
-        ValueError: a layer that is not there, or no number.
-    """
+    """The layers of these numbers, ascending; all if None; a ValueError where one is not there."""
     try:
         wanted = set(records if numbers is None else numbers)
     except TypeError as error:
@@ -112,11 +108,7 @@ def choose_layers(
 
 
 def moe_layers(tree: Tree) -> tuple[int, ...]:
-    """The numbers of the blocks that have experts, ascending.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The numbers of the blocks that have experts, ascending; a ValueError where there is none."""
     encoder = tree.get("Encoder") if isinstance(tree, Mapping) else None
     if not isinstance(encoder, Mapping):
         raise ValueError("the tree has no 'Encoder'; give the parameters of a V-MoE, as vmoe names them")

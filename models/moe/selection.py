@@ -72,16 +72,9 @@ def choose_experts(
     groups go together, over several layers by the mean of their scores. `Selection.ties` tells where equal
     scores were cut.
 
-    Args:
-        layers: those to prune, by number of the block, with the evidence that the criterion needs.
-        criterion: its name, or the criterion itself.
-        n_prune: how many experts go: of each layer, or of all together in the scope "global".
-        scope: "layer" or "global"; a criterion that picks sets has only "layer".
-        budget_bytes: instead of `n_prune`: experts go until all parameters take no more bytes.
-        total_bytes: those of all parameters before, for `budget_bytes`.
-        min_experts: experts that are left in each group of each layer, at the least.
-        selected: K, the experts of a token; only for a criterion that picks sets.
-        seed: for a criterion that draws random numbers; layers are drawn in ascending order.
+    `layers` are those to prune, by number of the block, with the evidence that the criterion needs;
+    `total_bytes` the bytes of all parameters before, for `budget_bytes`. Other arguments are those of
+    qrt_tn.models.moe.select.
 
     Raises:
         ValueError: neither or both of `n_prune` and `budget_bytes`, more experts than can go, a budget out of
@@ -122,8 +115,14 @@ def choose_experts(
         for number, layer in layers.items()
     }
     for number, layer in layers.items():
-        _refuse_equal(found, layer, scores[number], kept[number])
-        tied |= {(number, place) for place in _tied(layer, scores[number], kept[number])}
+        values = scores[number]
+        if len(kept[number]) < len(values) and all(np.ptp(values[places]) == 0 for places in layer.groups):
+            raise ValueError(
+                f"criterion {found.name!r} gives all experts of layer {number} the score {values[0]:.6g}, so"
+                " nothing tells which to prune; take another criterion, or other evidence (the model before"
+                " fine-tuning, a calibration pass)"
+            )
+        tied |= {(number, place) for place in _tied(layer, values, kept[number])}
     ties = {
         number: tuple(sorted(place for layer, place in tied if layer == number))
         for number in sorted({layer for layer, _ in tied})
@@ -201,17 +200,6 @@ def _count_for_bytes(pool: list[_Unit], total_bytes: int, budget_bytes: int, min
             f" member) keeps {min_experts} experts; give at least {left[-1]:,}"
         )
     return next(count for count, nbytes in enumerate(left) if nbytes <= budget_bytes)
-
-
-def _refuse_equal(
-    criterion: Criterion, layer: ExpertLayer, scores: np.ndarray, kept: tuple[int, ...]
-) -> None:
-    if len(kept) < len(scores) and all(np.ptp(scores[places]) == 0 for places in layer.groups):
-        raise ValueError(
-            f"criterion {criterion.name!r} gives all experts of layer {layer.number} the score"
-            f" {scores[0]:.6g}, so nothing tells which to prune; take another criterion, or other evidence"
-            " (the model before fine-tuning, a calibration pass)"
-        )
 
 
 def _tied(layer: ExpertLayer, scores: np.ndarray, kept: tuple[int, ...]) -> set[int]:

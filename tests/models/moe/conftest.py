@@ -1,6 +1,6 @@
 """Small networks, trees and layers with experts whose weights are all at random, biases and heads too."""
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,7 +8,6 @@ from flax import nnx
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.experts import read_layers
 from qrt_tn.models.moe.statistics import LayerStatistics
-from qrt_tn.models.moe.trees import from_tree, to_tree
 from qrt_tn.models.moe.vit import VisionMoe
 
 HIDDEN, UNITS = 5, 3  # of the trees
@@ -34,9 +33,12 @@ def small_config(**changes):
 def random_network(config, seed=0, **options):
     """A network without a zero in it: initial biases and heads are 0 and would hide mistakes."""
     rng = np.random.default_rng(seed)
-    tree = to_tree(VisionMoe(config, rngs=nnx.Rngs(seed)))
-    tree = jax.tree.map(lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32), tree)
-    return from_tree(tree, config, **options)
+    # of shapes only: drawing initial weights would compile for seconds
+    network = nnx.eval_shape(lambda: VisionMoe(config, rngs=nnx.Rngs(0), **options))
+    for path, param in nnx.to_flat_state(nnx.state(network, nnx.Param)):
+        weights = (path[-1] == "scale") + 0.4 * rng.normal(size=param.shape)
+        param.set_value(jnp.asarray(weights, jnp.float32))
+    return network
 
 
 def random_tree(seed=0, layers=(1, 3), experts=6, members=None, hidden=HIDDEN):

@@ -41,11 +41,10 @@ def by_loops(made, x):
     ("expert_map", "group", "router"),
     [
         (WHOLE, None, {"capacity_factor": None}),
-        (GONE, 18, {"batch_priority": True}),
-        (ExpertMap((0, 1, 0, 2, 2, -1), (0, 1, 3), 6), None, {"softmax": "after"}),
+        (ExpertMap((0, 1, 0, 2, 2, -1), (0, 1, 3), 6), 18, {"batch_priority": True, "softmax": "after"}),
         (ExpertMap((0, 1, 2), (0, 2, 5), 6, True), 18, {"kind": "expert-choice"}),
     ],
-    ids=["no limit", "columns kept", "merged", "columns dropped"],
+    ids=["no limit", "columns merged and without expert", "columns dropped"],
 )
 def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router):
     made = [layer(expert_map, form, group, **router) for form in FORMS]

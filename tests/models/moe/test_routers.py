@@ -179,8 +179,16 @@ def test_the_auxiliary_loss_is_the_weighted_mean_over_groups():
     assert noisy["auxiliary"] == pytest.approx(float(parts), rel=1e-5)
 
 
-def test_a_loss_without_weight_does_not_spoil_the_gradient():
-    router = made(RouterConfig(noise_std=1e-30, importance_weight=0.1, load_weight=0.0))
+@pytest.mark.parametrize(
+    "router",
+    [
+        made(RouterConfig(noise_std=1e-30, importance_weight=0.1, load_weight=0.0)),
+        # the spread of one column that pruning left is 0, whose root has no gradient
+        made(RouterConfig(selected=1), ExpertMap((0,), (2,), 4)),
+    ],
+    ids=["no weight", "one column"],
+)
+def test_losses_have_a_gradient_where_one_has_no_weight_or_no_spread(router):
     x = jnp.asarray(RNG.normal(size=(1, 10, 4)), jnp.float32)
     assert np.isfinite(slope(router, x, lambda _, losses: losses["auxiliary"])).all()
 
