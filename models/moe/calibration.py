@@ -82,4 +82,4 @@ def _observe(
     graph: nnx.GraphDef, params: Any, rest: list[Any], x: jax.Array
 ) -> dict[int, tuple[dict[str, jax.Array], jax.Array]]:
     _, observed = nnx.merge(graph, params, *rest).observe(x)
-    return {block: (summarise(*seen), seen.inputs) for block, seen in observed.items()}
+    return {block: (summarise(seen), seen.inputs) for block, seen in observed.items()}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qrt_tn.engine.arguments import check_whole
+from qrt_tn.models.moe.layers import Observation
 from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 
 SAMPLE_TOKENS = 512
@@ -163,43 +164,23 @@ class LayerStatistics:
         return replace(self, **kept, logit_gram=self.logit_gram[np.ix_(chosen, chosen)])
 
 
-def summarise(
-    inputs: jax.Array,
-    logits: jax.Array,
-    column: jax.Array,
-    token: jax.Array,
-    gate: jax.Array,
-    valid: jax.Array,
-    outputs: jax.Array,
-) -> dict[str, jax.Array]:
-    """The sums of one batch, in float32; it can be compiled.
+def summarise(seen: Observation) -> dict[str, jax.Array]:
+    """The sums of one batch by name, as `LayerStatistics` has them, in float32; it can be compiled.
 
-    Assignment a sends token[a] to the expert of column[a], with the weight gate[a].
-
-    Args:
-        inputs: of the layer, shape (N, h); no padding.
-        logits: of the router, without noise, shape (N, C); 0 where an ensemble's member does not see a token.
-        column: shape (A,), int.
-        token: shape (A,), int, from 0 to N - 1.
-        gate: shape (A,).
-        valid: shape (A,), bool; False for an assignment that is dropped and counts nowhere.
-        outputs: f_e(x) before the gate, shape (A, h); anything where not valid.
-
-    Returns:
-        The sums by name, as `LayerStatistics` has them.
+    Assignments that are not valid count nowhere, whatever their gates and outputs.
     """
-    columns = logits.shape[1]
-    norms = jnp.linalg.norm(outputs.astype(jnp.float32), axis=1)
-    gates = gate.astype(jnp.float32)
+    columns = seen.logits.shape[1]
+    norms = jnp.linalg.norm(seen.outputs.astype(jnp.float32), axis=1)
+    gates = seen.gate.astype(jnp.float32)
     # One column too many takes what does not count: a weight of 0 would let infinities and NaN through.
-    place = jnp.where(valid, column, columns)
+    place = jnp.where(seen.valid, seen.column, columns)
 
     def total(values: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(values, place, num_segments=columns + 1)[:columns]
 
-    wide = logits.astype(jnp.float32)
+    wide = seen.logits.astype(jnp.float32)
     return {
-        "tokens": jnp.asarray(len(inputs), jnp.int32),
+        "tokens": jnp.asarray(len(seen.inputs), jnp.int32),
         "count": total(jnp.ones_like(place, jnp.int32)),
         "gate_sum": total(gates),
         "norm_sum": total(norms),

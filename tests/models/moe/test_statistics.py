@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from qrt_tn.models.moe.layers import Observation
 from qrt_tn.models.moe.statistics import LayerStatistics, summarise
 
 COLUMNS, HIDDEN = 5, 4
@@ -36,7 +37,9 @@ def part(batch, start, stop, chosen=2):
 
 
 def gathered(batch, cap=12):
-    return LayerStatistics.from_summary(jax.jit(summarise)(**batch), batch["inputs"], sample_cap=cap)
+    return LayerStatistics.from_summary(
+        jax.jit(summarise)(Observation(**batch)), batch["inputs"], sample_cap=cap
+    )
 
 
 def oracle(batch):
@@ -115,7 +118,7 @@ def test_the_gram_matrix_is_of_full_precision():
     batch = stream(3)
     (product,) = [
         equation.params["precision"]
-        for equation in jax.make_jaxpr(summarise)(**batch).eqns
+        for equation in jax.make_jaxpr(summarise)(Observation(**batch)).eqns
         if equation.primitive.name == "dot_general"
     ]
     assert set(product) == {jax.lax.Precision.HIGHEST}
@@ -123,7 +126,7 @@ def test_the_gram_matrix_is_of_full_precision():
 
 def test_bad_input_is_refused():
     batch = stream(3)
-    summary = dict(jax.jit(summarise)(**batch))
+    summary = dict(jax.jit(summarise)(Observation(**batch)))
     statistics = gathered(batch)
     given = {field.name: getattr(statistics, field.name) for field in fields(LayerStatistics)}
     with pytest.raises(
