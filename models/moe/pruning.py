@@ -86,18 +86,18 @@ def select(
     records = read_layers(
         tree, maps=maps, groups=groups, pretrained=pretrained, statistics=statistics if looks else None
     )
-    selection = choose_experts(
-        choose_layers(records, layers),
+    return _choose(
+        tree,
+        records,
         criterion,
+        layers,
         n_prune=n_prune,
         scope=scope,
         budget_bytes=budget_bytes,
-        total_bytes=parameter_bytes(tree),
         min_experts=min_experts,
         selected=selected,
         seed=seed,
     )
-    return _warned(selection)
 
 
 def remove(
@@ -219,23 +219,21 @@ def prune_experts(
         statistics = _statistics(network, calibration)
     before = to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained
     records = read_layers(tree, maps=config.all_maps, pretrained=before, statistics=statistics)
-    named = choose_layers(records, layers)
-    selection = _warned(
-        choose_experts(
-            named,
-            chosen,
-            n_prune=n_prune,
-            scope=scope,
-            budget_bytes=budget_bytes,
-            total_bytes=parameter_bytes(tree),
-            min_experts=min_experts,
-            selected=choices(config),
-            seed=seed,
-        )
+    selection = _choose(
+        tree,
+        records,
+        chosen,
+        layers,
+        n_prune=n_prune,
+        scope=scope,
+        budget_bytes=budget_bytes,
+        min_experts=min_experts,
+        selected=choices(config),
+        seed=seed,
     )
     smaller = {
-        number: keep_experts(layer, selection.kept[number], mode, selected=choices(config))
-        for number, layer in named.items()
+        number: keep_experts(records[number], kept, mode, selected=choices(config))
+        for number, kept in selection.kept.items()
     }
     return Pruned(_rebuilt(network, *_written(tree, records, smaller)), selection)
 
@@ -263,8 +261,16 @@ def choices(config: VisionMoeConfig) -> int:
     return config.router.selected if config.router.kind == "token-choice" else 1
 
 
-def _warned(selection: Selection) -> Selection:
-    """The selection, with a warning where equal scores were cut."""
+def _choose(
+    tree: Tree,
+    records: Mapping[int, ExpertLayer],
+    criterion: str | Criterion,
+    layers: Sequence[int] | None,
+    **options: Any,
+) -> Selection:
+    """What `choose_experts` selects, with a warning to the caller's caller where equal scores were cut."""
+    named = choose_layers(records, layers)
+    selection = choose_experts(named, criterion, total_bytes=parameter_bytes(tree), **options)
     if selection.ties:
         warnings.warn(
             f"criterion {selection.criterion!r} gives equal scores to experts of which only some go (those of"
