@@ -12,7 +12,7 @@ from rich.console import Console
 
 from qrt_tn.studies.cli import study_cluster
 from qrt_tn.studies.cli.study_target import Quick, StoreOption, Target, found
-from qrt_tn.studies.config import Study, load_study
+from qrt_tn.studies.config import Study, load_study, points
 from qrt_tn.studies.config.study import shipped
 from qrt_tn.studies.store import StudyStore
 
@@ -67,6 +67,13 @@ def run(
     failed_before: Annotated[
         str | None, typer.Option(help="also what failed before this ISO time, once")
     ] = None,
+    order: Annotated[
+        Path | None, typer.Option(help="a file of the ids of points, which tasks share; left out: all points")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="i/n from 0/n on: do every n-th point, then what is left of the others'"),
+    ] = None,
     plain: Plain = False,
     report: Report = True,
 ) -> None:
@@ -85,11 +92,27 @@ def run(
     asked, folder, file = found(target, quick, store)
     options = {
         "group": group,
+        "turns": _turns(asked, order, task),
         "gpus": gpus,
         "retry": failed_before is not None,
         "retry_before": failed_before,
     }
     _run(asked, folder, file, processes, plain, report, **options)
+
+
+def _turns(asked: Study, order: Path | None, task: str | None) -> list[str] | None:
+    """The points of one task, first what is its own."""
+    if order is None and task is None:
+        return None
+    number, _, tasks = (task or "0/1").partition("/")
+    if not (number.isdecimal() and tasks.isdecimal() and int(number) < int(tasks)):
+        raise ValueError(f"task is {task!r}; give i/n with i from 0 to n - 1, such as 0/8")
+    ids = points.order(asked.by_id) if order is None else order.read_text(encoding="utf-8").split()
+    if not set(ids) <= asked.by_id.keys():
+        raise ValueError(
+            f"{order} holds {(set(ids) - asked.by_id.keys()).pop()!r:.60}, no point of {asked.name}"
+        )
+    return points.turns(ids, int(number), int(tasks))
 
 
 @study.command("resume")

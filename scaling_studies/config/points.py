@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,3 +69,14 @@ def point_id(experiment: str, revision: int, parameters: Mapping[str, Any], seed
     """The name of a point: 20 hexadecimal digits of BLAKE2b over its configuration as canonical JSON."""
     text = json.dumps([experiment, revision, parameters, seed], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def order(points: Iterable[str]) -> list[str]:
+    """Ids of points in the order in which tasks share them: ids are hashes, so this shuffles them."""
+    return sorted(points)
+
+
+def turns(ordered: Sequence[str], task: int, tasks: int) -> list[str]:
+    """All points as one of several tasks does them: every n-th, then the others' from the far end."""
+    own = dict.fromkeys(ordered[task::tasks])
+    return [*own, *(point for point in reversed(ordered) if point not in own)]

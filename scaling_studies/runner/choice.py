@@ -1,6 +1,7 @@
 """Which points of a study a run is to do."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -57,6 +58,7 @@ def choose(
     room: Room,
     *,
     group: int | None,
+    turns: Sequence[str] | None,
     retry: bool | set[str],
     retry_before: str,
     gpus: int | None,
@@ -72,16 +74,19 @@ def choose(
         if not 0 <= group < len(needs):
             raise ValueError(f"group is {group}; this study has groups 0 to {len(needs) - 1}")
         points = tuple(point for point in points if point.needs == needs[group])
+    if turns is not None:
+        known = {point.id: point for point in points}
+        points = tuple(known[name] for name in turns if name in known)
     own = {point.id for point in points}
     damaged = damaged_results(store)
     standing = store.standing(study)
     done, failed = standing.done - damaged, standing.failed & own
     store.tidy(done)
-    known = read_failures(store, failed)
+    failures = read_failures(store, failed)
     asked = failed if retry is True else failed & (retry or set())
-    again = {one["id"] for one in known if one["id"] in asked and _failed_before(one, retry_before)}
-    kinds = Counter() if again else Counter(one["kind"] for one in known)
-    again |= failed - {one["id"] for one in known}  # nobody can tell any more how these failed
+    again = {one["id"] for one in failures if one["id"] in asked and _failed_before(one, retry_before)}
+    kinds = Counter() if again else Counter(one["kind"] for one in failures)
+    again |= failed - {one["id"] for one in failures}  # nobody can tell any more how these failed
     choice = Choice(
         own=own,
         queue=deque(),

@@ -1,7 +1,7 @@
 """Runs all points of a study that are not done: starts them as they fit, and keeps what comes out."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
@@ -60,6 +60,7 @@ def run_study(
     folder: Path,
     *,
     group: int | None = None,
+    turns: Sequence[str] | None = None,
     retry: bool | set[str] = False,
     retry_before: str | None = None,
     gpus: int | None = None,
@@ -77,6 +78,7 @@ def run_study(
         study: what to run.
         folder: its store; made if it is not there.
         group: only points of these needs, by their place in `study.needs()`.
+        turns: ids of the points to run, in the order in which to run them; left out, all in the study's.
         retry: also run points that failed before; a set names them.
         retry_before: of these, only what failed before this moment, an ISO time; left out, before now. So any
             number of runners try each failed point again once.
@@ -106,6 +108,7 @@ def run_study(
             store,
             room,
             group=group,
+            turns=turns,
             retry=retry,
             retry_before=retry_before or _now(),
             gpus=gpus,

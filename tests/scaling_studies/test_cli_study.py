@@ -10,6 +10,7 @@ import pytest
 from qrt_tn.studies import cli
 from qrt_tn.studies.cli import study_display
 from qrt_tn.studies.config import load_study
+from qrt_tn.studies.config.points import order
 from qrt_tn.studies.runner.watching import Running, State
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.runners import Registration, this_runner
@@ -82,6 +83,17 @@ def test_a_study_is_run_looked_at_and_extended(call: Call) -> None:
     write(TEXT, "other.toml")
     assert "3 more" not in call("status", "runs/s")[1]
     assert "1 more are done" in call("status", "other.toml")[1]
+
+
+def test_tasks_share_an_order_and_do_the_others_share_in_the_end(call: Call) -> None:
+    file = write(TEXT.replace("[1, 2]", "[1, 2, 3]"))
+    one, two, _ = ids = order(load_study(file).by_id)
+    Path("order.txt").write_text(f"{one}\n{two}\n", encoding="utf-8")
+    shared = ("--group", 0, "--order", "order.txt")
+    assert call("run", file, *shared, "--task", "1/2")[1].startswith("s: 2 points finished;")
+    assert call("run", file, *shared, "--task", "0/2")[1].startswith("s: 0 points finished;")
+    assert call("run", file, "--task", "0/2", "--no-report")[1].startswith("s: 1 points finished;")
+    assert StudyStore(Path("runs/s")).results.ids() == set(ids)
 
 
 def test_a_quick_variant_has_a_store_of_its_own(call: Call) -> None:
@@ -190,6 +202,8 @@ def test_studies_that_come_with_the_package_are_listed(call: Call) -> None:
         (["run", "s.toml", "--quick"], "there is no quick variant"),
         (["run", "s.toml", "--processes", "0"], "processes is 0; give at least 1"),
         (["run", "s.toml", "--group", "4"], "group is 4; this study has groups 0 to 0"),
+        (["run", "s.toml", "--task", "2/2"], "task is '2/2'; give i/n"),
+        (["run", "s.toml", "--order", "full/thesis.tex"], "full/thesis.tex holds 'kept', no point of s"),
         (["run", "s.toml", "--store", "s.toml"], "s.toml is a file; give a folder with --store"),
         (["run", "s.toml", "--store", "s.toml/store"], "--store"),
         (["run", "s.toml", "--store", "full"], "full holds other files; give another folder with --store"),

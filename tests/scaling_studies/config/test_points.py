@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrt_tn.studies.config import Point, parse_study
-from qrt_tn.studies.config.points import Needs, point_id
+from qrt_tn.studies.config.points import Needs, order, point_id, turns
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 
@@ -101,3 +101,18 @@ def test_resources_that_cannot_be_are_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=r"s\.toml") as refused:
         points(f"[resources]\n{text}\n")
     assert said in str(refused.value)
+
+
+@given(st.sets(st.text("0123456789abcdef", min_size=20, max_size=20)), st.integers(1, 9), st.data())
+def test_tasks_begin_with_every_nth_point_and_go_on_from_the_far_end(
+    ids: set[str], tasks: int, data: st.DataObject
+) -> None:
+    ordered = order(data.draw(st.permutations(sorted(ids))))
+    assert ordered == order(ids)
+    shares = [turns(ordered, task, tasks) for task in range(tasks)]
+    assert all(len(one) == len(ids) and set(one) == ids for one in shares)
+    own = [one[: len(ordered[task::tasks])] for task, one in enumerate(shares)]
+    assert sorted(point for one in own for point in one) == ordered
+    for mine, one in zip(own, shares, strict=True):
+        assert mine == sorted(mine)
+        assert one[len(mine) :] == sorted(one[len(mine) :], reverse=True)
