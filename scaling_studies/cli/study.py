@@ -284,8 +284,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="a .parquet or .csv file")],
     quick: Quick = False,
     store: StoreOption = None,
+    table: Annotated[str | None, typer.Option(help="of the study's; left out, the first")] = None,
 ) -> None:
-    """Write one row a point: parameters, metrics, times and where it ran."""
+    """Write a table: parameters, keys, metrics, times and where it ran."""
     from qrt_tn.studies.store.export import write_export
     from qrt_tn.studies.store.index import read_failures, read_results
 
@@ -294,7 +295,7 @@ def export(
     records, damaged = read_results(kept)
     for line in _not_whole(kept, damaged):
         typer.echo(line, err=True)
-    write_export(out, asked, records, read_failures(kept, kept.failures(asked)))
+    write_export(out, asked, records, read_failures(kept, kept.failures(asked)), table)
     print(f"written: {out}")
 
 

@@ -23,6 +23,8 @@ class Figure(Table):
     kind: Literal["lines", "ratio", "reach", "roofline"] = "lines"
     x: str = ""
     y: str = ""
+    table: str | None = None
+    """Whose rows are drawn; left out, the experiment's first. Its keys count as parameters."""
     series: str | None = None
     """One line for each value of this parameter."""
     panels: str | None = None
@@ -53,9 +55,12 @@ class Figure(Table):
         return self
 
     def check_names(self, experiment: Experiment, place: str) -> None:
-        """Raise ValueError where a figure names what no point of the experiment has."""
-        parameters = list(experiment.settings.model_fields)
-        figures = [*parameters, *experiment.metrics, *RECORDED]
+        """Raise ValueError where a figure names a table or a column that the experiment does not give."""
+        if self.table is not None and self.table not in experiment.tables:
+            raise ValueError(f"{place}.table: {unknown('table', self.table, experiment.tables)}")
+        table = experiment.table(self.table)
+        parameters = [*experiment.settings.model_fields, *table.keys]
+        figures = [*parameters, *table.metrics, *RECORDED]
         needed = {"x": figures, "y": figures, "series": [*parameters, "seed"], "panels": parameters}
         for key, known in {**needed, "of": parameters}.items():
             name = getattr(self, key)
@@ -66,7 +71,7 @@ class Figure(Table):
                 if name not in parameters:
                     raise ValueError(f"{place}.{key}: {unknown('parameter', name, parameters)}")
         roofline = ("flops", "bytes_moved", "seconds", "peak_flops", "bandwidth")
-        lacking = [name for name in roofline if name not in experiment.metrics]
+        lacking = [name for name in roofline if name not in table.metrics]
         if self.kind == "roofline" and lacking:
             raise ValueError(
                 f"{place}: experiment {experiment.name!r} does not measure {lacking[0]}, which a roofline "

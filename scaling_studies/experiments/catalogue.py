@@ -41,6 +41,24 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Table:
+    """The columns of a table that points give rows of.
+
+    Attributes:
+        keys: columns that tell the rows of a point apart, such as the criterion that experts were pruned by;
+            figures take them for parameters.
+        metrics: the other columns, numbers or None.
+    """
+
+    keys: tuple[str, ...]
+    metrics: Mapping[str, Metric]
+
+
+Row = Mapping[str, Any]
+POINTS = "points"  # the table of an experiment that gives one row a point
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One kind of point.
 
@@ -48,26 +66,41 @@ class Experiment:
         name: as study files name it.
         summary: one line.
         settings: the class of its parameters.
-        function: "module:function", which takes the settings, a seed and a `Context`, and returns the
-            metrics by name.
-        metrics: what it returns.
+        function: "module:function", which takes the settings, a seed and a `Context`, and returns rows by
+            table, `{"pruned": [{"criterion": "random", "accuracy": 0.9}, ...]}`; an experiment of the one
+            table "points" may return its one row.
+        tables: what it returns; the first is shown where none is named. A metric means the same in each.
         revision: raised where results change their meaning; older results then count as missing.
-        labels: of parameters, for axes and tables, where the name alone does not say enough.
+        labels: of parameters and keys, for axes and tables, where the name alone does not say enough.
     """
 
     name: str
     summary: str
     settings: type[Settings]
     function: str
-    metrics: Mapping[str, Metric]
+    tables: Mapping[str, Table]
     revision: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def load(self) -> Callable[[Any, int, "Context"], Mapping[str, float | int | None]]:
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics of all tables."""
+        return {name: metric for table in self.tables.values() for name, metric in table.metrics.items()}
+
+    def table(self, name: str | None) -> Table:
+        """A table by name; None is the first."""
+        return self.tables[name or next(iter(self.tables))]
+
+    def load(self) -> Callable[[Any, int, "Context"], Mapping[str, Any]]:
         """The function that measures one point."""
         module, _, name = self.function.partition(":")
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
         return loaded
+
+
+def one_row(metrics: Mapping[str, Metric]) -> Mapping[str, Table]:
+    """The tables of an experiment that gives one row a point."""
+    return {POINTS: Table((), metrics)}
 
 
 @dataclass(frozen=True)

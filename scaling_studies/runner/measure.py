@@ -5,12 +5,19 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from qrt_tn.engine.mpi import abort
 from qrt_tn.studies import provenance
-from qrt_tn.studies.experiments.catalogue import Context, Experiment, UnavailableError, experiment
+from qrt_tn.studies.experiments.catalogue import (
+    POINTS,
+    Context,
+    Experiment,
+    Table,
+    UnavailableError,
+    experiment,
+)
 from qrt_tn.studies.runner.task import FULL_DISK, Task
 from qrt_tn.studies.store.records import FULL
 
@@ -18,7 +25,7 @@ from qrt_tn.studies.store.records import FULL
 def measure(task: Task, comm: Any = None) -> None:
     """Run a task to its end and leave its outcome; all ranks of `comm` call it.
 
-    The outcome is {"metrics", "measured", "peak_bytes", ...} or {"kind", "reason", "traceback"}. Where the
+    The outcome is {"tables", "peak_bytes", ...} or {"kind", "reason", "traceback"}. Where the
     disk is full there is none, and the process ends at once with the code `FULL_DISK`.
     """
     rank = 0 if comm is None else comm.Get_rank()
@@ -28,7 +35,7 @@ def measure(task: Task, comm: Any = None) -> None:
         kind = experiment(task.experiment)
         settings = kind.settings.model_validate(dict(task.parameters))
         context = Context(task.kept, len(os.sched_getaffinity(0)), _gpus(), comm, _say)
-        outcome = _sorted_out(kind, kind.load()(settings, task.seed, context), rank)
+        outcome = _tables(kind, kind.load()(settings, task.seed, context), rank)
     except UnavailableError as error:
         outcome = {"kind": "unavailable", "reason": _line(error), "traceback": None}
     except MemoryError as error:
@@ -60,24 +67,43 @@ def _leave_outcome(task: Task, outcome: dict[str, Any], peaks: list[int], before
         _leave(FULL_DISK)
 
 
-def _sorted_out(kind: Experiment, found: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """Metrics and measured figures apart; a failure where one is missing, unknown or no number."""
+def _tables(kind: Experiment, found: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """The rows of each table as plain numbers and texts; a failure where they are not what was announced."""
     if rank:
         return {}
-    sorted_out: dict[str, dict[str, Any]] = {"metrics": {}, "measured": {}}
-    for name in dict.fromkeys([*kind.metrics, *found]):
-        if name not in kind.metrics or name not in found:
-            state = "missing" if name in kind.metrics else "unknown"
-            return {"kind": "metrics", "reason": f"the metric {name} is {state}", "traceback": None}
-        value = found[name]
-        if value is not None:
-            value = value.item() if hasattr(value, "item") else value
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return {"kind": "metrics", "reason": f"the metric {name} is {value!r}", "traceback": None}
-            if isinstance(value, float) and not abs(value) < float("inf"):
-                return {"kind": "metrics", "reason": f"the metric {name} is {value}", "traceback": None}
-        sorted_out["measured" if kind.metrics[name].measured else "metrics"][name] = value
-    return sorted_out
+    if not any(isinstance(value, list) for value in found.values()) and list(kind.tables) == [POINTS]:
+        found = {POINTS: [found]}
+    try:
+        _same(found, kind.tables, "table")
+        return {"tables": {name: _rows(table, name, found[name]) for name, table in kind.tables.items()}}
+    except ValueError as error:
+        return {"kind": "metrics", "reason": str(error), "traceback": None}
+
+
+def _rows(table: Table, name: str, found: Any) -> list[dict[str, Any]]:
+    """The rows of one table; ValueError where one has other columns, no numbers, or the keys of another."""
+    rows = []
+    for row in found:
+        _same(row, (*table.keys, *table.metrics), f"metric of {name}" if table.keys else "metric")
+        rows.append({column: getattr(row[column], "item", lambda v=row[column]: v)() for column in row})
+        for column, value in rows[-1].items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if column in table.keys:
+                if not number and not isinstance(value, str | bool | None):
+                    raise ValueError(f"the key {column} is {value!r}")
+            elif value is not None and not (number and abs(value) < float("inf")):
+                raise ValueError(f"the metric {column} is {value!r}")
+    keys = [tuple(row[key] for key in table.keys) for row in rows]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"two rows of {name} are of {dict(zip(table.keys, twice, strict=True))}")
+    return rows
+
+
+def _same(found: Iterable[str], known: Collection[str], what: str) -> None:
+    for name in dict.fromkeys([*known, *found]):
+        if name not in found or name not in known:
+            raise ValueError(f"the {what} {name} is {'missing' if name in known else 'unknown'}")
 
 
 def _failure(kind: str, reason: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from qrt_tn.studies.store.runners import Registration, Runner, this_runner
 GLANCE = 0.25  # seconds between two looks at what runs
 GLANCE_AT_FILE = 20.0
 TRIES = 3  # of a point whose process is killed, before that counts as its failure
-OUTCOME = ("metrics", "measured", "peak_bytes", "baseline_bytes", "device")  # what a process tells
+OUTCOME = ("tables", "peak_bytes", "baseline_bytes", "device")  # what a process tells
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class _Run:
         """What records of finished and failed points share."""
         point = begun.point
         return {
-            "version": 1,
+            "version": 2,
             "id": point.id,
             "study": self.study.name,
             "experiment": self.study.experiment.name,

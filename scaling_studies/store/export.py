@@ -1,4 +1,4 @@
-"""All points of a study as one table, for other programs: Parquet or CSV."""
+"""A table of a study for other programs, parameters joined to the rows: Parquet or CSV."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,45 +20,55 @@ _WHOLE = ("seed", "peak_bytes")
 
 
 def write_export(
-    path: str | Path, study: Study, records: Sequence[Record], failures: Sequence[Record]
+    path: str | Path,
+    study: Study,
+    records: Sequence[Record],
+    failures: Sequence[Record],
+    table: str | None = None,
 ) -> Path:
-    """Write a row for each finished or failed point of a study, in the study's order.
+    """Write every row of a table, and one of each failed point, in the study's order.
 
     Columns: id, status ("done" or "failed"), seed, the parameters in the order of the experiment's settings,
-    its metrics, and what was recorded of the run. A parameter or metric called like a column before it gets
-    the prefix "parameter_" or "metric_". Lists and tables are JSON texts. What a row has not is null, in CSV
-    empty; there, an empty text is two quotes, and truths are true and false.
+    the table's keys and metrics, and what was recorded of the run. A parameter, key or metric called like a
+    column before it gets the prefix "parameter_", "key_" or "metric_". Lists and tables are JSON texts. What
+    a row has not is null, in CSV empty; there, an empty text is two quotes, and truths are true and false.
 
     Args:
         path: of the file; its suffix says which form.
         study: whose points these are; records of no point of it are left out.
         records: of finished points.
         failures: of failed points; those of points that are done by now are left out.
+        table: its name; None for the experiment's first.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another suffix, or a folder that does not exist.
+        ValueError: another suffix, a folder that does not exist, or a table that the experiment has not.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{target.name} ends in {target.suffix!r}; give a name ending in .parquet or .csv")
-    columns = _columns(study, records, failures)
+    tables = study.experiment.tables
+    name = next(iter(tables)) if table is None else table
+    if name not in tables:
+        raise ValueError(f"{study.experiment.name} has no table {name!r}; choose from {', '.join(tables)}")
+    columns = _columns(study, records, failures, name)
     with atomic_path(target) as partial:
         _write(partial, columns, as_csv=target.suffix.lower() == ".csv")
     return target
 
 
-def column_names(study: Study) -> dict[tuple[str, str], str]:
-    """What each column is called: ("parameter" or "metric" or "record", its name there) -> the column's name.
+def column_names(study: Study, table: str) -> dict[tuple[str, str], str]:
+    """What each column is called: ("parameter", "key", "metric" or "record", its name there) -> its name.
 
     In the order of the columns. Names differ: Parquet and those who read it take no name twice.
     """
     experiment = study.experiment
     asked = [("record", name) for name in _FIRST]
     asked += [("parameter", name) for name in experiment.settings.model_fields]
-    asked += [("metric", name) for name in experiment.metrics]
+    asked += [("key", name) for name in experiment.tables[table].keys]
+    asked += [("metric", name) for name in experiment.tables[table].metrics]
     asked += [("record", name) for name in (*_LAST, *_END)]
     reserved = {*_FIRST, *_LAST, *_END}
     names: dict[tuple[str, str], str] = {}
@@ -73,22 +83,27 @@ def column_names(study: Study) -> dict[tuple[str, str], str]:
 
 
 def _columns(
-    study: Study, records: Sequence[Record], failures: Sequence[Record]
+    study: Study, records: Sequence[Record], failures: Sequence[Record], table: str
 ) -> dict[str, tuple[str, list[Any]]]:
     """Kind ("text", "whole", "number" or "truth") and values of each column."""
     places = {point.id: place for place, point in enumerate(study.points)}
-    rows = {record["id"]: record for record in failures if record["id"] in places}
+    of_point = {record["id"]: record for record in failures if record["id"] in places}
     done = {record["id"]: record for record in records if record["id"] in places}
-    rows |= done
-    ordered = [rows[name] for name in sorted(rows, key=places.__getitem__)]
-    points = [study.points[places[row["id"]]] for row in ordered]
+    of_point |= done
+    nothing: list[Record] = [{}]  # a failed point has a row without keys and metrics
+    ordered, rows = [], []
+    for point_id in sorted(of_point, key=places.__getitem__):
+        record = of_point[point_id]
+        for row in record["tables"][table] if point_id in done else nothing:
+            ordered.append(record)
+            rows.append(row)
+    points = [study.points[places[record["id"]]] for record in ordered]
     columns: dict[str, tuple[str, list[Any]]] = {}
-    for (part, name), called in column_names(study).items():
+    for (part, name), called in column_names(study, table).items():
         if part == "parameter":
             columns[called] = _typed([point.parameters[name] for point in points])
-        elif part == "metric":
-            measured = "measured" if study.experiment.metrics[name].measured else "metrics"
-            columns[called] = _typed([(row.get(measured) or {}).get(name) for row in ordered], empty="number")
+        elif part in ("key", "metric"):
+            columns[called] = _typed([row.get(name) for row in rows], empty="number")
         elif name == "status":
             columns[called] = ("text", ["done" if row["id"] in done else "failed" for row in ordered])
         elif name == "seed":

@@ -11,7 +11,7 @@ from qrt_tn.studies.store.records import DiskFullError, Records, room_needed, wr
 from qrt_tn.studies.store.runners import Runner, Runners
 
 FORMAT = "qrt-tn.study-store"
-VERSION = 1
+VERSION = 2
 HEAD = "store.json"
 
 
@@ -200,10 +200,10 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if head is None or head.get("format") != FORMAT:
         raise ValueError(f"{path} is not the head of a store of a study; give another folder")
     version = head.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if version != VERSION:
         raise ValueError(
-            f"{folder} was written by a newer version of this program (store version {version}, this one "
-            f"reads {VERSION}); update qrt-tn"
+            f"{folder} was written by another version of this program (store version {version!r}, this one "
+            f"reads {VERSION}); take that version of qrt-tn, or another folder"
         )
     return head
 

@@ -232,13 +232,13 @@ def test_bad_input_ends_in_one_line_and_exit_code_two(call: Call, arguments: lis
     assert Path("full/thesis.tex").read_text() == "kept"
 
 
-def test_a_store_of_a_newer_program_is_refused_by_every_command(call: Call) -> None:
+def test_a_store_of_another_version_is_refused_by_every_command(call: Call) -> None:
     file = write()
     call("run", file, "--no-report")
     head = Path("runs/s/store.json")
-    head.write_text(head.read_text().replace('"version": 1', '"version": 9'), encoding="utf-8")
+    head.write_text(head.read_text().replace('"version": 2', '"version": 9'), encoding="utf-8")
     for command in (["run"], ["resume"], ["retry", "--failed"], ["status"], ["report"]):
-        assert "newer version of this program" in call.refused(*command, file)
+        assert "another version of this program" in call.refused(*command, file)
 
 
 def test_an_unknown_command_is_told_by_name(

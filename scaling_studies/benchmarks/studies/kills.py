@@ -43,6 +43,9 @@ def begin(file: Path, store: Path) -> subprocess.Popen[bytes]:
     )
 
 
+CERTAIN = ("value", "ranks")  # metrics that do not depend on machine and moment
+
+
 def kill_often(
     folder: Path,
     kills: int,
@@ -104,7 +107,8 @@ def kill_often(
         counts["finished"] += len(kept)
         counts["repeated"] += _repeated(StudyStore(place), study)
         records = {
-            record["parameters"]["number"]: record["metrics"] for record in read_results(StudyStore(place))[0]
+            record["parameters"]["number"]: {name: record["tables"]["points"][0][name] for name in CERTAIN}
+            for record in read_results(StudyStore(place))[0]
         }
         different += sum(values.setdefault(name, metrics) != metrics for name, metrics in records.items())
     return {**counts, "different": different + _different(values)}

@@ -56,15 +56,24 @@ def fill(folder: Path, points: int, done: Callable[[int], None] = lambda count: 
         seconds = 0.01 * point.parameters["number"] * (1 + 0.1 * (count % 7))
         record = {
             "format": "qrt-tn.point",
-            "version": 1,
+            "version": 2,
             "id": point.id,
             "study": study.name,
             "experiment": "rehearsal",
             "revision": 1,
             "parameters": point.parameters,
             "seed": point.seed,
-            "metrics": {"value": count / len(study.points), "ranks": 1},
-            "measured": {"resumed": 0, "gpus_seen": 0, "seconds_passed": seconds},
+            "tables": {
+                "points": [
+                    {
+                        "value": count / len(study.points),
+                        "ranks": 1,
+                        "resumed": 0,
+                        "gpus_seen": 0,
+                        "seconds_passed": seconds,
+                    }
+                ]
+            },
             "wall_seconds": seconds,
             "peak_bytes": 50_000_000,
             "baseline_bytes": 49_000_000,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 from qrt_tn.studies.experiments.growth.settings import Modulus
 
 BATCHED = ("qrt-chain", "qrt-grid")
@@ -74,20 +74,22 @@ EXPERIMENT = Experiment(
     summary="plans a tensor network and contracts it: seconds, rates and accuracy",
     settings=Contraction,
     function="qrt_tn.studies.experiments.contraction.run:contract",
-    metrics={
-        "flops": Metric("operations of one contraction", "flop"),
-        "bytes_moved": Metric("bytes read and written by its products", "B"),
-        "plan_bytes": Metric("memory that the plan holds at most", "B"),
-        "slice_count": Metric("slices"),
-        "log_abs": Metric("log of the norm of the result"),
-        "plan_seconds": Metric("time to plan", "s", measured=True),
-        "seconds": Metric("time to contract", "s", measured=True),
-        "rate": Metric("rate", "flop/s", measured=True),
-        "peak_flops": Metric("peak rate of matrix products", "flop/s", measured=True),
-        "bandwidth": Metric("peak rate of copies", "B/s", measured=True),
-        # a GPU's library may choose its kernels by the clock, and with them the last bits
-        "error": Metric("relative error", measured=True),
-    },
+    tables=one_row(
+        {
+            "flops": Metric("operations of one contraction", "flop"),
+            "bytes_moved": Metric("bytes read and written by its products", "B"),
+            "plan_bytes": Metric("memory that the plan holds at most", "B"),
+            "slice_count": Metric("slices"),
+            "log_abs": Metric("log of the norm of the result"),
+            "plan_seconds": Metric("time to plan", "s", measured=True),
+            "seconds": Metric("time to contract", "s", measured=True),
+            "rate": Metric("rate", "flop/s", measured=True),
+            "peak_flops": Metric("peak rate of matrix products", "flop/s", measured=True),
+            "bandwidth": Metric("peak rate of copies", "B/s", measured=True),
+            # a GPU's library may choose its kernels by the clock, and with them the last bits
+            "error": Metric("relative error", measured=True),
+        }
+    ),
     labels={
         "size": "size",
         "bond": "bond dimension",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 DENSE_LIMIT = 2**26  # values of a dense state: 1 GiB in complex128
 
@@ -68,15 +68,17 @@ EXPERIMENT = Experiment(
     summary="builds a state and draws nodes from its ridgelet transform: seconds and bytes",
     settings=Growth,
     function="qrt_tn.studies.experiments.growth.run:grow",
-    metrics={
-        "build_seconds": Metric("time to build the state", "s", measured=True),
-        "seconds": Metric("time to draw the nodes", "s", measured=True),
-        "total_seconds": Metric("time to build and draw", "s", measured=True),
-        "bytes": Metric("peak memory of data, state and drawing", "B", measured=True),
-        "mean_log_probability": Metric("mean log-probability of the nodes drawn"),
-        "bond_reached": Metric("largest bond of the state"),
-        "truncation_error": Metric("relative error of the compression"),
-    },
+    tables=one_row(
+        {
+            "build_seconds": Metric("time to build the state", "s", measured=True),
+            "seconds": Metric("time to draw the nodes", "s", measured=True),
+            "total_seconds": Metric("time to build and draw", "s", measured=True),
+            "bytes": Metric("peak memory of data, state and drawing", "B", measured=True),
+            "mean_log_probability": Metric("mean log-probability of the nodes drawn"),
+            "bond_reached": Metric("largest bond of the state"),
+            "truncation_error": Metric("relative error of the compression"),
+        }
+    ),
     labels={
         "kind": "state",
         "dim": "dimension D",

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 # those of qrt_tn.models.lottery.PRESETS, which is not imported here: this room is read at every call
 Preset = Literal[
@@ -69,19 +69,21 @@ EXPERIMENT = Experiment(
     summary="a lottery ticket, or a control of one, against the dense network of its seed",
     settings=Lottery,
     function="qrt_tn.studies.experiments.lottery.point:measure",
-    metrics={
-        "accuracy": Metric("test accuracy"),
-        "accuracy_dense": Metric("test accuracy of the dense network"),
-        "gain": Metric("test accuracy above the dense network's"),
-        "validation_loss": Metric("validation loss at the early stop"),
-        "early_iteration": Metric("iteration of the early stop"),
-        "early_ratio": Metric("early stop over that of the dense network"),
-        "remaining": Metric("share of all prunable weights left"),
-        "weights": Metric("weights left"),
-        "smallest_share": Metric("smallest share, of the rounds, as good as dense in validation"),
-        "trainings": Metric("networks trained"),
-        "training_seconds": Metric("seconds of training", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "accuracy": Metric("test accuracy"),
+            "accuracy_dense": Metric("test accuracy of the dense network"),
+            "gain": Metric("test accuracy above the dense network's"),
+            "validation_loss": Metric("validation loss at the early stop"),
+            "early_iteration": Metric("iteration of the early stop"),
+            "early_ratio": Metric("early stop over that of the dense network"),
+            "remaining": Metric("share of all prunable weights left"),
+            "weights": Metric("weights left"),
+            "smallest_share": Metric("smallest share, of the rounds, as good as dense in validation"),
+            "trainings": Metric("networks trained"),
+            "training_seconds": Metric("seconds of training", "s", measured=True),
+        }
+    ),
     labels={
         "points": "training points",
         "share": "share of weights to leave",

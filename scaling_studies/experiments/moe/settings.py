@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 # those of models.moe.CRITERIA and merging; models.moe is not imported here: this room is read at every call
 Criterion = Literal[
@@ -91,21 +91,23 @@ EXPERIMENT = Experiment(
     summary="a vision transformer whose experts are pruned by a criterion, against random pruning",
     settings=Moe,
     function="qrt_tn.studies.experiments.moe.point:measure",
-    metrics={
-        "accuracy": Metric("test accuracy after pruning"),
-        "accuracy_before": Metric("test accuracy before pruning"),
-        "accuracy_random": Metric("test accuracy after random pruning, mean"),
-        "accuracy_tuned": Metric("test accuracy after pruning and fine-tuning"),
-        "gain": Metric("test accuracy above random pruning"),
-        "loss": Metric("test accuracy lost by pruning"),
-        "pretrained_accuracy": Metric("test accuracy after pre-training, on its own set"),
-        "pruned_share": Metric("share of experts pruned"),
-        "parameters": Metric("parameters left"),
-        "parameters_left": Metric("share of parameters left"),
-        "flops": Metric("operations for an image", "flop"),
-        "flops_left": Metric("share of operations left"),
-        "training_seconds": Metric("seconds of training", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "accuracy": Metric("test accuracy after pruning"),
+            "accuracy_before": Metric("test accuracy before pruning"),
+            "accuracy_random": Metric("test accuracy after random pruning, mean"),
+            "accuracy_tuned": Metric("test accuracy after pruning and fine-tuning"),
+            "gain": Metric("test accuracy above random pruning"),
+            "loss": Metric("test accuracy lost by pruning"),
+            "pretrained_accuracy": Metric("test accuracy after pre-training, on its own set"),
+            "pruned_share": Metric("share of experts pruned"),
+            "parameters": Metric("parameters left"),
+            "parameters_left": Metric("share of parameters left"),
+            "flops": Metric("operations for an image", "flop"),
+            "flops_left": Metric("share of operations left"),
+            "training_seconds": Metric("seconds of training", "s", measured=True),
+        }
+    ),
     labels={
         "experts": "experts of a block",
         "selected": "experts that a token goes to",

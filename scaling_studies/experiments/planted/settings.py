@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 from qrt_tn.studies.experiments.risk.settings import Prime
 
 MOST_FILLED = 0.7  # share of nonzero entries: of a wider filter the kernel leaves double precision
@@ -51,16 +51,18 @@ EXPERIMENT = Experiment(
     summary="how often drawn nodes are those of a planted ridge, by dimension and number of points",
     settings=Planted,
     function="qrt_tn.studies.experiments.planted.run:measure",
-    metrics={
-        "peak_probability": Metric("probability to draw the planted direction"),
-        "estimate": Metric("estimate of that probability"),
-        "hit_rate": Metric("share of drawn nodes in the planted direction"),
-        "test_risk": Metric("test risk over variance"),
-        "width": Metric("width of the filter"),
-        "state_seconds": Metric("time to make the state", "s", measured=True),
-        "draw_seconds": Metric("time to draw nodes", "s", measured=True),
-        "fit_seconds": Metric("time to fit", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "peak_probability": Metric("probability to draw the planted direction"),
+            "estimate": Metric("estimate of that probability"),
+            "hit_rate": Metric("share of drawn nodes in the planted direction"),
+            "test_risk": Metric("test risk over variance"),
+            "width": Metric("width of the filter"),
+            "state_seconds": Metric("time to make the state", "s", measured=True),
+            "draw_seconds": Metric("time to draw nodes", "s", measured=True),
+            "fit_seconds": Metric("time to fit", "s", measured=True),
+        }
+    ),
     labels={
         "dim": "dimension D",
         "points": "data points M",

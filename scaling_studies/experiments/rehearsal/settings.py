@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 
 class Rehearsal(Settings):
@@ -24,11 +24,13 @@ EXPERIMENT = Experiment(
     summary="passes the time, to try out a machine or a cluster",
     settings=Rehearsal,
     function="qrt_tn.studies.experiments.rehearsal.run:rehearse",
-    metrics={
-        "value": Metric("a number that depends on parameters and seed alone"),
-        "ranks": Metric("MPI ranks that took part"),
-        "resumed": Metric("step at which it went on", measured=True),
-        "gpus_seen": Metric("GPUs shown to the point", measured=True),
-        "seconds_passed": Metric("time passed", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "value": Metric("a number that depends on parameters and seed alone"),
+            "ranks": Metric("MPI ranks that took part"),
+            "resumed": Metric("step at which it went on", measured=True),
+            "gpus_seen": Metric("GPUs shown to the point", measured=True),
+            "seconds_passed": Metric("time passed", "s", measured=True),
+        }
+    ),
 )

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 
 def _prime(value: int) -> int:
@@ -66,22 +66,24 @@ EXPERIMENT = Experiment(
     summary="risk and accuracy of a shallow network whose hidden nodes one sampler draws",
     settings=Risk,
     function="qrt_tn.studies.experiments.risk.run:measure",
-    metrics={
-        "train_risk": Metric("training risk"),
-        "validation_risk": Metric("validation risk"),
-        "test_risk": Metric("test risk"),
-        "test_accuracy": Metric("test accuracy"),
-        "test_error": Metric("test error"),
-        "width": Metric("width of the filter"),
-        "bandwidth": Metric("bandwidth of random features, in units of the median heuristic"),
-        "bond": Metric("largest bond of the state"),
-        "truncation_error": Metric("relative error of the state"),
-        "entropy": Metric("entropy of a drawn weight", "nats"),
-        "draws": Metric("networks averaged over"),
-        "state_seconds": Metric("time for states and pools, those tried included", "s", measured=True),
-        "draw_seconds": Metric("time to draw nodes", "s", measured=True),
-        "fit_seconds": Metric("time to fit and train", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "train_risk": Metric("training risk"),
+            "validation_risk": Metric("validation risk"),
+            "test_risk": Metric("test risk"),
+            "test_accuracy": Metric("test accuracy"),
+            "test_error": Metric("test error"),
+            "width": Metric("width of the filter"),
+            "bandwidth": Metric("bandwidth of random features, in units of the median heuristic"),
+            "bond": Metric("largest bond of the state"),
+            "truncation_error": Metric("relative error of the state"),
+            "entropy": Metric("entropy of a drawn weight", "nats"),
+            "draws": Metric("networks averaged over"),
+            "state_seconds": Metric("time for states and pools, those tried included", "s", measured=True),
+            "draw_seconds": Metric("time to draw nodes", "s", measured=True),
+            "fit_seconds": Metric("time to fit and train", "s", measured=True),
+        }
+    ),
     labels={
         "nodes": "hidden nodes N",
         "smoothing": "smoothing width w",

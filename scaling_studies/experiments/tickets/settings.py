@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 
 YARDSTICKS = ("linear", "forest", "boosting", "svm")  # have no nodes
 
@@ -61,13 +61,15 @@ EXPERIMENT = Experiment(
     summary="test score of tempered residual tickets, other drawn nodes, and yardsticks without nodes",
     settings=Tickets,
     function="qrt_tn.studies.experiments.tickets.run:measure",
-    metrics={
-        "score": Metric("accuracy, or squared error over variance"),
-        "error": Metric("share of errors, or squared error over variance"),
-        "width": Metric("width chosen: of the filter, or of frequencies times the root of their number"),
-        "beta": Metric("inverse temperature chosen"),
-        "seconds": Metric("time to choose settings and fit", "s", measured=True),
-        "fit_seconds": Metric("time of the one last fit", "s", measured=True),
-    },
+    tables=one_row(
+        {
+            "score": Metric("accuracy, or squared error over variance"),
+            "error": Metric("share of errors, or squared error over variance"),
+            "width": Metric("width chosen: of the filter, or of frequencies times the root of their number"),
+            "beta": Metric("inverse temperature chosen"),
+            "seconds": Metric("time to choose settings and fit", "s", measured=True),
+            "fit_seconds": Metric("time of the one last fit", "s", measured=True),
+        }
+    ),
     labels={"nodes": "hidden nodes N"},
 )

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
+import numpy as np
+
 from qrt_tn.studies.config import Figure
 from qrt_tn.studies.report.html import join, number
 from qrt_tn.studies.report.study.finished import Finished
@@ -164,7 +166,7 @@ def _shared(finished: Finished, figure: Figure, plot: Plot) -> list[str]:
 
 
 def _shown(finished: Finished, figure: Figure) -> int:
-    return int(finished.matching(figure.where)[finished.places].sum())
+    return len(np.unique(finished.places[finished.rows_matching(figure.where)]))
 
 
 def _timed(finished: Finished, figure: Figure) -> bool:

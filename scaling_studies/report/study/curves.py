@@ -44,9 +44,9 @@ def ratio(finished: Finished, figure: Figure) -> Plot:
     )
     found = select(finished, figure, plot)
     every = finished.figures(figure.y)
-    reference = finished.matching(figure.reference, several=False)[finished.places]
-    # the study's other varied parameters and the seed make out which two points are alike
-    names = [name for name in (*study.varied, "seed") if name not in figure.reference]
+    reference = finished.rows_matching(figure.reference, several=False)
+    # the other parameters that vary, keys and the seed make out which two points are alike
+    names = [name for name in (*finished.varied, "seed") if name not in figure.reference]
     alike, _ = combined([finished.codes(name) for name in names], len(finished))
     partner = np.full(len(finished), np.nan)  # by group
     at = np.flatnonzero(reference)
@@ -125,7 +125,7 @@ def _draw(
             )
         found, x, y = found.only(there), x[there], y[there]
         anchors = None if anchors is None else anchors[there]
-        varied = [finished.codes(name)[found.rows] for name in finished.study.varied]
+        varied = [finished.codes(name)[found.rows] for name in finished.varied]
         share, _ = combined(varied, len(x))
     else:
         column = finished.column(figure.x)
@@ -134,7 +134,7 @@ def _draw(
             plot.ticks = column.values
             x = share.astype(np.float64)
     groups, firsts = combined([found.panel, found.line, share], len(found.rows))
-    told = finished.study.varied if own else (figure.x, figure.series, figure.panels)
+    told = finished.varied if own else (figure.x, figure.series, figure.panels)
     count_points(finished, plot, found, groups, told)
     show(plot, found)
     spans = spread(groups, y), spread(groups, x)

@@ -32,11 +32,13 @@ class Made:
     Attributes:
         figure: what was asked.
         name: of its files, without the panel's number.
+        rows: of its table.
         shown: what came out.
     """
 
     figure: Figure
     name: str
+    rows: Finished
     shown: Plot | Roofline
 
     @property
@@ -54,10 +56,9 @@ def make(finished: Finished) -> list[Made]:
     made = []
     for place, figure in enumerate(finished.study.figures):
         slug = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-")[:40].strip("-")
-        shown = (
-            roofline(finished, figure) if figure.kind == "roofline" else _KINDS[figure.kind](finished, figure)
-        )
-        made.append(Made(figure, f"{place + 1:02d}-{slug}".strip("-"), shown))
+        rows = finished.of(figure.table or next(iter(finished.study.experiment.tables)))
+        shown = roofline(rows, figure) if figure.kind == "roofline" else _KINDS[figure.kind](rows, figure)
+        made.append(Made(figure, f"{place + 1:02d}-{slug}".strip("-"), rows, shown))
     return made
 
 
@@ -100,10 +101,10 @@ def as_html(finished: Finished, made: Made, drawn: dict[str, Path]) -> str:
         words = f"{made.figure.title}: {made.plot.y.label} against {made.plot.x.label}."
         framed_panels.append(framed(drawn, made.file(place), words, caption))
     if isinstance(made.shown, Roofline):
-        text = captions.of_roofline(finished, made.figure, made.shown)
-        beside = tables.roofs(finished, made.figure, made.shown)
+        text = captions.of_roofline(made.rows, made.figure, made.shown)
+        beside = tables.roofs(made.rows, made.figure, made.shown)
     else:
-        text, beside = captions.of_plot(finished, made.figure, made.shown), ""
+        text, beside = captions.of_plot(made.rows, made.figure, made.shown), ""
     return f'{title}\n{side_by_side(*framed_panels)}\n<p class="note">{text}</p>\n{beside}'
 
 

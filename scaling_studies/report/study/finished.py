@@ -1,4 +1,4 @@
-"""The finished points of a study as columns, so that a hundred thousand of them are grouped in one go."""
+"""The finished points of a study, or the rows of one of its tables, as columns that are grouped in one go."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A parameter, or the seed, of all points of a study.
+    """A parameter, or the seed, of all points of a study; or a key of all rows of a table.
 
     Attributes:
-        name: of the parameter.
-        values: the distinct ones: ascending if they are numbers, else in the study's order.
-        codes: places in `values`, one a point, shape (points,).
+        name: of the parameter or key.
+        values: the distinct ones: ascending if they are numbers, else in the order in which they come.
+        codes: places in `values`, one a point, shape (points,); of a key one a row.
         numbers: the values as float64, or None where one is no number.
     """
 
@@ -30,16 +30,22 @@ class Column:
 
 
 class Finished:
-    """The finished points.
+    """The finished points, or rows: those of one of the tables that the points gave.
+
+    Args:
+        study: whose they are.
+        records: of finished points, in any order.
+        table: whose rows are wanted; None for one row a point, without keys and metrics.
 
     Attributes:
         study: whose they are.
-        records: one a finished point, in the study's order, whatever order they came in.
-        places: of these points in `study.points`, shape (n,).
+        keys: of the table.
+        records: one a row, in the study's order.
+        places: of the rows' points in `study.points`, shape (n,).
         earlier: how many records belong to no point of the study, but to an earlier version of it.
     """
 
-    def __init__(self, study: Study, records: Sequence[Record]) -> None:
+    def __init__(self, study: Study, records: Sequence[Record], table: str | None = None) -> None:
         place_of = {point.id: place for place, point in enumerate(study.points)}
         found: dict[int, Record] = {}
         self.earlier = 0
@@ -49,10 +55,18 @@ class Finished:
                 self.earlier += 1
             else:
                 found[place] = record
-        order = sorted(found)
         self.study = study
-        self.records = [found[place] for place in order]
-        self.places = np.array(order, dtype=np.int64)
+        self.keys = study.experiment.tables[table].keys if table else ()
+        rows = [
+            (place, found[place], row)
+            for place in sorted(found)
+            for row in (found[place]["tables"][table] if table else [{}])
+        ]
+        self.records = [record for _, record, _ in rows]
+        self.places = np.array([place for place, _, _ in rows], dtype=np.int64)
+        self._rows: list[Record] = [row for _, _, row in rows]
+        self._all = records
+        self._tables: dict[str, Finished] = {}
         self._columns: dict[str, Column] = {}
         self._kinds: dict[str, Column] = {}
         self._figures: dict[str, np.ndarray] = {}
@@ -60,27 +74,45 @@ class Finished:
     def __len__(self) -> int:
         return len(self.records)
 
+    def of(self, table: str) -> "Finished":
+        """The rows of a table."""
+        if table not in self._tables:
+            self._tables[table] = Finished(self.study, self._all, table)
+        return self._tables[table]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Parameters that differ between points, and the keys of the table."""
+        return (*self.study.varied, *self.keys)
+
     def column(self, name: str) -> Column:
-        """A parameter, or "seed", of every point of the study, finished or not."""
-        if name not in self._columns:
+        """A parameter, or "seed", of every point of the study, finished or not; or a key of every row."""
+        if name not in self._columns and name in self.keys:
+            self._columns[name] = column(name, [row[name] for row in self._rows])
+        elif name not in self._columns:
             points = self.study.points
             given = [point.seed if name == "seed" else point.parameters[name] for point in points]
             self._columns[name] = column(name, given)
         return self._columns[name]
 
     def codes(self, name: str) -> np.ndarray:
-        """Places in `column(name).values`, one a finished point, shape (n,)."""
-        return self.column(name).codes[self.places]
+        """Places in `column(name).values`, one a row, shape (n,)."""
+        codes = self.column(name).codes
+        return codes if name in self.keys else codes[self.places]
+
+    def value(self, name: str, row: int) -> Any:
+        """A parameter or key of one row."""
+        return self.column(name).values[self.codes(name)[row]]
 
     def kinds(self, name: str, kind: Callable[[Record], Any]) -> Column:
-        """What a function tells of each finished point, as a column of these points, kept under a name."""
+        """What a function tells of the record of each row, as a column of these rows, kept under a name."""
         if name not in self._kinds:
             self._kinds[name] = column(name, [kind(record) for record in self.records])
         return self._kinds[name]
 
     def is_column(self, name: str) -> bool:
-        """Whether a name is a parameter or the seed, and not what a point brought out."""
-        return name == "seed" or name in self.study.experiment.settings.model_fields
+        """Whether a name is a parameter, a key or the seed, and not what a point brought out."""
+        return name == "seed" or name in self.keys or name in self.study.experiment.settings.model_fields
 
     def figures(self, name: str) -> np.ndarray:
         """A metric, a recorded figure or a parameter as float64, shape (n,); NaN where there is none."""
@@ -89,10 +121,8 @@ class Finished:
         return self._figures[name]
 
     def _read(self, name: str) -> np.ndarray:
-        metrics = self.study.experiment.metrics
-        if name in metrics:
-            part = "measured" if metrics[name].measured else "metrics"
-            return _floats([(record.get(part) or {}).get(name) for record in self.records])
+        if name in self.study.experiment.metrics:
+            return _floats([row.get(name) for row in self._rows])
         if self.is_column(name):
             numbers = self.column(name).numbers
             return np.full(len(self), np.nan) if numbers is None else numbers[self.codes(name)]
@@ -102,7 +132,7 @@ class Finished:
         """Which points of the study, finished or not, have these values of their parameters.
 
         Args:
-            conditions: by parameter, a value or, where `several`, a list of them.
+            conditions: by parameter, a value or, where `several`, a list of them; those on keys do not count.
             several: whether a list means any of its values; a list that is itself the value fits too.
 
         Returns:
@@ -110,11 +140,23 @@ class Finished:
         """
         fit = np.ones(len(self.study.points), dtype=bool)
         for name, wanted in conditions.items():
-            here = self.column(name)
-            choices = [wanted, *wanted] if several and isinstance(wanted, list) else [wanted]
-            ok = np.array([any(same(value, one) for one in choices) for value in here.values], dtype=bool)
-            fit &= ok[here.codes]
+            if name not in self.keys:
+                fit &= self._fit(name, wanted, several)
         return fit
+
+    def rows_matching(self, conditions: Mapping[str, Any], *, several: bool = True) -> np.ndarray:
+        """Which rows have these values of their parameters and keys: booleans, shape (n,)."""
+        fit = self.matching(conditions, several=several)[self.places]
+        for name, wanted in conditions.items():
+            if name in self.keys:
+                fit &= self._fit(name, wanted, several)
+        return fit
+
+    def _fit(self, name: str, wanted: Any, several: bool) -> np.ndarray:
+        here = self.column(name)
+        choices = [wanted, *wanted] if several and isinstance(wanted, list) else [wanted]
+        ok = np.array([any(same(value, one) for one in choices) for value in here.values], dtype=bool)
+        return ok[here.codes]
 
 
 def column(name: str, given: Sequence[Any]) -> Column:

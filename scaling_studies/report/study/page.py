@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qrt_tn.studies.config import Study
+from qrt_tn.studies.experiments.catalogue import POINTS
 from qrt_tn.studies.report.html import details, facts, number, page, section, write_page
 from qrt_tn.studies.report.study import figures, tables
 from qrt_tn.studies.report.study.failures import Failed, failures, unavailable
@@ -164,11 +165,15 @@ def _figures(finished: Finished, made: Sequence[figures.Made], drawn: dict[str, 
 
 
 def _medians(finished: Finished) -> str:
-    listed = tables.medians(finished)
+    listed = [
+        details("Table" if name == POINTS else f"Table {name}", "every setting and metric", shown)
+        for name, table in finished.study.experiment.tables.items()
+        if (shown := tables.medians(finished.of(name), table.metrics))
+    ]
     if not listed:
         return ""
     text = "<p>Medians over the seeds of every setting; beside them the least and the greatest.</p>"
-    return section("numbers", "All metrics", text, details("Table", "every setting and metric", listed))
+    return section("numbers", "All metrics", text, *listed)
 
 
 def _reproduce(study: Study, commands: Sequence[str]) -> str:

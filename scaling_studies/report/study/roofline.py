@@ -52,14 +52,14 @@ class Dots:
         intensity: flop per byte moved.
         rate: flop/s.
         share: of the roof, between 0 and 1 if the roof was measured well; NaN without one.
-        settings: places in the study's points, one of each setting.
+        rows: places among the rows of the table, one of each setting.
     """
 
     place: int
     intensity: np.ndarray
     rate: np.ndarray
     share: np.ndarray
-    settings: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass
@@ -102,7 +102,7 @@ def roofline(finished: Finished, figure: Figure) -> Roofline:
         plot.remarks.append(
             f"{points_are(int((~roofed).sum()))} shown without a roof, which was not measured."
         )
-    varied = [finished.codes(name)[found.rows] for name in finished.study.varied]
+    varied = [finished.codes(name)[found.rows] for name in finished.varied]
     groups, firsts = combined([found.panel, found.line, *varied], len(rate))
     _count(plot, groups)
     medians = [spread(groups, part).median for part in (intensity, rate)]
@@ -115,8 +115,8 @@ def roofline(finished: Finished, figure: Figure) -> Roofline:
         for line in range(len(found.lines)):
             here = (heads[0] == panel) & (heads[1] == line)
             if here.any():
-                settings = finished.places[found.rows[firsts[here]]]
-                dots.append(Dots(line, medians[0][here], medians[1][here], shares[here], settings))
+                rows = found.rows[firsts[here]]
+                dots.append(Dots(line, medians[0][here], medians[1][here], shares[here], rows))
         if dots:
             made.panels.append((value, dots))
     made.ceilings = _ceilings(finished, found.rows[roofed], peak[roofed], bandwidth[roofed])

@@ -43,7 +43,7 @@ def select(finished: Finished, figure: Figure, plot: Plot) -> Selection:
     """The points that a figure's `where` leaves, cut to as many panels and lines as can be read."""
     fit = finished.matching(figure.where)
     plot.asked = int(fit.sum())
-    rows = np.flatnonzero(fit[finished.places])
+    rows = np.flatnonzero(finished.rows_matching(figure.where))
     if not plot.asked:
         plot.remarks.append(f"No point of this study has {chosen(figure.where)}.")
     one = np.zeros(len(rows), dtype=np.int64)
@@ -113,7 +113,7 @@ def count_points(
     seeds = np.bincount(groups[firsts])
     plot.counts = int(counts.min()), int(counts.max())
     plot.seeds = int(seeds.min()), int(seeds.max())
-    others = [name for name in finished.study.varied if name not in told]
+    others = [name for name in finished.varied if name not in told]
     plot.pooled = tuple(name for name in others if mixes(groups, finished.codes(name)[found.rows]))
 
 

@@ -1,5 +1,6 @@
 """The tables of a study's report: what was asked, medians of every metric, shares of the roof."""
 
+from collections.abc import Iterable
 from html import escape
 
 import numpy as np
@@ -48,28 +49,33 @@ def _listed(column: Column) -> str:
     return f"{escape(shown)}, and {number(len(values) - MOST_VALUES)} more"
 
 
-def medians(finished: Finished) -> str:
-    """Median, least and greatest over the seeds of every metric, a row a setting; empty without points."""
-    study, experiment = finished.study, finished.study.experiment
+def medians(finished: Finished, metrics: Iterable[str]) -> str:
+    """Median, least and greatest over the seeds of every metric, a row a setting; empty without rows.
+
+    Args:
+        finished: the rows of a table.
+        metrics: its metrics.
+    """
+    experiment = finished.study.experiment
     if not len(finished):
         return ""
-    groups, firsts = combined([finished.codes(name) for name in study.varied], len(finished))
+    groups, firsts = combined([finished.codes(name) for name in finished.varied], len(finished))
     # in the study's order, not that of sorted values
     order = np.argsort(finished.places[firsts], kind="stable")
     seeds = np.bincount(groups)
     shown = order[:MOST_ROWS]
-    names = [*experiment.metrics, "wall_seconds", "peak_bytes"]
+    names = [*metrics, "wall_seconds", "peak_bytes"]
     columns = {name: spread(groups, finished.figures(name)) for name in names}
     names = [name for name in names if len(columns[name].groups)]
     rows = []
     for group in shown.tolist():
-        point = study.points[int(finished.places[firsts[group]])]
-        cells = [escape(said(point.parameters[name], 32)) for name in study.varied] or ["all"]
+        row = int(firsts[group])
+        cells = [escape(said(finished.value(name, row), 32)) for name in finished.varied] or ["all"]
         cells.append(number(int(seeds[group])))
         cells += [_cell(columns[name], group, quantity(experiment, name).unit) for name in names]
         rows.append(cells)
     labels = [escape(quantity(experiment, name).label) for name in names]
-    head = [*(escape(name) for name in study.varied or ("points",)), "seeds", *labels]
+    head = [*(escape(name) for name in finished.varied or ("points",)), "seeds", *labels]
     more = len(firsts) - len(shown)
     note = (
         f'<p class="note">{number(len(shown))} of {number(len(firsts))} settings; '
@@ -77,7 +83,7 @@ def medians(finished: Finished) -> str:
         if more > 0
         else ""
     )
-    return table(head, rows, texts=max(1, len(study.varied))) + note
+    return table(head, rows, texts=max(1, len(finished.varied))) + note
 
 
 def _cell(found: Spread, group: int, unit: str) -> str:
@@ -91,23 +97,24 @@ def _cell(found: Spread, group: int, unit: str) -> str:
 
 def roofs(finished: Finished, figure: Figure, made: Roofline) -> str:
     """Intensity, rate and share of the roof of every setting of a roofline."""
-    study = finished.study
     rows = []
     for _, lines in made.panels:
         for dots in lines:
             for place in range(len(dots.rate)):
-                point = study.points[int(dots.settings[place])]
                 share = float(dots.share[place])
                 rows.append(
                     [
-                        *(escape(said(point.parameters[name], 32)) for name in study.varied),
+                        *(
+                            escape(said(finished.value(name, int(dots.rows[place])), 32))
+                            for name in finished.varied
+                        ),
                         f"{dots.intensity[place]:.3g}",
                         with_unit(float(dots.rate[place]), "flop/s"),
                         MISSING if np.isnan(share) else f"{100 * share:.3g} %",
                     ]
                 )
-    head = [*map(escape, study.varied), "flop per byte", "rate", "share of the roof"]
-    shown = table(head, rows[:MOST_ROWS], texts=max(1, len(study.varied)))
+    head = [*map(escape, finished.varied), "flop per byte", "rate", "share of the roof"]
+    shown = table(head, rows[:MOST_ROWS], texts=max(1, len(finished.varied)))
     if len(rows) > MOST_ROWS:
         shown += f'<p class="note">{MOST_ROWS} of {number(len(rows))} settings.</p>'
     return details("Shares of the roof", f"{number(len(rows))} settings", shown)

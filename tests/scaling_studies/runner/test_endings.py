@@ -142,7 +142,7 @@ def test_a_killed_runner_takes_its_points_along_and_they_go_on_where_they_were(t
     assert "2 points finished" in out
     found, damaged = read_results(StudyStore(place))
     assert damaged == []
-    assert max(record["measured"]["resumed"] for record in found) == reached
+    assert max(record["tables"]["points"][0]["resumed"] for record in found) == reached
     assert [record["attempt"] for record in found] == attempts_of(found, place)
     assert claims(place) == []
 

@@ -1,7 +1,8 @@
 import errno
+import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from qrt_tn.studies.experiments.catalogue import (
     Experiment,
     Metric,
     Settings,
+    Table,
     UnavailableError,
     experiment,
     names,
+    one_row,
 )
 from qrt_tn.studies.experiments.rehearsal.run import rehearse
 from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
 from qrt_tn.studies.runner import measure as room
 from qrt_tn.studies.runner.task import FULL_DISK, Task, earlier_attempts
 
-METRICS = {"value": Metric("value"), "time": Metric("time", "s", measured=True)}
+TABLES = one_row({"value": Metric("value"), "time": Metric("time", "s", measured=True)})
+KEYED = {
+    "pruned": Table(("by", "left"), {"score": Metric("score")}),
+    "whole": Table((), {"size": Metric("size")}),
+}
 
 
 class Comm:
@@ -43,7 +50,11 @@ def task(tmp_path: Path) -> Task:
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, task: Task, function: Callable[..., Any], comm: Any = None
+    monkeypatch: pytest.MonkeyPatch,
+    task: Task,
+    function: Callable[..., Any],
+    comm: Any = None,
+    tables: Mapping[str, Table] = TABLES,
 ) -> dict[str, Any]:
     """The outcome of a task whose experiment is `function`."""
 
@@ -51,7 +62,7 @@ def measured(
         def load(self) -> Callable[..., Any]:
             return function
 
-    kind = Made("rehearsal", "for a test", Rehearsal, "nowhere:nothing", METRICS)
+    kind = Made("rehearsal", "for a test", Rehearsal, "nowhere:nothing", tables)
     monkeypatch.setattr(room, "experiment", lambda name: kind)
     room.measure(task, comm)
     outcome = task.outcome()
@@ -66,11 +77,15 @@ def raiser(error: BaseException) -> Callable[..., Any]:
     return function
 
 
-def test_metrics_and_what_is_measured_are_kept_apart(monkeypatch: pytest.MonkeyPatch, task: Task) -> None:
+def test_what_a_point_gives_is_kept_as_rows_of_tables(monkeypatch: pytest.MonkeyPatch, task: Task) -> None:
     outcome = measured(monkeypatch, task, lambda *_: {"value": 0.1 + 0.2, "time": None})
-    assert (outcome["metrics"], outcome["measured"]) == ({"value": 0.1 + 0.2}, {"time": None})
+    assert outcome["tables"] == {"points": [{"value": 0.1 + 0.2, "time": None}]}
     assert outcome["peak_bytes"] >= outcome["baseline_bytes"] > 2**20
     assert outcome["device"].keys() == {"processor", "cores", "memory_gib", "gpu"}
+    rows = [{"by": by, "left": np.int64(left), "score": np.float32(0.5)} for by in "ab" for left in (1, 2)]
+    found = {"pruned": rows, "whole": [{"size": 7}]}
+    outcome = measured(monkeypatch, task, lambda *_: found, tables=KEYED)
+    assert outcome["tables"] == found
 
 
 def test_an_experiment_gets_its_settings_seed_and_context(
@@ -98,7 +113,7 @@ def test_numbers_of_numpy_are_numbers(monkeypatch: pytest.MonkeyPatch, task: Tas
     outcome = measured(
         monkeypatch, task, lambda *_: {"value": np.float64(0.1), "time": np.array(3, dtype=np.int32)}
     )
-    assert (outcome["metrics"], outcome["measured"]) == ({"value": 0.1}, {"time": 3})
+    assert json.dumps(outcome["tables"]) == '{"points": [{"value": 0.1, "time": 3}]}'
 
 
 @pytest.mark.parametrize(
@@ -120,6 +135,28 @@ def test_metrics_that_are_no_numbers_are_failures(
     monkeypatch: pytest.MonkeyPatch, task: Task, found: dict[str, Any], said: str
 ) -> None:
     outcome = measured(monkeypatch, task, lambda *_: found)
+    assert (outcome["kind"], outcome["reason"]) == ("metrics", said)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"pruned": []}, "the table whole is missing"),
+        ({"pruned": [], "whole": [], "more": []}, "the table more is unknown"),
+        ({"score": 1.0}, "the table pruned is missing"),
+        ({"pruned": [{"by": "a", "score": 1.0}], "whole": []}, "the metric of pruned left is missing"),
+        ({"pruned": [{"by": [1], "left": 1, "score": 1.0}], "whole": []}, "the key by is [1]"),
+        (
+            {"pruned": 2 * [{"by": "a", "left": 1, "score": 1.0}], "whole": []},
+            "two rows of pruned are of {'by': 'a', 'left': 1}",
+        ),
+        ({"pruned": [], "whole": 2 * [{"size": 1}]}, "two rows of whole are of {}"),
+    ],
+)
+def test_rows_that_are_not_of_their_table_are_failures(
+    monkeypatch: pytest.MonkeyPatch, task: Task, found: dict[str, Any], said: str
+) -> None:
+    outcome = measured(monkeypatch, task, lambda *_: found, tables=KEYED)
     assert (outcome["kind"], outcome["reason"]) == ("metrics", said)
 
 
@@ -216,7 +253,11 @@ def test_every_experiment_says_what_it_is(name: str) -> None:
     assert kind.name == name
     assert issubclass(kind.settings, Settings)
     assert kind.summary
-    assert kind.metrics
-    assert kind.labels.keys() <= kind.settings.model_fields.keys()
-    # a name is a parameter or a metric: figures ask for both
-    assert not kind.metrics.keys() & kind.settings.model_fields.keys()
+    keys = {key for table in kind.tables.values() for key in table.keys}
+    assert kind.labels.keys() <= kind.settings.model_fields.keys() | keys
+    # a name is a parameter, a key or a metric, the same in all tables: figures ask for each
+    assert not keys & kind.settings.model_fields.keys()
+    assert not kind.metrics.keys() & (kind.settings.model_fields.keys() | keys)
+    for table in kind.tables.values():
+        assert table.metrics
+        assert all(kind.metrics[name] == metric for name, metric in table.metrics.items())

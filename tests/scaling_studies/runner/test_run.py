@@ -20,6 +20,17 @@ from qrt_tn.studies.store.runners import SILENT
 from tests.scaling_studies.runner.runs import Watch, attempts, numbers, put, records, run_study, study
 
 
+def row(record: dict[str, Any]) -> dict[str, Any]:
+    """The one row of a record."""
+    (found,) = record["tables"]["points"]
+    return dict(found)
+
+
+def values(found: dict[int, dict[str, Any]]) -> dict[int, str]:
+    """What does not depend on the moment, bit by bit."""
+    return {n: json.dumps([row(record)[name] for name in ("value", "ranks")]) for n, record in found.items()}
+
+
 def test_every_point_is_done_once(place: Path) -> None:
     asked = study(numbers(1, 2, 3), head="seeds = 2\n")
     summary = run_study(asked, place)
@@ -42,14 +53,15 @@ def test_a_record_tells_all_of_its_point(place: Path) -> None:
     record = StudyStore(place).results.read(point.id)
     assert record is not None
     expected = rehearse(Rehearsal(number=4, seconds=0.0), 9, Context(Path("/nonexistent")))
-    assert record["metrics"] == {name: expected[name] for name in ("value", "ranks")}
-    assert record["measured"].keys() == {"resumed", "gpus_seen", "seconds_passed"}
+    found = row(record)
+    assert (found["value"], found["ranks"]) == (expected["value"], expected["ranks"])
+    assert found.keys() == expected.keys()
     assert record["parameters"] == dict(point.parameters)
     assert {
         name: record[name] for name in ("format", "version", "id", "study", "experiment", "revision")
     } == {
         "format": "qrt-tn.point",
-        "version": 1,
+        "version": 2,
         "id": point.id,
         "study": "s",
         "experiment": "rehearsal",
@@ -85,9 +97,7 @@ def test_results_are_the_same_bits_in_every_run(place: Path, tmp_path: Path) -> 
     run_study(asked, place)
     run_study(asked, tmp_path / "other", room=Room(cores=(0,), gpus=[], memory=2**36))
     one, other = records(place), records(tmp_path / "other")
-    assert {n: json.dumps(record["metrics"]) for n, record in one.items()} == {
-        n: json.dumps(record["metrics"]) for n, record in other.items()
-    }
+    assert values(one) == values(other)
 
 
 # failures
@@ -169,9 +179,7 @@ def test_a_damaged_record_is_reported_and_its_point_runs_again(place: Path) -> N
     assert read_results(store)[1] == [point]
     assert run_study(asked, place).finished == 1
     assert attempts(place, asked) == [1, 2, 1]
-    assert {n: record["metrics"] for n, record in records(place).items()} == {
-        n: record["metrics"] for n, record in whole.items()
-    }
+    assert values(records(place)) == values(whole)
 
 
 # what runs beside what
@@ -208,13 +216,13 @@ def test_every_point_sees_its_own_gpu_and_two_run_at_once(
     watch = Watch()
     run_here(asked, place, room=Room(cores=(0, 1, 2, 3), memory=2**36), watch=watch)
     assert watch.most == 2
-    assert {record["measured"]["gpus_seen"] for record in records(place).values()} == {1}
+    assert {row(record)["gpus_seen"] for record in records(place).values()} == {1}
     wide = study(numbers(7) + "[resources]\ngpus = 2\n")
     run_here(wide, place, room=Room(cores=(0,), memory=2**36))
-    assert records(place)[7]["measured"]["gpus_seen"] == 2
+    assert row(records(place)[7])["gpus_seen"] == 2
     without = study(numbers(8))
     run_here(without, place, room=Room(cores=(0,), memory=2**36))
-    assert records(place)[8]["measured"]["gpus_seen"] == 0
+    assert row(records(place)[8])["gpus_seen"] == 0
 
 
 def test_needs_that_no_point_can_have_here_are_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +262,8 @@ def test_two_ranks_give_the_value_of_one(place: Path, tmp_path: Path) -> None:
     run_study(study(axes + "[resources]\nranks = 2\n", fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), place)
     run_study(study(axes, fixed="[fixed]\nseconds = 0.0\nsteps = 2\n"), tmp_path / "alone")
     together, alone = records(place)[6], records(tmp_path / "alone")[6]
-    assert (together["ranks"], together["metrics"]["ranks"], alone["metrics"]["ranks"]) == (2, 2, 1)
-    assert together["metrics"]["value"] == alone["metrics"]["value"]
+    assert (together["ranks"], row(together)["ranks"], row(alone)["ranks"]) == (2, 2, 1)
+    assert row(together)["value"] == row(alone)["value"]
     assert together["id"] == alone["id"]
 
 

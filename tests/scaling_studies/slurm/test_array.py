@@ -24,7 +24,7 @@ def test_needs_are_asked_for_and_seen(study, cluster):
     one = study(numbers=2, gpus=2)
     one.submit("--partition", "debug", "--setup", 'export SEEN="it\'s"', "--setup", 'echo "$SEEN here"')
     one.wait(60)
-    assert [record["measured"]["gpus_seen"] for record in one.records()] == [2, 2]
+    assert [record["tables"]["points"][0]["gpus_seen"] for record in one.records()] == [2, 2]
     assert "it's here" in one.printed()
     assert "ReqTRES" not in cluster.call("scontrol", "show", "job", one.jobs()[0])
     assert "gres:gpu:2" in cluster.call("scontrol", "show", "job", one.jobs()[0])
@@ -34,7 +34,7 @@ def test_points_that_need_no_gpu_get_those_that_are_asked_for(study, cluster):
     one = study(numbers=2)
     one.submit("--gpus", 2, "--cpus", 2, "--tasks", 1)
     one.wait(60)
-    assert [record["measured"]["gpus_seen"] for record in one.records()] == [2, 2]
+    assert [record["tables"]["points"][0]["gpus_seen"] for record in one.records()] == [2, 2]
     assert "gres:gpu:2" in cluster.call("scontrol", "show", "job", one.jobs()[0])
 
 

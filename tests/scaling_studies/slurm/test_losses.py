@@ -16,7 +16,7 @@ def test_a_real_time_limit_requeues_and_the_point_goes_on(study, way):
     one.wait(180)
     assert one.failures() == []
     (record,) = one.records()
-    assert 0 < record["measured"]["resumed"] < 60
+    assert 0 < record["tables"]["points"][0]["resumed"] < 60
     assert record["attempt"] >= 2
     if way == "sbatch":
         assert "back in the queue" in one.printed()
@@ -33,7 +33,7 @@ def test_requeues_are_limited_and_the_rest_may_be_submitted_again(study):
     one.submit()
     one.wait(120)
     (record,) = one.records()
-    assert record["measured"]["resumed"] == reached > 0
+    assert record["tables"]["points"][0]["resumed"] == reached > 0
 
 
 def test_points_of_a_lost_node_go_to_the_other(study, cluster):
@@ -52,7 +52,7 @@ def test_points_of_a_lost_node_go_to_the_other(study, cluster):
     assert len(found) == 4
     # the lost point went on where it was, and none that was finished was done again
     assert sorted(record["attempt"] for record in found) == [1, 1, 1, 2]
-    assert max(record["measured"]["resumed"] for record in found) >= 1
+    assert max(record["tables"]["points"][0]["resumed"] for record in found) >= 1
     cluster.until(
         lambda: cluster.call("sinfo", "-h", "-N", "-p", "debug", "-o", "%T").split() == ["idle"] * 2,
         40,
@@ -74,8 +74,8 @@ def test_a_task_of_several_nodes_comes_back_when_it_loses_one(study, cluster):
     assert one.failures() == []
     (record,) = one.records()
     assert record["attempt"] == 2
-    assert record["measured"]["resumed"] > 1
-    assert record["metrics"]["ranks"] == 2
+    assert record["tables"]["points"][0]["resumed"] > 1
+    assert record["tables"]["points"][0]["ranks"] == 2
     assert "the runner stopped by itself: back in the queue" in one.printed()
 
 
@@ -97,7 +97,7 @@ def test_scancel_leaves_nothing_half_written(study, cluster):
     after = {record["id"]: record for record in one.records()}
     assert len(after) == 6
     assert all(after[point] == record for point, record in before.items())
-    assert any(record["measured"]["resumed"] > 0 for record in after.values())
+    assert any(record["tables"]["points"][0]["resumed"] > 0 for record in after.values())
 
 
 def test_preempted_tasks_come_back(study, cluster):
@@ -116,5 +116,5 @@ def test_preempted_tasks_come_back(study, cluster):
     assert "requeued" in seen
     assert one.failures() == []
     assert [record["attempt"] for record in one.records()] == [2, 2]
-    assert min(record["measured"]["resumed"] for record in one.records()) > 0
+    assert min(record["tables"]["points"][0]["resumed"] for record in one.records()) > 0
     assert "back in the queue" not in one.printed()  # SLURM had done it already

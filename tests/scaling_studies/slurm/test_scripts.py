@@ -73,7 +73,7 @@ def test_cpu_only(cluster, study):
 def test_one_gpu(cluster, study):
     one = study(numbers=2, gpus=1)
     assert re.search(r"GPUs: \d$", run(cluster, one, "one-gpu"), re.MULTILINE)
-    assert [record["measured"]["gpus_seen"] for record in one.records()] == [1, 1]
+    assert [record["tables"]["points"][0]["gpus_seen"] for record in one.records()] == [1, 1]
 
 
 def test_an_array(cluster, study):
@@ -88,8 +88,8 @@ def test_gpus_of_one_node_under_mpi(cluster, study):
     one = study(numbers=1, ranks=2, gpus=1)
     run(cluster, one, "gpus-one-node-mpi")
     (record,) = one.records()
-    assert record["metrics"]["ranks"] == 2
-    assert record["measured"]["gpus_seen"] == 1  # each its own
+    assert record["tables"]["points"][0]["ranks"] == 2
+    assert record["tables"]["points"][0]["gpus_seen"] == 1  # each its own
 
 
 @pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
@@ -103,5 +103,5 @@ def test_nodes_under_mpi(cluster, study, launcher):
     chosen = {} if launcher == "srun" else {"QRT_TN_MPIEXEC": f"{beside} -n {{ranks}} -ppn 1"}
     said = run(cluster, one, "nodes-mpi", environment=chosen)
     assert f"ranks by: {'srun --mpi=pmi2' if launcher == 'srun' else beside}" in said
-    assert [record["metrics"]["ranks"] for record in one.records()] == [2, 2]
+    assert [record["tables"]["points"][0]["ranks"] for record in one.records()] == [2, 2]
     assert second.read_text().count("launch task") > before  # ranks came to the second node too

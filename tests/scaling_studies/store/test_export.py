@@ -2,15 +2,17 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from pydantic import Field
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
 from qrt_tn.studies.store.export import column_names, write_export
-from tests.scaling_studies.report.study.conftest import failure, record, study_of
+from tests.scaling_studies.report.study.conftest import PRUNED, PRUNING, failure, pruned, record, study_of
 
 
 class Clashing(Settings):
@@ -30,12 +32,14 @@ CLASHING = Experiment(
     summary="names that clash",
     settings=Clashing,
     function="nowhere:none",
-    metrics={
-        "count": Metric("a metric called like a parameter"),
-        "id": Metric("one called like a column", measured=True),
-        "bond": Metric("whole numbers"),
-        "never": Metric("never there"),
-    },
+    tables=one_row(
+        {
+            "count": Metric("a metric called like a parameter"),
+            "id": Metric("one called like a column", measured=True),
+            "bond": Metric("whole numbers"),
+            "never": Metric("never there"),
+        }
+    ),
 )
 TEXTS = ['say "x", y', "two\nlines\r\nmore", "ünï, 漢字 😀", "=1+1", "007", "", " spaced ", "null"]
 
@@ -131,7 +135,7 @@ def test_a_study_without_results_has_columns_and_no_rows(tmp_path: Path, suffix:
     path = write_export(tmp_path / f"none{suffix}", study, [], [])
     read = pyarrow.parquet.read_table if suffix == ".parquet" else pyarrow.csv.read_csv
     table = read(path)
-    assert table.column_names == NAMES == list(column_names(study).values())
+    assert table.column_names == NAMES == list(column_names(study, "points").values())
     assert table.num_rows == 0
 
 
@@ -169,3 +173,32 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert [file.name for file in tmp_path.iterdir()] == ["all.csv"]
     with pytest.raises(ValueError, match="does not exist"):
         write_export(tmp_path / "nowhere" / "all.csv", study, done, broken)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_has_a_row_for_each_of_its_rows(tmp_path: Path, suffix: str) -> None:
+    study = study_of(PRUNED, PRUNING)
+    done = pruned(study, np.random.default_rng(0))
+    left = next(point for point in study.points if point.id not in {one["id"] for one in done})
+    read = pandas.read_csv if suffix == ".csv" else pandas.read_parquet
+    for table, columns in (("pruned", ["criterion", "left", "accuracy"]), ("whole", ["size"])):
+        path = write_export(
+            tmp_path / f"{table}{suffix}", study, done, [failure(study, left, "broke")], table
+        )
+        found = read(path)
+        wanted = pandas.DataFrame(
+            [
+                {"id": one["id"], "seed": one["seed"], "experts": one["parameters"]["experts"], **row}
+                for point in study.points
+                for one in done
+                if one["id"] == point.id
+                for row in one["tables"][table]
+            ]
+        )
+        names = ["id", "seed", "experts", *columns]
+        rows = found[found.status == "done"].reset_index(drop=True)
+        pandas.testing.assert_frame_equal(rows[names], wanted[names], check_dtype=False)
+        failed = found[found.status == "failed"]
+        assert (list(failed.id), failed[columns].isna().all().all()) == ([left.id], True)
+    with pytest.raises(ValueError, match="no table 'all'; choose from pruned, whole"):
+        write_export(tmp_path / f"all{suffix}", study, done, [], "all")

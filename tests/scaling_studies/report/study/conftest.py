@@ -10,7 +10,7 @@ from pydantic import Field
 from qrt_tn.studies.config import Study, parse_study
 from qrt_tn.studies.config import study as study_room
 from qrt_tn.studies.config.points import Point
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, Table, one_row
 
 Record = dict[str, Any]
 DEVICE = {"processor": "Fast 9000", "cores": 8, "memory_gib": 64.0, "gpu": None}
@@ -30,15 +30,17 @@ ROOFED = Experiment(
     summary="a made-up contraction",
     settings=Roofed,
     function="nowhere:none",
-    metrics={
-        "flops": Metric("operations", "flop"),
-        "bytes_moved": Metric("bytes moved", "B"),
-        "seconds": Metric("time", "s", measured=True),
-        "peak_flops": Metric("peak", "flop/s", measured=True),
-        "bandwidth": Metric("bandwidth", "B/s", measured=True),
-        "bond": Metric("largest bond"),
-        "error": Metric("test error", "%"),
-    },
+    tables=one_row(
+        {
+            "flops": Metric("operations", "flop"),
+            "bytes_moved": Metric("bytes moved", "B"),
+            "seconds": Metric("time", "s", measured=True),
+            "peak_flops": Metric("peak", "flop/s", measured=True),
+            "bandwidth": Metric("bandwidth", "B/s", measured=True),
+            "bond": Metric("largest bond"),
+            "error": Metric("test error", "%"),
+        }
+    ),
     labels={"size": "linear size"},
 )
 
@@ -66,8 +68,7 @@ def record(study: Study, point: Point, values: Mapping[str, float | None], **cha
         "revision": 1,
         "parameters": dict(point.parameters),
         "seed": point.seed,
-        "metrics": {name: values.get(name) for name, kind in kinds.items() if not kind.measured},
-        "measured": {name: values.get(name) for name, kind in kinds.items() if kind.measured},
+        "tables": {"points": [{name: values.get(name) for name in kinds}]},
         **known,
         "baseline_bytes": 310_000_000,
         "started": "2026-01-02T03:04:05Z",
@@ -120,3 +121,56 @@ def noise(seed: int, *names: Any) -> float:
     """A standard normal number of its own for each seed and names."""
     digest = [int.from_bytes(repr(name).encode()[:8].ljust(8), "big") for name in names]
     return float(np.random.default_rng([seed, *digest]).normal())
+
+
+class Pruning(Settings):
+    """Parameters of a made-up network that is pruned in many ways."""
+
+    experts: int = 8
+
+
+PRUNING = Experiment(
+    name="pruning",
+    summary="a made-up network, pruned",
+    settings=Pruning,
+    function="nowhere:none",
+    tables={
+        "pruned": Table(
+            ("criterion", "left"),
+            {"accuracy": Metric("accuracy"), "time": Metric("time", "s", measured=True)},
+        ),
+        "whole": Table((), {"size": Metric("parameters")}),
+    },
+    labels={"left": "experts left"},
+)
+PRUNED = """
+name = "pruning"
+experiment = "pruning"
+seeds = 6
+[axes]
+experts = [8, 16]
+[[figures]]
+title = "accuracy"
+x = "left"
+y = "accuracy"
+series = "criterion"
+panels = "experts"
+where = { criterion = ["random", "norm"], left = [1, 2, 4] }
+"""
+
+
+def pruned(study: Study, rng: np.random.Generator) -> list[Record]:
+    """Records of some of the points, each with some rows of both tables."""
+    made = []
+    for point in study.points:
+        if rng.random() < 0.2:
+            continue
+        rows = [
+            {"criterion": name, "left": left, "accuracy": float(rng.random()), "time": None}
+            for name in ("random", "norm", "change")
+            for left in (1, 2, 4, 6)
+            if rng.random() < 0.8
+        ]
+        tables = {"pruned": rows, "whole": [{"size": int(rng.integers(100))}]}
+        made.append(record(study, point, {}) | {"tables": tables})
+    return made

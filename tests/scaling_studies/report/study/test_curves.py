@@ -27,7 +27,9 @@ def value(p, seed: int) -> float:
 def finished_of(figure: str, values=None, keep=lambda point: True) -> Finished:
     study = study_of(HEAD + figure, ROOFED)
     points = [point for point in study.points if keep(point)]
-    return Finished(study, records(study, values or (lambda p, seed: {"seconds": value(p, seed)}), points))
+    return Finished(
+        study, records(study, values or (lambda p, seed: {"seconds": value(p, seed)}), points), "points"
+    )
 
 
 def drawn(figure: str, **options: object) -> Plot:
@@ -147,7 +149,9 @@ def test_more_panels_and_lines_than_can_be_read_are_said() -> None:
         'y = "error"\nseries = "size"\npanels = "backend"',
         ROOFED,
     )
-    plot = lines(Finished(study, records(study, lambda p, seed: {"bond": 1, "error": 1})), study.figures[0])
+    plot = lines(
+        Finished(study, records(study, lambda p, seed: {"bond": 1, "error": 1}), "points"), study.figures[0]
+    )
     assert [panel for panel, _ in plot.panels] == ["a", "b", "c", "d", "e", "f"]
     assert len(plot.lines) == 12
     assert (plot.lines[0], plot.lines[-1]) == (1, 30)  # evenly over all of them
@@ -224,6 +228,6 @@ def test_partners_take_part_in_what_a_ratio_mixes() -> None:
         HEAD + 'kind = "ratio"\nx = "size"\ny = "seconds"\nreference = { backend = "numpy" }', ROOFED
     )
     made = [record(study, p, {"seconds": 1.0}) for p in study.points]
-    plot = ratio(Finished(study, made), study.figures[0])
+    plot = ratio(Finished(study, made, "points"), study.figures[0])
     assert sorted(plot.rows.tolist()) == list(range(96))
     assert len(plot.curve_of) == 96

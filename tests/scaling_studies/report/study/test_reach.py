@@ -30,7 +30,7 @@ level = 0.5
 
 def drawn(values, figure: str = 'series = "label"', sizes: str = "[1, 2, 4, 8, 16, 32, 64, 128]") -> Plot:
     study = study_with(sizes, figure)
-    return reach(Finished(study, records(study, values)), study.figures[0])
+    return reach(Finished(study, records(study, values), "points"), study.figures[0])
 
 
 def learnt(p, seed: int) -> float:
@@ -77,7 +77,8 @@ def test_a_goal_below_and_a_level_that_is_missed_again() -> None:
     study = study_with("[1, 2, 4]", 'goal = "below"\nwhere = { label = "a", number = 2 }')
     values = {1: 0.9, 2: 0.4, 4: 0.7}
     plot = reach(
-        Finished(study, records(study, lambda p, seed: {"value": values[p["steps"]]})), study.figures[0]
+        Finished(study, records(study, lambda p, seed: {"value": values[p["steps"]]}), "points"),
+        study.figures[0],
     )
     curve = plot.panels[0][1][0]
     assert curve.middle.tolist() == [2]
@@ -90,7 +91,7 @@ def test_values_that_are_no_numbers_have_no_smallest() -> None:
         'name = "n"\nexperiment = "rehearsal"\n[axes]\nlabel = ["a", "b"]\nnumber = [1, 2]\n[[figures]]\n'
         'title = "t"\nkind = "reach"\nx = "number"\ny = "value"\nof = "label"\nlevel = 0.5'
     )
-    plot = reach(Finished(study, records(study, lambda p, seed: {"value": 1.0})), study.figures[0])
+    plot = reach(Finished(study, records(study, lambda p, seed: {"value": 1.0}), "points"), study.figures[0])
     assert plot.panels == []
     assert "no numbers" in plot.remarks[0]
 
@@ -101,7 +102,8 @@ def test_an_x_that_is_a_metric_is_said() -> None:
         'title = "t"\nkind = "reach"\nx = "ranks"\ny = "value"\nof = "number"\nlevel = 0.5'
     )
     plot = reach(
-        Finished(study, records(study, lambda p, seed: {"value": 1.0, "ranks": 1})), study.figures[0]
+        Finished(study, records(study, lambda p, seed: {"value": 1.0, "ranks": 1}), "points"),
+        study.figures[0],
     )
     assert plot.panels == []
     assert "must be one" in plot.remarks[0]
@@ -109,4 +111,4 @@ def test_an_x_that_is_a_metric_is_said() -> None:
 
 def test_no_records_reach_nothing() -> None:
     study = study_with("[1, 2]", "")
-    assert reach(Finished(study, []), study.figures[0]).panels == []
+    assert reach(Finished(study, [], "points"), study.figures[0]).panels == []

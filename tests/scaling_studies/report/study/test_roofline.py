@@ -39,7 +39,7 @@ def finished_of(**changes: object) -> Finished:
         }
         gpu = "Big GPU" if p["backend"] == "cupy" else None
         made.append(record(study, point, values | changes, device=DEVICE | {"gpu": gpu}))  # type: ignore[operator]
-    return Finished(study, made)
+    return Finished(study, made, "points")
 
 
 def test_settings_are_medians_under_the_smaller_of_peak_and_bandwidth() -> None:
@@ -55,7 +55,7 @@ def test_settings_are_medians_under_the_smaller_of_peak_and_bandwidth() -> None:
     roofs = [min(5e10 * 1.01, 2e10 * size) for size in (1, 10, 100)]
     share = dots.rate[order] / roofs
     assert dots.share[order] == pytest.approx(share)
-    sizes = [finished.study.points[place].parameters["size"] for place in dots.settings[order]]
+    sizes = [finished.value("size", row) for row in dots.rows[order]]
     assert sizes == [1, 10, 100]
 
 
