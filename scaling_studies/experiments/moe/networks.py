@@ -82,7 +82,7 @@ def train_networks(
 
     def task(router: str, seed: int, advance: Callable[[int], None]) -> Callable[[], Pair]:
         def work() -> Pair:
-            return _pair(config, router, seed, (before, after), advance, kept)
+            return train_pair(config, router, seed, (before, after), config.out / FOLDER, advance, kept)
 
         return work
 
@@ -95,14 +95,47 @@ def train_networks(
     return sorted(pairs, key=lambda pair: (config.routers.index(pair.router), pair.seed)), kept[0]
 
 
-def _pair(
+def check_sets(config: MoeStudyConfig, before: Images, after: Images) -> None:
+    """See that one network can learn from both sets, with batches as large as asked for.
+
+    Raises:
+        ValueError: shapes that differ or do not split into patches, or too few images.
+    """
+    if before.image_shape != after.image_shape:
+        raise ValueError(
+            f"{before.name} has images of shape {before.image_shape}, {after.name} of {after.image_shape};"
+            " give sets of one shape"
+        )
+    for images, points in ((before, config.pretrain_points), (after, config.finetune_points)):
+        config.network(config.routers[0], images.image_shape, images.outputs)
+        held = len(draw_points(images, 0, points, 1).x)
+        if held < config.batch_size:
+            raise ValueError(
+                f"{held} training images of {images.name} are fewer than a batch of {config.batch_size};"
+                " give a smaller batch_size, or more points"
+            )
+
+
+def train_pair(
     config: MoeStudyConfig,
     router: str,
     seed: int,
     sets: tuple[Images, Images],
+    folder: Path,
     advance: Callable[[int], None],
     kept: list[int],
 ) -> Pair:
+    """One network, pre-trained and fine-tuned; read from the folder where it is there, else kept there.
+
+    Args:
+        config: the study's settings.
+        router: kind of its routers.
+        seed: of weights, order and images.
+        sets: to pre-train and to fine-tune on.
+        folder: of the files.
+        advance: takes steps of training that are done.
+        kept: its one number grows by the trainings that were read.
+    """
     before, after = sets
     first = draw_points(before, seed, config.pretrain_points, config.test_points)
     second = draw_points(after, seed, config.finetune_points, config.test_points)
@@ -112,7 +145,7 @@ def _pair(
             config.network(router, before.image_shape, before.outputs), rngs=nnx.Rngs(seed), dispatch="gather"
         )
 
-    place = config.out / FOLDER / f"{router}-{seed}"
+    place = folder / f"{router}-{seed}"
     pretrained, known = _trained(
         Path(f"{place}-pretrained.safetensors"),
         (config, config.pretrain_steps, [seed, 0]),

@@ -9,7 +9,7 @@ import numpy as np
 
 from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.costs import parameter_bytes, parameter_count
+from qrt_tn.models.moe.costs import flops_per_image, parameter_bytes, parameter_count
 from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
 from qrt_tn.models.moe.experts import read_layers
 from qrt_tn.models.moe.maps import ExpertMap
@@ -217,6 +217,7 @@ def _measured(config: MoeStudyConfig, one: _Known, candidate: Candidate, program
         "ratio": candidate.prune / config.experts,
         "parameters": parameter_count(shape),
         "bytes": parameter_bytes(shape),
+        "flops": flops_per_image(shape),
         "accuracy": one.accuracies[key],
         "finetuned_accuracy": None,
     }

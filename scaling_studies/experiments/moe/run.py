@@ -10,7 +10,7 @@ from qrt_tn.models.moe.criteria import CRITERIA
 from qrt_tn.studies import folders, provenance
 from qrt_tn.studies.experiments.moe.config import MERGE, OF_NETWORKS, MoeStudyConfig
 from qrt_tn.studies.experiments.moe.data import Points, draw_points, load_set
-from qrt_tn.studies.experiments.moe.networks import FOLDER, Pair, train_networks
+from qrt_tn.studies.experiments.moe.networks import FOLDER, Pair, check_sets, train_networks
 from qrt_tn.studies.experiments.moe.pruning import check_ways, prune_networks
 from qrt_tn.studies.experiments.moe.savings import bench_config, measure_savings
 from qrt_tn.studies.experiments.moe.theory import measure_theory
@@ -41,7 +41,7 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
     started = time.perf_counter()
     check_ways(config)
     before, after = load_set(config.pretrain), load_set(config.finetune)
-    _check_sets(config, before, after)
+    check_sets(config, before, after)
     _claim(config, before, after)
     for images in (before, after):
         timer.say(images.describe())
@@ -89,27 +89,6 @@ def run_study(config: MoeStudyConfig, command: str, timer: StageTimer) -> Path:
         written = report.write(config.out)
         stage.advance()
     return written
-
-
-def _check_sets(config: MoeStudyConfig, before: Images, after: Images) -> None:
-    """See that one network can learn from both sets, with batches as large as asked for.
-
-    Raises:
-        ValueError: shapes that differ or do not split into patches, or too few images.
-    """
-    if before.image_shape != after.image_shape:
-        raise ValueError(
-            f"{before.name} has images of shape {before.image_shape}, {after.name} of {after.image_shape};"
-            " give sets of one shape"
-        )
-    for images, points in ((before, config.pretrain_points), (after, config.finetune_points)):
-        config.network(config.routers[0], images.image_shape, images.outputs)
-        held = len(draw_points(images, 0, points, 1).x)
-        if held < config.batch_size:
-            raise ValueError(
-                f"{held} training images of {images.name} are fewer than a batch of {config.batch_size};"
-                " give a smaller batch_size, or more points"
-            )
 
 
 def _claim(config: MoeStudyConfig, before: Images, after: Images) -> None:

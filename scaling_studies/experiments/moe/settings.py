@@ -1,10 +1,10 @@
 """What one pruned mixture of experts of a study is asked for."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, one_row
+from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings, Table
 
 # those of models.moe.CRITERIA and merging; models.moe is not imported here: this room is read at every call
 Criterion = Literal[
@@ -25,13 +25,15 @@ Criterion = Literal[
     "reconstruction",
     "merge",
 ]
+Mode = Literal["keep-router", "drop-router", "renormalize"]
+RANDOM = "random"
 
 
 class Moe(Settings):
     """Parameters of one vision transformer with experts: pre-trained, fine-tuned, and then pruned.
 
-    A point prunes by one criterion, and at random besides, which costs evaluations alone: what a criterion
-    gains is always told of the same network.
+    A point prunes its one network in every way that is asked for, and at random besides, which costs
+    evaluations alone: what a criterion gains is always told of the same network.
     """
 
     preset: Literal["quick", "small"] = "quick"
@@ -52,16 +54,16 @@ class Moe(Settings):
     """Of each block."""
     selected: int = Field(2, ge=1)
     """K, the experts that a token goes to in token choice."""
-    criterion: Criterion = "router-change"
+    criteria: list[Criterion] = Field(["router-change"], min_length=1)
     """Which experts go; "merge" merges instead, whatever the mode."""
-    mode: Literal["keep-router", "drop-router", "renormalize"] = "keep-router"
+    modes: list[Mode] = Field(["keep-router"], min_length=1)
     """What becomes of the columns of the router that led to them."""
-    pruned: int = Field(4, ge=1)
-    """How many experts of each block go."""
+    prune: list[Annotated[int, Field(ge=1)]] = Field([4], min_length=1)
+    """How many experts of each block go, each number in turn."""
     draws: int = Field(5, ge=1, le=1000)
     """Of random pruning, whose mean counts."""
     tune_steps: int = Field(0, ge=0)
-    """Of fine-tuning after pruning; 0 for none. Of "random" the first draw is fine-tuned."""
+    """Of fine-tuning after pruning, in the mode of Chowdhury et al., of the first random draw; 0: none."""
 
     @model_validator(mode="after")
     def _possible(self) -> "Moe":
@@ -69,16 +71,16 @@ class Moe(Settings):
         if token_choice and self.selected > self.experts:
             raise ValueError(f"a token cannot go to {self.selected} of {self.experts} experts")
         chosen = self.selected if token_choice else 1
-        keeps = self.mode == "keep-router" and self.criterion != "reconstruction"
-        least = 1 if keeps or self.criterion == "merge" else chosen
-        if self.experts - self.pruned < least:
+        keeps = set(self.modes) == {"keep-router"} and "reconstruction" not in self.criteria
+        least = 1 if keeps else chosen
+        if self.experts - max(self.prune) < least:
             raise ValueError(
-                f"{self.pruned} of {self.experts} experts cannot go, since at least {least} must be left; "
-                f"prune at most {self.experts - least}"
+                f"{max(self.prune)} of {self.experts} experts cannot go, since at least {least} must be left;"
+                f" prune at most {self.experts - least}"
             )
-        if self.criterion == "reconstruction" and not token_choice:
+        if "reconstruction" in self.criteria and not token_choice:
             raise ValueError("the criterion 'reconstruction' is defined for token choice; take another")
-        if self.criterion == "frequency" and not token_choice:
+        if "frequency" in self.criteria and not token_choice:
             raise ValueError(
                 "the criterion 'frequency' tells nothing where experts choose, since each takes as many"
                 " tokens; take another"
@@ -88,26 +90,36 @@ class Moe(Settings):
 
 EXPERIMENT = Experiment(
     name="moe",
-    summary="a vision transformer whose experts are pruned by a criterion, against random pruning",
+    summary="a vision transformer whose experts are pruned by criteria, against random pruning",
     settings=Moe,
     function="qrt_tn.studies.experiments.moe.point:measure",
-    tables=one_row(
-        {
-            "accuracy": Metric("test accuracy after pruning"),
-            "accuracy_before": Metric("test accuracy before pruning"),
-            "accuracy_random": Metric("test accuracy after random pruning, mean"),
-            "accuracy_tuned": Metric("test accuracy after pruning and fine-tuning"),
-            "gain": Metric("test accuracy above random pruning"),
-            "loss": Metric("test accuracy lost by pruning"),
-            "pretrained_accuracy": Metric("test accuracy after pre-training, on its own set"),
-            "pruned_share": Metric("share of experts pruned"),
-            "parameters": Metric("parameters left"),
-            "parameters_left": Metric("share of parameters left"),
-            "flops": Metric("operations for an image", "flop"),
-            "flops_left": Metric("share of operations left"),
-            "training_seconds": Metric("seconds of training", "s", measured=True),
-        }
-    ),
+    tables={
+        "pruned": Table(
+            ("criterion", "mode", "pruned"),
+            {
+                "accuracy": Metric("test accuracy"),
+                "finetuned_accuracy": Metric("test accuracy after pruning and fine-tuning"),
+                "gain": Metric("test accuracy above random pruning"),
+                "loss": Metric("test accuracy lost by pruning"),
+                "ratio": Metric("share of experts pruned"),
+                "parameters": Metric("parameters"),
+                "parameters_left": Metric("share of parameters left"),
+                "bytes": Metric("bytes of the parameters", "B"),
+                "flops": Metric("operations for an image", "flop"),
+                "flops_left": Metric("share of operations left"),
+            },
+        ),
+        "networks": Table(
+            (),
+            {
+                "accuracy": Metric("test accuracy"),
+                "pretrained_accuracy": Metric("test accuracy after pre-training, on its own set"),
+                "parameters": Metric("parameters"),
+                "seconds": Metric("seconds of training", "s", measured=True),
+            },
+        ),
+    },
+    revision=2,
     labels={
         "experts": "experts of a block",
         "selected": "experts that a token goes to",

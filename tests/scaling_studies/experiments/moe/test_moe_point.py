@@ -23,7 +23,7 @@ from qrt_tn.studies.experiments.moe.networks import Pair, train_networks
 from qrt_tn.studies.experiments.moe.point import measure
 from qrt_tn.studies.experiments.moe.programs import Programs
 from qrt_tn.studies.experiments.moe.pruning import prune_networks
-from qrt_tn.studies.experiments.moe.settings import EXPERIMENT, Criterion, Moe
+from qrt_tn.studies.experiments.moe.settings import EXPERIMENT, Criterion, Mode, Moe
 from qrt_tn.studies.progress import StageTimer
 
 SEED = 0
@@ -47,7 +47,7 @@ def settings(images: str, **changes: Any) -> dict[str, Any]:
     return {
         **{"pretrain": f"{images}:0-1", "finetune": f"{images}:2-3", "pretrain_points": 80},
         **{"finetune_points": 80, "pretrain_steps": 5, "finetune_steps": 5, "hidden": 8, "mlp": 4},
-        **{"layers": 1, "experts": 4, "pruned": 2, "draws": 3},
+        **{"layers": 1, "experts": 4, "prune": [2], "draws": 3},
         **changes,
     }
 
@@ -65,8 +65,7 @@ def compiled_once(monkeypatch: pytest.MonkeyPatch, programs: dict[VisionMoeConfi
             programs[config] = Programs(config, tree)
         return programs[config]
 
-    for module in (point, pruning):
-        monkeypatch.setattr(module, "Programs", shared)
+    monkeypatch.setattr(pruning, "Programs", shared)
 
 
 def shaken(
@@ -86,7 +85,7 @@ def shaken(
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (point, pruning, networks):
+    for module in (pruning, networks):
         monkeypatch.setattr(module, "train_moe", shaken)
 
 
@@ -110,7 +109,7 @@ def of_study(
     study: MoeStudyConfig = preset(
         "quick",
         **changes,
-        **{"moe_layers": (0,), "routers": (router,), "modes": (mode,), "prune": (2,), "seeds": 1},
+        **{"moe_layers": (0,), "routers": (router,), "modes": (mode,), "prune": (1, 2), "seeds": 1},
         **{"criteria": (*criteria, "random"), "random_draws": given["draws"], "out": out},
         **{"tune_steps": 3, "tune_prune": (2,), "tune_criteria": ("router-change",)},
     )
@@ -139,25 +138,24 @@ def test_points_are_those_of_the_study(
 ) -> None:
     """Networks, choices, draws and fine-tuning are those of the same seed there."""
     pair, rows = of_study(images, tmp_path / "study", router, mode, criteria)
-    random = [row["accuracy"] for row in rows if row["criterion"] == "random"]
-    assert len(random) == 3
-    for criterion in criteria:
-        (own,) = (row for row in rows if row["criterion"] == criterion)
-        found = run(
-            router=router, mode=mode, criterion=criterion, tune_steps=3 * (criterion == "router-change")
-        )
-        assert found["accuracy"] == own["accuracy"]
-        assert found["accuracy_random"] == pytest.approx(np.mean(random), abs=1e-15)
-        assert found["accuracy_before"] == pair.accuracy
-        assert found["pretrained_accuracy"] == pair.pretrained_accuracy
-        assert found["accuracy_tuned"] == own["finetuned_accuracy"]
-        assert found["parameters"] == own["parameters"]
-        assert found["parameters_left"] == own["parameters"] / pair.row["parameters"]
-        assert found["gain"] == found["accuracy"] - found["accuracy_random"]
-        assert found["loss"] == found["accuracy_before"] - found["accuracy"]
-        assert found["pruned_share"] == 0.5
-        assert set(found) == set(EXPERIMENT.metrics)
-        assert (found["flops_left"] == 1) == (criterion == MERGE)
+    found = run(router=router, modes=[mode], criteria=list(criteria), prune=[1, 2], tune_steps=3)
+    (network,) = found["networks"]
+    assert network == {name: pair.row[name] for name in network} | {"seconds": network["seconds"]}
+    ways = [(row["criterion"], row["mode"], row["pruned"]) for row in found["pruned"]]
+    assert set(ways) == {(row["criterion"], row["mode"], row["pruned"]) for row in rows}
+    assert len(set(ways)) == len(ways) == 2 * (len(criteria) + 1)
+    for row, way in zip(found["pruned"], ways, strict=True):
+        random = [r["accuracy"] for r in rows if (r["criterion"], r["pruned"]) == ("random", way[2])]
+        own = [r for r in rows if (r["criterion"], r["mode"], r["pruned"]) == way]
+        assert (len(random), len(own)) == (3, 3 if way[0] == "random" else 1)
+        assert row["accuracy"] == pytest.approx(np.mean([r["accuracy"] for r in own]), abs=1e-15)
+        assert row["gain"] == pytest.approx(row["accuracy"] - np.mean(random), abs=1e-15)
+        assert row["loss"] == network["accuracy"] - row["accuracy"]
+        assert row["parameters_left"] == own[0]["parameters"] / network["parameters"]
+        assert row["ratio"] == way[2] / 4
+        assert (row["flops_left"] == 1) == (way[0] == MERGE)
+        if own[0]["finetuned_accuracy"] is not None:
+            assert row["finetuned_accuracy"] == own[0]["finetuned_accuracy"]
 
 
 def test_a_point_goes_on_where_it_was_killed(run: Measure, tmp_path: Path) -> None:
@@ -174,24 +172,25 @@ def test_a_point_goes_on_where_it_was_killed(run: Measure, tmp_path: Path) -> No
     with pytest.raises(KilledError):
         run(folder=killed, say=kill)
     kept = sorted(killed.iterdir())
-    assert [path.name for path in kept] == ["finetuned.safetensors", "pretrained.safetensors"]
+    assert [path.name.partition("-0-")[2] for path in kept] == [
+        "finetuned.safetensors",
+        "pretrained.safetensors",
+    ]
     written = kept[1].stat().st_mtime_ns
     kept[0].write_bytes(b"torn")  # trained again
-    found, whole = (run(folder=place, criterion="random") for place in (killed, tmp_path / "whole"))
-    assert found["accuracy"] == found["accuracy_random"]
+    found, whole = (run(folder=place) for place in (killed, tmp_path / "whole"))
     assert kept[1].stat().st_mtime_ns == written
-    for name, metric in EXPERIMENT.metrics.items():
-        assert metric.measured or found[name] == whole[name]
+    assert found["pruned"] == whole["pruned"]
+    assert found["networks"][0] | {"seconds": 0} == whole["networks"][0] | {"seconds": 0}
     (tmp_path / "other").mkdir()
-    other = run(SEED + 1, folder=tmp_path / "other", criterion="random")
-    assert [other[name] for name in ("accuracy_before", "accuracy")] != [
-        found[name] for name in ("accuracy_before", "accuracy")
-    ]
+    other = run(SEED + 1, folder=tmp_path / "other")
+    assert other["pruned"] != found["pruned"]
 
 
 def test_settings_name_what_the_models_have() -> None:
     assert set(typing.get_args(Criterion)) == {*CRITERIA, MERGE}
-    for name, known in (("router", ROUTERS), ("mode", MODES), ("preset", tuple(PRESETS))):
+    assert set(typing.get_args(Mode)) == set(MODES)
+    for name, known in (("router", ROUTERS), ("preset", tuple(PRESETS))):
         assert typing.get_args(Moe.model_fields[name].annotation) == known
     assert experiment("moe") is EXPERIMENT
 
@@ -199,19 +198,22 @@ def test_settings_name_what_the_models_have() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pruned": 4}, "4 of 4 experts cannot go, since at least 1 must be left; prune at most 3"),
-        ({"pruned": 3, "mode": "drop-router"}, "3 of 4 experts cannot go, since at least 2 must be left"),
-        ({"pruned": 3, "criterion": "reconstruction"}, "at least 2 must be left"),
+        ({"prune": [1, 4]}, "4 of 4 experts cannot go, since at least 1 must be left; prune at most 3"),
+        (
+            {"prune": [3], "modes": ["keep-router", "drop-router"]},
+            "3 of 4 experts cannot go, since at least 2 must be left",
+        ),
+        ({"prune": [3], "criteria": ["reconstruction"]}, "at least 2 must be left"),
         ({"selected": 5}, "a token cannot go to 5 of 4 experts"),
-        ({"router": "expert-choice", "criterion": "reconstruction"}, "is defined for token choice"),
-        ({"criterion": "abacus"}, "router-change"),
+        ({"router": "expert-choice", "criteria": ["reconstruction"]}, "is defined for token choice"),
+        ({"criteria": ["abacus"]}, "router-change"),
     ],
 )
 def test_points_that_cannot_be_are_refused(changes: dict[str, Any], message: str, images: str) -> None:
     with pytest.raises(ValueError, match=message):
         Moe.model_validate(settings(images, **changes))
-    Moe.model_validate(settings(images, pruned=3, mode="drop-router", router="expert-choice"))
-    Moe.model_validate(settings(images, pruned=3, mode="drop-router", criterion=MERGE))
+    Moe.model_validate(settings(images, prune=[3], modes=["drop-router"], router="expert-choice"))
+    Moe.model_validate(settings(images, prune=[3], criteria=[MERGE]))
 
 
 def test_bad_data_is_refused_before_any_training(run: Measure, images: str, tmp_path: Path) -> None:
