@@ -4,10 +4,8 @@ from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.native import (
     load_moe,
-    load_moe_orbax,
     load_moe_tree,
     save_moe,
-    save_moe_orbax,
     save_moe_tree,
 )
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
@@ -50,7 +48,6 @@ __all__ = [
     "infer_config",
     "inspect_vmoe_checkpoint",
     "load_moe",
-    "load_moe_orbax",
     "load_moe_tree",
     "load_vmoe_checkpoint",
     "merge",
@@ -59,7 +56,6 @@ __all__ = [
     "prune_experts",
     "remove",
     "save_moe",
-    "save_moe_orbax",
     "save_moe_tree",
     "save_vmoe_checkpoint",
     "score",

@@ -1,12 +1,12 @@
 """Boxes, the parts of an array that a checkpoint's chunks hold: cut an array, check that they cover it."""
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator
-from itertools import product
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-MAX_CORNERS = 2**20  # of the boxes of one array: 65,536 boxes where four axes are split
+import numpy as np
+
+MAX_CHUNKS = 2**12  # of one array: the check looks at all pairs of them
 
 Box = tuple[tuple[int, int], ...]  # (start, stop) along each axis
 
@@ -27,28 +27,20 @@ def cut(shape: tuple[int, ...], max_size: int) -> Iterator[Box]:
     if math.prod(shape) <= max_size:
         yield tuple((0, size) for size in shape)
         return
-    row = math.prod(shape[1:])
-    if row > max_size:
-        for place in range(shape[0]):
-            for rest in cut(shape[1:], max_size):
-                yield ((place, place + 1), *rest)
-        return
-    step = max_size // row
-    for start in range(0, shape[0], step):
-        yield ((start, min(start + step, shape[0])), *((0, size) for size in shape[1:]))
+    step = max_size // math.prod(shape[1:])  # rows of a box
+    for start in range(0, shape[0], max(step, 1)):
+        for rest in cut(shape[1:], max_size):
+            yield ((start, min(start + max(step, 1), shape[0])), *rest)
 
 
-def covers_once(shape: tuple[int, ...], boxes: Collection[Box]) -> bool:
-    """Whether every element of an array lies in exactly one of the boxes.
-
-    The number of boxes that an element lies in is a function on the grid; its mixed difference along all axes
-    is +1 or -1 at the corners of each box and 0 elsewhere, and determines it. So boxes cover an array once if
-    and only if their corners cancel up to those of the array: work in proportion to the number of boxes.
+def covers_once(shape: tuple[int, ...], boxes: Sequence[Box]) -> bool:
+    """Whether every element of an array lies in exactly one of the boxes: as many as it has, none in two.
 
     Raises:
-        ValueError: too many corners to hold.
+        ValueError: too many boxes.
     """
-    whole = tuple((0, size) for size in shape)
+    if len(boxes) > MAX_CHUNKS:
+        raise ValueError(f"an array in {len(boxes)} chunks; at most {MAX_CHUNKS} are read")
     if any(
         not 0 <= start <= stop <= size
         for box in boxes
@@ -57,13 +49,12 @@ def covers_once(shape: tuple[int, ...], boxes: Collection[Box]) -> bool:
         return False
     if 0 in shape:
         return True  # nothing to cover
-    if any(start == stop for box in boxes for start, stop in box):
+    sizes = [math.prod(box_shape(box)) for box in boxes]
+    if 0 in sizes or sum(sizes) != math.prod(shape):
         return False
-    split = [axis for axis, ends in enumerate(whole) if any(box[axis] != ends for box in boxes)]
-    if len(boxes) << len(split) > MAX_CORNERS:
-        raise ValueError(f"an array in {len(boxes)} chunks, split along {len(split)} axes, is too finely cut")
-    corners: Counter[tuple[int, ...]] = Counter()
-    for box, sign in [(whole, -1), *((box, 1) for box in boxes)]:
-        for corner in product(*(((box[axis][0], 1), (box[axis][1], -1)) for axis in split)):
-            corners[tuple(place for place, _ in corner)] += sign * math.prod(side for _, side in corner)
-    return not any(corners.values())
+    starts, stops = np.array(boxes, np.int64).reshape(len(boxes), len(shape), 2).T
+    begins_before_end = np.ones((len(boxes), len(boxes)), bool)
+    for start, stop in zip(starts, stops, strict=True):
+        begins_before_end &= start < stop[:, None]
+    # two that do so of each other share an element
+    return int((begins_before_end & begins_before_end.T).sum()) == len(boxes)

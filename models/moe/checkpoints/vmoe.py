@@ -14,26 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
-import msgpack
 import numpy as np
 
 from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.models.moe.checkpoints import flax_file
 from qrt_tn.models.moe.checkpoints.boxes import Box, box_shape, box_slices
-from qrt_tn.models.moe.checkpoints.unpacking import (
-    NDARRAY,
-    READ_SIZE,
-    Tree,
-    array_view,
-    check_end,
-    check_memory,
-    file_identity,
-    opened,
-)
+from qrt_tn.models.moe.checkpoints.unpacking import Reader, Tree, check_memory, file_identity, opened
 from qrt_tn.models.moe.checkpoints.vmoe_index import (
-    MAX_INDEX_BYTES,
     SLICE_ND,
-    ArrayEntry,
     CheckpointSummary,
     checked_prefix,
     find_shards,
@@ -46,7 +34,6 @@ from qrt_tn.models.moe.checkpoints.vmoe_index import (
 
 CHUNKS_KEY = "__msgpack_array_chunk_a87ca2__"  # marks the map that a shard is
 _MAX_PIECES = 2**10  # of one chunk; vmoe's have at most 1 GiB each
-_OVERHEAD = 2**12  # bytes of a chunk beside its data
 
 Chunk = tuple[int, Box]  # number of an array, and the part of it
 
@@ -55,7 +42,8 @@ def load_vmoe_checkpoint(prefix: str | Path, *, progress: Progress | None = None
     """Read a checkpoint of google-research/vmoe, or one file that flax.serialization.to_bytes wrote.
 
     Nothing is allocated until the index is known to make sense, each element in one chunk, and the files to
-    be as large as what it lists. Chunks are read one by one; beside the tree, three of them are in memory.
+    be as large as what it lists. Beside the tree one chunk is in memory (two where it is in pieces, as those
+    above 1 GiB are); of a file of flax none.
 
     Arrays are numbered by sorted keys, as vmoe numbers them since it writes a version. In an index without
     version they are numbered as JAX flattens the tree that was saved; this is the same for nested dicts.
@@ -91,13 +79,16 @@ def load_vmoe_checkpoint(prefix: str | Path, *, progress: Progress | None = None
     for number, leaf in enumerate(index.leaves):
         for box, shard in zip(leaf.boxes, leaf.shards, strict=True):
             wanted[shard].add((number, box))
-    largest = max((_nbytes(index.leaves, chunk) for chunks in wanted for chunk in chunks), default=0)
-    check_memory(index.nbytes + 3 * largest, place)
+    largest = max(
+        (math.prod(box_shape(box)) * leaf.dtype.itemsize for leaf in index.leaves for box in leaf.boxes),
+        default=0,
+    )
+    check_memory(index.nbytes + 2 * largest, place)
     arrays = [np.empty(leaf.shape, leaf.dtype) for leaf in index.leaves]
     done = 0
     with shown(progress, index.nbytes, "bytes") as show:
         for path, chunks in zip(paths, wanted, strict=True):
-            for count in _read_shard(path, chunks, index.leaves, arrays):
+            for count in _read_shard(path, chunks, arrays):
                 done += count
                 show(done, index.nbytes)
     if file_identity(index_path(place)) != identity:
@@ -121,11 +112,7 @@ def inspect_vmoe_checkpoint(prefix: str | Path) -> CheckpointSummary:
 
 
 def _has_index(place: Path) -> bool:
-    """Whether there is an index; if not, there must be one file of that name.
-
-    Raises:
-        ValueError: there is neither.
-    """
+    """Whether there is an index; if not, there must be one file of that name."""
     try:
         if index_path(place).is_file():
             return True
@@ -143,46 +130,29 @@ def _has_index(place: Path) -> bool:
 
 
 def _read_index(place: Path) -> CheckpointSummary:
-    path = index_path(place)
-    with opened(path) as file:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise ValueError(f"an index of more than {MAX_INDEX_BYTES} bytes")
-        return read_index(file.read())
+    with opened(index_path(place)) as reader:
+        return read_index(reader)
 
 
-def _read_shard(
-    path: Path, wanted: set[Chunk], leaves: Sequence[ArrayEntry], arrays: Sequence[np.ndarray]
-) -> Iterator[int]:
-    """Read a file with data into the arrays; yield the bytes of each chunk.
+def _read_shard(path: Path, wanted: set[Chunk], arrays: Sequence[np.ndarray]) -> Iterator[int]:
+    """Read the chunks in `wanted`, which is emptied, into the arrays; yield the bytes of each.
 
     A file is a map from the number of an array, as text, to its chunks: pairs of the data, in pieces of one
     axis, and of the slice that they are of the array.
-
-    Raises:
-        ValueError: the file does not hold the chunks in `wanted` (this set is emptied) and no others.
     """
-    largest = max((_nbytes(leaves, chunk) for chunk in wanted), default=0)
-    with opened(path) as file:
-        unpacker = msgpack.Unpacker(
-            file,
-            read_size=READ_SIZE,
-            ext_hook=_extension,
-            max_buffer_size=largest + READ_SIZE + _OVERHEAD,
-            max_array_len=_MAX_PIECES,
-            max_map_len=0,
-        )
+    with opened(path) as reader:
         is_marked = False
-        for _ in range(unpacker.read_map_header()):
-            key = unpacker.unpack()
-            if isinstance(key, str) and key == CHUNKS_KEY:
-                is_marked = unpacker.unpack() is True
+        for _ in range(reader.item("read_map_header")):
+            key = reader.item()
+            if key == CHUNKS_KEY:
+                is_marked = reader.item() is True
                 continue
             # a number may come twice: what counts is that each chunk comes once
             is_number = isinstance(key, str) and re.fullmatch("0|[1-9][0-9]{0,8}", key)
-            if not is_number or int(key) >= len(leaves):
-                raise ValueError(f"array number {key!r:.60}, where the index has {len(leaves)} arrays")
-            for _ in range(unpacker.read_array_header()):
-                yield _read_chunk(unpacker, int(key), wanted, arrays[int(key)])
+            if not is_number or int(key) >= len(arrays):
+                raise ValueError(f"array number {key!r:.60}, where the index has {len(arrays)} arrays")
+            for _ in range(reader.item("read_array_header")):
+                yield _read_chunk(reader, int(key), wanted, arrays[int(key)])
         if not is_marked:
             raise ValueError(f"a map without {CHUNKS_KEY}, which marks a shard")
         if wanted:
@@ -191,45 +161,33 @@ def _read_shard(
                 f"slice {list(box)} of array {number}, one of {len(wanted)} that the index names here, is"
                 " missing (files of different checkpoints?)"
             )
-        check_end(unpacker, path.stat().st_size)
+        reader.check_end()
 
 
-def _read_chunk(unpacker: msgpack.Unpacker, number: int, wanted: set[Chunk], array: np.ndarray) -> int:
+def _read_chunk(reader: Reader, number: int, wanted: set[Chunk], array: np.ndarray) -> int:
     """Read one chunk into its array; its bytes."""
-    if unpacker.read_array_header() != 2:
+    if reader.item("read_array_header") != 2:
         raise ValueError("a chunk that is not a pair of data and a slice")
-    pieces, size = [], 0
-    for _ in range(unpacker.read_array_header()):
-        piece = unpacker.unpack()
-        if not isinstance(piece, np.ndarray) or piece.ndim != 1 or piece.dtype != array.dtype:
+    count, left, pieces = reader.item("read_array_header"), array.nbytes, []
+    if count > _MAX_PIECES:
+        raise ValueError(f"{count} pieces of array {number}, more than {_MAX_PIECES}")
+    for _ in range(count):
+        piece = reader.array(left)
+        if piece is None or piece.ndim != 1 or piece.dtype != array.dtype:
             raise ValueError(f"data of array {number} that are not of one axis and type {array.dtype}")
         pieces.append(piece)
-        size += piece.size
-        if size > array.size or len(pieces) > _MAX_PIECES:
-            raise ValueError(f"more than {array.size} elements, or {_MAX_PIECES} pieces, of array {number}")
-    box = unpacker.unpack()
-    if not isinstance(box, tuple) or (number, box) not in wanted:
+        left -= piece.nbytes
+    packed = reader.payload(SLICE_ND)
+    box = None if packed is None else read_box(packed)
+    if box is None or (number, box) not in wanted:
         raise ValueError(
             f"slice {box!r:.60} of array {number}, which the index does not name here (files of different"
             " checkpoints, or renamed?)"
         )
     wanted.remove((number, box))
     part = array[box_slices(box)]
-    if size != part.size:
-        raise ValueError(f"slice {list(box)} of array {number} in {size} elements")
+    if array.nbytes - left != part.nbytes:
+        raise ValueError(f"slice {list(box)} of array {number} in {array.nbytes - left} bytes")
     if pieces:
         part[...] = (pieces[0] if len(pieces) == 1 else np.concatenate(pieces)).reshape(part.shape)
     return part.nbytes
-
-
-def _extension(code: int, data: bytes) -> np.ndarray | Box:
-    if code == NDARRAY:
-        return array_view(data)
-    if code == SLICE_ND:
-        return read_box(data)
-    raise ValueError(f"extension type {code} in a shard")
-
-
-def _nbytes(leaves: Sequence[ArrayEntry], chunk: Chunk) -> int:
-    number, box = chunk
-    return math.prod(box_shape(box)) * leaves[number].dtype.itemsize

@@ -18,15 +18,7 @@ import msgpack
 import numpy as np
 
 from qrt_tn.models.moe.checkpoints.boxes import Box, covers_once
-from qrt_tn.models.moe.checkpoints.unpacking import (
-    MAX_KEYS,
-    Tree,
-    check_depth,
-    check_end,
-    check_type,
-    dicts_of,
-    unpack,
-)
+from qrt_tn.models.moe.checkpoints.unpacking import Reader, Tree, check_type, unpack
 
 VERSION = "20220622"
 SHARD_NAME = r"\.data-[0-9]{5}-of-[0-9]{5}"  # what follows the prefix
@@ -41,8 +33,6 @@ class ArrayEntry:
 
     Attributes:
         name: its keys, such as "head/kernel".
-        shape: its shape.
-        dtype: its type.
         boxes: the part of it that each chunk holds; together they cover it, each element once.
         shards: for each chunk, the number of the file that holds it.
     """
@@ -54,14 +44,9 @@ class ArrayEntry:
     shards: tuple[int, ...] = ()
 
     @property
-    def size(self) -> int:
-        """Its number of elements."""
-        return math.prod(self.shape)
-
-    @property
     def nbytes(self) -> int:
         """Its bytes."""
-        return self.size * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -81,22 +66,13 @@ class CheckpointSummary:
     structure: Any = None
 
     @property
-    def size(self) -> int:
-        """Elements of all arrays."""
-        return sum(leaf.size for leaf in self.leaves)
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(leaf.nbytes for leaf in self.leaves)
 
 
 def checked_prefix(prefix: str | Path) -> Path:
-    """The prefix of a checkpoint as a path.
-
-    Raises:
-        ValueError: it is no path, or that of one of the checkpoint's files.
-    """
+    """The prefix of a checkpoint as a path; ValueError if it is none, or that of one of its files."""
     if not isinstance(prefix, str | os.PathLike) or not Path(prefix).name:
         raise ValueError(f"prefix is {prefix!r}; give the path of a checkpoint, without '.index'")
     place = Path(prefix)
@@ -132,38 +108,26 @@ def summary_of(version: str | None, shard_count: int, tree: Tree) -> CheckpointS
     return CheckpointSummary(version, shard_count, tuple(leaves), structure)
 
 
-def read_index(data: bytes) -> CheckpointSummary:
-    """Read an index and check that it makes sense.
-
-    Raises:
-        ValueError: it does not, or is of another version.
-        msgpack.UnpackException: it is not whole.
-    """
-    if len(data) > MAX_INDEX_BYTES:
+def read_index(reader: Reader) -> CheckpointSummary:
+    """Read an index; ValueError if it makes no sense or is of another version."""
+    if reader.size > MAX_INDEX_BYTES:
         raise ValueError(f"an index of more than {MAX_INDEX_BYTES} bytes")
-    unpacker = msgpack.Unpacker(
-        ext_hook=_read_entry,
-        object_pairs_hook=dicts_of(_check_entry, is_sorted=True),
-        max_array_len=0,
-        max_map_len=MAX_KEYS,
-    )
-    unpacker.feed(data)
     head: dict[Any, Any] = {}
-    for _ in range(unpacker.read_map_header()):
-        key = unpacker.unpack()
+    for _ in range(reader.item("read_map_header")):
+        key = reader.item()
         if key not in ("shard_count", "index", "version") or key in head:
             raise ValueError(f"key {key!r:.40} of an index, unknown or for the second time")
-        head[key] = unpacker.unpack()
-    check_end(unpacker, len(data))
-    shard_count, version, tree = head.get("shard_count"), head.get("version"), head.get("index")
+        is_tree = key == "index"
+        head[key] = reader.tree(lambda: _read_entry(reader), is_sorted=True) if is_tree else reader.item()
+    reader.check_end()
+    shard_count, version = head.get("shard_count"), head.get("version")
     if type(shard_count) is not int or not 1 <= shard_count <= MAX_SHARDS:
         raise ValueError(f"shard_count is {shard_count!r:.40}; it should be 1 to {MAX_SHARDS}")
     if version not in (None, VERSION):
         raise ValueError(f"version {version!r:.40}, only {VERSION!r} is known: convert it with vmoe")
-    if not isinstance(tree, dict):
+    if "index" not in head:
         raise ValueError("no dict of arrays in the index")
-    check_depth(tree)
-    summary = summary_of(version, shard_count, tree)
+    summary = summary_of(version, shard_count, head["index"])
     for leaf in summary.leaves:
         if wrong := [shard for shard in leaf.shards if shard >= shard_count]:
             raise ValueError(f"{leaf.name} has a chunk in shard {wrong[0]} of {shard_count}")
@@ -171,36 +135,23 @@ def read_index(data: bytes) -> CheckpointSummary:
 
 
 def read_box(data: bytes) -> Box:
-    """Read a slice of several axes: packed slices (start, stop, step).
-
-    Raises:
-        ValueError: it is none, or its step is not 1.
-    """
+    """Read a slice of several axes: packed slices (start, stop, step)."""
     axes = unpack(data)
     if not isinstance(axes, list) or not all(isinstance(axis, bytes) for axis in axes):
         raise ValueError("a slice that is not a list of packed slices")
-    return tuple(map(_read_slice, axes))
+    slices = list(map(unpack, axes))
+    for one in slices:
+        match one:
+            case [int(start), int(stop), None | 1] if not {*map(type, one)} & {bool} and 0 <= start <= stop:
+                continue
+        raise ValueError(f"slice {one!r:.60}; it should be start, stop, step with step 1")
+    return tuple((start, stop) for start, stop, _ in slices)
 
 
-def _read_slice(data: bytes) -> tuple[int, int]:
-    match unpack(data):
-        case [start, stop, None | 1 as step] if (
-            type(start) is type(stop) is int and step is not True and 0 <= start <= stop
-        ):
-            return start, stop
-        case wrong:
-            raise ValueError(f"slice {wrong!r:.60}; it should be start, stop, step with step 1")
-
-
-def _check_entry(value: Any) -> ArrayEntry:
-    if not isinstance(value, ArrayEntry):
-        raise ValueError(f"{value!r:.40} in place of an array of the index")
-    return value
-
-
-def _read_entry(code: int, data: bytes) -> ArrayEntry:
-    if code != INDEX_INFO:
-        raise ValueError(f"extension type {code} in an index")
+def _read_entry(reader: Reader) -> ArrayEntry:
+    data = reader.payload(INDEX_INFO)
+    if data is None:
+        raise ValueError(f"{reader.item()!r:.40} in place of an array of the index")
     match unpack(data):
         case [bytes(about), [*packed], [*shards]] if all(isinstance(box, bytes) for box in packed):
             boxes = tuple(map(read_box, packed))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from flax.serialization import to_state_dict
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.progress import Progress, shown
-from qrt_tn.models.moe.checkpoints.boxes import MAX_CORNERS, box_shape, box_slices, cut
-from qrt_tn.models.moe.checkpoints.unpacking import DTYPES, NDARRAY, Tree
+from qrt_tn.models.moe.checkpoints.boxes import MAX_CHUNKS, box_shape, box_slices, cut
+from qrt_tn.models.moe.checkpoints.unpacking import DTYPES, NDARRAY, Reader, Tree
 from qrt_tn.models.moe.checkpoints.vmoe import CHUNKS_KEY, inspect_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.vmoe_index import (
     MAX_SHARDS,
@@ -61,12 +62,13 @@ def save_vmoe_checkpoint(
         ValueError: leaves that are no arrays, arrays of types the format does not have, keys that could be
             paths, no folder to write to, or arguments out of range.
     """
-    check_whole("shards", shards)
-    if shards > MAX_SHARDS:
-        raise ValueError(f"shards is {shards}; give at most {MAX_SHARDS}")
-    check_whole("max_chunk_bytes", max_chunk_bytes)
-    if max_chunk_bytes > MAX_CHUNK_BYTES:
-        raise ValueError(f"max_chunk_bytes is {max_chunk_bytes}; give at most {MAX_CHUNK_BYTES}")
+    for name, value, most in (
+        ("shards", shards, MAX_SHARDS),
+        ("max_chunk_bytes", max_chunk_bytes, MAX_CHUNK_BYTES),
+    ):
+        check_whole(name, value)
+        if value > most:
+            raise ValueError(f"{name} is {value}; give at most {most}")
     place = checked_prefix(prefix)
     try:
         tree = to_state_dict(tree)
@@ -81,8 +83,8 @@ def save_vmoe_checkpoint(
     ]
     packed = pack_index(shards, jax.tree.unflatten(structure, entries))
     try:
-        read_index(packed)
-    except (ValueError, msgpack.UnpackException) as error:
+        read_index(Reader(BytesIO(packed)))
+    except ValueError as error:
         raise ValueError(f"tree cannot be saved: {error}; change it, or max_chunk_bytes") from error
     _write(place, packed, [array for _, array in found], entries, loads, progress)
 
@@ -155,7 +157,7 @@ def _entry(name: str, array: Any, max_chunk_bytes: int, loads: list[int]) -> Arr
     shape = tuple(map(int, array.shape))
     # vmoe cannot restore a chunk without elements: an array without any has no chunk
     parts = cut(shape, max(1, max_chunk_bytes // dtype.itemsize)) if 0 not in shape else iter(())
-    boxes = tuple(islice(parts, MAX_CORNERS))  # more cannot be read
+    boxes = tuple(islice(parts, MAX_CHUNKS + 1))  # more cannot be read
     shards = []
     for box in boxes:
         shards.append(min(range(len(loads)), key=loads.__getitem__))

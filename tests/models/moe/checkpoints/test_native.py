@@ -1,53 +1,34 @@
-import json
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from qrt_tn.models.moe.checkpoints.native import (
-    load_moe,
-    load_moe_orbax,
-    load_moe_tree,
-    save_moe,
-    save_moe_orbax,
-    save_moe_tree,
-)
+from qrt_tn.models.moe.checkpoints.native import load_moe, load_moe_tree, save_moe, save_moe_tree
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.trees import to_tree
 from qrt_tn.models.moe.vit import VisionMoe
-from tests.models.moe.checkpoints.vmoe_format import flat
+from tests.models.moe.checkpoints.vmoe_format import assert_same
 from tests.models.moe.conftest import small_config
 
 
-@pytest.fixture(scope="module", params=["whole", "pruned"])
-def network(request):
-    pruned = {"maps": {1: ExpertMap((0, 1, -1, 0), (3, 1), 4)}, "representation": 5}
-    config = small_config(**(pruned if request.param == "pruned" else {}))
+@pytest.fixture(scope="module")
+def network():
+    """A pruned one."""
+    config = small_config(maps={1: ExpertMap((0, 1, -1, 0), (3, 1), 4)}, representation=5)
     made = nnx.eval_shape(lambda: VisionMoe(config, rngs=nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     nnx.update(made, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f4"), nnx.state(made)))
     return made
 
 
-def same(found, wanted):
-    pairs = zip(flat(to_tree(found)), flat(to_tree(wanted)), strict=True)
-    assert found.config == wanted.config
-    assert all(a == b and np.array_equal(x, y) for (a, x), (b, y) in pairs)
-
-
 def test_a_network_comes_back(network, tmp_path):
     path = tmp_path / "a.safetensors"
     save_moe(path, network, about={"criterion": "router-change"})
     again = load_moe(path, dispatch="einsum")
-    same(again, network)
+    assert again.config == network.config
+    assert_same(*(jax.tree.map(np.array, to_tree(each)) for each in (again, network)))
     assert load_moe_tree(path)[2] == {"criterion": "router-change"}
-    save_moe_orbax(tmp_path / "b", network)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"a.safetensors", "b"}
-    same(load_moe_orbax(tmp_path / "b"), network)
-    with pytest.raises(ValueError, match="exists; name a new folder"):
-        save_moe_orbax(tmp_path / "b", network)
 
 
 def test_what_does_not_fit_is_not_written(network, tmp_path):
@@ -68,27 +49,10 @@ def test_files_of_something_else_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_moe(path)
     save_file({"model.layers.0.mlp.gate.weight": np.zeros(2)}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match="of format 'pt'; this reads 'qrt-tn"):
+    with pytest.raises(ValueError, match="'pt'"):
         load_moe(path)
     save_moe(path, network)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match="checksum"):
         load_moe(path)
-    with pytest.raises(ValueError, match="not a folder that save_moe_orbax wrote"):
-        load_moe_orbax(tmp_path / "none")
-    save_moe_orbax(tmp_path / "c", network)
-    (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(small_config(hidden=16).plain()))
-    with pytest.raises(ValueError, match="the configuration asks for"):
-        load_moe_orbax(tmp_path / "c")
-    for text in ("[]", "[" * 100_000):
-        (tmp_path / "c" / "qrt-tn-config.json").write_text(text)
-        with pytest.raises(ValueError, match=f"{tmp_path}/c is not a folder"):
-            load_moe_orbax(tmp_path / "c")
-    (tmp_path / "c" / "qrt-tn-config.json").write_text(json.dumps(small_config().plain()))
-    for path in (tmp_path / "c").rglob("*"):
-        if path.is_file() and path.name != "qrt-tn-config.json":
-            path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ValueError, match="does not hold the weights") as caught:
-        load_moe_orbax(tmp_path / "c")
-    assert "\n" not in str(caught.value)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from qrt_tn.models.moe import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
-from qrt_tn.models.moe.checkpoints import boxes as module
-from qrt_tn.models.moe.checkpoints import vmoe
+from qrt_tn.models.moe.checkpoints import boxes, vmoe, vmoe_save
 from qrt_tn.models.moe.checkpoints.boxes import covers_once
 from tests.models.moe.checkpoints.vmoe_format import (
     Checkpoint,
@@ -46,12 +45,10 @@ def test_it_reads_what_another_encoder_writes(tmp_path):
         found = inspect_vmoe_checkpoint(tmp_path / "m")
         assert (found.version, found.shard_count) == (checkpoint.head.get("version"), settings["shards"])
         entries = [(leaf.name, list(leaf.shape), leaf.dtype, list(leaf.shards)) for leaf in found.leaves]
-        wanted = [
+        assert entries == [
             ("/".join(keys), leaf.shape, leaf.dtype, leaf.shards) for keys, leaf in flat(checkpoint.index)
         ]
-        assert entries == wanted
         assert found.nbytes == sum(array.nbytes for _, array in flat(tree))
-        assert found.size == sum(array.size for _, array in flat(tree))
     tree = {"a": np.arange(9.0).reshape(3, 3)}
     checkpoint = Checkpoint.of(tree, rng, boxes=PINWHEEL)
     assert_same(load_vmoe_checkpoint(checkpoint.write(tmp_path / "m")), tree)
@@ -60,11 +57,8 @@ def test_it_reads_what_another_encoder_writes(tmp_path):
 def test_another_decoder_reads_what_it_writes(tmp_path):
     for seed, most in enumerate((1, 24, 100, 2**20)):
         rng = np.random.default_rng(seed)
-        tree = make_tree(rng) | {
-            "five": rng.normal(size=(2, 3, 2, 2, 3)),
-            "turned": rng.normal(size=(4, 6)).T,
-        }
-        tree["none"] = np.zeros((3, 0), "f2")
+        five, turned = rng.normal(size=(2, 3, 2, 2, 3)), rng.normal(size=(4, 6)).T
+        tree = make_tree(rng) | {"five": five, "turned": turned, "none": np.zeros((3, 0), "f2")}
         seen = []
         report = lambda done, total, seen=seen: seen.append((done, total))  # noqa: E731
         save_vmoe_checkpoint(tmp_path / "m", tree, shards=1 + 2 * seed, max_chunk_bytes=most, progress=report)
@@ -72,8 +66,8 @@ def test_another_decoder_reads_what_it_writes(tmp_path):
         assert [(keys, array.tobytes()) for keys, array in found.items()] == [
             (keys, array.tobytes()) for keys, array in flat(tree)
         ]
-        for _, (_, dtype, boxes, _) in flat(head["index"]):
-            sizes = [np.prod([stop - start for start, stop, _ in box]) for box in boxes]
+        for _, (_, dtype, parts, _) in flat(head["index"]):
+            sizes = [np.prod([stop - start for start, stop, _ in box]) for box in parts]
             assert all(size * dtype.itemsize <= max(most, dtype.itemsize) for size in sizes)
         assert len(list(tmp_path.glob("m.data-*"))) == head["shard_count"] == 1 + 2 * seed
         done = len(seen)
@@ -83,37 +77,23 @@ def test_another_decoder_reads_what_it_writes(tmp_path):
             assert part == sorted(part) and part[-1] == (total, total)
 
 
-def test_shards_hold_about_as_many_bytes(tmp_path):
-    save_vmoe_checkpoint(tmp_path / "m", {"a": np.zeros((64, 1000))}, shards=4, max_chunk_bytes=16_000)
-    sizes = [path.stat().st_size for path in tmp_path.glob("*.data-*")]
-    assert min(sizes) > 128_000 and max(sizes) - min(sizes) < 100
-
-
 def test_lists_and_states_come_back_as_dicts(tmp_path):
     state = namedtuple("state", "count mu")
-    tree = {
-        "many": [np.full(2, i) for i in range(12)],
-        "opt": (state(jnp.int32(3), {"w": jnp.ones(2)}), ()),
-        "scalar": np.float64(1.5),
-    }
+    many = [np.full(2, i) for i in range(12)]
+    tree = {"many": many, "opt": (state(jnp.int32(3), {"w": jnp.ones(2)}), ()), "scalar": np.float64(1.5)}
     save_vmoe_checkpoint(tmp_path / "m", tree)
-    wanted = {
-        "many": {str(i): np.full(2, i) for i in range(12)},
-        "opt": {"0": {"count": np.asarray(3, "i4"), "mu": {"w": np.ones(2, "f4")}}, "1": {}},
-        "scalar": np.asarray(1.5),
-    }
+    states = {"0": {"count": np.asarray(3, "i4"), "mu": {"w": np.ones(2, "f4")}}, "1": {}}
+    wanted = {"many": {f"{i}": one for i, one in enumerate(many)}, "opt": states, "scalar": np.asarray(1.5)}
     assert_same(load_vmoe_checkpoint(tmp_path / "m"), wanted)
 
 
 def test_more_than_the_free_memory_is_refused(tmp_path, monkeypatch):
     save_vmoe_checkpoint(tmp_path / "m", {"a": np.arange(100.0)}, max_chunk_bytes=80)
-    for free in (1040, 1039):  # the tree, and three chunks of a tenth of it
-        monkeypatch.setattr(
-            "qrt_tn.models.moe.checkpoints.unpacking.device_memory", lambda _, free=free: (10**9, free)
-        )
-        if free == 1040:
-            load_vmoe_checkpoint(tmp_path / "m")
-    with pytest.raises(ValueError, match="takes 1040 bytes of memory, 1039 are free"):
+    free = 960  # the tree, and two chunks of a tenth of it
+    monkeypatch.setattr("qrt_tn.models.moe.checkpoints.unpacking.device_memory", lambda _: (10**9, free))
+    load_vmoe_checkpoint(tmp_path / "m")
+    free = 959
+    with pytest.raises(ValueError, match="takes 960 bytes of memory, 959 are free"):
         load_vmoe_checkpoint(tmp_path / "m")
 
 
@@ -157,13 +137,15 @@ def test_saves_cut_short_never_mix(tmp_path, monkeypatch):
     assert_same(load_vmoe_checkpoint(tmp_path / "m"), old)
 
 
-def test_other_checkpoints_are_left_alone(tmp_path):
+def test_shards_are_even_and_other_checkpoints_left_alone(tmp_path):
     for name in ("m", "m2", "mm", "m.x"):
-        save_vmoe_checkpoint(tmp_path / name, {"a": np.ones(2)}, shards=2)
+        save_vmoe_checkpoint(tmp_path / name, {"a": np.zeros((64, 1000))}, shards=4, max_chunk_bytes=16_000)
+    sizes = [path.stat().st_size for path in tmp_path.glob("*.data-*")]
+    assert min(sizes) > 128_000 and max(sizes) - min(sizes) < 100
     save_vmoe_checkpoint(tmp_path / "m", {"a": np.ones(2)})
     assert [path.name for path in tmp_path.glob("m.data*")] == ["m.data-00000-of-00001"]
     for name in ("m2", "mm", "m.x"):
-        assert load_vmoe_checkpoint(tmp_path / name)["a"].tolist() == [1, 1]
+        assert not load_vmoe_checkpoint(tmp_path / name)["a"].any()
 
 
 @pytest.mark.parametrize("shards", [2, 3])
@@ -203,26 +185,25 @@ ONE = {"a": np.ones(1)}
     [
         ({"a": [1.5]}, {}, "a/0 is a float"),
         ({"a": np.array(["x"])}, {}, "a is of type <U1"),
-        ({"a": np.array([None])}, {}, "a is of type object"),
         ({"a": np.ones(2, ">f4")}, {}, "a is of type >f4"),
         ({"a": np.zeros(2, "i4,f4")}, {}, "a is of type"),
         ({"a": np.zeros((1,) * 9)}, {}, r"\[1, 1, 1, 1, 1, 1, 1, 1, 1\]"),
-        ({"a": {"b/c": np.ones(1)}}, {}, "'b/c' could be a path"),
-        ({"..": {}}, {}, "'..' could be a path"),
+        ({"a": {"b/c": np.ones(1)}}, {}, "'b/c'"),
+        ({"..": {}}, {}, r"'\.\.'"),
         ({"": np.ones(1)}, {}, "key ''"),
-        ({"a" * 300: np.ones(1)}, {}, "keys are texts of 1 to 256"),
-        (np.ones(3), {}, "tree is a ndarray"),
+        ({"a" * 300: np.ones(1)}, {}, "1 to 256"),
+        (np.ones(3), {}, "ndarray"),
         (ENDLESS, {}, "without end"),
         (ONE, {"shards": 0}, "shards is 0"),
         (ONE, {"shards": 100_000}, "shards is 100000"),
         (ONE, {"max_chunk_bytes": 0}, "max_chunk_bytes is 0"),
         (ONE, {"max_chunk_bytes": 2**31}, "max_chunk_bytes is 2147483648"),
-        ({"a": np.ones(2**11, bool)}, {"max_chunk_bytes": 1}, "an array in 1024 chunks"),
+        ({"a": np.ones(2**11, bool)}, {"max_chunk_bytes": 1}, "an array in 1025 chunks"),
     ],
 )
 def test_what_cannot_be_saved_leaves_no_file(tmp_path, monkeypatch, tree, options, message):
-    for place in ("boxes", "vmoe_save"):
-        monkeypatch.setattr(f"qrt_tn.models.moe.checkpoints.{place}.MAX_CORNERS", 2**10)
+    for module in (boxes, vmoe_save):
+        monkeypatch.setattr(module, "MAX_CHUNKS", 2**10)
     with pytest.raises(ValueError, match=message):
         save_vmoe_checkpoint(tmp_path / "m", tree, **options)
     assert not list(tmp_path.iterdir())
@@ -237,24 +218,24 @@ def test_prefixes_that_are_none(tmp_path, monkeypatch):
                 call(prefix)
 
 
-def test_covers_once_against_counting(monkeypatch):
+def test_covers_once_against_counting():
     rng = np.random.default_rng(5)
     outcomes = set()
     for _ in range(400):
         shape = tuple(int(size) for size in rng.integers(1, 5, size=rng.integers(0, 4)))
-        boxes = guillotine(shape, rng, 4)
-        if shape and rng.random() < 0.5:  # one of them moved
-            start, stop = boxes[0][0]
-            boxes[0] = ((max(0, start - 1), stop), *boxes[0][1:])
+        parts = guillotine(shape, rng, 4)
+        if shape and rng.random() < 0.5:  # one of them moved, perhaps onto nothing
+            start, stop = parts[0][0]
+            parts[0] = ((max(0, start - 1), stop - int(rng.integers(2))), *parts[0][1:])
         if rng.random() < 0.2:
-            boxes.pop()
+            parts.pop()
         count = np.zeros(shape, int)
-        for box in boxes:
+        for box in parts:
             count[index_of(box)] += 1
-        assert covers_once(shape, boxes) == (count == 1).all()
-        outcomes.add(bool((count == 1).all()))
+        filled = all(stop > start for box in parts for start, stop in box)
+        assert covers_once(shape, parts) == (filled and bool((count == 1).all()))
+        outcomes.add(covers_once(shape, parts))
     assert outcomes == {True, False}
     assert covers_once((3, 3), PINWHEEL) and not covers_once((3, 3), PINWHEEL[:-1])
-    monkeypatch.setattr(module, "MAX_CORNERS", 2**10)
-    with pytest.raises(ValueError, match="5 chunks, split along 8 axes"):
-        covers_once((10,) * 8, [((k, k + 1),) * 8 for k in range(5)])
+    # as many elements as the array has, but twice the same; and beyond its end
+    assert not covers_once((4,), [((0, 2),), ((0, 2),)]) and not covers_once((4,), [((1, 5),)])

@@ -3,8 +3,6 @@ import msgpack
 import numpy as np
 import pytest
 from flax import serialization
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qrt_tn.models.moe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
 from tests.models.moe.checkpoints.vmoe_format import assert_same, flat
@@ -15,7 +13,7 @@ def make_tree():
     half = rng.normal(size=(2, 3, 2)).astype(ml_dtypes.bfloat16)
     mask, none = np.array([True, False]), np.zeros((0, 3), np.int8)
     arrays = {"b": {"kernel": rng.normal(size=(5, 7)), "half": half}, "a": {"mask": mask, "none": none}}
-    return arrays | {"nothing": None, "empty": {}}
+    return arrays | {"nothing": None, "empty": {}, "long": np.arange(10**4), "six": np.arange(6, dtype="i1")}
 
 
 NUMBERS = {
@@ -42,10 +40,10 @@ def test_it_reads_what_flax_writes(tmp_path, monkeypatch):
         path.write_bytes(serialization.msgpack_serialize(make_tree()))
         assert b"__msgpack_chunked_array__" in path.read_bytes()
         assert_same(load_vmoe_checkpoint(path), make_tree())
-        summary = inspect_vmoe_checkpoint(path)
-        assert (summary.version, summary.shard_count) == ("flax", 1)
-        entries = [("/".join(keys), leaf.shape, leaf.dtype) for keys, leaf in flat(make_tree())]
-        assert [(leaf.name, leaf.shape, leaf.dtype) for leaf in summary.leaves] == entries
+    summary = inspect_vmoe_checkpoint(path)
+    assert (summary.version, summary.shard_count) == ("flax", 1)
+    entries = [("/".join(keys), leaf.shape, leaf.dtype) for keys, leaf in flat(make_tree())]
+    assert [(leaf.name, leaf.shape, leaf.dtype) for leaf in summary.leaves] == entries
 
 
 def packed(value):
@@ -61,42 +59,36 @@ def array(shape, dtype, data, code=1):
     return packed({"w": msgpack.ExtType(code, msgpack.packb([shape, dtype, data]))})
 
 
-PIECES = "an array in pieces"
+ONE = np.ones(1)
+PIECES = (
+    *({"chunks": {"0": np.ones(3)}}, {"chunks": {"0": np.ones(3), "2": ONE}}, {"chunks": {}}),
+    *({"chunks": {"0": np.ones(3), "1": np.ones(1, "f4")}}, {"chunks": {"0": np.ones((3, 1)), "1": ONE}}),
+    *({"chunks": {"0": 1.5, "1": 1.5}}, {"chunks": np.ones(4)}, {"more": ONE}),
+    *({"shape": {"0": -2, "1": -2}}, {"shape": {"0": 2.0, "1": 2.0}}, {"shape": {"0": True, "1": 4}}),
+    *({"shape": {"0": np.ones(2), "1": 2}}, {"shape": {"0": 2**60, "1": 0}}),
+)
 WRONG = [
-    *[
-        (chunked(chunks=pieces), PIECES)
-        for pieces in (
-            *(
-                {"0": np.ones(3)},
-                {"0": np.ones(3), "2": np.ones(1)},
-                {"0": np.ones(3), "1": np.ones(1, "f4")},
-            ),
-            *({"0": np.ones((3, 1)), "1": np.ones(1)}, {"0": 1.5, "1": 1.5}, {}, np.ones(4)),
-        )
-    ],
-    *[
-        (chunked(shape=shape), PIECES)
-        for shape in (
-            *({"0": -2, "1": -2}, {"0": 2.0, "1": 2.0}, {"0": True, "1": 4}, {"0": np.ones(2), "1": 2}),
-            {"0": 2**60, "1": 0},
-        )
-    ],
-    (chunked(more=np.ones(1)), PIECES),
-    (array([3], "float32", bytes(8)), r"shape \(3,\) and type float32 in 8 bytes"),
+    *((chunked(**pieces), "an array in pieces") for pieces in PIECES),
+    (array([3], "float32", bytes(8)), r"shape \(3,\) and type float32"),
     (array([-1], "float32", bytes(8)), r"shape \[-1\]"),
     (array([1], "object", bytes(8)), "'object'"),
-    (array([1], "float64", bytes(8), code=8), "extension type 8"),
+    (array([1], "float64", bytes(8), code=8), "code=8"),
     (array([2], "bool", b"\1\7"), "neither 0 nor 1"),
     (array([1], "float64", bytes(8))[:-1], "ends too early"),
+    (packed({"w": msgpack.ExtType(1, msgpack.packb([[1], "int8", b"1", 0]))}), "not shape, type and bytes"),
+    (packed({"w": msgpack.ExtType(1, msgpack.packb([[1], "int8", b"1"]) + b"0")}), "another number of bytes"),
+    (packed({"w": msgpack.ExtType(1, msgpack.packb([[1], "int8", "1"]))}), "another number of bytes"),
     (packed({"w": "x"}), "'x' in place of an array"),
-    (packed({"w": [1]}), "max_array_len"),
+    (packed({"w": [1]}), r"\[1\] in place of an array"),
     (packed({"../w": 1}), "'../w' could be a path"),
     (packed({"w": 1}) + b"\0", "1 bytes that belong to nothing"),
     (packed({"w": msgpack.ExtType(2, packed([1, 2]))}), "two floats"),
-    (packed([1]), "max_array_len"),
+    (packed([1]), r"\[1\]"),
     (b"\x81\xa1a" * 65 + b"\x80", "more than 64 dicts"),
-    (b"\x81\xa1a" * 10**5, "nested too deep"),
-    (b"PK\3\4" + bytes(100), "no dict of arrays"),
+    (b"\x81\xa1a" * 10**5, "more than 64 dicts"),
+    (b"\xc9\xff\xff\xff\xff\x01" + bytes(100), "ends too early"),
+    (b"PK\3\4" + bytes(100), "begins with b'PK"),
+    (np.int64(4).tobytes() + b"{}  ", r"begins with b'\\x04"),  # a safetensors file
     (b"", "ends too early"),
 ]
 
@@ -104,10 +96,9 @@ WRONG = [
 @pytest.mark.parametrize(("data", "match"), WRONG)
 def test_other_files_are_refused(tmp_path, data, match):
     (tmp_path / "m").write_bytes(data)
-    for call in (load_vmoe_checkpoint, inspect_vmoe_checkpoint):
-        with pytest.raises(ValueError, match=match) as caught:
-            call(tmp_path / "m")
-        assert str(tmp_path / "m") in str(caught.value)
+    with pytest.raises(ValueError, match=match) as caught:
+        load_vmoe_checkpoint(tmp_path / "m")
+    assert str(tmp_path / "m") in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_more_than_the_free_memory_is_refused(tmp_path, monkeypatch):
@@ -117,22 +108,19 @@ def test_more_than_the_free_memory_is_refused(tmp_path, monkeypatch):
         load_vmoe_checkpoint(tmp_path / "m")
 
 
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
-    return tmp_path_factory.mktemp("flax") / "m", serialization.to_bytes(make_tree() | NUMBERS)
-
-
-@given(st.floats(0, 1, exclude_max=True), st.none() | st.integers(0, 255))
-def test_random_damage_raises_nothing_but_value_errors(damaged, where, byte):
-    path, whole = damaged
-    at = int(where * len(whole))
-    path.write_bytes(whole[:at] + (b"" if byte is None else bytes([byte]) + whole[at + 1 :]))
-    try:
-        load_vmoe_checkpoint(path)
-    except ValueError as error:
-        assert str(path) in str(error)
-    else:
-        assert byte is not None
+def test_random_damage_raises_nothing_but_value_errors(tmp_path):
+    path, rng = tmp_path / "m", np.random.default_rng(0)
+    tree = {key: value for key, value in make_tree().items() if key != "long"}
+    whole = serialization.to_bytes(tree | NUMBERS)
+    for at in rng.integers(len(whole), size=80):
+        path.write_bytes(whole[:at] + rng.bytes(1) + whole[at + 1 :])
+        try:
+            load_vmoe_checkpoint(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        path.write_bytes(whole[:at])
+        with pytest.raises(ValueError, match="m: "):
+            load_vmoe_checkpoint(path)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -6,8 +6,7 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from flax import serialization
 
 from qrt_tn.models.moe import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
 from tests.models.moe.checkpoints.vmoe_format import MARK, Checkpoint, Leaf, Piece, assert_same, flat
@@ -82,19 +81,16 @@ def nest(good):
 
 COVER = r"do not cover each element of an array of shape \(4, 6\)"
 INDEX = [
-    (leaf(shape=[-4, 6]), r"shape \[-4, 6\]"),
-    (leaf(shape=[2**62, 2**62]), "shape .4611686018427387904"),
-    (leaf(shape=[0, 2**63], boxes=[], shards=[]), "shape .0, 9223372036854775808"),
+    (leaf(shape=[-4, 6]), r"\[-4, 6\]"),
+    (leaf(shape=[2**62, 2**62]), "4611686018427387904"),
+    (leaf(shape=[0, 2**63], boxes=[], shards=[]), "0, 9223372036854775808"),
     (leaf(shape=[1] * 9), r"\[1, 1, 1, 1, 1, 1, 1, 1, 1\]"),
     (leaf(shape=[4.0, 6]), r"\[4.0, 6\]"),
     (leaf(shape=[True, 6]), r"\[True, 6\]"),
-    *[(leaf(dtype=name), f"type '{name}'") for name in ("object", "<U4", "i4,f4")],
+    *((leaf(dtype=name), f"'{name}'") for name in ("object", "<U4", "i4,f4")),
     (leaf(names={"x": 2}), "max_map_len"),
-    (leaf(code=9), "extension type 9"),
-    (leaf(code=1), "extension type 1"),
-    (leaf(step=2), r"slice \[0, 2, 2\]"),
-    (leaf(step=-1), r"slice \[0, 2, -1\]"),
-    (leaf(step=0), r"slice \[0, 2, 0\]"),
+    *((leaf(code=code), f"code={code}") for code in (9, 1)),
+    *((leaf(step=step), rf"slice \[0, 2, {step}\]") for step in (2, -1, 0, True)),
     (halves(((0, 3), (0, 6)), BOTTOM), COVER),
     (halves(((0, 1), (0, 6)), BOTTOM), COVER),
     (halves(((0, 2), (0, 6)), ((1, 3), (0, 6))), COVER),
@@ -107,21 +103,20 @@ INDEX = [
     (halves(TOP, ((-2, 4), (0, 6))), "slice .-2, 4"),
     (halves(((0, 4),)), "another number of axes"),
     (leaf(shards=[0, 2]), "shard 2 of 2"),
-    (leaf(shards=[0, -1]), r"shards \[0, -1\]"),
-    (leaf(shards=[0]), r"shards \[0\] of 2 chunks"),
-    *[(head(shard_count=count), f"shard_count is {count!r}") for count in (0, -3, 10**9, "2", True)],
-    (head(version="20250101"), "version '20250101'"),
+    (leaf(shards=[0, -1]), r"\[0, -1\]"),
+    (leaf(shards=[0]), r"\[0\] of 2 chunks"),
+    *((head(shard_count=count), f"shard_count is {count!r}") for count in (0, -3, 10**9, "2", True)),
+    (head(version="20250101"), "'20250101'"),
     (head(version=20220622), "version 20220622, only '20220622'"),
-    (head(extra=1), "key 'extra'"),
-    (lambda good: setattr(good, "index", 3), "no dict of arrays"),
+    (head(extra=1), "'extra'"),
+    (lambda good: setattr(good, "index", 3), "3 in place of an array"),
     (lambda good: setattr(good, "index", good.index["head"]), "no dict of arrays"),
     (lambda good: good.index.update(z=7), "7 in place of an array"),
-    (lambda good: good.index.update(z=[7]), "max_array_len"),
+    (lambda good: good.index.update(z=[7]), r"\[7\] in place of an array"),
     (nest, "more than 64 dicts"),
     (lambda good: (good.index.clear(), nest(good)), "more than 64 dicts"),
-    *[(key(name), "could be a path") for name in ("..", "a/b", "a\\b", "a\0")],
-    *[(key(name), "texts of 1 to 256") for name in ("", "a" * 300)],
-    (key(0), "int is not allowed"),
+    *((key(name), "could be a path") for name in ("..", "a/b", "a\\b", "a\0")),
+    *((key(name), f"key {name!r:.40}; keys are texts of 1 to 256") for name in ("", "a" * 300, 0)),
     # arrays under swapped numbers: keys out of order would give each the other's
     (lambda good: good.index.update(norm=dict(reversed(good.index["norm"].items()))), "'bias' after 'scale'"),
 ]
@@ -131,8 +126,6 @@ INDEX = [
 def test_a_wrong_index_is_refused(good, tmp_path, change, match):
     change(good)
     refused(good.write(tmp_path / "m"), rf"m\.index: .*{match}")
-    with pytest.raises(ValueError, match=match):
-        inspect_vmoe_checkpoint(tmp_path / "m")
 
 
 def piece(**values):
@@ -147,26 +140,25 @@ def box(new):
     return lambda good: good.shards[1]["0"][0].__setitem__(1, new)
 
 
+TYPE = "array 0 that are not of one axis and type float64"
 SHARDS = [
-    (piece(dtype="int64"), "array 0 that are not of one axis and type float64"),
-    (piece(dtype="float32", shape=[24]), "array 0 that are not of one axis and type float64"),
-    (piece(dtype="object"), "type 'object'"),
-    (piece(shape=[2, 6]), "array 0 that are not of one axis"),
-    (piece(shape=[11], data=bytes(88)), "in 11 elements"),
-    (piece(shape=[13], data=bytes(104)), "in 13 elements"),
-    (piece(shape=[30], data=bytes(240)), "more than 24 elements"),
-    (piece(shape=[2**40]), "in 96 bytes"),
-    (piece(shape=[-1]), r"shape \[-1\]"),
-    (piece(code=3), "extension type 3"),
-    (piece(code=77), "extension type 77"),
+    *((piece(**wrong), TYPE) for wrong in ({"dtype": "int64"}, {"dtype": "float32", "shape": [24]})),
+    *((piece(**wrong), TYPE) for wrong in ({"shape": [2, 6]}, {"code": 77})),
+    (piece(dtype="object"), "'object'"),
+    (piece(shape=[11], data=bytes(88)), "in 88 bytes"),
+    (piece(shape=[13], data=bytes(104)), "in 104 bytes"),
+    (piece(shape=[30], data=bytes(240)), "240 bytes in place of one of 192"),
+    (piece(shape=[2**40]), "another number of bytes"),
+    (piece(shape=[-1]), r"\[-1\]"),
     (lambda good: good.shards[0]["0"].extend(good.shards[1].pop("0")), "the index does not name here"),
-    *[(number(new), f"number '{new}'") for new in ("5", "-1", "head", "00", "9" * 30)],
+    *((number(new), f"number '{new}'") for new in ("5", "-1", "head", "00", "9" * 30)),
     (number(0), "number 0,"),
-    (number("4"), "array 4 that are not of one axis and type int32"),
+    (number("4"), "96 bytes in place of one of 4"),
     (box(TOP), "the index does not name here"),
     (box(((2, 4), (0, 5))), "the index does not name here"),
     (lambda good: good.shards[1].pop("0"), r"slice \[\(2, 4\), \(0, 6\)\] of array 0"),
     (lambda good: good.shards[1]["0"].extend(good.shards[1]["0"]), "does not name here"),
+    (lambda good: good.shards[1]["0"][0].__setitem__(0, [Piece([0], "float64", b"")] * 1025), "1025 pieces"),
     (lambda good: good.mark.clear(), MARK),
     (lambda good: good.mark.update({MARK: 1}), MARK),
 ]
@@ -247,11 +239,11 @@ def test_claims_of_billions_take_no_memory(good, tmp_path):
             path.write_bytes(data + bytes(200))  # as many bytes as the index wants
             with traced() as peak:
                 refused(prefix, path.name)
-            assert peak() < 10_000_000
+            assert peak() < 2_000_000
         path.write_bytes(kept)
 
 
-def test_what_does_not_fit_is_refused_before_it_is_allocated(good, tmp_path):
+def test_what_does_not_fit_is_refused_before_it_is_allocated(good, tmp_path, monkeypatch):
     data = Piece([4], "float32", bytes(16))
     big = Leaf([2**33], "float32", [((0, 2**33),)], [0])
     checkpoint = Checkpoint({"a": big}, [{"0": [[[data], ((0, 2**33),)]]}], {"shard_count": 1})
@@ -261,70 +253,73 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(good, tmp_path):
         file.truncate(2**40)
     refused(prefix, "an index of more than 16777216 bytes")
     good.write(prefix)
-    with files(prefix)[2].open("wb") as file:
-        file.write(b"\x82" + msgpack.packb(MARK) + b"\xc3\xa10\x91\x92\x91\xc9\x3f\xff\xff\xff\x01")
-        file.truncate(2**30)  # a chunk of 1 GiB, which takes no place on the disk
-    with traced() as peak:
-        refused(prefix, "longer than it can be")
-    assert peak() < 10_000_000
-
-
-def test_too_many_entries_are_refused(good, tmp_path, monkeypatch):
+    start = b"\x82" + msgpack.packb(MARK) + b"\xc3\xa10\x91\x92"
+    described = b"\x93\x91\xce\x07\x00\x00\x00\xa7float64\xc6\x38\x00\x00\x00"
+    for claim in (
+        b"\x91\xc9" + (len(described) + 0x38000000).to_bytes(4) + b"\1" + described,  # a piece of 0.9 GB
+        b"\x90\xc9\x3f\xff\x00\x00\x06",  # a slice of 1 GB
+    ):
+        with files(prefix)[2].open("wb") as file:
+            file.write(start + claim)
+            file.truncate(2**30)  # which takes no place on the disk
+        with traced() as peak:
+            refused(prefix, "939524096 bytes in place of one of 192|an extension of 1073676288 bytes")
+        assert peak() < 2_000_000
+    good.write(prefix)
     monkeypatch.setattr("qrt_tn.models.moe.checkpoints.unpacking.MAX_ENTRIES", 6)
-    load_vmoe_checkpoint(good.write(tmp_path / "m"))
+    load_vmoe_checkpoint(prefix)
     good.index["zero"] = {}
-    refused(good.write(tmp_path / "m"), "more than 6 entries")
+    refused(good.write(prefix), "6 entries")
 
 
 def test_reading_takes_little_more_than_the_tree(tmp_path):
-    tree = {f"{k}": np.full((512, 1024), k, "f4") for k in range(16)}
+    tree = {f"{k}": np.full((512, 1024), k, "f4") for k in range(8)}
     save_vmoe_checkpoint(tmp_path / "m", tree, shards=4)
+    (tmp_path / "flax").write_bytes(serialization.to_bytes(tree))
     size = sum(array.nbytes for array in tree.values())
-    with traced() as peak:
-        found = load_vmoe_checkpoint(tmp_path / "m")
-    assert size < peak() < 1.4 * size
-    assert_same(found, dict(sorted(tree.items())))
+    for name, most in (("m", 1.2), ("flax", 1.05)):  # one chunk beside it, or none
+        with traced() as peak:
+            found = load_vmoe_checkpoint(tmp_path / name)
+        assert size < peak() < most * size
+        assert_same(found, tree)
 
 
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory):
-    prefix = make_good().write(tmp_path_factory.mktemp("fuzz") / "m")
-    return prefix, {path: path.read_bytes() for path in files(prefix)}
-
-
-DAMAGE = st.tuples(
-    st.integers(0, 2), st.floats(0, 1, exclude_max=True), st.sampled_from(["cut", "flip", "set", "put"])
-)
-
-
-@given(DAMAGE, st.binary(min_size=1, max_size=8))
-def test_random_damage_is_refused_or_harmless(truth, damage, extra):
+def test_random_damage_is_refused_or_harmless(tmp_path):
     """Without a checksum, data that were hit may differ, and one key, if it stays in its place."""
-    prefix, kept = truth
-    which, where, kind = damage
-    path = list(kept)[which]
-    whole = kept[path]
-    at = int(where * len(whole))
-    new = {
-        "cut": b"",
-        "flip": bytes([whole[at] ^ 1 << extra[0] % 8]) + whole[at + 1 :],
-        "set": extra[:1] + whole[at + 1 :],
-        "put": extra + whole[at:],
-    }[kind]
-    path.write_bytes(whole[:at] + new)
-    try:
-        found = flat(load_vmoe_checkpoint(prefix))
-    except ValueError as error:
-        assert str(prefix) in str(error) and "\n" not in str(error)
-        return
-    finally:
+    prefix, rng = make_good().write(tmp_path / "m"), np.random.default_rng(0)
+    keys, arrays = zip(*flat(make_tree()), strict=True)
+    for path in files(prefix):
+        whole = path.read_bytes()
+        assert_same(load_vmoe_checkpoint(prefix), make_tree())
+        for at in rng.integers(len(whole), size=20):
+            flipped = bytes([whole[at] ^ 1 << int(rng.integers(8))])
+            for kind, new in (
+                ("cut", b""),
+                ("flip", flipped + whole[at + 1 :]),
+                ("set", rng.bytes(1) + whole[at + 1 :]),
+                ("put", rng.bytes(int(rng.integers(1, 9))) + whole[at:]),
+            ):
+                path.write_bytes(whole[:at] + new)
+                try:
+                    found = flat(load_vmoe_checkpoint(prefix))
+                except ValueError as error:
+                    assert str(prefix) in str(error) and "\n" not in str(error)
+                    continue
+                assert kind in ("flip", "set")
+                now, others = zip(*found, strict=True)
+                assert [(x.shape, x.dtype) for x in arrays] == [(x.shape, x.dtype) for x in others]
+                # at most one key differs, or one byte of the data
+                assert len(set(sum(keys, ())) ^ set(sum(now, ()))) <= 2 * (path.suffix == ".index")
+                data, read = (b"".join(array.tobytes() for array in each) for each in (arrays, others))
+                assert sum(a != b for a, b in zip(data, read, strict=True)) <= (path.suffix != ".index")
         path.write_bytes(whole)
-    assert kind in {"flip", "set"}
-    (was, arrays), (now, others) = zip(*flat(make_tree()), strict=True), zip(*found, strict=True)
-    assert [(array.shape, array.dtype) for array in arrays] == [
-        (array.shape, array.dtype) for array in others
-    ]
-    # at most one key differs, or one byte of the data
-    assert len(set(sum(was, ())) ^ set(sum(now, ()))) <= 2 * (path.suffix == ".index")
-    data, read = (b"".join(array.tobytes() for array in each) for each in (arrays, others))
-    assert sum(a != b for a, b in zip(data, read, strict=True)) <= (path.suffix != ".index")
+
+
+def test_an_index_alone_is_inspected(good, tmp_path):
+    prefix = good.write(tmp_path / "m")
+    for path in files(prefix)[1:]:
+        path.unlink()
+    assert inspect_vmoe_checkpoint(prefix).shard_count == 2
+    good.index["z"] = 7
+    with pytest.raises(ValueError, match="7 in place of an array"):
+        inspect_vmoe_checkpoint(good.write(prefix))

@@ -1,6 +1,5 @@
 """google-research/vmoe's format written and read a second time, from its description, with msgpack alone."""
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,9 +102,6 @@ class Checkpoint:
 
         head = {"shard_count": shards} | ({"version": version} if version else {})
         return cls(enter(tree), files, head)
-
-    def copy(self):
-        return copy.deepcopy(self)
 
     def write(self, prefix):
         index = msgpack.packb(self.head | {"index": self.index}, default=lambda leaf: leaf.ext())
