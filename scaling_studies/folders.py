@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,10 +86,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
     name = target.name
     if len(os.fsencode(name)) > LONGEST:  # what is put around it would make it longer than a name can be
         name = f"{name[:40]}-{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
-    with _lock(target, target.with_name(f".{name}.lock")) as locked:
+    refusal = f"another run is writing the folder {target}; give another with --out"
+    with locked(target.with_name(f".{name}.lock"), refusal) as held:
         check_new(target)
         left = f".{glob.escape(name)}.????????.partial"  # as mkdtemp names it; not that of name.more
-        for old in target.parent.glob(left) if locked else ():
+        for old in target.parent.glob(left) if held else ():
             shutil.rmtree(old, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}.", suffix=".partial"))
         try:
@@ -100,12 +102,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _lock(target: Path, path: Path) -> Iterator[bool]:
+def locked(path: Path, refusal: str) -> Iterator[bool]:
     """Hold a lock while the block runs; the system releases it where the run is killed.
 
     Args:
-        target: the folder that it stands for.
         path: the file that is locked; it is made, and removed at the end.
+        refusal: what to say where another process holds it.
 
     Yields:
         Whether there is a lock: not every file system has them.
@@ -115,19 +117,35 @@ def _lock(target: Path, path: Path) -> Iterator[bool]:
     """
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)  # `is_locked` holds it for a moment
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # a run that ends may have removed the file after it was opened here: then it locks nothing
-            free = locked = os.path.samestat(os.fstat(file.fileno()), path.stat())
+            free = held = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except (BlockingIOError, FileNotFoundError):
-            free = locked = False
+            free = held = False
         except OSError:
-            free, locked = True, False
+            free, held = True, False
         if not free:
-            raise ValueError(f"another run is writing the folder {target}; give another with --out")
+            raise ValueError(refusal)
         try:
-            yield locked
+            yield held
         finally:
             path.unlink(missing_ok=True)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock; False where that cannot be told."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

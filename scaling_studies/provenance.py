@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,16 @@ def host() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory, 1),
     }
+
+
+def relative(text: str) -> str:
+    """A text without where things lie on this machine: its paths begin at the packages, or at this folder."""
+    own = (Path(__file__).resolve().parent.parent, Path.cwd(), Path.home())
+    folders = [*sys.path, *map(str, own), sysconfig.get_path("stdlib"), sys.prefix]
+    for folder in sorted(folders, key=len, reverse=True):
+        if folder.strip("/"):
+            text = text.replace(f"{folder.rstrip('/')}/", "")
+    return text
 
 
 def commit() -> str | None:

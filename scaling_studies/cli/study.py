@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from qrt_tn.studies.cli import study_cluster
 from qrt_tn.studies.cli.study_target import Quick, StoreOption, Target, found
-from qrt_tn.studies.config import Study, load_study, points
+from qrt_tn.studies.config import Study, load_study
 from qrt_tn.studies.config.study import shipped
 from qrt_tn.studies.store import StudyStore
 
@@ -92,7 +93,8 @@ def run(
     asked, folder, file = found(target, quick, store)
     options = {
         "group": group,
-        "turns": _turns(asked, order, task),
+        "order": None if order is None else _order(asked, order),
+        "task": None if task is None else _task(task),
         "gpus": gpus,
         "retry": failed_before is not None,
         "retry_before": failed_before,
@@ -100,19 +102,38 @@ def run(
     _run(asked, folder, file, processes, plain, report, **options)
 
 
-def _turns(asked: Study, order: Path | None, task: str | None) -> list[str] | None:
-    """The points of one task, first what is its own."""
-    if order is None and task is None:
-        return None
-    number, _, tasks = (task or "0/1").partition("/")
+def _order(asked: Study, file: Path) -> list[str]:
+    """The points of a frozen order."""
+    ids = file.read_text(encoding="utf-8").split()
+    if foreign := set(ids) - asked.by_id.keys():
+        raise ValueError(f"{file} holds {foreign.pop()!r:.60}, no point of {asked.name}")
+    return ids
+
+
+def _task(given: str) -> tuple[int, int]:
+    number, _, tasks = given.partition("/")
     if not (number.isdecimal() and tasks.isdecimal() and int(number) < int(tasks)):
-        raise ValueError(f"task is {task!r}; give i/n with i from 0 to n - 1, such as 0/8")
-    ids = points.order(asked.by_id) if order is None else order.read_text(encoding="utf-8").split()
-    if not set(ids) <= asked.by_id.keys():
-        raise ValueError(
-            f"{order} holds {(set(ids) - asked.by_id.keys()).pop()!r:.60}, no point of {asked.name}"
-        )
-    return points.turns(ids, int(number), int(tasks))
+        raise ValueError(f"task is {given!r}; give i/n with i from 0 to n - 1, such as 0/8")
+    return int(number), int(tasks)
+
+
+@study.command("point")
+def point(
+    target: Target,
+    id: Annotated[str, typer.Argument(help="of the point, or how it begins")],
+    quick: Quick = False,
+    store: StoreOption = None,
+) -> None:
+    """Run one point, for schedulers of any kind: exit code 0 where its record exists, now or already."""
+    from qrt_tn.studies.runner import run_point
+
+    asked, folder, _ = found(target, quick, store)
+    named = [point for point in asked.points if point.id.startswith(id)]
+    if len(named) != 1:
+        raise ValueError(f"{len(named) or 'no'} points of {asked.name} have an id that begins with {id!r}")
+    if reason := run_point(asked, folder, named[0]):
+        print(f"qrt-tn: point {named[0].id}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @study.command("resume")
@@ -198,8 +219,7 @@ def _told(asked: Study, folder: Path, summary: "Summary") -> str:
         f"failed (see qrt-tn study status {shlex.quote(str(folder))})": summary.failed,
         f"failed before (qrt-tn study retry --failed {shlex.quote(str(folder))})": summary.failed_before,
         "cannot run on this machine": summary.unavailable,
-        "at work in other runners": summary.elsewhere,
-        "left": summary.left - summary.elsewhere,
+        "left": summary.left,
     }
     parts = [
         f"{summary.finished:,} points finished",

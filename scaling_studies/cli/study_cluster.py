@@ -95,12 +95,7 @@ def cancel(target: Target, quick: Quick = False, store: StoreOption = None) -> N
     _, folder, _ = found(target, quick, store)
     done = cluster.cancel(folder, say=_note)
     jobs = f" of job {', '.join(done.jobs)}" if done.jobs else ""
-    typer.echo(
-        f"cancelled {done.tasks} tasks{jobs}; {done.freed} points in flight are pending again; "
-        f"{done.left} points are left to run in all"
-    )
-    for runner in done.living:
-        _note(f"{runner} is still at work: stop it there")
+    typer.echo(f"cancelled {done.tasks} tasks{jobs}; {done.left} points are left to run")
 
 
 def _note(text: str) -> None:

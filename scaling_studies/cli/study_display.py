@@ -98,8 +98,6 @@ def _parts(state: State, memory: int) -> list[str]:
         parts.append(f"{len(state.running)} running")
     if state.failed:
         parts.append(f"{state.failed:,} failed")
-    if state.elsewhere:
-        parts.append(f"{state.elsewhere:,} elsewhere")
     if state.left and state.seconds_left is not None:
         parts.append(f"{duration(state.seconds_left)} left")
     if memory:

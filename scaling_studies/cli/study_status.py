@@ -1,4 +1,4 @@
-"""How far a study is, from its store alone: for a login node, while runners are at work elsewhere."""
+"""How far a study is, from its store, the locks of this machine, and what SLURM tells."""
 
 import shlex
 import time
@@ -33,8 +33,8 @@ class Status:
         total: its points.
         done: finished.
         failed: failed; not tried again unless asked.
-        running: claimed by runners that live, by runner.
-        waiting: neither done, failed nor running.
+        left: neither done nor failed.
+        here: runs at work on this machine.
         other: finished points of earlier versions of the study.
         reasons: why points failed, with counts, the most frequent first; of at most a thousand.
         tasks: those of SLURM by state, where something was submitted and squeue answers.
@@ -47,9 +47,9 @@ class Status:
     total: int
     done: int
     failed: int
-    running: dict[str, int]
-    waiting: int
+    left: int
     other: int
+    here: list[str]
     reasons: list[tuple[str, int]] = field(default_factory=list)
     tasks: dict[str, int] = field(default_factory=dict)
     submitted: str = ""
@@ -62,7 +62,7 @@ class Status:
     @property
     def at_work(self) -> bool:
         """Whether anything runs, or waits in SLURM's queue."""
-        return bool(self.running) or any(self.tasks.get(state) for state in LIVE)
+        return bool(self.here) or any(self.tasks.get(state) for state in LIVE)
 
 
 def look(study: Study, folder: Path) -> Status:
@@ -75,8 +75,6 @@ def look(study: Study, folder: Path) -> Status:
     submitted = cluster.submissions(folder)
     tasks = cluster.tasks_of(submitted)
     done, failed, other = store.standing(study)
-    at_work = store.claims.running()
-    running = {point: at_work[point] for point in (at_work.keys() & study.by_id.keys()) - done}
     reasons = Counter(
         f"{one['kind']}: {one['reason']}" for one in read_failures(store, set(sorted(failed)[:READ]))
     )
@@ -86,9 +84,9 @@ def look(study: Study, folder: Path) -> Status:
         total=len(study.points),
         done=len(done),
         failed=len(failed),
-        running=dict(Counter(str(one) for one in running.values())),
-        waiting=len(study.points) - len(done) - len(failed) - len(running.keys() - failed),
+        left=len(study.points) - len(done) - len(failed),
         other=other,
+        here=store.at_work_here(),
         reasons=reasons.most_common(),
         tasks=tasks.counts,
         submitted=submitted[-1].command if submitted else "",
@@ -122,13 +120,13 @@ def follow_status(study: Study, folder: Path, console: Console) -> None:
 
 
 def _text(status: Status) -> Text:
-    running = sum(status.running.values())
     place = shlex.quote(status.folder)
     lines = [
-        f"{status.name}: {status.total:,} points, {status.done:,} done, {running:,} running, "
-        f"{status.failed:,} failed, {status.waiting:,} waiting; in {status.folder}"
+        f"{status.name}: {status.total:,} points, {status.done:,} done, {status.failed:,} failed, "
+        f"{status.left:,} left; in {status.folder}"
     ]
-    lines += [f"  running: {count:,} in {runner}" for runner, count in sorted(status.running.items())]
+    if status.here:
+        lines.append(f"  at work on this machine: {', '.join(status.here)}")
     if status.tasks:
         counts = ", ".join(f"{n:,} {state}" for state, n in status.tasks.items())
         lines.append(f"  SLURM tasks: {counts}" + (f"; waiting for: {status.why}" if status.why else ""))
@@ -139,7 +137,7 @@ def _text(status: Status) -> Text:
         lines.append(f"  failed: and {len(status.reasons) - SHOWN:,} other reasons (qrt-tn study report)")
     if status.other:
         lines.append(f"  {status.other:,} more are done that the study does not ask for any more")
-    if status.waiting and not status.at_work:
+    if status.left and not status.at_work:
         lines.append(f"  nothing is at work; go on: qrt-tn study resume {place}")
         if status.submitted:
             lines.append(f"  or as before: {status.submitted}")

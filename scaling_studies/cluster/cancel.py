@@ -22,16 +22,12 @@ class Cancelled:
     Attributes:
         jobs: ids that had tasks pending or running.
         tasks: how many those were.
-        freed: points in flight that are pending again.
         left: points that are neither done nor failed, in all.
-        living: runners that were not submitted from here and are still at work: process, host and job.
     """
 
     jobs: tuple[str, ...]
     tasks: int
-    freed: int
     left: int
-    living: tuple[str, ...] = ()
 
 
 def cancel(store: Path, *, patience: float = PATIENCE, say: Callable[[str], None] = print) -> Cancelled:
@@ -64,10 +60,4 @@ def cancel(store: Path, *, patience: float = PATIENCE, say: Callable[[str], None
             say(f"waiting for {tasks.live} tasks to end ...")
             time.sleep(_POLL)
             tasks = tasks_of(known)
-    freed = kept.claims.release_dead()
-    # SLURM says that our tasks are over, so their runners are, though one that was killed on another machine
-    # looks alive for a while
-    ours = {job for one in known for job in one.jobs}
-    living = [one for one in kept.runners.living() if (one.job or "").partition("_")[0] not in ours]
-    left = len(pending(kept.study(), kept))
-    return Cancelled(jobs, live, freed, left, tuple(map(str, living)))
+    return Cancelled(jobs, live, len(pending(kept.study(), kept)))

@@ -90,7 +90,6 @@ def submit(
         check_installed()
     largest = largest_array()
     kept = StudyStore.make(store, study)
-    kept.check_beside(study)
     planned = _arrays(study, kept, request, largest, failed)
     if not again:
         _refuse_twice(store, study)

@@ -76,7 +76,7 @@ def order(points: Iterable[str]) -> list[str]:
     return sorted(points)
 
 
-def turns(ordered: Sequence[str], task: int, tasks: int) -> list[str]:
-    """All points as one of several tasks does them: every n-th, then the others' from the far end."""
-    own = dict.fromkeys(ordered[task::tasks])
-    return [*own, *(point for point in reversed(ordered) if point not in own)]
+def shares(ordered: Sequence[str], task: int, tasks: int) -> tuple[list[str], list[str]]:
+    """What one of several tasks does: first every n-th point, then those of the others from the far end."""
+    own = list(ordered[task::tasks])
+    return own, [point for number, point in enumerate(ordered) if number % tasks != task][::-1]

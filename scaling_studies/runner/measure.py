@@ -18,6 +18,7 @@ from qrt_tn.studies.experiments.catalogue import (
     UnavailableError,
     experiment,
 )
+from qrt_tn.studies.runner.room import visible_gpus
 from qrt_tn.studies.runner.task import FULL_DISK, Task
 from qrt_tn.studies.store.records import FULL
 
@@ -34,7 +35,7 @@ def measure(task: Task, comm: Any = None) -> None:
     try:
         kind = experiment(task.experiment)
         settings = kind.settings.model_validate(dict(task.parameters))
-        context = Context(task.kept, len(os.sched_getaffinity(0)), _gpus(), comm, _say)
+        context = Context(task.kept, len(os.sched_getaffinity(0)), len(visible_gpus()), comm, _say)
         outcome = _tables(kind, kind.load()(settings, task.seed, context), rank)
     except UnavailableError as error:
         outcome = {"kind": "unavailable", "reason": _line(error), "traceback": None}
@@ -108,8 +109,9 @@ def _same(found: Iterable[str], known: Collection[str], what: str) -> None:
 
 def _failure(kind: str, reason: str) -> dict[str, Any]:
     text = traceback.format_exc()
-    print(text, file=sys.stderr, flush=True)
-    return {"kind": kind, "reason": reason, "traceback": text}
+    print(text, file=sys.stderr, flush=True)  # as it is; records go round the world
+    relative = provenance.relative
+    return {"kind": kind, "reason": relative(reason), "traceback": relative(text)}
 
 
 def _line(error: BaseException) -> str:
@@ -130,12 +132,6 @@ def _device() -> dict[str, Any]:
         if jax.default_backend() == "gpu":
             found["gpu"] = jax.devices()[0].device_kind
     return found
-
-
-def _gpus() -> int:
-    """GPUs of this rank, as `take_share` left them."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return len(shown.split(",")) if shown else 0
 
 
 def _peak_bytes() -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from qrt_tn.studies.runner.task import FULL_DISK, Task
 
+BEGUN = "begun"  # the file that tells that the ranks of a point have begun
 PATIENCE = 3.0  # seconds between asking a process to end and ending it
 # forked from a server that has imported what points need, and has started nothing that a fork would break
 _context = get_context("forkserver")
@@ -39,7 +40,9 @@ class Process:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.started = time.monotonic()
-        (Path(task.folder) / "outcome.json").unlink(missing_ok=True)
+        self._begun = self.started if task.ranks == 1 else None
+        for name in ("outcome.json", BEGUN):
+            (Path(task.folder) / name).unlink(missing_ok=True)
         theirs, self._lifeline = _context.Pipe(duplex=False)
         self._process = _context.Process(target=_live, args=(task, theirs), daemon=False)
         self._process.start()
@@ -55,6 +58,13 @@ class Process:
     def seconds(self) -> float:
         """How long it has run."""
         return time.monotonic() - self.started
+
+    def overdue(self, minutes: float) -> bool:
+        """Whether it has run for longer. Ranks count from their start, for which they have as long again."""
+        if self._begun is None and (Path(self.task.folder) / BEGUN).exists():
+            self._begun = time.monotonic()
+        begun = self.started + 60 * minutes if self._begun is None else self._begun
+        return time.monotonic() - begun > 60 * minutes
 
     @property
     def ended(self) -> bool:
@@ -95,14 +105,12 @@ class Process:
             started = []  # also what has left the session
             with contextlib.suppress(psutil.Error):
                 started = psutil.Process(pid).children(recursive=True)
-            for number, patience in ((signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, number)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)  # not yet the leader of its session
-                self._process.join(patience)
-                if self.ended:
-                    break
+            self._send(signal.SIGTERM)
+            until = time.monotonic() + PATIENCE
+            # of the whole group, as a launcher has ranks to end after its leader is gone
+            while self._send(0) and time.monotonic() < until:
+                self._process.join(0.02)
+            self._send(signal.SIGKILL)
             for one in started:
                 with contextlib.suppress(psutil.Error):
                     one.kill()
@@ -114,11 +122,20 @@ class Process:
             return
         self._closed = True
         self._process.join()
-        if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # what it left behind
+        self._send(signal.SIGKILL)  # to what it left behind
         self._lifeline.close()
         self._process.close()
+
+    def _send(self, number: int) -> bool:
+        """Signal the process and its group; whether there are any."""
+        pid, found = self._process.pid, False
+        targets = ((os.killpg, True), (os.kill, not self.ended))  # not yet the leader of its session
+        for send, there in targets:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if there and pid is not None:
+                    send(pid, number)
+                    found = True
+        return found
 
 
 def _live(task: Task, lifeline: Connection) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qrt_tn.engine.mpi import ending_together, world
-from qrt_tn.studies.runner.process import take_share
+from qrt_tn.studies.runner.process import BEGUN, take_share
 from qrt_tn.studies.runner.task import Task
 
 
@@ -16,6 +16,8 @@ def main() -> None:
     with ending_together(comm):
         if comm.Get_size() != task.ranks:
             sys.exit(f"{task.ranks} ranks were asked for, {comm.Get_size()} came: check the MPI launcher")
+        if comm.Get_rank() == 0:
+            (Path(task.folder) / BEGUN).touch()
         take_share(*_share(task, comm))
         from qrt_tn.studies.runner.measure import measure
 

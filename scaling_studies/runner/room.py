@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from qrt_tn.studies.config.points import Needs
@@ -31,7 +32,7 @@ class Room:
         # not every cluster binds a job to the cores that it was given
         given = os.environ.get("SLURM_CPUS_ON_NODE", "")
         most_cores = int(given) if cores is None and given.isdigit() else len(found)
-        # two runners on one machine had better not begin with the same core
+        # two tasks on one machine had better not begin with the same core
         turn = os.getpid() % len(found) if cores is None else 0
         self.cores = (found[turn:] + found[:turn])[:most_cores]
         self._gpus = None if gpus is None else list(gpus)
@@ -95,7 +96,7 @@ class Room:
         """Free a share."""
         self._running -= 1
         self._alone = False
-        # in the first order: two runners on one machine began with different cores
+        # in the first order: two tasks on one machine began with different cores
         self._free_cores = [core for core in self.cores if core in {*self._free_cores, *share.cores}]
         if share.gpus:
             assert self._free_gpus is not None
@@ -120,7 +121,8 @@ def visible_gpus() -> list[str]:
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+        names = (name.strip() for name in named.split(","))
+        return list(takewhile(lambda name: name and not name.startswith("-"), names))  # as CUDA reads it
     count = len([path for path in Path("/dev").glob("nvidia*") if path.name[6:].isdigit()])
     return [str(number) for number in range(count)]
 

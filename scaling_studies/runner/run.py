@@ -1,7 +1,9 @@
 """Runs all points of a study that are not done: starts them as they fit, and keeps what comes out."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
@@ -10,19 +12,21 @@ from typing import Any
 
 from qrt_tn.studies import provenance
 from qrt_tn.studies.config import Point, Study
-from qrt_tn.studies.runner.choice import Choice, choose
+from qrt_tn.studies.config.points import order as order_of
+from qrt_tn.studies.runner.choice import Choice, choose, refusal
 from qrt_tn.studies.runner.process import Process, launcher, lost_node, preload
 from qrt_tn.studies.runner.room import Room, Share
 from qrt_tn.studies.runner.stopping import Stop
-from qrt_tn.studies.runner.task import Task, earlier_attempts
+from qrt_tn.studies.runner.task import Task, earlier_attempts, slurm_job
 from qrt_tn.studies.runner.watching import Running, State, Unwatched, Watch
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.records import disk_full, room_needed
-from qrt_tn.studies.store.runners import Registration, Runner, this_runner
+from qrt_tn.studies.store.work import begun_by, open_work
 
 GLANCE = 0.25  # seconds between two looks at what runs
-GLANCE_AT_FILE = 20.0
+GLANCE_AT_FILES = 20.0  # at the study's file, and at what others have ended
 TRIES = 3  # of a point whose process is killed, before that counts as its failure
+CROWD = 2  # tasks that have begun a point, from which on no further one helps with it
 OUTCOME = ("tables", "peak_bytes", "baseline_bytes", "device")  # what a process tells
 
 
@@ -35,9 +39,8 @@ class Summary:
         failed: points that failed in it.
         unavailable: points that could not run for what this machine lacks.
         left: points that are neither done nor failed now.
-        elsewhere: of these, at work in other runners.
         failed_before: points that had failed before it and were not tried again.
-        refused: of these, points that this machine cannot run, with the reason for each.
+        refused: points that this machine cannot run, with the reason for each.
         stopped: why it stopped early, or None.
         signal: the signal that asked it to.
         seconds: how long it took.
@@ -47,7 +50,6 @@ class Summary:
     failed: int
     unavailable: int
     left: int
-    elsewhere: int
     failed_before: int
     refused: dict[str, int]
     stopped: str | None
@@ -60,7 +62,8 @@ def run_study(
     folder: Path,
     *,
     group: int | None = None,
-    turns: Sequence[str] | None = None,
+    order: Sequence[str] | None = None,
+    task: tuple[int, int] | None = None,
     retry: bool | set[str] = False,
     retry_before: str | None = None,
     gpus: int | None = None,
@@ -71,17 +74,20 @@ def run_study(
 ) -> Summary:
     """Run what is not done of a study.
 
-    Any number of runners, on any machines, may work on one store. SIGINT, SIGTERM and SIGUSR1 end the points
-    under way and free them for others; kill -9 does too, a little later. What is finished stays.
+    Any number of tasks, on any machines, may work on one store; a point that two run all the same costs time
+    only, and the first record stays. Of runs without `task`, one on each machine. SIGINT, SIGTERM and SIGUSR1
+    end the points under way, kill -9 does too. What is finished stays.
 
     Args:
         study: what to run.
         folder: its store; made if it is not there.
         group: only points of these needs, by their place in `study.needs()`.
-        turns: ids of the points to run, in the order in which to run them; left out, all in the study's.
+        order: ids of the points that tasks share, in an order that all of them have; left out, all points.
+        task: i and n: every n-th point of the order from the i-th on, then what is left of the others' from
+            the far end; left out, the study's own order.
         retry: also run points that failed before; a set names them.
         retry_before: of these, only what failed before this moment, an ISO time; left out, before now. So any
-            number of runners try each failed point again once.
+            number of tasks try each failed point again once.
         gpus: what points get that need no GPU; left out, none.
         room: what points may use; left out, all that this process may.
         watch: is told how far it is.
@@ -89,36 +95,59 @@ def run_study(
         frozen: this is the copy of a study that was submitted, and need not be the store's current one.
 
     Raises:
-        ValueError: the store is another study's or a newer program's; another version of the study is being
-            run in it; no point that is left can run here.
+        ValueError: the store is another study's or another program's; the study is being run on this machine
+            already; no point that is left can run here.
         DiskFullError: no room is left for results; those that are there stay.
     """
     store = StudyStore.make(folder, study)
-    runner = this_runner(study.digest)
-    with Registration(store.runners, runner), Stop() as stop:
-        # before the look at others: of two that begin at the same moment, one at least sees the other
-        store.remember(study)
+    named = [slurm_job(), None if task is None else f"{task[0]}-of-{task[1]}"]
+    name = "-".join(filter(None, named)) or "run"
+    if task is not None and order is None:
+        order = order_of(study.by_id)
+    with store.lock(name) as owner, Stop() as stop:
         if not frozen:
-            store.check_beside(study, runner)
             store.keep(study)
-        store.claims.release_dead(beside=runner)
         room = room or Room()
         choice = choose(
             study,
             store,
             room,
             group=group,
-            turns=turns,
+            order=order,
+            task=task or (0, 1),
             retry=retry,
             retry_before=retry_before or _now(),
             gpus=gpus,
         )
-        run = _Run(study, store, runner, room, watch or Unwatched(), stop, choice)
-        try:
+        with _run(study, store, owner, room, watch or Unwatched(), stop, choice) as run:
             run.go(_changes(file, study))
-        finally:
-            run.end_all()
-        return run.summary()
+            return run.summary()
+
+
+def run_point(study: Study, folder: Path, point: Point, *, watch: Watch | None = None) -> str | None:
+    """Run one point, whatever became of it before, unless its record exists.
+
+    Returns:
+        Why there is no record, in one line; None where there is one.
+
+    Raises:
+        ValueError, DiskFullError: as `run_study`; another process on this machine is at this point.
+    """
+    store = StudyStore.make(folder, study)
+    if store.results.read(point.id) is not None:
+        return None
+    with store.lock(point.id) as owner, Stop() as stop:
+        store.keep(study)
+        room = Room()
+        if reason := refusal(point.needs, room):
+            raise ValueError(f"this point cannot run here: it needs {reason}")
+        choice = Choice({point.id}, deque([point]), {point.id}, retried={point.id}, retry_before=_now())
+        with _run(study, store, owner, room, watch or Unwatched(), stop, choice) as run:
+            run.go(lambda: False)
+        if store.results.read(point.id) is not None:
+            return None
+        failure = store.failed.read(point.id)
+        return stop.reason or (f"{failure['kind']}: {failure['reason']}" if failure else "it was not run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,14 +158,26 @@ class _Begun:
     started: str
 
 
+@contextmanager
+def _run(*arguments: Any) -> Iterator["_Run"]:
+    """A run, of which nothing runs on when the block ends."""
+    run = _Run(*arguments)
+    try:
+        yield run
+    finally:
+        for begun in list(run.running):
+            begun.process.end()
+            run.let_go(begun)
+
+
 class _Run:
-    """One run under way."""
+    """One run under way; `owner` is the name of its folders under those of points."""
 
     def __init__(
         self,
         study: Study,
         store: StudyStore,
-        runner: Runner,
+        owner: str,
         room: Room,
         watch: Watch,
         stop: Stop,
@@ -144,13 +185,14 @@ class _Run:
     ) -> None:
         self.study = study
         self.store = store
-        self.runner = runner
+        self.owner = owner
         self.room = room
         self.watch = watch
         self.stop = stop
         self.choice = choice
         self.queue, self.done, self.failed = choice.queue, choice.done, choice.failed
-        self.elsewhere: list[Point] = []
+        self.ahead = set(choice.own)  # of its own points, those that it has not ended
+        self.put_off: set[str] = set()
         self.running: list[_Begun] = []
         self.finished_now = self.failed_now = self.unavailable_now = 0
         self.tries: dict[str, int] = {}
@@ -170,17 +212,21 @@ class _Run:
         while not self.stop.reason:
             self._start_what_fits()
             self._show()
-            if not self.running and not self.queue and not self._wait_for_doubtful():
+            if not self.running and not self.queue:
                 return
             wait([begun.process.sentinel for begun in self.running], GLANCE)
+            glance = time.monotonic() - looked > GLANCE_AT_FILES
             for begun in list(self.running):
+                minutes = begun.point.needs.minutes
                 if begun.process.ended:
                     self._collect(begun)
-                elif begun.process.seconds > 60 * begun.point.needs.minutes:
+                elif glance and begun.point.id in self.store.results:
+                    self._leave_to_others(begun)
+                elif begun.process.overdue(minutes):
                     begun.process.end()
-                    limit = f"{begun.point.needs.minutes:g} minutes"
-                    self._fail(begun, "timeout", f"it took more than {limit}; raise resources.minutes")
-            if time.monotonic() - looked > GLANCE_AT_FILE:
+                    reason = f"it took more than {minutes:g} minutes; raise resources.minutes"
+                    self._fail(begun, "timeout", reason)
+            if glance:
                 looked = time.monotonic()
                 if changed():
                     self.watch.say(
@@ -195,41 +241,42 @@ class _Run:
             if share is None:
                 return
             self.queue.popleft()
+            started = False
             try:
-                started = self._start(point, share)
-            except BaseException:
-                self.room.give_back(share)
-                self.store.claims.release(point.id, self.runner)
-                raise
-            if not started:
-                self.room.give_back(share)
+                started = self._is_to_run(point) and self._start(point, share)
+            finally:
+                if not started:
+                    self.room.give_back(share)
+
+    def _is_to_run(self, point: Point) -> bool:
+        """Whether to run a point now: not one that others have ended, nor at once one they have begun."""
+        earlier = self.store.failed.read(point.id)
+        done = self.store.results.read(point.id) is not None
+        if done or (earlier and not self.choice.tries_again(earlier)):
+            self.done += done
+            self.failed += not done
+            self._over(point)
+            return False
+        others = begun_by(self.store.work(point.id)) - {self.owner}
+        if slurm_job():  # this task may have begun it on another machine
+            others = {one for one in others if one.partition("@")[0] != self.owner.partition("@")[0]}
+        if others and point.id not in self.put_off:
+            self.put_off.add(point.id)
+            self.queue.append(point)
+            return False
+        return point.id in self.choice.own or len(others) < CROWD
 
     def _start(self, point: Point, share: Share) -> bool:
-        """Begin a point, unless another runner has it or has done it."""
         store = self.store
-        with room_needed(store.folder):
-            if not store.claims.take(point.id, self.runner):
-                self.elsewhere.append(point)
-                return False
-        # looked at once the claim is ours: another runner may have ended it just before
-        done = store.results.read(point.id) is not None
-        earlier = store.failed.read(point.id)
-        if done or (earlier and not self.choice.tries_again(earlier)):
-            store.claims.release(point.id, self.runner)
-            self.choice.retried.discard(point.id)
-            if done:
-                self.done += 1
-            else:
-                self.failed += 1
-            return False
-        work, log = store.work(point.id), store.log(point.id)
-        attempt = 1 + max(earlier_attempts(work), int((earlier or {}).get("attempt", 0)))
+        folder, log = store.work(point.id), store.log(point.id)
+        earlier = store.failed.read(point.id) or {}
+        attempt = 1 + max(earlier_attempts(folder), int(earlier.get("attempt", 0)))
         started = _now()
         with room_needed(store.folder):
-            (work / "kept").mkdir(parents=True, exist_ok=True)
+            work = open_work(folder, self.owner)
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a", encoding="utf-8") as file:
-                file.write(f"=== attempt {attempt}, {self.runner.host}, {started}: {point}\n")
+                file.write(f"=== attempt {attempt}, {self.owner}, {started}: {point}\n")
             task = Task(
                 experiment=self.study.experiment.name,
                 parameters=point.parameters,
@@ -248,36 +295,36 @@ class _Run:
 
     def _collect(self, begun: _Begun) -> None:
         """Keep what a point that has ended left behind."""
-        if not self.store.claims.owns(begun.point.id, self.runner):
-            # this runner was silent for so long that it was taken for dead: another one has the point now
-            begun.process.close()
-            self._let_go(begun)
-            self.elsewhere.append(begun.point)
-            return
-        outcome = begun.process.task.outcome()
-        if begun.process.disk_full:
-            begun.process.close()
-            self._let_go(begun)
+        point, outcome = begun.point, begun.process.task.outcome()
+        if self.store.results.read(point.id) is not None:
+            self._leave_to_others(begun)
+        elif begun.process.disk_full:
+            self.let_go(begun)
             raise disk_full(self.store.folder)
-        if outcome is None:
+        elif outcome is None:
             self._collect_killed(begun)
         elif "kind" in outcome:
             self._fail(begun, outcome["kind"], outcome["reason"], outcome.get("traceback"))
         else:
-            begun.process.close()
-            try:
-                self.store.publish(
-                    {"format": "qrt-tn.point"}
-                    | self._record(begun, outcome["seconds"])
-                    | {"ranks": begun.point.needs.ranks, "started": begun.started}
-                    | {name: outcome[name] for name in OUTCOME}
-                    | (self.origin or {})
-                )
-            finally:
-                self._let_go(begun)
+            self.let_go(begun)
+            self.store.publish(
+                {"format": "qrt-tn.point"}
+                | self._record(begun, outcome["seconds"])
+                | {"ranks": point.needs.ranks, "started": begun.started}
+                | {name: outcome[name] for name in OUTCOME}
+                | (self.origin or {})
+            )
             self.done += 1
             self.finished_now += 1
-            self.choice.retried.discard(begun.point.id)
+            self._over(point)
+
+    def _leave_to_others(self, begun: _Begun) -> None:
+        """End a point that another task has finished meanwhile."""
+        begun.process.end()
+        self.let_go(begun)
+        self.store.clear(begun.point.id)
+        self.done += 1
+        self._over(begun.point)
 
     def _collect_killed(self, begun: _Begun) -> None:
         """A point whose process vanished: its own fault, or that of whatever ended more than it."""
@@ -287,11 +334,9 @@ class _Run:
         if not self.stop.reason and point.needs.ranks > 1 and lost_node():
             self.stop.ask("a node of this job is lost")
         if self.stop.reason:
-            begun.process.close()
-            self._let_go(begun)
+            self.let_go(begun)
         elif tries < TRIES:
-            begun.process.close()
-            self._let_go(begun)
+            self.let_go(begun)
             self.queue.appendleft(point)
             self.watch.say(f"{ending}; it is tried again (attempt {tries + 1} of {TRIES})")
         else:
@@ -299,20 +344,21 @@ class _Run:
 
     def _fail(self, begun: _Begun, kind: str, reason: str, traceback: str | None = None) -> None:
         point, seconds = begun.point, begun.process.seconds
-        begun.process.close()
+        self.let_go(begun)
         record = {"format": "qrt-tn.failure"} | self._record(begun, seconds)
-        try:
-            self.store.publish_failure(record | {"kind": kind, "reason": reason, "traceback": traceback})
-        finally:
-            self._let_go(begun)
+        self.store.publish_failure(record | {"kind": kind, "reason": reason, "traceback": traceback})
         self.failed += 1
-        self.choice.retried.discard(point.id)
+        self._over(point)
         if kind == "unavailable":
             self.unavailable_now += 1
         else:
             self.failed_now += 1
         said = ", ".join(f"{name}={point.parameters[name]}" for name in self.study.varied)
         self.watch.say(f"failed ({kind}): {said or point.id}, seed={point.seed}: {reason}")
+
+    def _over(self, point: Point) -> None:
+        self.ahead.discard(point.id)
+        self.choice.retried.discard(point.id)
 
     def _record(self, begun: _Begun, seconds: float) -> dict[str, Any]:
         """What records of finished and failed points share."""
@@ -328,49 +374,29 @@ class _Run:
             "wall_seconds": seconds,
             "finished": _now(),
             "attempt": begun.process.task.attempt,
-            "host": self.runner.host,
-            "job": self.runner.job,
+            "job": slurm_job(),
             "log": str(self.store.log(point.id).relative_to(self.store.folder)),
         }
 
-    def _let_go(self, begun: _Begun) -> None:
+    def let_go(self, begun: _Begun) -> None:
+        """Forget a point whose process has ended."""
+        begun.process.close()
         self.running.remove(begun)
         self.room.give_back(begun.share)
-        self.store.claims.release(begun.point.id, self.runner)
-
-    def _wait_for_doubtful(self) -> bool:
-        """Whether points of runners that have fallen silent are worth waiting for; frees them once dead."""
-        held = self.store.claims.held()
-        waiting = False
-        for point in list(self.elsewhere):
-            owner = self.store.runners.read(held[point.id]) if point.id in held else None
-            if owner is not None and self.store.runners.doubtful(owner):
-                waiting = True
-            elif owner is None or not self.store.runners.alive(owner, self.runner):
-                # done, given back, or its runner is dead: looked at again when it is begun
-                self.elsewhere.remove(point)
-                self.queue.append(point)
-        return waiting or bool(self.queue)
 
     def _show(self) -> None:
         running = [Running(one.point, one.process.seconds, one.process.memory) for one in self.running]
         self.watch.show(
             State(
-                total=len(self.choice.own),
+                total=len(self.choice.points),
                 done=self.done,
                 failed=self.failed,
-                elsewhere=len(self.elsewhere),
+                left=len(self.ahead) or len(self.queue) + len(running),
                 running=running,
-                finished_now=self.finished_now,
+                ended_now=self.finished_now + self.failed_now + self.unavailable_now,
                 seconds=time.monotonic() - self.began,
             )
         )
-
-    def end_all(self) -> None:
-        """End what still runs, and free it for others."""
-        for begun in list(self.running):
-            begun.process.end()
-            self._let_go(begun)
 
     def summary(self) -> Summary:
         """What was done, and what is left in the store now, whoever did it."""
@@ -380,8 +406,7 @@ class _Run:
             finished=self.finished_now,
             failed=self.failed_now,
             unavailable=self.unavailable_now,
-            left=len(self.choice.own - over),
-            elsewhere=len({point.id for point in self.elsewhere} - over),
+            left=len(self.choice.points - over),
             failed_before=self.choice.unmended,
             refused=self.choice.refused,
             stopped=self.stop.reason,

@@ -1,12 +1,15 @@
 """What the process of a point is told, and what it leaves behind: two files in the point's folder."""
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from qrt_tn.engine.files import atomic_path
+from qrt_tn.studies.store.work import KEPT
 
 FULL_DISK = 74  # exit code of a point that could not write (EX_IOERR)
 
@@ -19,7 +22,7 @@ class Task:
         experiment: its name.
         parameters: of the point.
         seed: likewise.
-        folder: the point's own, with `task.json`, `outcome.json` and the folder `kept` for the experiment.
+        folder: of this task under the point's, with `task.json`, `outcome.json` and the experiment's `kept`.
         log: where what it prints goes.
         attempt: counts from 1.
         ranks: MPI ranks.
@@ -57,7 +60,7 @@ class Task:
     @property
     def kept(self) -> Path:
         """The experiment's own folder, which outlives the attempt."""
-        return Path(self.folder) / "kept"
+        return Path(self.folder) / KEPT
 
     def leave(self, outcome: Mapping[str, Any]) -> None:
         """Write what came out."""
@@ -74,8 +77,15 @@ class Task:
 
 
 def earlier_attempts(folder: Path) -> int:
-    """How often a point was begun before, as far as its folder knows."""
-    try:
-        return Task.load(folder / "task.json").attempt
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    """How often a point was begun before, by any task, as far as its folder knows."""
+    most = 0
+    for path in folder.glob("*/task.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            most = max(most, Task.load(path).attempt)
+    return most
+
+
+def slurm_job() -> str | None:
+    """The SLURM job that this process is part of, as 12 or, in an array, 12_3."""
+    array, number = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{number}" if array and number else os.environ.get("SLURM_JOB_ID")

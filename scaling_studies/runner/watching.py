@@ -21,32 +21,27 @@ class State:
     """How far a run is.
 
     Attributes:
-        total: points of the study (or the group) in all.
+        total: points of the study, the group or the order in all.
         done: finished, now or earlier.
         failed: failed, now or earlier.
-        elsewhere: at work in other runners.
+        left: points that this run has still to end: its own, then those of the others that it does.
         running: under way here.
-        finished_now: by this run.
+        ended_now: finished or failed in this run.
         seconds: since this run began.
     """
 
     total: int
     done: int
     failed: int
-    elsewhere: int
+    left: int
     running: Sequence[Running]
-    finished_now: int
+    ended_now: int
     seconds: float
-
-    @property
-    def left(self) -> int:
-        """Points that are neither done nor failed."""
-        return self.total - self.done - self.failed
 
     @property
     def seconds_left(self) -> float | None:
         """At the rate of this run so far; None before its first point."""
-        return self.seconds * self.left / self.finished_now if self.finished_now else None
+        return self.seconds * self.left / self.ended_now if self.ended_now else None
 
 
 class Watch(Protocol):

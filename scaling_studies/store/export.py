@@ -13,7 +13,7 @@ Record = Mapping[str, Any]
 
 # what every row has before its parameters, and after its metrics
 _FIRST = ("id", "status", "seed")
-_LAST = ("wall_seconds", "peak_bytes", "host", "gpu", "processor", "job", "commit", "started", "finished")
+_LAST = ("wall_seconds", "peak_bytes", "gpu", "processor", "job", "commit", "started", "finished")
 _END = ("log", "reason")
 _FLOATS = ("wall_seconds",)
 _WHOLE = ("seed", "peak_bytes")

@@ -43,6 +43,8 @@ def _sorted_out(
             kept[point] = store.results.path(point).read_bytes()
         except FileNotFoundError:
             continue  # removed meanwhile
+        except OSError:
+            kept[point] = b""  # a folder of that name, say
     found, damaged = [], []
     for point in sorted(kept):
         record = parsed(kept[point], point)

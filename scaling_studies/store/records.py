@@ -3,8 +3,9 @@
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from qrt_tn.engine.files import atomic_path
 
 SUFFIX = ".json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+ABANDONED = 3600.0  # seconds after which a file under way is what a killed writer left
 Stamp = tuple[int, int]  # when a file was written, and its size
+# what readers rely on; where a record has such a value, it is of this kind
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("parameters", "tables", "device", "versions"), dict),
+    **dict.fromkeys(("kind", "reason", "finished", "log"), str),
+    **dict.fromkeys(("seed", "attempt", "peak_bytes", "baseline_bytes"), int),
+    "wall_seconds": (int, float),
+}
 
 
 class DiskFullError(OSError):
@@ -54,7 +63,7 @@ class Records:
         return self.folder / point[:2] / (point + SUFFIX)
 
     def __contains__(self, point: str) -> bool:
-        return self.path(point).is_file()
+        return self.path(point).exists()
 
     def write(self, point: str, record: Mapping[str, Any]) -> None:
         """Keep a record for good: on the disk before its name is, in place of an older one.
@@ -78,6 +87,15 @@ class Records:
         """Forget a record, if there is one."""
         self.path(point).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what killed writers left behind."""
+        for place, names in self._listing(hidden=True):
+            for name in names:
+                with suppress(OSError):
+                    path = Path(place, name)
+                    if time.time() - path.stat().st_mtime > ABANDONED:
+                        path.unlink()
+
     def ids(self) -> set[str]:
         """The ids of all records."""
         return {name.removesuffix(SUFFIX) for _, names in self._listing() for name in names}
@@ -94,7 +112,7 @@ class Records:
                 found[name.removesuffix(SUFFIX)] = (facts.st_mtime_ns, facts.st_size)
         return found
 
-    def _listing(self) -> Iterator[tuple[str, list[str]]]:
+    def _listing(self, *, hidden: bool = False) -> Iterator[tuple[str, list[str]]]:
         """Subfolders and the records in each; hidden files are under way."""
         if not self.folder.is_dir():
             return
@@ -104,7 +122,7 @@ class Records:
                 names = os.listdir(inside)  # noqa: PTH208
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            yield inside, [name for name in names if name[0] != "." and name.endswith(SUFFIX)]
+            yield inside, [name for name in names if (name[0] == ".") == hidden and name.endswith(SUFFIX)]
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -122,23 +140,26 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def parsed(content: bytes, point: str) -> dict[str, Any] | None:
-    """A record from its file; None where it is not whole, or not this point's."""
+    """A record from its file; None where it is not whole, not this point's, or of another shape."""
     try:
         record = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and record.get("id") == point else None
+    if not isinstance(record, dict) or record.get("id") != point:
+        return None
+    well = ("tables" in record or {"kind", "reason"} <= record.keys()) and all(
+        record.get(name) is None or isinstance(record[name], kind) for name, kind in _KINDS.items()
+    )
+    tables = (record.get("tables") or {}).values() if well else ()
+    well = well and all(isinstance(rows, list) and all(type(row) is dict for row in rows) for rows in tables)
+    return record if well else None
 
 
 def _sync_names(folder: Path) -> None:
     """See that the names in a folder are on the disk; not every file system can."""
-    try:
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

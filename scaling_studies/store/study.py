@@ -1,14 +1,17 @@
 """The store of one study: what is in the folder, and what may be done with it."""
 
 import json
+import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qrt_tn.studies.config import Study, parse_study
-from qrt_tn.studies.store.claims import Claims
+from qrt_tn.studies.folders import is_locked, locked
 from qrt_tn.studies.store.records import DiskFullError, Records, room_needed, write_whole
-from qrt_tn.studies.store.runners import Runner, Runners
 
 FORMAT = "qrt-tn.study-store"
 VERSION = 2
@@ -33,14 +36,15 @@ class StudyStore:
     """The folder of one study.
 
     `results/` and `failed/` hold a record a point, `logs/` what points printed, `work/` what unfinished
-    points keep, `claims/` and `runners/` who is at work, `history/` every version of the study file that was
-    run, `slurm/` what was submitted, `index.parquet` the contents of results for speed.
+    points keep, `locks/` one file for each run at work on a machine, `slurm/` what was submitted,
+    `index.parquet` the contents of results for speed. Records are renamed into place, and the same whoever
+    writes them: any number of runs, on any machines, may work on one store.
 
     Args:
         folder: an existing store.
 
     Raises:
-        ValueError: it is no store, or of a newer version of this program.
+        ValueError: it is no store, or of another version of this program.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,8 +52,6 @@ class StudyStore:
         self._head = _read_head(self.folder)
         self.results = Records(self.folder / "results")
         self.failed = Records(self.folder / "failed")
-        self.runners = Runners(self.folder / "runners")
-        self.claims = Claims(self.folder / "claims", self.runners)
 
     @classmethod
     def make(cls, folder: Path, study: Study) -> "StudyStore":
@@ -67,7 +69,7 @@ class StudyStore:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; give a folder with --store")
         if folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir()):
-            if not (folder / HEAD).exists():  # another runner may have made it just now
+            if not (folder / HEAD).exists():  # another run may have made it just now
                 raise ValueError(f"{folder} holds other files; give another folder with --store")
             return cls.make(folder, study)
         try:
@@ -97,22 +99,10 @@ class StudyStore:
     # the study file
 
     def keep(self, study: Study) -> None:
-        """Make a study the store's current one; earlier ones stay in `history/`."""
-        self.remember(study)
-        if (self.current() or {}).get("digest") != study.digest:
-            write_whole(self.folder / "study.json", json.dumps(_facts(study)))
-
-    def remember(self, study: Study) -> None:
-        """Put a study into `history/`, where others see what is being run."""
-        history = self.folder / "history"
-        with room_needed(self.folder):
-            history.mkdir(exist_ok=True)
-        if _read_facts(history / f"{study.digest}.json") is None:
-            write_whole(history / f"{study.digest}.json", json.dumps(_facts(study)))
-
-    def current(self) -> dict[str, Any] | None:
-        """What `keep` was given last."""
-        return _read_facts(self.folder / "study.json")
+        """Make a study the store's current one."""
+        facts = {"text": study.text, "source": study.source, "quick": study.quick}
+        if self._current() != facts:
+            write_whole(self.folder / "study.json", json.dumps(facts))
 
     def study(self) -> Study:
         """The study that was run last.
@@ -120,31 +110,46 @@ class StudyStore:
         Raises:
             ValueError: there is none, or this version of the program refuses it.
         """
-        facts = self.current()
+        facts = self._current()
         if facts is None:
             raise ValueError(f"{self.folder} holds no study yet; give the study's file")
         return parse_study(facts["text"], facts["source"], quick=facts["quick"])
 
-    def check_beside(self, study: Study, runner: Runner | None = None) -> None:
-        """Refuse a study that is not the one that others are running here, nor an extension of it.
+    def _current(self) -> dict[str, Any] | None:
+        """What `keep` was given last."""
+        facts = _read_facts(self.folder / "study.json") or {}
+        kinds = {"text": str, "source": str, "quick": bool}
+        well = all(isinstance(facts.get(name), kind) for name, kind in kinds.items())
+        return {name: facts[name] for name in kinds} if well else None
+
+    # who is at work
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[str]:
+        """Hold the lock of one run on this machine, which a dead process does not; yields its full name.
 
         Raises:
-            ValueError: it names the runner, and what to do.
+            ValueError: another process here holds it, or the folder cannot be written.
         """
-        for other in self.runners.living(runner):
-            if other.digest == study.digest:
-                continue
-            facts = _read_facts(self.folder / "history" / f"{other.digest}.json")
-            if facts is None:
-                continue
-            theirs = parse_study(facts["text"], facts["source"], quick=facts["quick"])
-            if not set(theirs.by_id) <= set(study.by_id):
-                missing = len(set(theirs.by_id) - set(study.by_id))
-                raise ValueError(
-                    f"{other} is running another version of this study in {self.folder}: {missing} of its "
-                    "points are not in the file any more; wait until it has ended, stop it, or give another "
-                    "folder with --store (adding points is fine at any time)"
-                )
+        owner = f"{name}@{_host()}"
+        refusal = (
+            f"{self.folder} is being run on this machine already ({name}); wait until that ends, or stop it"
+        )
+        with ExitStack() as stack:
+            try:
+                with room_needed(self.folder):
+                    (self.folder / "locks").mkdir(exist_ok=True)
+                    stack.enter_context(locked(self.folder / "locks" / owner, refusal))
+            except DiskFullError:
+                raise
+            except OSError as error:
+                raise ValueError(f"cannot write into {self.folder} ({error.strerror})") from error
+            yield owner
+
+    def at_work_here(self) -> list[str]:
+        """Names of the runs at work on this machine, as their locks tell."""
+        paths = sorted(self.folder.glob(f"locks/*@{_host()}"))
+        return [path.name.partition("@")[0] for path in paths if is_locked(path)]
 
     # points
 
@@ -167,17 +172,23 @@ class StudyStore:
         point = record["id"]
         self.results.write(point, record)
         self.failed.remove(point)
-        shutil.rmtree(self.work(point), ignore_errors=True)
+        self.clear(point)
 
     def publish_failure(self, record: dict[str, Any]) -> None:
         """Keep why a point failed."""
         self.failed.write(record["id"], record)
 
+    def clear(self, point: str) -> None:
+        """Remove what a point kept while it was unfinished."""
+        shutil.rmtree(self.work(point), ignore_errors=True)
+
     def tidy(self, done: set[str]) -> None:
-        """Remove what finished points kept while they were not, where a kill came in between."""
+        """Remove what kills left behind: what finished points kept, and files under way."""
         folder = self.folder / "work"
         for name in {path.name for path in folder.iterdir()} & done if folder.is_dir() else ():
-            shutil.rmtree(folder / name, ignore_errors=True)
+            self.clear(name)
+        self.results.sweep()
+        self.failed.sweep()
 
     def work(self, point: str) -> Path:
         """The folder of an unfinished point."""
@@ -188,8 +199,8 @@ class StudyStore:
         return self.folder / "logs" / point[:2] / f"{point}.log"
 
 
-def _facts(study: Study) -> dict[str, Any]:
-    return {"digest": study.digest, "quick": study.quick, "source": study.source, "text": study.text}
+def _host() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _read_head(folder: Path) -> dict[str, Any]:
@@ -199,11 +210,10 @@ def _read_head(folder: Path) -> dict[str, Any]:
     head = _read_facts(path)
     if head is None or head.get("format") != FORMAT:
         raise ValueError(f"{path} is not the head of a store of a study; give another folder")
-    version = head.get("version")
-    if version != VERSION:
+    if head.get("version") != VERSION:
         raise ValueError(
-            f"{folder} was written by another version of this program (store version {version!r}, this one "
-            f"reads {VERSION}); take that version of qrt-tn, or another folder"
+            f"{folder} was written by another version of this program (store version "
+            f"{head.get('version')!r:.20}, this one reads {VERSION}); use that one, or give another folder"
         )
     return head
 
@@ -211,6 +221,6 @@ def _read_head(folder: Path) -> dict[str, Any]:
 def _read_facts(path: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) else None

@@ -13,7 +13,6 @@ from qrt_tn.studies.config import load_study
 from qrt_tn.studies.config.points import order
 from qrt_tn.studies.runner.watching import Running, State
 from qrt_tn.studies.store import StudyStore
-from qrt_tn.studies.store.runners import Registration, this_runner
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 TEXT = HEAD + "[fixed]\nseconds = 0.0\n[axes]\nnumber = [1, 2]\n[resources]\nmemory = 0.1\n"
@@ -71,10 +70,10 @@ def test_a_study_is_run_looked_at_and_extended(call: Call) -> None:
     assert (code, out) == (0, "s: 2 points finished; results in runs/s\n")
     code, out, _ = call("status", file)
     assert code == 0
-    assert "s: 2 points, 2 done, 0 running, 0 failed, 0 waiting; in runs/s" in out
+    assert "s: 2 points, 2 done, 0 failed, 0 left; in runs/s" in out
     assert call("run", file, "--no-report")[1].startswith("s: 0 points finished")
     write(TEXT.replace("[1, 2]", "[1, 2, 3]"))
-    assert "3 points, 2 done, 0 running, 0 failed, 1 waiting" in call("status", file)[1]
+    assert "3 points, 2 done, 0 failed, 1 left" in call("status", file)[1]
     assert call("run", file, "--no-report")[1].startswith("s: 1 points finished")
     # the store knows its study: the file may be gone
     Path(file).unlink()
@@ -123,7 +122,7 @@ def test_failures_are_told_with_reasons_and_tried_again(call: Call) -> None:
     assert "RuntimeError: this point was asked to fail" in err
     code, out, _ = call("status", file)
     assert code == 0
-    assert "6 points, 2 done, 0 running, 4 failed, 0 waiting" in out
+    assert "6 points, 2 done, 4 failed, 0 left" in out
     assert "failed: 2 of error: RuntimeError: this point was asked to fail" in out
     assert "failed: 2 of unavailable: this point needs what no machine has; leave it out" in out
     assert "try again: qrt-tn study retry --failed runs/s" in out
@@ -164,19 +163,28 @@ def test_status_is_told_to_programs_too(call: Call) -> None:
     study = load_study(file)
     store = StudyStore.make(Path("runs/s"), study)
     store.keep(study)
-    mine = this_runner(study.digest)
-    with Registration(store.runners, mine):
-        store.claims.take(study.points[0].id, mine)
+    with store.lock("run"):
         told = json.loads(call("status", file, "--json")[1])
         shown = call("status", file)[1]
-    expected = {"name": "s", "folder": "runs/s", "total": 2, "done": 0, "failed": 0, "waiting": 1, "other": 0}
+    expected = {"name": "s", "folder": "runs/s", "total": 2, "done": 0, "failed": 0, "left": 2, "other": 0}
     assert {name: told[name] for name in expected} == expected
-    assert told["running"] == {str(mine): 1}
-    assert f"running: 1 in process {os.getpid()}" in shown
+    assert told["here"] == ["run"]
+    assert "at work on this machine: run" in shown
     assert "resume" not in shown  # it runs
-    after = call("status", file)[1]
-    assert "0 running, 0 failed, 2 waiting" in after
-    assert "go on: qrt-tn study resume runs/s" in after
+    assert "go on: qrt-tn study resume runs/s" in call("status", file)[1]
+
+
+def test_a_point_is_run_alone(call: Call) -> None:
+    file = write(TEXT.replace("[axes]\n", '[axes]\nending = ["well", "error"]\n'))
+    well, *_, bad = (point.id for point in load_study(file).points)
+    for _ in range(2):
+        assert call("point", file, well[:9]) == (0, "", "")
+    code, out, err = call("point", file, bad, "--store", "runs/s")
+    assert (code, out) == (1, "")
+    assert err == f"qrt-tn: point {bad}: error: RuntimeError: this point was asked to fail\n"
+    assert "1 done, 1 failed, 2 left" in call("status", "runs/s")[1]
+    assert "no points of s have an id that begins with 'x'" in call.refused("point", file, "x")
+    assert "4 points of s have an id that begins with ''" in call.refused("point", file, "")
 
 
 def test_following_ends_when_nothing_is_at_work(call: Call) -> None:
@@ -317,7 +325,7 @@ class Terminal:
 def state(tmp_path: Path) -> State:
     study = load_study(write())
     running = [Running(study.points[0], 65.0, lambda: 3 * 2**29)]
-    return State(total=10, done=4, failed=1, elsewhere=2, running=running, finished_now=2, seconds=60.0)
+    return State(total=10, done=4, failed=1, left=5, running=running, ended_now=2, seconds=60.0)
 
 
 @pytest.mark.parametrize(("terminal", "plain"), [(True, False), (True, True), (False, False)])
@@ -332,7 +340,6 @@ def test_a_run_shows_points_time_left_and_memory(tmp_path: Path, terminal: bool,
         "4 of 10 done",
         "1 running",
         "1 failed",
-        "2 elsewhere",
         "2 min 30 s left",
         "1.5 GiB of memory",
     ):
@@ -367,10 +374,10 @@ def test_durations_in_words(seconds: float, said: str) -> None:
 
 
 def test_the_time_left_follows_from_what_this_run_did() -> None:
-    fresh = State(total=10, done=5, failed=0, elsewhere=0, running=[], finished_now=0, seconds=9.0)
-    assert (fresh.left, fresh.seconds_left) == (5, None)
-    later = State(total=10, done=7, failed=1, elsewhere=0, running=[], finished_now=2, seconds=10.0)
-    assert (later.left, later.seconds_left) == (2, 10.0)
+    fresh = State(total=10, done=5, failed=0, left=5, running=[], ended_now=0, seconds=9.0)
+    assert fresh.seconds_left is None
+    later = State(total=10, done=2, failed=3, left=3, running=[], ended_now=2, seconds=10.0)
+    assert later.seconds_left == 15.0
 
 
 def test_a_study_is_found_by_its_name_where_it_was_run(call: Call) -> None:

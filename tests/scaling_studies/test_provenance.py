@@ -1,5 +1,6 @@
 import os
 import platform
+from pathlib import Path
 
 import numpy as np
 
@@ -18,3 +19,12 @@ def test_machine_and_commit() -> None:
     assert machine["memory_gib"] > 0
     commit = provenance.commit()
     assert commit is None or len(commit.rstrip("+")) == 40
+
+
+def test_texts_lose_where_things_lie() -> None:
+    here = provenance.__file__
+    text = f'File "{here}", line 1; {np.__file__}; {Path.cwd()}/data.csv; {os.sep}; a/b'
+    found = provenance.relative(text)
+    assert "studies/provenance.py" in found
+    assert " numpy/__init__.py; data.csv; /; a/b" in found
+    assert str(Path.cwd()) not in found

@@ -151,8 +151,7 @@ def _different(values: dict[int, Any]) -> int:
 
 
 def _under_way(place: Path) -> bool:
-    claims = place / "claims"
-    return claims.is_dir() and any(claims.iterdir())
+    return any(place.glob("work/*"))
 
 
 def _orphans(place: Path) -> int:

@@ -80,7 +80,6 @@ def fill(folder: Path, points: int, done: Callable[[int], None] = lambda count: 
             "started": "2026-01-01T00:00:00+00:00",
             "finished": "2026-01-01T00:00:01+00:00",
             "attempt": 1,
-            "host": f"node{count % 4}",
             "ranks": 1,
             "job": None,
             "log": f"logs/{point.id[:2]}/{point.id}.log",

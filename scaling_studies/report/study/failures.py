@@ -127,8 +127,6 @@ def _reason(study: Study, reason: Reason) -> str:
 
 def _where(record: Mapping[str, Any]) -> str:
     parts = []
-    if record.get("host"):
-        parts.append(f" on {escape(said(record['host']))}")
     if int(record.get("attempt") or 1) > 1:
         parts.append(f" at attempt {number(int(record['attempt']))}")
     if record.get("log"):

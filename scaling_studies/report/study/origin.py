@@ -121,7 +121,6 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
         device = record.get("device") or {}
         memory = device.get("memory_gib")
         key = (
-            said(record.get("host") or "unknown"),
             said(device.get("processor") or MISSING),
             said(device.get("gpu") or MISSING),
             number(device.get("cores")),
@@ -132,8 +131,8 @@ def _machines(records: Sequence[Mapping[str, Any]]) -> str:
         [*map(escape, key), number(len(walls)), with_unit(sum(walls), "s")]
         for key, walls in sorted(keys.items(), key=lambda item: -len(item[1]))
     ]
-    head = ["host", "processor", "GPU", "cores", "memory", "points", "wall time"]
-    return table(head, rows[:MOST_ROWS], texts=3) + _more(len(rows) - MOST_ROWS, "machines")
+    head = ["processor", "GPU", "cores", "memory", "points", "wall time"]
+    return table(head, rows[:MOST_ROWS], texts=2) + _more(len(rows) - MOST_ROWS, "machines")
 
 
 def _commits(found: Counter[str]) -> str:

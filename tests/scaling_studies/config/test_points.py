@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrt_tn.studies.config import Point, parse_study
-from qrt_tn.studies.config.points import Needs, order, point_id, turns
+from qrt_tn.studies.config.points import Needs, order, point_id, shares
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 
@@ -109,10 +109,11 @@ def test_tasks_begin_with_every_nth_point_and_go_on_from_the_far_end(
 ) -> None:
     ordered = order(data.draw(st.permutations(sorted(ids))))
     assert ordered == order(ids)
-    shares = [turns(ordered, task, tasks) for task in range(tasks)]
-    assert all(len(one) == len(ids) and set(one) == ids for one in shares)
-    own = [one[: len(ordered[task::tasks])] for task, one in enumerate(shares)]
-    assert sorted(point for one in own for point in one) == ordered
-    for mine, one in zip(own, shares, strict=True):
-        assert mine == sorted(mine)
-        assert one[len(mine) :] == sorted(one[len(mine) :], reverse=True)
+    found = [shares(ordered, task, tasks) for task in range(tasks)]
+    assert sorted(point for own, _ in found for point in own) == ordered
+    for own, others in found:
+        assert {*own, *others} == ids
+        assert len(own) + len(others) == len(ids)
+        assert own == sorted(own)
+        assert others == sorted(others, reverse=True)
+        assert len(own) in (len(ids) // tasks, len(ids) // tasks + 1)

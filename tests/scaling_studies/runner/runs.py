@@ -1,9 +1,5 @@
 """Studies of rehearsals run in this process, for tests of the runner."""
 
-import json
-import os
-import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +9,6 @@ from qrt_tn.studies.runner import run_study as run_here
 from qrt_tn.studies.runner.watching import State
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.index import read_results
-from qrt_tn.studies.store.runners import Runner, this_runner
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
 FIXED = "[fixed]\nseconds = 0.0\n"
@@ -61,14 +56,3 @@ def attempts(place: Path, asked: Study) -> list[int]:
     """How often each point was begun, as its log tells."""
     logs = (StudyStore(place).log(point.id) for point in asked.points)
     return [log.read_text(encoding="utf-8").count("=== attempt ") if log.exists() else 0 for log in logs]
-
-
-def put(place: Path, token: str, age: float = 0.0, **facts: Any) -> Runner:
-    """Another runner of a store: of this process, and so alive, unless `facts` say otherwise."""
-    runner = replace(this_runner(20 * "0"), token=token, **facts)
-    path = StudyStore(place).runners.path(token)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(asdict(runner)), encoding="utf-8")
-    moment = time.time() - age
-    os.utime(path, (moment, moment))
-    return runner

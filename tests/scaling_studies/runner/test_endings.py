@@ -87,11 +87,7 @@ def left_behind(place: Path) -> list[str]:
 
 def steps_reached(place: Path) -> int:
     """Of the point that is furthest."""
-    return max((int(path.read_text()) for path in place.glob("work/*/kept/step")), default=0)
-
-
-def claims(place: Path) -> list[Path]:
-    return list((place / "claims").glob("*"))
+    return max((int(path.read_text()) for path in place.glob("work/*/*/kept/step")), default=0)
 
 
 def attempts(place: Path, study: Study) -> list[int]:
@@ -119,8 +115,7 @@ def test_a_signal_stops_a_run_and_frees_its_points(
     assert "Traceback" not in err
     assert f"{said}; go on with: qrt-tn study resume {place}" in out
     assert "4 left" in out
-    assert claims(place) == []
-    assert list((place / "runners").iterdir()) == []
+    assert list((place / "locks").iterdir()) == []
     assert StudyStore(place).failed.ids() == set()
     wait_until(lambda: not left_behind(place))
 
@@ -135,7 +130,7 @@ def test_a_killed_runner_takes_its_points_along_and_they_go_on_where_they_were(t
     reached = steps_reached(place)
     assert 4 <= reached < 60
     assert StudyStore(place).results.ids() == set()
-    assert len(claims(place)) > 0  # of the dead
+    assert list((place / "locks").iterdir()) != []  # of the dead
     second = begin_run(file, place)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, err
@@ -144,7 +139,6 @@ def test_a_killed_runner_takes_its_points_along_and_they_go_on_where_they_were(t
     assert damaged == []
     assert max(record["tables"]["points"][0]["resumed"] for record in found) == reached
     assert [record["attempt"] for record in found] == attempts_of(found, place)
-    assert claims(place) == []
 
 
 def attempts_of(found: list[dict[str, object]], place: Path) -> list[int]:
@@ -173,15 +167,69 @@ def test_ten_kills_lose_and_repeat_nothing(tmp_path: Path) -> None:
     assert {name: counts[name] for name in wrong} == dict.fromkeys(wrong, 0)
 
 
-def test_two_runners_at_once_share_the_points(tmp_path: Path) -> None:
+def test_of_two_runs_on_one_machine_the_second_is_refused_in_a_line(tmp_path: Path) -> None:
+    place, file = tmp_path / "store", write(tmp_path, 1, 120, steps=1000)
+    first = begin_run(file, place)
+    wait_until(lambda: steps_reached(place) >= 1, first)
+    told, _ = begin("status", file, "--store", place).communicate(timeout=60)
+    assert "at work on this machine: run" in told
+    _, err = begin_run(file, place).communicate(timeout=60)
+    assert (
+        err
+        == f"qrt-tn: {place} is being run on this machine already (run); wait until that ends, or stop it\n"
+    )
+    first.kill()
+    first.communicate()
+    told, _ = begin("status", file, "--store", place).communicate(timeout=60)
+    assert "at work" not in told.replace("nothing is at work", "")
+
+
+def test_tasks_at_once_share_the_points(tmp_path: Path) -> None:
     place, file = tmp_path / "store", write(tmp_path, 24, 0.15)
-    runners = [begin_run(file, place) for _ in range(2)]
-    said = [runner.communicate(timeout=120) for runner in runners]
-    assert [runner.returncode for runner in runners] == [0, 0], said
+    tasks = [
+        begin(
+            "run", file, "--store", place, "--processes", 1, "--plain", "--task", f"{number}/3", "--group", 0
+        )
+        for number in range(3)
+    ]
+    said = [task.communicate(timeout=120) for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0, 0], said
     study = load_study(file)
     assert StudyStore(place).done(study) == study.by_id.keys()
-    assert attempts(place, study) == 24 * [1]
-    assert claims(place) == []
+    # again at most what was under way as the others came to their end
+    assert sum(attempts(place, study)) <= 24 + 9
+
+
+def test_ranks_that_are_asked_to_end_have_the_time_for_it_and_no_more(tmp_path: Path) -> None:
+    # the leader dies of TERM at once, as Python does; what it has started tidies up first
+    place = tmp_path / "store"
+    launcher = tmp_path / "launcher"
+    launcher.write_text(
+        f"#!/bin/sh\ntrap 'sleep 0.5; touch {tmp_path}/tidied; exit' TERM\ntouch {tmp_path}/begun\n"
+        "while :; do sleep 0.05; done\n"
+    )
+    launcher.chmod(0o755)
+    file = write(tmp_path, 1, 0.0, ranks=2)
+    file.write_text(file.read_text() + "minutes = 0.01\n", encoding="utf-8")
+    environment = os.environ | {"QRT_TN_MPIEXEC": str(launcher)}
+    command = [
+        sys.executable,
+        "-m",
+        "qrt_tn.studies.cli",
+        "study",
+        "run",
+        file,
+        "--store",
+        place,
+        "--no-report",
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "timeout" in done.stderr) == (1, True), done
+    assert (tmp_path / "tidied").exists()
+    wait_until(lambda: not left_behind(place))
+    (failure,) = (tmp_path / "store" / "failed").glob("*/*.json")
+    # ranks that never begin have as long again for it
+    assert json.loads(failure.read_text())["wall_seconds"] >= 1.2
 
 
 def test_a_retry_that_is_stopped_says_so_and_how_to_go_on(tmp_path: Path) -> None:

@@ -128,7 +128,15 @@ def test_nothing_is_lost_however_often_shares_go_out_and_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "gpus"), [("", []), ("0,1", ["0", "1"]), ("3", ["3"]), (" GPU-a , MIG-b ", ["GPU-a", "MIG-b"])]
+    ("named", "gpus"),
+    [
+        ("", []),
+        ("0,1", ["0", "1"]),
+        ("3", ["3"]),
+        (" GPU-a , MIG-b ", ["GPU-a", "MIG-b"]),
+        ("-1", []),
+        ("2,-1,0", ["2"]),
+    ],
 )
 def test_gpus_are_those_that_cuda_is_to_see(
     monkeypatch: pytest.MonkeyPatch, named: str, gpus: list[str]

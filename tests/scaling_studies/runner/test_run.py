@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from qrt_tn.studies.config import Study
+from qrt_tn.studies.config.points import order
 from qrt_tn.studies.experiments.catalogue import Context
 from qrt_tn.studies.experiments.rehearsal.run import rehearse
 from qrt_tn.studies.experiments.rehearsal.settings import Rehearsal
-from qrt_tn.studies.runner import Room
+from qrt_tn.studies.runner import Room, run_point
 from qrt_tn.studies.runner import run as run_room
 from qrt_tn.studies.runner import run_study as run_here
 from qrt_tn.studies.runner.process import launcher_missing
+from qrt_tn.studies.runner.watching import State
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.index import read_results
-from qrt_tn.studies.store.runners import SILENT
-from tests.scaling_studies.runner.runs import Watch, attempts, numbers, put, records, run_study, study
+from tests.scaling_studies.runner.runs import Watch, attempts, numbers, records, run_study, study
 
 
 def row(record: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def test_every_point_is_done_once(place: Path) -> None:
     assert (again.finished, again.left) == (0, 0)
     assert attempts(place, asked) == 6 * [1]
     # nothing is left but results
-    for folder in ("work", "claims", "runners"):
+    for folder in ("work", "locks"):
         assert list((place / folder).iterdir()) == []
 
 
@@ -74,10 +75,12 @@ def test_a_record_tells_all_of_its_point(place: Path) -> None:
     assert record["device"]["gpu"] is None
     assert record["commit"] == "abc+"
     assert {"python", "numpy"} <= record["versions"].keys()
-    assert record["host"] == os.uname().nodename
     log = (place / record["log"]).read_text(encoding="utf-8")
     assert log.startswith("=== attempt 1, ")
     assert "number=4" in log
+    # records go round the world
+    assert os.uname().nodename not in json.dumps(record)
+    assert str(place) not in json.dumps(record)
 
 
 def test_values_added_to_an_axis_run_alone(place: Path) -> None:
@@ -194,7 +197,7 @@ def test_points_run_beside_each_other_as_memory_allows(place: Path) -> None:
     assert watch.most == 2
     assert len(records(place)) == 4
     last = watch.states[-1]
-    assert (last.total, last.done, last.failed, last.left, last.finished_now) == (4, 4, 0, 0, 4)
+    assert (last.total, last.done, last.failed, last.left, last.ended_now) == (4, 4, 0, 0, 4)
 
 
 def test_exclusive_points_run_alone(place: Path) -> None:
@@ -231,8 +234,7 @@ def test_needs_that_no_point_can_have_here_are_refused(place: Path, monkeypatch:
     monkeypatch.setenv("QRT_TN_MPIEXEC", "no-such-launcher -n {ranks}")
     with pytest.raises(ValueError, match=r"1 need 2 MPI ranks, and there is no no-such-launcher"):
         run_study(study("[resources]\nranks = 2\n"), place)
-    assert list((place / "claims").iterdir() if (place / "claims").exists() else []) == []
-    assert list((place / "runners").iterdir()) == []
+    assert list((place / "locks").iterdir()) == []
 
 
 def test_points_for_another_machine_are_left_and_told(place: Path) -> None:
@@ -267,32 +269,103 @@ def test_two_ranks_give_the_value_of_one(place: Path, tmp_path: Path) -> None:
     assert together["id"] == alone["id"]
 
 
-# beside other runners
+# beside other runs
 
 
-def test_the_points_of_a_living_runner_are_left_to_it(place: Path) -> None:
-    asked = study(numbers(1, 2))
+def host() -> str:
+    return os.uname().nodename
+
+
+def begin_elsewhere(place: Path, point: str, owner: str, step: int) -> Path:
+    """What another task has kept of a point."""
+    kept = StudyStore(place).work(point) / owner / "kept"
+    kept.mkdir(parents=True)
+    (kept / "step").write_text(str(step), encoding="utf-8")
+    (kept / ".step.x7").write_text("half", encoding="utf-8")
+    return kept / "step"
+
+
+def test_tasks_share_the_points_and_the_last_one_does_what_is_left(place: Path) -> None:
+    asked = study(numbers(*range(1, 10)))
+    ids = order(asked.by_id)
+    assert run_study(asked, place, order=[ids[4]]).finished == 1
+    watch = Watch()
+    one = Room(cores=(0,), gpus=[], memory=2**36)
+    summary = run_study(asked, place, task=(0, 3), watch=watch, room=one)
+    assert (summary.finished, summary.left) == (8, 0)
+    started = sorted((record["started"], record["id"]) for record in records(place).values())
+    assert [name for _, name in started] == [
+        ids[4],
+        ids[0],
+        ids[3],
+        ids[6],
+        ids[8],
+        ids[7],
+        ids[5],
+        ids[2],
+        ids[1],
+    ]
+    # of its own share first, then of all
+    assert watch.states[0].left == 3
+    assert watch.states[-1].left == 0
+    assert attempts(place, asked) == 9 * [1]
+
+
+def test_points_that_others_have_begun_come_last_and_are_copied(place: Path) -> None:
+    asked = study(numbers(1, 2, 3), fixed="[fixed]\nseconds = 0.0\nsteps = 9\n")
+    StudyStore.make(place, asked)
+    first, second, _ = (point.id for point in asked.points)
+    older = begin_elsewhere(place, first, "7_1@far", 3)
+    os.utime(older, (1, 1))
+    os.utime(older.parent, (1, 1))
+    begin_elsewhere(place, first, "7_2@further", 8)
+    begin_elsewhere(place, second, f"run@{host()}", 5)  # this run's own: not put off
+    assert run_study(asked, place, room=Room(cores=(0,), gpus=[], memory=2**36)).finished == 3
+    found = records(place)
+    assert [found[number]["tables"]["points"][0]["resumed"] for number in (1, 2, 3)] == [8, 5, 0]
+    assert found[2]["started"] < found[3]["started"] < found[1]["started"]
+    assert list((place / "work").iterdir()) == []
+
+
+def test_of_points_that_are_the_others_only_those_are_run_that_few_have_begun(place: Path) -> None:
+    asked = study(numbers(1, 2, 3))
+    StudyStore.make(place, asked)
+    mine, *others = order(asked.by_id)
+    for point, count in ((mine, 3), (others[0], 1), (others[1], 2)):
+        for number in range(count):
+            begin_elsewhere(place, point, f"7_{number}@far", 0)
+    summary = run_study(asked, place, task=(0, 3), order=[mine, *others])
+    assert (summary.finished, summary.left) == (2, 1)
+    assert StudyStore(place).done(asked) == {mine, others[0]}
+
+
+def test_what_another_task_ends_meanwhile_is_left_as_it_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_room, "GLANCE_AT_FILES", 0.0)
+    asked = study(
+        '[[zipped]]\nnumber = [1, 2, 3]\nending = ["error", "well", "well"]\nseconds = [0.2, 0.2, 60.0]\n',
+        fixed="",
+    )
     store = StudyStore.make(place, asked)
-    other = put(place, "other")
-    store.claims.take(asked.points[0].id, other)
-    summary = run_study(asked, place)
-    assert (summary.finished, summary.left, summary.elsewhere) == (1, 1, 1)
-    assert store.claims.held() == {asked.points[0].id: "other"}
-    put(place, "other", born="1")  # now it is dead
-    assert run_study(asked, place).finished == 1
-    assert store.claims.held() == {}
+
+    class Other(Watch):
+        def show(self, state: State) -> None:
+            for one in state.running:
+                if one.point.id not in store.results:
+                    store.publish(
+                        {"id": one.point.id, "parameters": dict(one.point.parameters), "tables": {}}
+                    )
+
+    summary = run_study(asked, place, watch=Other())
+    assert (summary.finished, summary.failed, summary.left) == (0, 0, 0)
+    assert summary.seconds < 30
+    assert all(record["tables"] == {} for record in records(place).values())
+    assert store.failed.ids() == set()
+    assert list((place / "work").iterdir()) == []
 
 
-def test_a_silent_runner_elsewhere_is_waited_for_until_it_counts_as_dead(place: Path) -> None:
-    asked = study(numbers(1))
-    store = StudyStore.make(place, asked)
-    far = put(place, "far", SILENT - 1.0, host="far", space="other boot/pid:[1]")
-    store.claims.take(asked.points[0].id, far)
-    put(place, "far", SILENT - 1.0, host="far", space="other boot/pid:[1]")
-    assert run_study(asked, place).finished == 1
-
-
-def test_what_another_runner_did_meanwhile_is_not_done_again(
+def test_what_another_run_did_meanwhile_is_not_done_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = study(numbers(1, 2))
@@ -302,7 +375,7 @@ def test_what_another_runner_did_meanwhile_is_not_done_again(
     def late(study: Study, store: StudyStore, *arguments: Any, **options: Any) -> Any:
         chosen = choose(study, store, *arguments, **options)
         for point, publish in zip(asked.points, (store.publish, store.publish_failure), strict=True):
-            publish({"id": point.id, "parameters": dict(point.parameters), "kind": "error"})
+            publish({"id": point.id, "tables": {}, "kind": "error", "reason": "no"})
         return chosen
 
     monkeypatch.setattr(run_room, "choose", late)
@@ -311,21 +384,30 @@ def test_what_another_runner_did_meanwhile_is_not_done_again(
     assert attempts(place, asked) == [0, 0]
 
 
-def test_a_study_changed_under_a_running_one_is_refused_unless_it_only_adds(place: Path) -> None:
+def test_a_second_run_on_this_machine_is_refused_and_a_task_is_not(place: Path) -> None:
     asked = study(numbers(1, 2))
-    store = StudyStore.make(place, asked)
-    store.keep(asked)
-    put(place, "other", digest=asked.digest)
-    with pytest.raises(ValueError, match="is running another version of this study"):
-        run_study(study(numbers(2, 3)), place)
-    assert store.study().digest == asked.digest
-    assert store.results.ids() == set()
-    assert [runner.token for runner in store.runners.all()] == ["other"]
-    assert run_study(study(numbers(1, 2, 3)), place).finished == 3
+    with StudyStore.make(place, asked).lock("run"):
+        with pytest.raises(ValueError, match=r"is being run on this machine already \(run\)"):
+            run_study(asked, place)
+        assert run_study(asked, place, task=(0, 1)).finished == 2
+    assert run_study(asked, place).left == 0
+
+
+def test_one_point_is_run_whatever_became_of_it(place: Path) -> None:
+    asked = study('[axes]\nending = ["well", "error"]\n')
+    well, bad = asked.points
+    assert run_point(asked, place, well) is None
+    assert run_point(asked, place, bad) == "error: RuntimeError: this point was asked to fail"
+    assert run_point(asked, place, bad) is not None
+    assert run_point(asked, place, well) is None
+    assert attempts(place, asked) == [1, 2]
+    wide = study(numbers(7) + "[resources]\ngpus = 9\n")
+    with pytest.raises(ValueError, match="it needs 9 GPUs"):
+        run_point(wide, place, wide.points[0])
 
 
 def test_an_edited_file_is_noticed_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_room, "GLANCE_AT_FILE", 0.0)
+    monkeypatch.setattr(run_room, "GLANCE_AT_FILES", 0.0)
     asked = study(numbers(1, 2, 3), fixed="[fixed]\nseconds = 0.3\n")
     file = tmp_path / "s.toml"
     file.write_text(asked.text, encoding="utf-8")
@@ -344,27 +426,6 @@ def test_a_point_is_timed_by_its_own_clock(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(run_room, "wait", lambda sentinels, timeout: time.sleep(4.0))
     run_study(study(numbers(1), fixed="[fixed]\nseconds = 0.1\n"), place)
     assert 0.1 <= records(place)[1]["wall_seconds"] < 3.5
-
-
-def test_a_result_whose_claim_went_to_another_runner_is_left_to_it(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = study(numbers(1))
-    point = asked.points[0].id
-
-    def steal(self: Any, begun: Any) -> None:
-        path = self.store.claims.folder / point
-        if path.is_symlink() and str(path.readlink()) != "other":
-            path.unlink()
-            self.store.claims.take(point, put(place, "other"))
-        collect(self, begun)
-
-    collect = run_room._Run._collect
-    monkeypatch.setattr(run_room._Run, "_collect", steal)
-    summary = run_study(asked, place)
-    assert (summary.finished, summary.elsewhere) == (0, 1)
-    assert StudyStore(place).claims.held() == {point: "other"}
-    assert StudyStore(place).work(point).is_dir()  # the other one is at work there
 
 
 def test_a_rank_that_fails_ends_its_point_at_once(place: Path) -> None:

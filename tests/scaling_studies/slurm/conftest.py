@@ -313,10 +313,7 @@ class Study:
 
     def steps(self):
         """Steps that unfinished points have kept."""
-        return [int(path.read_text()) for path in self.store.glob("work/*/kept/step")]
-
-    def claims(self):
-        return [path.name for path in self.store.glob("claims/[!.]*")]
+        return [int(path.read_text()) for path in self.store.glob("work/*/*/kept/step")]
 
     def printed(self):
         """What the tasks printed."""

@@ -8,7 +8,7 @@ import pytest
 def test_every_point_is_done_once(study):
     one = study(numbers=12, seconds=0.3)
     said = one.submit("--tasks", 3, "--follow")
-    assert "tried: 12 points, 12 done, 0 running" in said
+    assert "tried: 12 points, 12 done, 0 failed" in said
     found = one.records()
     assert len(found) == 12
     assert {record["attempt"] for record in found} == {1}

@@ -28,7 +28,7 @@ def test_requeues_are_limited_and_the_rest_may_be_submitted_again(study):
     one.submit("--time", "1", "--grace", 10, "--requeues", 0)
     one.wait(120)
     assert "submit the study again" in one.printed()
-    assert one.records() == one.failures() == one.claims() == []
+    assert one.records() == one.failures() == []
     (reached,) = one.steps()
     one.submit()
     one.wait(120)
@@ -83,15 +83,15 @@ def test_scancel_leaves_nothing_half_written(study, cluster):
     one = study(numbers=6, seconds=4, steps=40)
     one.submit("--tasks", 2, "--cpus", 1)
     cluster.until(lambda: len(one.records()) >= 1 and len(one.steps()) >= 1, 60, "nothing finished yet")
-    assert "points in flight" in cluster.study("cancel", one.store)
+    assert "points are left to run" in cluster.study("cancel", one.store)
     assert one.ended()
     before = {record["id"]: record for record in one.records()}
     assert 1 <= len(before) < 6
-    assert one.claims() == one.failures() == []
+    assert one.failures() == []
     for path in one.store.glob("results/*/*"):
         json.loads(path.read_text())  # whole, and nothing else beside
     status = json.loads(cluster.study("status", "--json", one.store))
-    assert (status["done"], status["failed"], status["waiting"]) == (len(before), 0, 6 - len(before))
+    assert (status["done"], status["failed"], status["left"]) == (len(before), 0, 6 - len(before))
     one.submit("--tasks", 3)
     one.wait(90)
     after = {record["id"]: record for record in one.records()}

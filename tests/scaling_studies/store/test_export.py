@@ -19,7 +19,7 @@ class Clashing(Settings):
     """Parameters called like columns, and of every type."""
 
     zeta: float = 0.5
-    host: str = "mine"
+    log: str = "mine"
     text: str = ""
     on: bool = False
     sizes: list[int] = Field([1, 2])
@@ -61,9 +61,9 @@ def made():
 
 NAMES = [
     *("id", "status", "seed"),
-    *("zeta", "parameter_host", "text", "on", "sizes", "count", "parameter_status"),
+    *("zeta", "parameter_log", "text", "on", "sizes", "count", "parameter_status"),
     *("metric_count", "metric_id", "bond", "never"),
-    *("wall_seconds", "peak_bytes", "host", "gpu", "processor", "job", "commit", "started", "finished"),
+    *("wall_seconds", "peak_bytes", "gpu", "processor", "job", "commit", "started", "finished"),
     *("log", "reason"),
 ]
 
@@ -77,8 +77,7 @@ def check(rows: list[dict], study) -> None:
         assert list(row) == NAMES
         assert (row["seed"], row["text"], row["on"]) == (point.seed, p["text"], p["on"])
         assert (row["zeta"], row["count"], json.loads(row["sizes"])) == (0.5, 3, [1, 2])
-        assert row["parameter_host"] == "mine"
-        assert row["host"] == "node1"
+        assert row["parameter_log"] == "mine"
         assert row["never"] is None
         if k < 20:
             assert row["status"] == "done"
@@ -143,11 +142,11 @@ def test_mixed_and_huge_values_become_texts(tmp_path: Path) -> None:
     study, _, _ = made()
     rows = [
         record(study, study.points[0], {"bond": 2**70}),
-        record(study, study.points[1], {"bond": 1}, host="odd \udc80 name"),
+        record(study, study.points[1], {"bond": 1}, job="odd \udc80 name"),
     ]
     table = pyarrow.parquet.read_table(write_export(tmp_path / "a.parquet", study, rows, []))
     assert table["bond"].to_pylist() == [float(2**70), 1.0]
-    assert table["host"].to_pylist() == ["node1", "odd ? name"]
+    assert table["job"].to_pylist() == [None, "odd ? name"]
 
 
 @pytest.mark.parametrize("name", ["all.xlsx", "all", "all.csv.gz"])

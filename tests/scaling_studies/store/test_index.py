@@ -10,13 +10,13 @@ import pytest
 from qrt_tn.studies.config import Study, parse_study
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store import index as room
-from qrt_tn.studies.store.index import NAME, WORTH_KEEPING, read_results
+from qrt_tn.studies.store.index import NAME, WORTH_KEEPING, damaged_results, read_results
 
 STUDY = 'name = "s"\nexperiment = "rehearsal"\n[axes]\nnumber = { range = [1, 200], step = 1 }\n'
 
 
 def record(point: str, value: float) -> dict[str, Any]:
-    return {"format": "qrt-tn.point", "id": point, "metrics": {"value": value}, "text": "é"}
+    return {"format": "qrt-tn.point", "id": point, "tables": {"points": [{"value": value}]}, "text": "é"}
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_records_that_were_replaced_removed_or_added_are_told_as_they_are_now(
     found, damaged = read_results(store)
     assert found == cold(store)
     assert damaged == []
-    values = {one["id"]: one["metrics"]["value"] for one in found}
+    values = {one["id"]: one["tables"]["points"][0]["value"] for one in found}
     assert (values[ids[0]], values[ids[1]], values[ids[130]]) == (9999.0, 7, 1.0)
     assert ids[2] not in values
 
@@ -106,11 +106,14 @@ def test_damaged_records_are_told_apart_and_never_kept_in_the_index(store: Study
     store.results.path(ids[3]).write_bytes(whole[: len(whole) // 2])
     store.results.path(ids[4]).write_bytes(b"")
     store.results.path(ids[5]).write_bytes(store.results.path(ids[6]).read_bytes())
+    store.results.path(ids[7]).unlink()
+    store.results.path(ids[7]).mkdir()
     for _ in range(2):
         found, damaged = read_results(store)
-        assert damaged == sorted([ids[3], ids[4], ids[5]])
+        assert damaged == sorted([ids[3], ids[4], ids[5], ids[7]])
         assert found == cold(store)
-        assert len(found) == 117
+        assert len(found) == 116
+        assert damaged_results(store) == set(damaged)
     store.results.path(ids[3]).write_bytes(whole)
     assert ids[3] in {one["id"] for one in read_results(store)[0]}
 
@@ -187,7 +190,8 @@ from qrt_tn.studies.store.index import read_results
 text = 'name = "s"\\nexperiment = "rehearsal"\\n'
 text += '[axes]\\nnumber = { range = [1, 400], step = 1 }\\n'
 def record(point):
-    return {"id": point.id, "metrics": {"value": point.parameters["number"]}, "filling": "x" * 5000}
+    tables = {"points": [{"value": point.parameters["number"]}]}
+    return {"id": point.id, "tables": tables, "filling": "x" * 5000}
 def write(folder, part, gate):
     store = StudyStore.make(folder, study)
     gate.wait()
@@ -241,6 +245,6 @@ def test_eight_writers_and_two_readers_at_once_lose_and_tear_nothing(tmp_path: P
     for point in study.points:
         kept = store.results.read(point.id)
         assert kept is not None
-        assert kept["metrics"] == {"value": point.parameters["number"]}
+        assert kept["tables"]["points"] == [{"value": point.parameters["number"]}]
     assert read_results(store) == (cold(store), [])
     assert list(store.folder.rglob(".*")) == []  # nothing half-written is left

@@ -18,7 +18,7 @@ def records(tmp_path: Path) -> Records:
 
 
 def record(point: str, value: float = 1.0) -> dict[str, Any]:
-    return {"format": "qrt-tn.point", "id": point, "metrics": {"value": value}}
+    return {"format": "qrt-tn.point", "id": point, "tables": {"points": [{"value": value}]}}
 
 
 def files(folder: Path) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_record_is_on_the_disk_under_another_name_before_it_has_its_own(
     synced, renamed = os.fsync, Path.replace
 
     def fsync(handle: int) -> None:
-        seen.append((ONE in records, b"metrics" in Path(f"/proc/self/fd/{handle}").read_bytes()))
+        seen.append((ONE in records, b"tables" in Path(f"/proc/self/fd/{handle}").read_bytes()))
         synced(handle)
 
     def replace(path: Path, target: Path) -> Path:
@@ -91,7 +91,24 @@ def test_a_record_is_on_the_disk_under_another_name_before_it_has_its_own(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\x00" * 40, b"\xff\xfe", b"[1]", b'"text"', b"null", b'{"id": "another"}', b"{}"],
+    [
+        *(b"", b"{", b"\x00" * 40, b"\xff\xfe", b"[1]", b'"text"', b"null", b'{"id": "another"}', b"{}"),
+        100_000 * b"[",
+        *(
+            json.dumps({"id": ONE} | shape).encode()
+            for shape in (
+                {},
+                {"tables": []},
+                {"tables": {"points": {}}},
+                {"tables": {"points": [1]}},
+                {"tables": {}, "device": "fast"},
+                {"tables": {}, "seed": "1"},
+                {"tables": {}, "wall_seconds": "1"},
+                {"kind": "error"},
+                {"kind": 3, "reason": "no"},
+            )
+        ),
+    ],
 )
 def test_files_that_are_not_this_points_record_are_none(records: Records, content: bytes) -> None:
     records.write(ONE, record(ONE))

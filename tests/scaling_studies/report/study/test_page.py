@@ -192,7 +192,7 @@ def test_a_study_under_way(tmp_path: Path, study: Study) -> None:
     assert f"logs/{study.points[20].id[:2]}/{study.points[20].id}.log" in said
     assert "One point , ran out of time: took longer than 5 minutes" in said
     assert "pip install qrt-tn[cuda13]" in said
-    assert "For example size = 4, backend = jax, dtype = complex64, seed = 2 on node1" in said
+    assert "For example size = 4, backend = jax, dtype = complex64, seed = 2" in said
     assert "failed first" not in said
     assert "One more result is of an earlier version" in said
     assert "So far 20 of 48 points are in." in said
