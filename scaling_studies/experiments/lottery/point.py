@@ -1,11 +1,11 @@
-"""One sparse network of a study: pruned to a share of its weights, trained, and set against the dense one."""
+"""The sparse networks of one dense network: pruned to shares of its weights, trained, and compared."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -42,13 +42,21 @@ from qrt_tn.models.vision import architecture
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.lottery.settings import Lottery
 
-ROUND_BY_ROUND = ("imp", "reinit", "sign-reinit")
-TRAINED_FIRST = ("oneshot", "oneshot-reinit")
+REWOUND = ("imp", "reinit", "sign-reinit", "oneshot")  # whose masks or weights depend on the rewinding
 SAID_EVERY = 10.0  # seconds
+Row = Mapping[str, Any]
 
 
-def measure(settings: Lottery, seed: int, context: Context) -> Mapping[str, float | int | None]:
-    """Train the dense network of a seed, prune it by a method, train what is left, and compare both.
+class Way(NamedTuple):
+    """How a network is pruned: to which share, in how many rounds, and what survivors go back to."""
+
+    share: float
+    rounds: int
+    rewind: int | Literal["rate"]
+
+
+def measure(settings: Lottery, seed: int, context: Context) -> Mapping[str, list[Row]]:
+    """Train the dense network of a seed, prune it in every way, train what is left, and compare.
 
     Weights, the order of points and random masks of seed s are those of trial s of `LotteryStudy`
     (models.lottery); the split stays. Trainings are kept in the point's folder, so it goes on after a kill.
@@ -59,45 +67,36 @@ def measure(settings: Lottery, seed: int, context: Context) -> Mapping[str, floa
         context: of the point.
 
     Returns:
-        The metrics of `EXPERIMENT`; accuracies are those at the early stop (least validation loss).
-        `smallest_share` is that of the rounds of "imp" and "oneshot" alone, 1 where none was as good.
+        The tables of `EXPERIMENT`; accuracies are those at the early stop (least validation loss).
 
     Raises:
         ValueError: settings that do not fit each other or the data; nothing is trained then.
         UnavailableError: the images are not on this machine.
     """
-    chosen = chosen_preset(settings)
-    images = _images(chosen.data)
+    ways = [Way(*one) for one in product(settings.shares, settings.rounds, settings.rewind)]
+    presets = {way: chosen_preset(settings, way) for way in ways}
+    images = _images(settings.data or presets[ways[0]].data)
     context.say(images.describe())
-    parts = fold(images, settings.split, chosen.validation, settings.points or None)
-    work = _Work(chosen, settings, images, parts, seed, context)
-    dense = work.train("dense", work.initial(), work.full)
+    parts = fold(images, settings.split, presets[ways[0]].validation, settings.points or None)
+    work = _Work(presets, settings, images, parts, seed, context)
+    dense = work.dense
     context.say(f"dense: test accuracy {dense.at_early('test_accuracy'):.4f}")
-    sparse = work.pruned(dense)
-    if settings.method == "imp":
-        trained = sparse.rounds[-1][1]
-    else:
-        start = chosen.rewind if settings.method == "oneshot" else 0
-        trained = work.train(settings.method, sparse.start, sparse.masks, start)
-    rounds = sparse.rounds if settings.method != "oneshot" else [(remaining(sparse.masks), trained)]
-    accuracy, whole = (run.at_early("test_accuracy") for run in (trained, dense))
+    rows = [work.row(method, way) for way in ways for method in settings.methods]
+    own = {"weights": counts(work.full)[0], "trainings": len(work.seconds)}
+    seconds = {"training_seconds": sum(work.seconds.values())}
+    return {"sparse": rows, "dense": [_at_early(dense) | own | seconds]}
+
+
+def _at_early(trained: TrialResult) -> dict[str, float | int]:
     return {
-        "accuracy": accuracy,
-        "accuracy_dense": whole,
-        "gain": accuracy - whole,
+        "accuracy": trained.at_early("test_accuracy"),
         "validation_loss": trained.at_early("validation_loss"),
         "early_iteration": trained.early_iteration,
-        "early_ratio": trained.early_iteration / dense.early_iteration,
-        "remaining": remaining(sparse.masks),
-        "weights": counts(sparse.masks)[0],
-        "smallest_share": smallest_share(dense, rounds) if rounds else None,
-        "trainings": work.trainings,
-        "training_seconds": work.seconds,
     }
 
 
-def chosen_preset(settings: Lottery) -> Preset:
-    """The preset with the point's changes, whose rates lead to its share in its rounds.
+def chosen_preset(settings: Lottery, way: Way) -> Preset:
+    """The preset with the point's changes, whose rates lead to a share in so many rounds.
 
     With r the preset's rate of dense layers (of convolutions, if that is 0) its share is reached after
     l = log(share) / log(1 - r) of the preset's own rounds. A layer of rate q keeps (1 - q)^l by then, in n
@@ -106,7 +105,7 @@ def chosen_preset(settings: Lottery) -> Preset:
     Raises:
         ValueError: settings that a preset refuses, or a rewind that no evaluation meets.
     """
-    changes: dict[str, Any] = {"rewind": settings.rewind, "trials": 1}
+    changes: dict[str, Any] = {"rewind": 0 if way.rewind == "rate" else way.rewind, "trials": 1}
     for name in ("data", "validation", "iterations", "evaluate_every"):
         if getattr(settings, name):
             changes[name] = getattr(settings, name)
@@ -116,15 +115,9 @@ def chosen_preset(settings: Lottery) -> Preset:
         raise ValueError(f"rewind is {found.rewind}; give a multiple of evaluate_every, {every}")
     of_preset = {name: getattr(found, name) for name in ("rate", "conv_rate", "output_rate")}
     base = of_preset["rate"] or of_preset["conv_rate"] or of_preset["output_rate"]
-    power = math.log(settings.share) / math.log1p(-base) / settings.rounds
+    power = math.log(way.share) / math.log1p(-base) / way.rounds
     rates = {name: 1 - (1 - rate) ** power for name, rate in of_preset.items()}
-    return preset(settings.preset, **changes, levels=settings.rounds, **rates)
-
-
-def smallest_share(dense: TrialResult, rounds: list[tuple[float, TrialResult]]) -> float:
-    """The smallest share left by a round that validates at least as well as the dense network; else 1."""
-    wanted = dense.at_early("validation_accuracy")
-    return min([1.0, *(share for share, run in rounds if run.at_early("validation_accuracy") >= wanted)])
+    return preset(settings.preset, **changes, levels=way.rounds, **rates)
 
 
 def _images(data: str) -> Images:
@@ -134,26 +127,11 @@ def _images(data: str) -> Images:
         raise UnavailableError(str(error)) from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Sparse:
-    """What a method leaves of a network.
-
-    Attributes:
-        masks: what is kept.
-        start: the weights that it is trained from.
-        rounds: the share left and the network of each round of the ticket, where it is one.
-    """
-
-    masks: Masks
-    start: Weights
-    rounds: list[tuple[float, TrialResult]] = field(default_factory=list)
-
-
 class _Work:
     """Trainings and masks of one point.
 
     Args:
-        chosen: the preset, with the point's rates.
+        presets: with the rates of each way.
         settings: of the point.
         images: the set.
         parts: its points.
@@ -161,33 +139,39 @@ class _Work:
         context: likewise.
 
     Raises:
-        ValueError: a layer that the rounds would prune to nothing.
+        ValueError: a layer that the rounds of some way would prune to nothing.
+
+    Attributes:
+        full: masks that keep everything.
+        seconds: of training, by network.
     """
 
     def __init__(
         self,
-        chosen: Preset,
+        presets: Mapping[Way, Preset],
         settings: Lottery,
         images: Images,
         parts: ImageFold,
         seed: int,
         context: Context,
     ) -> None:
-        self._chosen, self._settings, self._images, self._parts = chosen, settings, images, parts
+        self._presets, self._settings, self._images, self._parts = presets, settings, images, parts
         self._seed, self._context = seed, context
-        self._program, self._initial = split(self._built(0), chosen.recipe)
+        self._chosen = next(iter(presets.values()))  # architecture and recipe are those of all
+        self._program, self._initial = split(self._built(0), self._chosen.recipe)
         self.full = full_masks(self._initial.params)
-        self._rates = layer_rates(self.full, chosen.rate, chosen.conv_rate, chosen.output_rate)
+        self._rates = {
+            way: layer_rates(self.full, one.rate, one.conv_rate, one.output_rate)
+            for way, one in presets.items()
+        }
         # also sees that no layer ends empty, before anything is trained
-        self._kept = kept_counts(self.full, self._rates, settings.rounds, chosen.scope)
+        self._kept = {
+            way: kept_counts(self.full, self._rates[way], way.rounds, one.scope)
+            for way, one in presets.items()
+        }
+        self._tickets: dict[Way, tuple[Masks, Weights]] = {}
         self._said = time.monotonic()
-        self.trainings, self.seconds = 0, 0.0
-
-    def initial(self, redraw: int = 0) -> Weights:
-        """The untrained network of the seed; redraw 1 is another draw from the same distribution."""
-        if redraw == 0:
-            return self._initial
-        return split(self._built(redraw), self._chosen.recipe)[1]
+        self.seconds: dict[str, float] = {}
 
     def _built(self, redraw: int) -> nnx.Module:
         return architecture(
@@ -198,20 +182,47 @@ class _Work:
             kernel_init=getattr(jax.nn.initializers, self._chosen.initializer)(),
         )
 
-    def train(self, name: str, weights: Weights, masks: Masks, start: int = 0) -> TrialResult:
+    def _redrawn(self) -> Weights:
+        """Another draw from the distribution of the initial weights."""
+        return split(self._built(1), self._chosen.recipe)[1]
+
+    @cached_property
+    def dense(self) -> TrialResult:
+        """The dense network of the seed, trained."""
+        return self._train("dense", self._initial, self.full)
+
+    def row(self, method: str, way: Way) -> Row:
+        """What a method leaves of the network, trained, and set against the dense one."""
+        masks, start = self._pruned(method, way)
+        begun = way.rewind if method in ("imp", "oneshot") and way.rewind != "rate" else 0
+        name = f"{method}-{way.share}-{way.rounds}"
+        if method in REWOUND:
+            name = f"{name}-{way.rewind}"
+        trained = self._train(f"{name}-{way.rounds:02d}" if method == "imp" else name, start, masks, begun)
+        if method != "imp":
+            self._context.say(f"{name}: test accuracy {trained.at_early('test_accuracy'):.4f}")
+        found, dense = _at_early(trained), _at_early(self.dense)
+        return {
+            **{"method": method, "share": way.share, "pruning_rounds": way.rounds, "back_to": way.rewind},
+            **found,
+            "gain": found["accuracy"] - dense["accuracy"],
+            "early_ratio": found["early_iteration"] / dense["early_iteration"],
+            "remaining": remaining(masks),
+            "weights": counts(masks)[0],
+        }
+
+    def _train(self, name: str, weights: Weights, masks: Masks, start: int = 0) -> TrialResult:
         """Train one network, or take it from the point's folder."""
-        rewind = self._chosen.rewind
-        wanted = name == "dense" and rewind and self._settings.rewinding == "weights"
+        back = {way.rewind for way in self._presets if way.rewind != "rate" and way.rewind > 0}
         trained = train_trials(
             self._program,
             [Trial(name, weights, masks, self._seed, start)],
             self._parts,
-            snapshots=[rewind] if wanted else [],
+            snapshots=sorted(back) if name == "dense" else [],
             folder=self._context.folder / "trainings",
             progress=partial(self._say, name),
         )[0]
-        self.trainings += 1
-        self.seconds += trained.seconds
+        self.seconds[name] = trained.seconds
         return trained
 
     def _say(self, name: str, done: int, total: int) -> None:
@@ -219,84 +230,74 @@ class _Work:
             self._said = time.monotonic()
             self._context.say(f"{name}: iteration {done} of {total}")
 
-    def pruned(self, dense: TrialResult) -> _Sparse:
-        """What the method leaves, and where it starts.
-
-        Args:
-            dense: the trained dense network.
-        """
-        method = self._settings.method
-        if method in ROUND_BY_ROUND:
-            ticket = self._round_by_round(dense)
+    def _pruned(self, method: str, way: Way) -> tuple[Masks, Weights]:
+        """The masks of a method, and the weights that what they keep is trained from."""
+        if method in ("imp", "reinit", "sign-reinit"):
+            masks, start = self._ticket(way)
             if method == "imp":
-                return ticket
-            redrawn = self.initial(1)
+                return masks, start
+            redrawn = self._redrawn()
             if method == "sign-reinit":
-                signed = keep_signs(redrawn.params, ticket.start.params, ticket.masks)
-                redrawn = Weights(signed, redrawn.rest)
-            return _Sparse(ticket.masks, redrawn)
-        start = self._initial
-        if method in TRAINED_FIRST:
-            start = self._rewound(dense, dense) if method == "oneshot" else self.initial(1)
-        return _Sparse(self._masks(method, dense), start)
-
-    def _masks(self, method: str, dense: TrialResult) -> Masks:
-        """The masks of a method that prunes at once."""
+                redrawn = Weights(keep_signs(redrawn.params, start.params, masks), redrawn.rest)
+            return masks, redrawn
         if method == "random":
-            return self._at_random(dense)
-        if method in TRAINED_FIRST:
+            return self._at_random(way), self._initial
+        if method in ("oneshot", "oneshot-reinit"):
+            dense = self.dense
             assert dense.weights is not None
-            return self._at_once(magnitude_scores(dense.weights.params, self.full))
+            masks = self._at_once(magnitude_scores(dense.weights.params, self.full), way)
+            return masks, self._rewound(way, dense) if method == "oneshot" else self._redrawn()
         if method == "magnitude-init":
-            return self._at_once(magnitude_scores(self._initial.params, self.full))
-        return self._globally(method)
+            return self._at_once(magnitude_scores(self._initial.params, self.full), way), self._initial
+        return self._globally(method, way), self._initial
 
-    def _rewound(self, dense: TrialResult, last: TrialResult) -> Weights:
+    def _rewound(self, way: Way, last: TrialResult) -> Weights:
         """The weights that survivors of a round go back to."""
-        if self._settings.rewinding == "rate":
+        if way.rewind == "rate":
             assert last.weights is not None
             return last.weights
-        return dense.snapshots[self._chosen.rewind] if self._chosen.rewind else self._initial
+        return self.dense.snapshots[way.rewind] if way.rewind else self._initial
 
-    def _round_by_round(self, dense: TrialResult) -> _Sparse:
-        """The ticket; in a control's place the last round prunes, but trains no ticket."""
-        settings = self._settings
-        found = _Sparse(self.full, self._initial)
-        trained = dense
-        for level in range(1, settings.rounds + 1):
+    def _ticket(self, way: Way) -> tuple[Masks, Weights]:
+        """The ticket of a way, round by round, before its own training."""
+        if way in self._tickets:
+            return self._tickets[way]
+        masks, trained = self.full, self.dense
+        for level in range(1, way.rounds + 1):
             assert trained.weights is not None
             masks = prune_by_magnitude(
-                trained.weights.params, found.masks, self._rates, scope=self._chosen.scope
+                trained.weights.params, masks, self._rates[way], scope=self._presets[way].scope
             )
-            found = _Sparse(masks, self._rewound(dense, trained), found.rounds)
-            if level == settings.rounds and settings.method != "imp":
-                break
-            trained = self.train(f"imp-{level:02d}", found.start, masks, self._chosen.rewind)
-            found.rounds.append((remaining(masks), trained))
-            self._context.say(
-                f"round {level} of {settings.rounds}: {remaining(masks):.2%} of the weights left, "
-                f"test accuracy {trained.at_early('test_accuracy'):.4f}"
-            )
-        return found
+            start = self._rewound(way, trained)
+            if level < way.rounds:
+                name = f"imp-{way.share}-{way.rounds}-{way.rewind}-{level:02d}"
+                trained = self._train(name, start, masks, 0 if way.rewind == "rate" else way.rewind)
+                self._context.say(
+                    f"round {level} of {way.rounds}: {remaining(masks):.2%} of the weights left, "
+                    f"test accuracy {trained.at_early('test_accuracy'):.4f}"
+                )
+        self._tickets[way] = masks, start
+        return masks, start
 
-    def _at_random(self, dense: TrialResult) -> Masks:
+    def _at_random(self, way: Way) -> Masks:
         """A mask drawn at random, with as many weights a layer as the ticket."""
-        kept = self._kept
+        kept = self._kept[way]
         if self._chosen.scope == "global":  # only the ticket knows how its total falls to the layers
-            ticket = layers(self._round_by_round(dense).masks)
-            kept = {name: int(mask.sum()) for name, mask in ticket.items()}
-        stream = np.random.default_rng([RANDOM_STREAM, self._seed, self._settings.rounds])
+            kept = {name: int(mask.sum()) for name, mask in layers(self._ticket(way)[0]).items()}
+        stream = np.random.default_rng([RANDOM_STREAM, self._seed, way.rounds])
         return random_masks(self.full, kept, stream)
 
-    def _at_once(self, scores: Mapping[str, np.ndarray]) -> Masks:
-        rounds, scope = self._settings.rounds, self._chosen.scope
-        return prune_by_scores(scores, self.full, self._rates, rounds=rounds, scope=scope)
+    def _at_once(self, scores: Mapping[str, np.ndarray], way: Way) -> Masks:
+        return prune_by_scores(
+            scores, self.full, self._rates[way], rounds=way.rounds, scope=self._presets[way].scope
+        )
 
-    def _globally(self, method: str) -> Masks:
+    def _globally(self, method: str, way: Way) -> Masks:
         """SNIP's or SynFlow's masks: both compare all layers that have a rate, down to the ticket's total."""
         held = layers(self.full)
-        rated = [name for name in held if self._rates[name] > 0]
-        left = sum(self._kept[name] for name in rated) if "" not in self._kept else self._kept[""]
+        rated = [name for name in held if self._rates[way][name] > 0]
+        kept = self._kept[way]
+        left = sum(kept[name] for name in rated) if "" not in kept else kept[""]
         share = left / sum(held[name].size for name in rated)
         params, rest = self._initial.params, self._initial.rest
         if method == "snip":

@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def _values(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _first(study: Study, folder: Path, **changes: object) -> dict[str, float | int | None]:
+def _first(study: Study, folder: Path, **changes: object) -> dict[str, Any]:
     point = study.points[0]
     settings = study.experiment.settings.model_validate({**point.parameters, **changes})
     function = study.experiment.load()
@@ -72,6 +73,7 @@ def _first(study: Study, folder: Path, **changes: object) -> dict[str, float | i
 
 def test_a_quick_point_runs(tmp_path: Path) -> None:
     study = load_study("lottery", quick=True)
-    found = _first(study, tmp_path, iterations=20, rounds=1)
-    assert set(found) == set(study.experiment.metrics)
-    assert all(isinstance(value, float | int) for value in found.values())
+    found = _first(study, tmp_path, iterations=20, rounds=[1], shares=[0.5])
+    for name, table in study.experiment.tables.items():
+        for row in found[name]:
+            assert set(row) == {*table.keys, *table.metrics}
