@@ -1,33 +1,28 @@
 """Columns of a table as the coordinates of points, by name or position, the same way for every table."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from qrt_tn.models.delimited import shown
-from qrt_tn.models.tables import kind_of
+from qrt_tn.models.tables import Table, kind_of, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Encode = Literal["onehot", "ordinal"]
-ENCODE = ("onehot", "ordinal")
 MISSING = "(missing)"  # how a coordinate's name spells the category of missing values
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that is a feature.
+    """A column that is a feature: of numbers, or of categories with the way they become numbers.
 
     Attributes:
         name: its name in the table.
         categories: its values as text, None among them for missing ones; None for a column of numbers.
         encode: "onehot" for a coordinate of 0 or 1 for each category, "ordinal" for one with the
             category's number; None for a column of numbers.
-
-    Raises:
-        ValueError: categories without an encoding, the other way round, or one twice.
     """
 
     name: str
@@ -36,7 +31,7 @@ class Column:
 
     def __post_init__(self) -> None:
         known = self.categories or ()
-        if bool(known) != (self.encode is not None) or self.encode not in (*ENCODE, None):
+        if bool(known) != (self.encode is not None) or self.encode not in (*get_args(Encode), None):
             raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
         if len(set(known)) != len(known):
             raise ValueError(f"column {self.name!r} has categories {shown(known)}; give each once")
@@ -54,11 +49,10 @@ class Column:
         A missing number or ordinal is NaN; a category that was never seen is zeros in one-hot.
 
         Raises:
-            ValueError: text among numbers, infinity, or a category never seen where the encoding is
-                ordinal.
+            ValueError: text among numbers, infinity, or a category never seen where the encoding is ordinal.
         """
         if self.categories is None:
-            return as_numbers(values, self.name)[:, None]
+            return _numbers(values, self.name)[:, None]
         place = {value: i for i, value in enumerate(self.categories)}
         texts = as_texts(values)
         codes = np.array([place.get(text, -1) for text in texts], dtype=np.int64)
@@ -81,25 +75,21 @@ class Columns:
         features: the columns, in the order of the coordinates.
         target: the name of the target's column.
         header: whether columns are found by name; else by position: "column 3" is the fourth.
-        width: how many columns the table had; where they are found by position, a table has as many, or
-            one fewer without the target.
-
-    Raises:
-        ValueError: no features, or two of one name.
+        width: how many columns a table without names had; another has as many, or lacks the target.
     """
 
     features: tuple[Column, ...]
     target: str
     header: bool
-    width: int | None = None
+    width: int = 0
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.features]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"features are {shown(names)}; give one or more, each once")
-        if not self.header:
-            for name in (*names, self.target):
-                _position(name)
+        known = {f"column {i}" for i in range(self.width)}
+        if not self.header and not {*names, self.target} <= known:
+            raise ValueError(f"{shown([*names, self.target])} are not all positions of {self.width} columns")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,42 +97,39 @@ class Columns:
         return tuple(name for column in self.features for name in column.names)
 
     def matrix(self, frame: "pd.DataFrame") -> np.ndarray:
-        """Turn a table into points; columns may be in any order, and others are ignored.
+        """Turn a table of M rows into points, shape (M, D), float64, NaN where missing.
 
-        Args:
-            frame: of M rows.
-
-        Returns:
-            Shape (M, D), float64; missing values are NaN.
+        Columns may be in any order, and others are ignored.
 
         Raises:
             ValueError: missing columns, or values that `Column.coordinates` refuses.
         """
-        at = self._positions(_names(frame))
-        parts = [column.coordinates(frame.iloc[:, i]) for column, i in zip(self.features, at, strict=True)]
-        return np.hstack(parts)
+        found = self._named(frame)
+        return np.hstack([column.coordinates(found[column.name]) for column in self.features])
+
+    def read(self, table: Table) -> "pd.DataFrame":
+        """The features of a table as `matrix` takes them: categories as they are written, such as "007"."""
+        named = self._named(table.frame)
+        places = dict(zip(named, table.frame, strict=True))
+        encoded = {column.name: places[column.name] for column in self.features if column.encode}
+        texts = table.as_written(list(encoded.values()))
+        found = named.assign(**{name: texts[place] for name, place in encoded.items()})
+        return found[[column.name for column in self.features]]
 
     def ignored(self, frame: "pd.DataFrame") -> tuple[str, ...]:
         """The names of the columns that are neither features nor the target."""
-        names = _names(frame)
-        used = set(self._positions(names))
-        if self.header:
-            used |= {i for i, name in enumerate(names) if name == self.target}
-        elif len(names) == self.width:
-            used.add(_position(self.target))
-        return tuple(name for i, name in enumerate(names) if i not in used)
-
-    def text_positions(self, names: list[str]) -> list[int]:
-        """Where in a table the columns of categories are: `read_table` would take "007" for a number."""
-        at = self._positions(names)
-        return [i for column, i in zip(self.features, at, strict=True) if column.encode is not None]
+        used = {self.target, *(column.name for column in self.features)}
+        return tuple(
+            str(name) for name, known in zip(frame, self._named(frame), strict=True) if known not in used
+        )
 
     def unseen(self, frame: "pd.DataFrame") -> dict[str, tuple[str, int]]:
         """The columns that hold categories never seen, with the first of them and the number of rows."""
         found = {}
-        for column, i in zip(self.features, self._positions(_names(frame)), strict=True):
+        for column in self.features:
             known = column.categories
-            new = [text for text in as_texts(frame.iloc[:, i]) if text not in known] if known else []
+            texts = as_texts(frame[column.name]) if known else ()
+            new = [text for text in texts if text not in (known or ())]
             if new:
                 found[column.name] = (MISSING if new[0] is None else new[0], len(new))
         return found
@@ -163,57 +150,23 @@ class Columns:
             place, found = ".".join(map(str, first["loc"])) or "it", str(first["input"])[:60]
             raise ValueError(f"columns: {place}: {first['msg']} (found {found!r})") from error
 
-    def _positions(self, names: list[str]) -> list[int]:
-        """Where in a table with columns of these names each feature is."""
+    def _named(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """The table with the names that its columns had when they were learnt."""
+        names = list(map(str, frame.columns))
         features = [column.name for column in self.features]
-        if self.header:
-            lacking = [name for name in features if name not in names]
-            if lacking:
-                s = "s" * (len(lacking) > 1)
+        if not self.header and names != features:
+            if len(names) not in (self.width - 1, self.width):
                 raise ValueError(
-                    f"the table lacks the column{s} {shown(lacking, 20)}; it has {shown(names, 20)}"
+                    f"the table has {len(names)} columns without names; give {self.width} as in the table"
+                    f" learnt from, or {self.width - 1} without the target"
                 )
-            return list(map(names.index, features))
-        if names == features:
-            return list(range(len(names)))
-        at, target = [_position(name) for name in features], _position(self.target)
-        width = max(*at, target) + 1 if self.width is None else self.width
-        if len(names) == width - 1:
-            return [i - (i > target) for i in at]
-        if len(names) != width:
-            raise ValueError(
-                f"the table has {len(names)} columns without names; give {width} as in the table learnt"
-                f" from, or {width - 1} without the target"
-            )
-        return at
-
-
-def as_numbers(values: "pd.Series", name: str) -> np.ndarray:
-    """The numbers of a column, float64, shape (M,); NaN where missing, booleans as 0 and 1.
-
-    Raises:
-        ValueError: text, dates or infinity, naming the first.
-    """
-    import pandas as pd
-
-    kind = kind_of(values)
-    if kind in ("numbers", "booleans"):
-        numbers = values.astype("Float64" if kind == "booleans" else values.dtype)
-        numbers = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    elif kind == "dates":
-        numbers = np.where(values.isna(), np.nan, np.inf)
-    else:
-        numbers = pd.to_numeric(values.astype(object), errors="coerce").to_numpy(dtype=np.float64)
-        numbers = np.where(values.notna() & np.isnan(numbers), np.inf, numbers)
-    wrong = np.flatnonzero(np.isinf(numbers))
-    if len(wrong):
-        value = values.iloc[wrong[0]]
-        what, kind = (float(value), "finite number") if isinstance(value, float) else (str(value), "number")
-        raise ValueError(
-            f"column {shown([name])} holds {shown([what])} in row {wrong[0]}, not a {kind}; correct or remove"
-            " such rows"
-        )
-    return numbers
+            names = [f"column {i}" for i in range(self.width)]
+            if len(frame.columns) < self.width:
+                names.remove(self.target)
+        lacking = [name for name in features if name not in names]
+        if lacking:
+            raise ValueError(f"the table lacks the columns {shown(lacking, 20)}; it has {shown(names, 20)}")
+        return frame.set_axis(names, axis=1)
 
 
 def as_texts(values: "pd.Series") -> np.ndarray:
@@ -227,12 +180,22 @@ def as_texts(values: "pd.Series") -> np.ndarray:
     return texts
 
 
-def _names(frame: "pd.DataFrame") -> list[str]:
-    return [str(name) for name in frame.columns]
+def _numbers(values: "pd.Series", name: str) -> np.ndarray:
+    """The numbers of a column, float64, shape (M,); NaN where missing, booleans as 0 and 1."""
+    import pandas as pd
 
-
-def _position(name: str) -> int:
-    word, _, number = name.partition(" ")
-    if word != "column" or not number.isdecimal():
-        raise ValueError(f"{shown([name])} is no position; without a header columns are 'column 0', ...")
-    return int(number)
+    missing = values.isna().to_numpy()
+    if kind_of(values) == "dates":
+        numbers = np.full(len(values), np.nan)
+    elif values.dtype.kind in "biuf":
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        plain = values.astype(object).where(~missing, np.nan)
+        numbers = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero((np.isnan(numbers) & ~missing) | np.isinf(numbers))
+    if len(wrong):
+        raise ValueError(
+            f"column {shown([name])} holds {shown([str(values.iloc[wrong[0]])])} in row {wrong[0]}, not a"
+            " finite number; correct or remove such rows"
+        )
+    return numbers

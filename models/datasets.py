@@ -1,51 +1,46 @@
-"""Data sets: scikit-learn's handwritten digits, or the user's own file."""
+"""Data sets: scikit-learn's handwritten digits, or the user's own table or arrays."""
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from qrt_tn.models.columns import ENCODE, Columns, Encode
-from qrt_tn.models.delimited import shown
+from qrt_tn.models.array_files import read_npz
+from qrt_tn.models.columns import Columns, Encode
 from qrt_tn.models.features import choose_columns
-from qrt_tn.models.tables import check_source, read_table, suffix_of
-from qrt_tn.models.targets import TASKS, check_labels
+from qrt_tn.models.tables import check_memory, check_source, read_table, shown, suffix_of
+from qrt_tn.models.targets import CLASSIFICATION, REGRESSION, TASKS, Targets, check_labels, read_targets
 
 Impute = Literal["mean", "median", "most_frequent"]
+ImageShape = tuple[int, int] | tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Points with labels or real targets.
+    """Points with labels or real targets: finite, of matching lengths, and not constant.
 
     Attributes:
         x: features, shape (M, D), float64; NaN where missing, which only `impute` allows.
         y: labels 0 .. C-1, shape (M,), int64; or real targets, shape (M, C), float64.
-        name: what to call the data set in a report.
         classes: the names of the C labels, or None for real targets.
         image_shape: (height, width) or (height, width, 3) if a point is an image of D values, else None.
         columns: where the features are in a table, or None.
         left_out: (name, reason) of the table's columns that are neither features nor the target.
         class_values: the C classes as in the file, text, numbers or booleans, or None.
-        target: the name of the target.
         impute: how missing features are to be filled in: "mean", "median" or "most_frequent" of the
             training points, by whoever splits the data; None where none may be missing.
         how: what of the reading of its file is worth telling, such as "decimal commas".
-
-    Raises:
-        ValueError: empty, mismatched shapes, NaN or infinity, labels outside 0..C-1, or constant data.
     """
 
     x: np.ndarray
     y: np.ndarray
     name: str
     classes: tuple[str, ...] | None = None
-    image_shape: tuple[int, int] | tuple[int, int, int] | None = None
+    image_shape: ImageShape | None = None
     columns: Columns | None = None
     left_out: tuple[tuple[str, str], ...] = ()
     class_values: tuple[Any, ...] | None = None
@@ -68,20 +63,9 @@ class Dataset:
                 raise ValueError(f"{name}: real targets have shape {y.shape}; give (points, outputs)")
         if self.image_shape is not None and np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"{name}: images of {self.image_shape} pixels but {x.shape[1]} features")
-        if self.columns is not None and len(self.columns.names) != x.shape[1]:
-            raise ValueError(
-                f"{name}: columns give {len(self.columns.names)} coordinates, but x has {x.shape[1]}"
-            )
-        if np.array_equal(x, np.broadcast_to(x[0], x.shape), equal_nan=True):
-            raise ValueError(
-                f"{name}: constant data: all {len(x)} points are the same; give points that differ"
-            )
-        constant = np.flatnonzero(np.atleast_1d((y == y[0]).all(axis=0)))
-        if len(constant):
-            which = f" of output {constant[0]}" if y.ndim == 2 and y.shape[1] > 1 else ""
-            raise ValueError(
-                f"{name}: constant data: all {len(y)} targets{which} are the same; give two or more"
-            )
+        for what, values in (("points", x), *(("targets", column) for column in np.atleast_2d(y.T))):
+            if np.array_equal(values, np.broadcast_to(values[0], values.shape), equal_nan=True):
+                raise ValueError(f"{name}: constant data: all {len(x)} {what} are the same; give others")
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
 
@@ -112,25 +96,21 @@ class Dataset:
 
     def describe(self) -> str:
         """What the data set was taken for, in a line."""
-        if self.image_shape is None:
-            what = f"{len(self)} points, {self.dim} feature{'s' if self.dim > 1 else ''}"
-        else:
+        what = f"{len(self)} points, {self.dim} feature{'s' if self.dim > 1 else ''}"
+        if self.image_shape is not None:
             what = f"{len(self)} images of {' x '.join(map(str, self.image_shape))}"
-        task = "regression" if self.classes is None else f"classification, {len(self.classes)} classes"
+        task = f"classification, {self.outputs} classes" if self.classes else "regression"
         if self.classes is None and self.outputs > 1:
             task += f", {self.outputs} outputs"
-        told = f"{what}, target {shown([self.target])}, {task}"
+        told = [f"{what}, target {shown([self.target])}, {task}"]
         if gaps := int(np.isnan(self.x).sum()):
-            told += f"; {gaps} missing value{'s' if gaps > 1 else ''}, filled in by {self.impute}"
+            told.append(f"{gaps} missing value{'s' if gaps > 1 else ''}, filled in by {self.impute}")
         features = self.columns.features if self.columns else ()
         named = [column.name for column in features if None in (column.categories or ())]
-        if named:
-            told += f"; missing values of {shown(named)} are a category"
-        if self.how:
-            told += f"; read with {self.how}"
-        if self.left_out:
-            told += "; left out: " + ", ".join(f"{shown([name])} ({why})" for name, why in self.left_out)
-        return told
+        told += [f"missing values of {shown(named)} are a category"] if named else []
+        told += [f"read with {self.how}"] if self.how else []
+        left_out = ", ".join(f"{shown([name])} ({why})" for name, why in self.left_out)
+        return "; ".join([*told, f"left out: {left_out}"] if left_out else told)
 
 
 def load_digits() -> Dataset:
@@ -156,9 +136,9 @@ def load_file(
 ) -> Dataset:
     r"""Read points and targets from a table (csv, tsv, xlsx, parquet) or from arrays (npz).
 
-    `qrt_tn.models.tables.read_table` says how tables are read, `qrt_tn.models.features.choose_columns` how
-    features and target are chosen, `qrt_tn.models.targets.read_targets` what is a class, and
-    `qrt_tn.models.arrays.read_arrays` what an npz file holds. What is unclear is asked, not guessed.
+    An npz file holds `x` or `X`, (M, D), or images (M, height, width) or (M, height, width, 3); and targets:
+    (M,), or one-hot or real (M, C). `tables.read_table` says how tables are read, `features.choose_columns`
+    how features and target are chosen, `targets.read_targets` what is a class. What is unclear is asked.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -185,69 +165,85 @@ def load_file(
             without an encoding, missing values, infinity, empty or constant data, or mismatched lengths.
     """
     check_source(path)
-    given_options = (("task", task, TASKS), ("impute", impute, get_args(Impute)), ("encode", encode, ENCODE))
-    for option, given, known in given_options:
+    given_options = (("task", task, TASKS), ("impute", impute, get_args(Impute)))
+    for option, given, known in (*given_options, ("encode", encode, get_args(Encode))):
         if given not in (None, *known):
             raise ValueError(f"{option} is {given!r}; give {', '.join(known)}, or leave it out")
     source = Path(path)
     suffix = suffix_of(source)
     name = source.name[: -len(suffix)]
     if suffix == ".npz":
-        from qrt_tn.models.arrays import read_arrays
-
         for option, has in (("--drop", drop), ("--encode", encode), ("--header", header is not None)):
             if has:
                 raise ValueError(f"{source} holds arrays, which have no columns; leave out {option}")
         target = target or "y"
-        x, found, shape = read_arrays(source, target, task)
-        values = found.class_values
-        return Dataset(
-            x, found.y, name, found.classes, shape, class_values=values, target=target, impute=impute
+        x, found, shape = _read_arrays(source, target, task)
+        told: dict[str, Any] = {"image_shape": shape, "target": target}
+    else:
+        if command.endswith(" PATH"):
+            command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
+        table = read_table(source, header)
+        chosen = choose_columns(
+            table,
+            target=target,
+            task=task,
+            drop=drop,
+            encode=encode,
+            impute=impute is not None,
+            command=command,
+            name=str(source),
         )
-    if command.endswith(" PATH"):
-        command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
-    choose = partial(
-        choose_columns,
-        task=task,
-        drop=drop,
-        encode=encode,
-        impute=impute is not None,
-        command=command,
-        name=str(source),
-    )
-    table = read_table(source, header)
-    chosen = choose(table, target=target)
-    label = chosen.columns.target
-    if label in table.padded and task != "regression":  # 007 and 07 are two labels, and no numbers
-        table = read_table(source, header, lambda names: [names.index(label)])
-        chosen = choose(table, target=label)
-    return Dataset(
-        chosen.x,
-        chosen.targets.y,
-        name,
-        chosen.targets.classes,
-        columns=chosen.columns,
-        left_out=chosen.left_out,
-        class_values=chosen.targets.class_values,
-        target=label,
-        impute=impute,
-        how=table.how,
-    )
+        x, found, columns = chosen.x, chosen.targets, chosen.columns
+        told = {"columns": columns, "left_out": chosen.left_out, "target": columns.target, "how": table.how}
+    return Dataset(x, found.y, name, found.classes, class_values=found.class_values, impute=impute, **told)
+
+
+def name_of_points(names: list[str]) -> str:
+    """The name that points have among those of an npz file: "x", or "X" where only that is there."""
+    return "X" if "X" in names and "x" not in names else "x"
+
+
+def _read_arrays(
+    source: Path, target: str, task: str | None
+) -> tuple[np.ndarray, Targets, ImageShape | None]:
+    """The points of an npz file as they are, the targets, and the images' shape if points are images."""
+    arrays = read_npz(source, lambda names: [name_of_points(names), target])
+    x, y = arrays[name_of_points(list(arrays))], arrays[target]
+    image = x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3))
+    if x.size == 0 or not (image or x.ndim == 2):
+        raise ValueError(
+            f"{source}: x has shape {x.shape}; give (points, features), (points, height, width) or (points,"
+            " height, width, 3), not empty"
+        )
+    check_memory(f"{source}: x of shape {x.shape} as float64", 8 * x.size)
+    shape = tuple(x.shape[1:3] if x.shape[3:] == (1,) else x.shape[1:]) if image else None
+    return x.reshape(len(x), -1), _array_targets(y, f"{source}: target {target!r}", task), shape
+
+
+def _array_targets(y: np.ndarray, what: str, task: str | None) -> Targets:
+    import pandas as pd
+
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim not in (1, 2) or y.size == 0 or y.dtype.kind not in ("biufU" if y.ndim == 1 else "biuf"):
+        raise ValueError(
+            f"{what} has shape {y.shape}, {y.dtype}; give a label or numbers for each point, not empty"
+        )
+    if y.ndim == 1:
+        return read_targets(pd.Series(y), what, task)
+    onehot = bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())
+    if task == CLASSIFICATION and not onehot:
+        raise ValueError(f"{what} has rows that are not one 1 among 0; give one label a point as classes")
+    if task == REGRESSION or not onehot:
+        return Targets(y.astype(np.float64))
+    return Targets(y.argmax(axis=1), tuple(range(y.shape[1])))
 
 
 def one_hot(y: np.ndarray, classes: int, centre: bool = True) -> np.ndarray:
-    """Labels as unit vectors, minus their mean: targets for a state.
+    """Labels (M,) as unit vectors, minus their mean over the points: targets (M, C), float64, for a state.
 
-    Centred targets sum to zero over the points, so that f^(0) = 0 and no node is drawn at a = 0. A
-    network with a bias can be fitted to the plain unit vectors.
-
-    Args:
-        y: labels in 0 .. classes-1, shape (M,).
-        classes: the number of classes C.
-        centre: whether to subtract the mean over the points given.
-
-    Returns:
-        Targets, shape (M, C), float64.
+    Centred targets sum to zero, so that f^(0) = 0 and no node is drawn at a = 0. A network with a bias can be
+    fitted to the plain unit vectors.
 
     Raises:
         ValueError: not one-dimensional integers, or outside 0 .. classes-1.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qrt_tn.models.columns import Column, Columns, Encode, as_texts
-from qrt_tn.models.delimited import shown
-from qrt_tn.models.tables import Table, check_memory, kind_of
-from qrt_tn.models.targets import Targets, read_targets, reading
+from qrt_tn.models.tables import Table, check_memory, kind_of, shown
+from qrt_tn.models.targets import REGRESSION, Targets, read_targets, reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +93,12 @@ def choose_columns(
         raise ValueError(f"{name} has no columns left; drop fewer")
     else:
         chosen = _default_target(table, kept, task, command, name)
-    targets = read_targets(frame[chosen], f"{name}: target {shown([chosen])}", task)
+    values = frame[chosen]
+    if task != REGRESSION and kind_of(values) == "numbers":
+        text = table.as_written([chosen])[chosen]
+        # 007 and 07 are two labels, and no numbers
+        values = text if text.astype(str).str.fullmatch(r"0\d+").any() else values
+    targets = read_targets(values, f"{name}: target {shown([chosen])}", task)
     rest = [column for column in kept if column != chosen]
     if encode is not None:
         for column in rest:

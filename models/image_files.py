@@ -28,6 +28,9 @@ class Labelled(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+_Reader = Callable[[Path, tuple[str, ...] | None], Labelled]
+
+
 class _Cifar(NamedTuple):
     """A binary version of CIFAR (A. Krizhevsky, "The CIFAR-10 dataset")."""
 
@@ -36,20 +39,12 @@ class _Cifar(NamedTuple):
     labels: int  # bytes of labels before each image; the last of them is used
     classes: int
     names: str
-    pickled: tuple[str, ...]  # files that tell the Python version
 
 
-_CIFARS = (
-    _Cifar(
-        tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-        "test_batch.bin",
-        1,
-        10,
-        "batches.meta.txt",
-        ("data_batch_1", "test_batch"),
-    ),
-    _Cifar(("train.bin",), "test.bin", 2, 100, "fine_label_names.txt", ("train", "test")),
+_CIFAR10 = _Cifar(
+    tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1, 10, "batches.meta.txt"
 )
+_CIFAR100 = _Cifar(("train.bin",), "test.bin", 2, 100, "fine_label_names.txt")
 
 
 def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> Labelled:
@@ -73,8 +68,8 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
         classes: the names of the classes, where they are known; names in the files come first.
 
     Raises:
-        ValueError: no such file or folder, another format, a pickled one, missing or torn files, or images
-            of several sizes.
+        ValueError: no such file or folder, another format, missing or torn files, or images of several
+            sizes.
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npz":
@@ -94,57 +89,50 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
             raise ValueError(f"{path} holds several data sets ({names}); give the path of a folder with one")
         for folder, reader in found:
             return reader(folder, classes)
-    for folder in (path, *inner):
-        if any(all((folder / name).is_file() for name in cifar.pickled) for cifar in _CIFARS):
-            raise ValueError(
-                f"{folder} holds CIFAR's Python version, which is pickled and could run any code when read;"
-                " fetch the binary version (data_batch_1.bin and so on, or train.bin and test.bin)"
-            )
+    if any((folder / name).is_file() for folder in (path, *inner) for name in ("data_batch_1", "train")):
+        raise ValueError(
+            f"{path} holds CIFAR's Python version, which is pickled and could run any code when read; fetch"
+            " the binary version (data_batch_1.bin and so on, or train.bin and test.bin)"
+        )
     archives = sorted(path.glob("*.npz"))
     if len(archives) == 1:
         return _read_npz(archives[0], classes)
     return Labelled(*read_folders(path))
 
 
-def _readers(folder: Path) -> list[Callable[[Path, tuple[str, ...] | None], Labelled]]:
+def _readers(folder: Path) -> list[_Reader]:
     """The readers of the formats whose files lie in the folder."""
-    kinds = [kind for kind in _CIFARS if any((folder / name).is_file() for name in (*kind.train, kind.test))]
-    parts = [(part, kind) for part in ("train", "t10k") for kind in ("images", "labels")]
-    idx = [_read_idx_set] * any(_idx_file(folder, *part) for part in parts)
-    return [*idx, *(partial(_read_cifar, kind) for kind in kinds)]
-
-
-def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
-    """The images' or labels' file of a part under any of its spellings."""
-    axes = 3 if kind == "images" else 1
-    files = [folder / f"{part}-{kind}{dot}idx{axes}-ubyte{end}" for dot in "-." for end in ("", ".gz")]
-    return next(filter(Path.is_file, files), None)
+    readers: list[_Reader] = [_read_idx_set] if any(folder.glob("t*-*[-.]idx?-ubyte*")) else []
+    for kind in (_CIFAR10, _CIFAR100):
+        if any((folder / name).is_file() for name in (*kind.train, kind.test)):
+            readers.append(partial(_read_cifar, kind))
+    return readers
 
 
 def _read_idx_set(folder: Path, classes: tuple[str, ...] | None) -> Labelled:
-    parts = []
+    arrays = []
     for part in ("train", "t10k"):
-        found = []
         for kind, axes in (("images", 3), ("labels", 1)):
-            file = _idx_file(folder, part, kind)
-            if file is None:
+            name = f"{part}-{kind}[-.]idx{axes}-ubyte"
+            files = [*folder.glob(name), *folder.glob(f"{name}.gz")]
+            if not files:
                 raise ValueError(f"{folder} lacks {part}-{kind}-idx{axes}-ubyte (or .gz); put it there")
-            found.append(read_idx(file))
-            if found[-1].ndim != axes:
-                raise ValueError(f"{file} has {found[-1].ndim} axes, not {axes}; it is not a file of {kind}")
-        parts.append((found[0][..., None], found[1]))
-    return Labelled(parts, classes or _numbers(str(folder), parts[0][1]))
+            arrays.append(read_idx(files[0]))
+            if arrays[-1].ndim != axes:
+                raise ValueError(f"{files[0]} has {arrays[-1].ndim} axes, not the {axes} of {kind}")
+    parts = [(arrays[0][..., None], arrays[1]), (arrays[2][..., None], arrays[3])]
+    return Labelled(parts, classes or _numbers(str(folder), arrays[1]))
 
 
 def _read_cifar(kind: _Cifar, folder: Path, known: tuple[str, ...] | None) -> Labelled:
     """Read rows of the bytes of labels, then planes R, G, B of 32 x 32 pixels."""
-    parts = []
+    parts, width = [], kind.labels + 3 * 32 * 32
     for names in (kind.train, (kind.test,)):
         rows = []
         for file in (folder / name for name in names):
             if not file.is_file():
                 raise ValueError(f"{folder} lacks {file.name}; put all files of CIFAR's binary version there")
-            values, width = np.frombuffer(file.read_bytes(), dtype=np.uint8), kind.labels + 3 * 32 * 32
+            values = np.fromfile(file, dtype=np.uint8)
             if values.size == 0 or values.size % width:
                 raise ValueError(
                     f"{file} holds {values.size} bytes, not whole rows of {width}; fetch it again"
@@ -153,15 +141,12 @@ def _read_cifar(kind: _Cifar, folder: Path, known: tuple[str, ...] | None) -> La
         both = np.concatenate(rows)
         x = both[:, kind.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         parts.append((np.ascontiguousarray(x), both[:, kind.labels - 1]))
-    classes = known if known and len(known) == kind.classes else tuple(map(str, range(kind.classes)))
     listed = folder / kind.names
-    if listed.is_file():
-        classes = tuple(filter(None, map(str.strip, listed.read_text("utf-8", "replace").splitlines())))
-        if len(classes) != kind.classes:
-            raise ValueError(
-                f"{listed} names {len(classes)} classes, not {kind.classes}; correct or remove it"
-            )
-    return Labelled(parts, classes)
+    named = listed.read_text("utf-8", "replace").splitlines() if listed.is_file() else ()
+    for classes in (tuple(filter(None, map(str.strip, named))), known or ()):
+        if len(classes) == kind.classes:
+            return Labelled(parts, classes)
+    return Labelled(parts, tuple(map(str, range(kind.classes))))
 
 
 def _read_npz(source: Path, classes: tuple[str, ...] | None) -> Labelled:
@@ -169,21 +154,20 @@ def _read_npz(source: Path, classes: tuple[str, ...] | None) -> Labelled:
         return ["x_train", "y_train", "x_test", "y_test"] if "x_train" in known else ["x", "y"]
 
     arrays = read_npz(source, choose)
-    wanted = list(arrays)
-    parts, notes = [], []
-    for x_name, y_name in zip(wanted[::2], wanted[1::2], strict=True):
+    names, parts, notes = list(arrays), [], []
+    for x_name, y_name in zip(names[::2], names[1::2], strict=True):
         x, y = arrays[x_name], arrays[y_name]
         if x.dtype.kind not in "iu" or (x.size and not 0 <= x.min() <= x.max() <= 255):
             what = x.dtype if x.dtype.kind not in "iu" else f"values from {x.min()} to {x.max()}"
             raise ValueError(f"{source}: {x_name} holds {what}; give whole pixel values 0..255 as uint8")
         if x.ndim == 3:
             x = x[..., None]
-        last = x.ndim != 4 or x.shape[1] not in _CHANNELS or x.shape[3] in _CHANNELS
-        if not last and x.shape[1] < min(x.shape[2:]):
+        first = x.ndim == 4 and x.shape[1] in _CHANNELS and x.shape[3] not in _CHANNELS
+        if first and x.shape[1] < min(x.shape[2:]):
             notes.append(f"{x_name} had its channels first, {x.shape}")
             x = x.transpose(0, 2, 3, 1)
         parts.append((np.ascontiguousarray(x, np.uint8), y[:, 0] if y.shape[1:] == (1,) else y))
-    return Labelled(parts, classes or _numbers(f"{source}: {wanted[1]}", parts[0][1]), tuple(notes))
+    return Labelled(parts, classes or _numbers(f"{source}: {names[1]}", parts[0][1]), tuple(notes))
 
 
 def _numbers(name: str, y: np.ndarray) -> tuple[str, ...]:

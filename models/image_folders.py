@@ -1,7 +1,6 @@
 """Read folders of images, one folder a class, in any format that Pillow reads."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,61 +35,54 @@ def read_folders(
             folders of another layout.
     """
     parts, notes = _parts(path)
-    beside = {path, *(folder for folders in parts for folder in folders)}  # of no class
-    left_out = Counter(
-        _kind(file) for folder in beside for file in folder.iterdir() if _hidden(file) or not file.is_dir()
-    )
+    left_out = Counter[str]()
+    for folder in {path, *(folder for folders in parts for folder in folders)}:
+        left_out.update(_kind(file) for file in folder.iterdir() if _hidden(file) or not file.is_dir())
     classes = [inner.name for inner in _folders(parts[0][0])]
-    files: list[Path] = []
-    labels: list[list[int]] = []
+    files, labels = list[Path](), list[np.ndarray]()
     for folders in parts:
-        labels.append([])
+        y = list[int]()
         for folder in folders:
             odd = sorted({inner.name for inner in _folders(folder)} ^ set(classes))
             if odd:
                 raise ValueError(f"class folder {odd[0]!r} is not in every part of {path}; add it")
             for label, name in enumerate(classes):
-                found = list(_files(folder / name, left_out))
+                found = _files(folder / name, left_out)
                 if not found:
                     raise ValueError(f"class folder {folder / name} holds no image; add some or remove it")
                 files += found
-                labels[-1] += [label] * len(found)
+                y += [label] * len(found)
+        labels.append(np.array(y, dtype=np.int64))
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         notes.append(f"left out {left_out.total()} file{'s' * (left_out.total() > 1)} ({kinds})")
     # all at once: a grey and a coloured part must come out with the same channels
-    x = _read(files)
-    split = len(labels[0])
-    y = [np.array(part, dtype=np.int64) for part in labels]
-    return list(zip((x[:split], x[split:]), y, strict=False)), tuple(classes), tuple(notes)
+    x = np.split(_read(files), [len(labels[0])])
+    return list(zip(x, labels, strict=False)), tuple(classes), tuple(notes)
 
 
 def _parts(path: Path) -> tuple[list[list[Path]], list[str]]:
     """The folders of classes of the training part, and of the test part if there is one; and notes."""
     split = {folder.name.lower(): folder for folder in _folders(path)}
     # a folder called train may also be one class of several
-    held = {name: folder for name, folder in split.items() if name in ("train", "test", *_VALIDATION)}
-    filled = [name for name, folder in held.items() if _folders(folder)]
-    if "train" not in filled and "test" not in filled:
+    filled = {name for name in split if name in ("train", "test", *_VALIDATION) and _folders(split[name])}
+    if not filled & {"train", "test"}:
         if len(split) < 2:
-            names = ", ".join(folder.name for folder in split.values()) or "none"
             raise ValueError(
-                f"{path} holds no data set that can be read: of two or more folders, one a class, it has"
-                f" {names}"
+                f"{path} holds no data set that can be read: two or more folders, one a class, are needed,"
+                f" but it has {', '.join(folder.name for folder in split.values()) or 'none'}"
             )
         return [[path]], []
-    if "train" not in filled or len(held) < 2:
-        missing = path / ("train" if "train" not in filled else "test")
-        raise ValueError(f"{missing} holds no classes; give train/<class>/ and test/<class>/, or <class>/")
-    for name, folder in split.items():
-        if name not in filled:
-            why = "holds no classes" if name in held else f"stands beside {held['train']}"
-            raise ValueError(f"{folder} {why}; give train/<class>/ and test/<class>/, or move it away")
-    validation = [held[name] for name in _VALIDATION if name in held]
-    if "test" not in held:
-        return [[held["train"]], validation], [f"{validation[0].name} is the test set"]
+    validation = [split[name] for name in _VALIDATION if name in filled]
+    if "train" not in filled or len(filled) < 2 or len(split) > len(filled):
+        raise ValueError(
+            f"{path} has the folders {', '.join(sorted(split))}, of which {', '.join(sorted(filled))} hold"
+            " classes; give train/<class>/ with test/<class>/ or val/<class>/ and no others, or <class>/"
+        )
+    if "test" not in split:
+        return [[split["train"]], validation], [f"{validation[0].name} is the test set"]
     notes = [f"{folder.name} joined the training images" for folder in validation]
-    return [[held["train"], *validation], [held["test"]]], notes
+    return [[split["train"], *validation], [split["test"]]], notes
 
 
 def _hidden(path: Path) -> bool:
@@ -105,18 +97,19 @@ def _kind(path: Path) -> str:
     return "hidden" if _hidden(path) else path.suffix.lower() or path.name
 
 
-def _files(folder: Path, left_out: Counter[str]) -> Iterator[Path]:
+def _files(folder: Path, left_out: Counter[str]) -> list[Path]:
     """The files of a class and of the folders in it, in order; those left out are counted."""
-    place = folder.resolve()
+    files, place = list[Path](), folder.resolve()
     for path in sorted(folder.iterdir()):
         if _hidden(path) or (path.suffix.lower() in _COMPANIONS and not path.is_dir()):
             left_out[_kind(path)] += 1
-        elif path.is_dir():
-            if path.resolve() in (place, *place.parents):  # followed, it would lead around without end
-                raise ValueError(f"{path} is a link to a folder that it lies in; remove it")
-            yield from _files(path, left_out)
+        elif not path.is_dir():
+            files.append(path)
+        elif path.resolve() in (place, *place.parents):  # followed, it would lead around without end
+            raise ValueError(f"{path} is a link to a folder that it lies in; remove it")
         else:
-            yield path
+            files += _files(path, left_out)
+    return files
 
 
 def _read(files: list[Path]) -> np.ndarray:
@@ -140,20 +133,18 @@ def _read(files: list[Path]) -> np.ndarray:
             if problem:
                 raise ValueError(f"{file} {problem}")
             read.append(_pixels(image))
-            (height, width), first = read[-1].shape[:2], read[0].shape
-            if (height, width) != first[:2]:
+            shape, first = read[-1].shape, read[0].shape
+            if shape[:2] != first[:2]:
                 raise ValueError(
-                    f"{file} has {height} x {width} pixels, the images before it {first[0]} x {first[1]}"
+                    f"{file} has {shape[0]} x {shape[1]} pixels, the images before it {first[0]} x {first[1]}"
                     " (height x width); bring all to one size"
                 )
             if read[-1].size > largest:  # the first, and the first in colour
                 largest = read[-1].size
-                check_memory(f"{len(files)} images of shape {read[-1].shape}", len(files) * largest)
+                check_memory(f"{len(files)} images of shape {shape}", len(files) * largest)
             progress(len(read), len(files))
-    stack = np.empty((len(files), *first[:2], max(pixels.shape[2] for pixels in read)), dtype=np.uint8)
-    for number, pixels in enumerate(read):
-        stack[number] = pixels
-    return stack
+    channels = max(pixels.shape[2] for pixels in read)
+    return np.stack([np.broadcast_to(pixels, (*first[:2], channels)) for pixels in read])
 
 
 def _pixels(image: Any) -> np.ndarray:
@@ -169,12 +160,10 @@ def _problem(image: Any, file: Path) -> str:
     # some telephones' .jpg hold a preview beside the picture
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return f"holds {image.n_frames} pictures; save each as a file"
-    if image.mode[0] in "IF":
-        return f"has more than 8 bits a channel (mode {image.mode}); save it with 8"
-    bits = 8
+    bits = 16 if image.mode[0] in "IF" else 8
     if image.format == "PNG":
         with file.open("rb") as content:
             bits = content.read(25)[24]
     elif image.format == "TIFF":
-        bits = max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, 8)))
-    return f"has more than 8 bits a channel ({bits}); save it with 8" if bits > 8 else ""
+        bits = max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, bits)))
+    return f"has more than 8 bits a channel ({image.mode}, {bits}); save it with 8" if bits > 8 else ""

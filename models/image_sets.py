@@ -28,19 +28,15 @@ class _Source(NamedTuple):
 
 _FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag"]
 _CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+_GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
 SOURCES = {
-    "mnist": _Source((28, 28, 1), tuple("0123456789"), "ylecun/mnist", "MNIST"),
+    "mnist": _Source(_GREY, tuple("0123456789"), "ylecun/mnist", "MNIST"),
     "fashion-mnist": _Source(
-        (28, 28, 1), (*_FASHION, "Ankle boot"), "zalando-datasets/fashion_mnist", "FashionMNIST"
+        _GREY, (*_FASHION, "Ankle boot"), "zalando-datasets/fashion_mnist", "FashionMNIST"
     ),
-    "cifar10": _Source((32, 32, 3), tuple(_CIFAR10), "uoft-cs/cifar10", "cifar-10-batches-bin", "img"),
+    "cifar10": _Source(_COLOUR, tuple(_CIFAR10), "uoft-cs/cifar10", "cifar-10-batches-bin", "img"),
     "cifar100": _Source(
-        (32, 32, 3),
-        tuple(map(str, range(100))),
-        "uoft-cs/cifar100",
-        "cifar-100-binary",
-        "img",
-        "fine_label",
+        _COLOUR, tuple(map(str, range(100))), "uoft-cs/cifar100", "cifar-100-binary", "img", "fine_label"
     ),
 }
 

@@ -17,8 +17,6 @@ IMAGE_SETS = ("digits", *SOURCES)
 VALIDATION_POINTS = 5_000  # of MNIST's 60,000, as in Frankle and Carbin (ICLR 2019)
 _BATCH = 4_096  # images worked on at once, to bound the memory
 
-_Parts = list[tuple[np.ndarray, np.ndarray]]
-
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -30,14 +28,8 @@ class Images:
     Attributes:
         x: pixels for training, shape (M, H, W, C), uint8; x_test: likewise for the test.
         y: labels 0 .. classes-1, shape (M,), int64; y_test: likewise.
-        name: what to call the set in a report.
-        classes: the names of the classes.
         white: the largest value that a pixel can have.
         notes: what of their reading is worth telling.
-
-    Raises:
-        ValueError: empty, mismatched shapes, another dtype, pixels above white, labels outside
-            0 .. classes-1, or only one class to learn.
     """
 
     x: np.ndarray
@@ -50,12 +42,8 @@ class Images:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.white <= 255:
-            raise ValueError(f"{self.name}: white is {self.white}; give the largest pixel value, 1..255")
         for part, x, y in (("", self.x, self.y), ("_test", self.x_test, self.y_test)):
-            images = np.asarray(x)
-            labels = _check_part(self.name, part, images, np.asarray(y), self.white, len(self.classes))
-            object.__setattr__(self, f"x{part}", images)
+            labels = _check_part(f"{self.name}: x{part}", x, y, self.white, len(self.classes))
             object.__setattr__(self, f"y{part}", labels)
         if self.x.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
@@ -63,9 +51,7 @@ class Images:
                 " for the test; bring both to one shape"
             )
         if (self.y == self.y[0]).all():
-            raise ValueError(
-                f"{self.name}: all {len(self.y)} training images are of class {self.y[0]}; give two or more"
-            )
+            raise ValueError(f"{self.name}: all training images are of class {self.y[0]}; give two or more")
 
     def __len__(self) -> int:
         """The number M of training images."""
@@ -87,19 +73,6 @@ class Images:
         every, shape = len(self.x) + len(self.x_test), " x ".join(map(str, self.image_shape))
         told = f"{self.name}: {every:,} images of {shape} in {self.outputs} classes: {counts}"
         return ", ".join([told, *self.notes])
-
-
-def _check_part(name: str, part: str, x: np.ndarray, y: np.ndarray, white: int, classes: int) -> np.ndarray:
-    """The labels as int64."""
-    if x.ndim != 4 or x.size == 0:
-        raise ValueError(f"{name}: x{part} has shape {x.shape}; give (images, H, W, C), not empty")
-    if x.dtype != np.uint8:
-        raise ValueError(f"{name}: x{part} has dtype {x.dtype}; give pixels as uint8")
-    if x.max() > white:
-        raise ValueError(f"{name}: x{part} holds {x.max()}, above white, which is {white}")
-    if len(x) != len(y):
-        raise ValueError(f"{name}: {len(x)} images in x{part} but {len(y)} labels; give one an image")
-    return check_labels(f"{name}: y{part}", y, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,35 +99,45 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
     package dataset-fashion-mnist; and last with the optional `datasets` library, which downloads it.
 
     Local files have the formats of `image_files.read_images`. Where a source has no test set, one is
-    split off at random, stratified, with the digits' usual share (360 of 1,797).
-
-    Args:
-        source: a name of IMAGE_SETS, or the path of an npz file or of a folder.
-        seed: an int or a Generator; used only where a test set is split off. The digits of one int seed
-            have the test points that `qrt_tn.models.split` gives them.
+    split off at random by the seed, stratified, with the digits' usual share (360 of 1,797); the digits of an
+    int seed have the test points that `qrt_tn.models.split` gives them.
 
     Raises:
         ValueError: a named set that is nowhere to be had, files that cannot be read, or bad content.
     """
+    name, white = str(source), 255
     if source == "digits":
-        digits = load_digits()
+        digits, white = load_digits(), 16
         parts = [(digits.x.astype(np.uint8).reshape(-1, 8, 8, 1), digits.y)]
-        found, name, white = Labelled(parts, digits.classes or ()), "digits", 16
-    elif isinstance(source, str) and source in SOURCES:
-        found, name, white = load_named(source), source, 255
+        found = Labelled(parts, digits.classes or ())
+    elif source in SOURCES:
+        found = load_named(name)
     else:
         path = Path(source)
-        if isinstance(source, str) and not path.exists():
+        if not path.exists():
             raise ValueError(
-                f"no data set and no file {source!r}; give one of {', '.join(IMAGE_SETS)}, or a path"
+                f"{name!r} is no data set and does not exist; give one of {', '.join(IMAGE_SETS)}, or a path"
             )
-        found, white = read_images(path), 255
+        found = read_images(path)
         name = path.stem if path.is_file() else path.resolve().name
     parts, classes, notes = found
     if len(parts) == 1:
         x, y = parts[0]
-        y = _check_part(name, "", x, y, white, len(classes))
-        parts, notes = _split_off(x, y, name, classes, seed), ("drawn at random", *notes)
+        y = _check_part(f"{name}: x", x, y, white, len(classes))
+        members = np.bincount(y)
+        if 1 in members:
+            raise ValueError(
+                f"{name}: class {classes[members.tolist().index(1)]!r} has one image; give 2 or more"
+            )
+        # as splits.split draws it
+        kept, test = train_test_split(
+            np.arange(len(y)),
+            test_size=max(round(TEST_SHARE * len(y)), np.count_nonzero(members)),
+            stratify=y,
+            random_state=int(generator(seed).integers(2**31)),
+        )
+        parts = [(x[part], y[part]) for part in (np.sort(kept), np.sort(test))]
+        notes = ("drawn at random", *notes)
     return Images(*parts[0], *parts[1], name, classes, white, notes)
 
 
@@ -175,8 +158,7 @@ def fold(
     Args:
         images: the data.
         seed: an int or a Generator.
-        validation: how many validation points; by default 5,000, or a sixth of the training set where
-            that is fewer.
+        validation: how many; by default 5,000, or a sixth of the training set where that is fewer.
         points: how many training points to keep, by default all. Fewer points of the same seed are the
             first of more, and the validation points stay.
         flat: whether to give vectors instead of images.
@@ -200,14 +182,13 @@ def fold(
                 raise ValueError(f"{name} is {value}; give a whole number from 1 to {bound}")
     aside, kept = draw_stratified(images.y, validation, seed)
     kept = kept[:points]
-    tables = _standard_levels(images.x, kept, images.white)
+    table = _standard_levels(images.x, kept, images.white)
 
     def standardised(x: np.ndarray, index: np.ndarray) -> np.ndarray:
         result = np.empty((len(index), *x.shape[1:]), dtype=np.float32)
         for start in range(0, len(index), _BATCH):
-            part = x[index[start : start + _BATCH]]
-            for channel, table in enumerate(tables):
-                result[start : start + _BATCH, ..., channel] = table[part[..., channel]]
+            here = slice(start, start + _BATCH)
+            result[here] = table[np.arange(x.shape[3]), x[index[here]]]
         return result.reshape(len(index), -1) if flat else result
 
     return ImageFold(
@@ -220,8 +201,19 @@ def fold(
     )
 
 
-def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.ndarray]:
-    """What each of the 256 pixel values becomes in each channel, float32.
+def _check_part(name: str, x: np.ndarray, y: np.ndarray, white: int, classes: int) -> np.ndarray:
+    """The labels as int64."""
+    if x.ndim != 4 or x.size == 0 or x.dtype != np.uint8:
+        raise ValueError(f"{name} has shape {x.shape}, {x.dtype}; give (images, H, W, C), uint8, not empty")
+    if x.max() > white:
+        raise ValueError(f"{name} holds {x.max()}, above white, which is {white}")
+    if len(x) != len(y):
+        raise ValueError(f"{name} has {len(x)} images but {len(y)} labels; give one an image")
+    return check_labels(f"{name}'s y", y, classes)
+
+
+def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> np.ndarray:
+    """What each of the 256 pixel values becomes in each channel, float32, shape (channels, 256).
 
     Counting the values of x[index] gives their mean and deviation exactly, without a float copy of all.
     """
@@ -231,28 +223,10 @@ def _standard_levels(x: np.ndarray, index: np.ndarray, white: int) -> list[np.nd
         for channel in range(x.shape[-1]):
             counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
     levels = np.arange(256) / white
-    tables = []
-    for count in counts:
+    table = np.empty(counts.shape, dtype=np.float32)
+    for row, count in zip(table, counts, strict=True):
         mean = count @ levels / count.sum()
         constant = np.count_nonzero(count) == 1
         deviation = 1 if constant else np.sqrt(count @ (levels - mean) ** 2 / count.sum())
-        tables.append(((levels - mean) / deviation).astype(np.float32))
-    return tables
-
-
-def _split_off(x: np.ndarray, y: np.ndarray, name: str, classes: tuple[str, ...], seed: Seed) -> _Parts:
-    """Training and test points of a set without a test set of its own, stratified by class."""
-    members = np.bincount(y)
-    if 1 in members:
-        rare = classes[int(np.flatnonzero(members == 1)[0])]
-        raise ValueError(
-            f"{name}: class {rare!r} has one image; give 2 or more, of which one is for the test"
-        )
-    # as splits.split draws it
-    train, test = train_test_split(
-        np.arange(len(y)),
-        test_size=max(round(TEST_SHARE * len(y)), np.count_nonzero(members)),
-        stratify=y,
-        random_state=int(generator(seed).integers(2**31)),
-    )
-    return [(x[part], y[part]) for part in (np.sort(train), np.sort(test))]
+        row[:] = (levels - mean) / deviation
+    return table

@@ -7,7 +7,7 @@ from sklearn.model_selection import train_test_split
 
 from qrt_tn.engine.arguments import Seed, generator
 from qrt_tn.models.datasets import Dataset
-from qrt_tn.models.delimited import shown
+from qrt_tn.models.tables import shown
 
 # The digits' split in use: 1,797 points into 1,200 for training, 237 for validation, 360 for the test.
 VALIDATION_SHARE = 237 / 1797
@@ -41,54 +41,44 @@ def split(
         ValueError: no points left for training, or too few points of a class to have it in every part.
     """
     points = len(dataset)
-    counts = {"train": points}
+    counts = {}
     for name, size in (("validation", validation), ("test", test)):
         if not size > 0 or (size > 1 and size != int(size)):
             raise ValueError(f"{name} is {size}; give a number of points, or a share between 0 and 1")
         counts[name] = round(size * points) if size < 1 else int(size)
-        counts["train"] -= counts[name]
-    fewest, strata = 1, None
-    if dataset.classes is not None:
-        strata = dataset.y
-        labels, members = np.unique(strata, return_counts=True)
-        fewest = len(labels)
-        rare = [dataset.classes[label] for label in labels[members < 3]]
-        if rare:
-            text = isinstance((dataset.class_values or ("",))[0], str)
-            raise ValueError(
-                f"{dataset.name}: classes of fewer than 3 points: {shown(rare)}; a split needs 3 of each, so"
-                " add points, or remove or merge these classes"
-                + ("" if text else ", or say --task regression if they are quantities")
-            )
+    counts["train"] = points - sum(counts.values())
+    strata = None if dataset.classes is None else dataset.y
+    labels, members = np.unique(np.zeros(points, int) if strata is None else strata, return_counts=True)
+    rare = [dataset.classes[label] for label in labels[members < 3]] if dataset.classes else []
+    if rare:
+        raise ValueError(
+            f"{dataset.name}: classes of fewer than 3 points: {shown(rare)}; a split needs 3 of each, so add"
+            " points, or remove or merge these classes (or say --task regression if they are quantities)"
+        )
     for name, count in counts.items():
-        if count < fewest:
+        if count < len(labels):
             raise ValueError(
-                f"{count} of {points} points would be left for {name}; it needs {fewest} or more, one of each"
-                " class: give more points, or other sizes of validation and test"
+                f"{count} of {points} points would be left for {name}; it needs {len(labels)} or more, one of"
+                " each class: give more points, or other sizes of validation and test"
             )
     rng = generator(seed)
     state = int(rng.integers(2**31))
+    rest, parts = np.arange(points), list[np.ndarray]()
     try:
-        rest, test_index = train_test_split(
-            np.arange(points), test_size=counts["test"], stratify=strata, random_state=state
-        )
-        train, aside = train_test_split(
-            rest,
-            test_size=counts["validation"],
-            stratify=None if strata is None else strata[rest],
-            random_state=state,
-        )
-        parts = [train, aside, test_index]
+        for size in (counts["test"], counts["validation"]):
+            stratify = None if strata is None else strata[rest]
+            rest, part = train_test_split(rest, test_size=size, stratify=stratify, random_state=state)
+            parts.append(part)
     except ValueError:  # scikit-learn left a class with one point, which cannot be split
-        parts = []
-    if strata is not None and (not parts or any(len(np.unique(strata[part])) < fewest for part in parts)):
-        # scikit-learn rounds the share of a rare class to nothing
+        pass
+    whole = len(parts) == 2 and (
+        strata is None or all(len(np.unique(strata[part])) == len(labels) for part in (rest, *parts))
+    )
+    if strata is not None and not whole:  # scikit-learn rounds the share of a rare class to nothing
         test_index, rest = draw_stratified(strata, counts["test"], rng, drawn=1, kept=2)
-        aside, train = (
-            rest[part] for part in draw_stratified(strata[rest], counts["validation"], rng, drawn=1)
-        )
-        parts = [train, aside, test_index]
-    return Split(*map(np.sort, parts))
+        aside, train = draw_stratified(strata[rest], counts["validation"], rng, drawn=1)
+        rest, parts = rest[train], [test_index, rest[aside]]
+    return Split(*map(np.sort, (rest, parts[1], parts[0])))
 
 
 def draw_stratified(

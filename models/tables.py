@@ -1,14 +1,16 @@
-"""Tables in files: delimited text, Excel and Parquet, read whole or refused, never guessed in silence."""
+"""Read tables from delimited text, Excel and Parquet files: whole or refused, never guessed in silence."""
 
+import csv
 import gzip
+import io
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
-
-from qrt_tn.models.delimited import check_names, parse_text, shown
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,12 +19,12 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".parquet", ".xlsx", "
 
 _CHUNK = 2**20
 _PARSED = 8  # times as much memory as its text a table takes while it is parsed
-# How files begin that are often given a wrong suffix.
-_FOREIGN = {
-    b"PK\x03\x04": "is a zip archive or an Excel workbook, not text; name it .xlsx if it is a workbook",
-    b"\x1f\x8b": "is compressed by gzip; give its name the ending .gz",
-    b"PAR1": "is a Parquet file; give its name the ending .parquet",
-}
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SAMPLE = 50  # lines that are looked at to find the delimiter
+_NUMBER = re.compile(r"[+-]?((\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|inf(inity)?)", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,?\d+([eE][+-]?\d+)?")
+# What pandas takes for missing, or for a truth value.
+_NO_NAMES = {"", "?", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "true", "false"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +36,20 @@ class Table:
             the file names none.
         header: whether the names were in the file.
         how: what of the reading is not as in most files, such as "decimal commas".
-        padded: the columns that hold whole numbers with zeros before them, such as 007.
+        written: gives some columns, by position, as the text in the file, such as "007"; None where columns
+            have types of their own.
     """
 
     frame: "pd.DataFrame"
     header: bool
     how: str = ""
-    padded: Sequence[str] = ()
+    written: Callable[[Sequence[int]], "pd.DataFrame"] | None = None
+
+    def as_written(self, names: Sequence[str]) -> "pd.DataFrame":
+        """The columns of these names as text where the file is text; else as they are."""
+        if self.written is None or not names:
+            return self.frame[list(names)]
+        return self.written([self.frame.columns.get_loc(name) for name in names]).set_axis(names, axis=1)
 
 
 def check_source(path: str | Path) -> None:
@@ -78,11 +87,7 @@ def memory_limit() -> int:
 
 
 def check_memory(what: object, size: int) -> None:
-    """Refuse what takes so many bytes if that is more than `memory_limit`.
-
-    Raises:
-        TooLargeError: it is.
-    """
+    """Raise TooLargeError if so many bytes are more than `memory_limit`."""
     limit = memory_limit()
     if size > limit:
         raise TooLargeError(
@@ -91,29 +96,20 @@ def check_memory(what: object, size: int) -> None:
         )
 
 
-def read_table(
-    path: str | Path,
-    header: bool | None = None,
-    text: Callable[[list[str]], Iterable[int]] | None = None,
-) -> Table:
-    """Read a table of .csv, .tsv (both also .gz), .txt, .xlsx or .parquet.
+def read_table(path: str | Path, header: bool | None = None) -> Table:
+    """Read a table of .csv, .tsv (both also gzipped), .txt, .xlsx or .parquet; its first bytes tell which.
 
-    Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines
-    into equally many cells. Numbers may have decimal commas where the delimiter is another. Empty cells,
-    "?" and what pandas takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
+    Text is UTF-8. The delimiter (comma, semicolon, tab or bar) is the one that splits the first lines into
+    equally many cells. Numbers may have decimal commas where the delimiter is another. Empty cells, "?" and
+    what pandas takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
 
     A first line of names is told by a column that is text there and numbers below, or by the names 0, 1,
     2, ... that pandas writes.
 
     Args:
-        path: the file; its suffix tells the format.
+        path: the file.
         header: whether the first line holds the names of the columns; None to find out. A Parquet file
             always names its columns.
-        text: gives, from the names of all columns, the positions of those that are text as it is written even
-            where it looks like numbers; not asked for a Parquet file, whose columns have types.
-
-    Returns:
-        The table, with at least one row.
 
     Raises:
         ValueError: as `check_source`; torn files, text that is not UTF-8, rows of several lengths, two
@@ -122,16 +118,18 @@ def read_table(
     """
     check_source(path)
     source = Path(path)
-    suffix = suffix_of(source)
-    if suffix == ".npz":
+    if suffix_of(source) == ".npz":
         raise ValueError(f"{source} holds arrays, not a table; give a file of .csv, .tsv, .xlsx or .parquet")
-    if suffix == ".parquet":
+    with source.open("rb") as file:
+        start = file.read(4)
+    if start == b"PAR1":
         if header is False:
             raise ValueError(f"{source}: a Parquet file always names its columns; leave out --no-header")
         return Table(_read_parquet(source), True)
-    content = _workbook(source) if suffix == ".xlsx" else _content(source)
-    preferred = {".xlsx": ",", ".tsv": "\t", ".tsv.gz": "\t"}.get(suffix)
-    return Table(*parse_text(str(source), content, header, preferred, text))
+    if start == b"PK\x03\x04":
+        return _read_text(source, _workbook(source), ",", header)
+    preferred = "\t" if suffix_of(source).startswith(".tsv") else None
+    return _read_text(source, _content(source, start), preferred, header)
 
 
 def kind_of(column: "pd.Series") -> str:
@@ -153,26 +151,181 @@ def kind_of(column: "pd.Series") -> str:
     return "text"
 
 
-def _content(source: Path) -> bytes:
+def shown(names: Iterable[object], most: int = 6) -> str:
+    """The first few names, quoted and shortened, and how many more there are.
+
+    >>> shown(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    known = [repr(name if len(str(name)) <= 60 else f"{str(name)[:57]}...") for name in names]
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error, short enough for one line of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+def _content(source: Path, start: bytes) -> bytes:
     """The bytes of a text file, unpacked, and never more of them than the limit."""
     content = bytearray()
     try:
-        with source.open("rb") as raw:
-            packed = source.suffix.lower() == ".gz"
-            stream: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
-            while part := stream.read(_CHUNK):
+        with gzip.open(source) if start[:2] == b"\x1f\x8b" else source.open("rb") as file:
+            while part := file.read(_CHUNK):
                 content += part
                 check_memory(source, _PARSED * len(content))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{source} is not a whole gzip file ({first_line(error)})") from error
-    for start, problem in _FOREIGN.items():
-        if content.startswith(start):
-            raise ValueError(f"{source} {problem}")
+    return bytes(content)
+
+
+def _read_text(source: Path, content: bytes, preferred: str | None, header: bool | None) -> Table:
     if b"\0" in content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(
             f"{source} is not UTF-8 text (perhaps UTF-16); convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW"
         )
-    return bytes(content)
+    try:
+        delimiter = _delimiter(content, preferred)
+        first, rows = _scan(source, content, delimiter)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{source} is not UTF-8 text (it holds the byte {error.object[error.start]:#x}); convert it:"
+            " iconv -f LATIN1 -t UTF-8 OLD > NEW"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{source} is not a whole table ({error}); check its quotes") from error
+
+    def parse(header: bool, **options: Any) -> "pd.DataFrame":
+        import pandas as pd
+
+        return pd.read_csv(
+            io.BytesIO(content),
+            sep=delimiter,
+            header=0 if header else None,
+            names=range(len(first)),
+            index_col=False,
+            na_values=["?"],
+            skipinitialspace=True,
+            low_memory=False,  # one type for a column, not one for each block of rows
+            encoding="utf-8-sig",
+            **options,
+        )
+
+    def typed(header: bool) -> tuple["pd.DataFrame", bool]:
+        frame = parse(header)
+        commas = delimiter != "," and _decimal_commas(source, frame)
+        return (parse(header, decimal=",") if commas else frame), commas
+
+    if rows == 1 and header is not False:
+        raise ValueError(f"{source} is empty below its only line; it needs a row for each point")
+    frame, commas = typed(header is not False)
+    if header is None:
+        header = _is_header(source, first, frame)
+        frame, commas = (frame, commas) if header else typed(False)
+    if len(frame) != rows - header:
+        raise ValueError(f"{source}: of {rows - header} rows {len(frame)} could be read; check its quotes")
+    frame.columns = [f"column {i}" for i in range(len(first))]
+    if header:
+        frame.columns = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(first)]
+        _check_names(source, list(frame.columns))
+    how = [f"{_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
+    how += ["decimal commas"] * commas + ["no names in the first line"] * (not header)
+
+    def written(positions: Sequence[int]) -> "pd.DataFrame":
+        return parse(header, usecols=positions, dtype=str)[list(positions)]
+
+    return Table(frame, header, ", ".join(how), written)
+
+
+def _rows(content: bytes, delimiter: str, strict: bool = False) -> Any:
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+    return csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+
+def _delimiter(content: bytes, preferred: str | None) -> str:
+    """The delimiter that splits the first lines into equally many cells, two or more.
+
+    Where several do, more of the cells are numbers under the right one: "1,5;2,5", where csv.Sniffer takes
+    the comma.
+    """
+    scores = {}
+    for delimiter in _DELIMITERS:
+        sample = [row for row in islice(_rows(content, delimiter), _SAMPLE) if row] or [[""]]
+        even = len(sample[0]) > 1 and len({len(row) for row in sample}) == 1
+        numbers = [bool(_NUMBER.fullmatch(cell.strip())) for row in sample for cell in row]
+        share = sum(numbers) / len(numbers) if even else 0
+        scores[delimiter] = even, even and delimiter == preferred, share, len(sample[0])
+    return max(scores, key=scores.__getitem__)
+
+
+def _scan(source: Path, content: bytes, delimiter: str) -> tuple[list[str], int]:
+    """The first row and the number of rows, which must have as many cells each: pandas fills short ones."""
+    first, rows = list[str](), 0
+    reader = _rows(content, delimiter, strict=True)
+    for row in filter(None, reader):
+        first = first or row
+        rows += 1
+        if len(row) != len(first):
+            raise ValueError(
+                f"{source}: line {reader.line_num} has {len(row)} cells, the first {len(first)}; give every"
+                " row the same number (quote a cell that holds the delimiter)"
+            )
+    if not rows:
+        raise ValueError(f"{source} is empty; it needs a row for each point")
+    return first, rows
+
+
+def _decimal_commas(source: Path, frame: "pd.DataFrame") -> bool:
+    def all_commas(column: "pd.Series") -> bool:
+        cells = column.dropna()
+        return len(cells) > 0 and all(isinstance(c, str) and _DECIMAL_COMMA.fullmatch(c) for c in cells)
+
+    commas = [i for i in frame if all_commas(frame[i])]
+    points = [i for i in frame if frame[i].dtype.kind == "f" and (frame[i].dropna() % 1 != 0).any()]
+    if commas and points:
+        raise ValueError(
+            f"{source} has decimal commas in column {commas[0]} and decimal points in column {points[0]}"
+            " (0 is the first); write all numbers with points"
+        )
+    return bool(commas)
+
+
+def _is_header(source: Path, first: list[str], body: "pd.DataFrame") -> bool:
+    """Whether the first row holds names, judged by the rows below it."""
+    cells = [cell.strip() for cell in first]
+    numbered = cells[1:] if cells[0] == "" else cells  # pandas leaves its index without a name
+    if len(numbered) >= 3 and numbered == [str(i) for i in range(len(numbered))]:
+        return True
+    # truth values below a name tell as much as numbers; "-" or "*" above numbers is a gap, not a name
+    names = [
+        cell
+        for cell in cells
+        if not _NUMBER.fullmatch(cell) and cell.lower() not in _NO_NAMES and any(map(str.isalpha, cell))
+    ]
+    numbers = [cell for cell in cells if _NUMBER.fullmatch(cell)]
+    telling = any(
+        cell in names and body[i].dtype.kind in "biuf" and body[i].notna().any()
+        for i, cell in enumerate(cells)
+    )
+    if telling and all(re.fullmatch(r"[+-]?\d+", cell) for cell in numbers):
+        return True  # years may be names, fractions are none
+    if numbers and not telling:
+        return False
+    raise ValueError(
+        f"{source}: the first line ({shown(cells)}) could be names or a row of data; say --header"
+        " (header=True) if it names the columns, --no-header (header=False) if not"
+    )
+
+
+def _check_names(source: Path, names: list[str]) -> None:
+    first: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if first.setdefault(name, position) != position:
+            raise ValueError(
+                f"{source} has two columns named {shown([name])}, at positions {first[name]} and {position}"
+                " (0 is the first); rename one"
+            )
 
 
 def _workbook(source: Path) -> bytes:
@@ -190,7 +343,7 @@ def _workbook(source: Path) -> bytes:
             check_memory(source, sum(member.file_size for member in archive.infolist()))
         # cells as they are: types and missing values are told by the reader of text
         read = pd.read_excel(source, None, header=None, dtype=object, na_filter=False)
-    except (PermissionError, TooLargeError):
+    except TooLargeError:
         raise
     except Exception as error:  # openpyxl raises whatever a part that is missing makes it raise
         raise ValueError(f"{source} is not a whole .xlsx workbook ({first_line(error)})") from error
@@ -208,32 +361,20 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
     try:
         with pq.ParquetFile(source) as opened:
             metadata, schema = opened.metadata, opened.schema_arrow
-            names = list(schema.names)
-            check_names(str(source), names)
-            for name, kind in zip(names, schema.types, strict=True):
-                if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            _check_names(source, schema.names)
+            for field in schema:
+                if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
                     raise ValueError(
-                        f"{source}: column {shown([name])} holds {kind}; give a number or text in each row"
+                        f"{source}: column {field.name!r} holds {field.type}; give numbers or text"
                     )
             size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             # dictionaries and runs of one value unpack to far more than their bytes
-            check_memory(source, max(size, 8 * metadata.num_rows * len(names)))
+            check_memory(source, max(size, 8 * metadata.num_rows * len(schema)))
             table = opened.read()
-    except PermissionError:
-        raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{source} is not a whole Parquet file ({first_line(error)})") from error
-    if not table.num_rows or not names:
-        raise ValueError(
-            f"{source} is empty ({table.num_rows} rows, {len(names)} columns); it needs a row for each point"
-        )
-    for i, kind in enumerate(schema.types):
-        if pa.types.is_decimal(kind):
-            table = table.set_column(i, names[i], table.column(i).cast(pa.float64()))
+    if not table.num_rows or not len(schema):
+        raise ValueError(f"{source} is empty; it needs columns and a row for each point")
+    plain = [f.with_type(pa.float64()) if pa.types.is_decimal(f.type) else f for f in schema]
     # an index that pandas stored is a column like the others
-    return table.to_pandas(ignore_metadata=True)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, short enough for one line of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return table.cast(pa.schema(plain)).to_pandas(ignore_metadata=True)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qrt_tn.models.delimited import shown
-from qrt_tn.models.tables import kind_of
+from qrt_tn.models.tables import kind_of, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,21 +22,24 @@ class Targets:
 
     Attributes:
         y: labels 0 .. C-1, shape (M,), int64; or numbers, shape (M, outputs), float64.
-        classes: the C classes as text, or None for numbers.
-        class_values: the classes as in the file: text, whole numbers, numbers or booleans.
+        class_values: the classes as in the file, text, whole numbers, numbers or booleans; None for numbers.
     """
 
     y: np.ndarray
-    classes: tuple[str, ...] | None = None
     class_values: tuple[Any, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The C classes as text, or None for numbers."""
+        return None if self.class_values is None else tuple(map(str, self.class_values))
 
     def describe(self) -> str:
         """The task in words, such as "classification, 2 classes (no, yes)"."""
         if self.classes is None:
             return f"regression ({len(self.y)} values from {self.y.min():g} to {self.y.max():g})"
-        some = ", ".join(name if len(name) <= 20 else f"{name[:17]}..." for name in self.classes[:6])
-        plural, more = "es" * (len(self.classes) > 1), ", ..." * (len(self.classes) > 6)
-        return f"classification, {len(self.classes)} class{plural} ({some}{more})"
+        some = [name if len(name) <= 20 else f"{name[:17]}..." for name in self.classes[:6]]
+        more = ["..."] * (len(self.classes) > 6)
+        return f"classification, {len(self.classes)} classes ({', '.join(some + more)})"
 
 
 def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Targets:
@@ -90,32 +92,26 @@ def reading(values: "pd.Series", task: str | None = None) -> str:
 
 
 def _task_of(numbers: np.ndarray, what: str) -> str:
-    """The task of finite numbers, shape (M,)."""
     distinct, counts = np.unique(numbers, return_counts=True)
-    if (numbers != np.round(numbers)).any():
-        if len(distinct) == 2 and len(numbers) > 2:
-            raise ValueError(
-                f"{what} holds {distinct[0]:g} and {distinct[1]:g} alone, which could be classes or"
-                " quantities; say --task classification or --task regression"
-            )
+    whole = (distinct == np.round(distinct)).all()
+    if not whole and (len(distinct) > 2 or len(numbers) <= 2):
         return REGRESSION
-    if len(distinct) <= _MOST_CLASSES and counts.min() >= _MEMBERS:
+    if whole and len(distinct) <= _MOST_CLASSES and counts.min() >= _MEMBERS:
         return CLASSIFICATION
-    if 2 * (counts < _MEMBERS).sum() >= len(distinct):
+    if whole and 2 * (counts < _MEMBERS).sum() >= len(distinct):
         return REGRESSION
-    some = ", ".join(f"{value:.0f}" for value in distinct[:3])
+    kind = "whole numbers" if whole else "numbers"
+    some = ", ".join(f"{value:g}" for value in distinct[:3])
     raise ValueError(
-        f"{what} holds {len(distinct)} different whole numbers, which could be classes or quantities; say"
-        f" --task classification ({len(distinct)} classes: {some}, ...) or --task regression"
-        f" ({len(numbers)} values from {distinct[0]:g} to {distinct[-1]:g})"
+        f"{what} holds {len(distinct)} different {kind}, which could be classes or quantities; say"
+        f" --task classification ({some}, ...) or --task regression ({len(numbers)} values from"
+        f" {distinct[0]:g} to {distinct[-1]:g})"
     )
 
 
 def _labels(values: "pd.Series", kind: str) -> Targets:
     """Labels of the sorted classes."""
-    from pandas.api.types import is_numeric_dtype
-
-    if kind == "categories" and is_numeric_dtype(values.cat.categories.dtype):
+    if kind == "categories" and kind_of(values.cat.categories.to_series()) == "numbers":
         values, kind = values.astype(values.cat.categories.dtype), "numbers"
     if kind == "numbers":
         plain = values.to_numpy()
@@ -124,13 +120,10 @@ def _labels(values: "pd.Series", kind: str) -> Targets:
             # a file may spell the class 1 as 1.0
             if (plain == np.round(plain)).all() and np.abs(plain).max() < 2**53:
                 plain = plain.astype(np.int64)
-    elif kind == "booleans":
-        plain = values.to_numpy(dtype=bool)
     else:
-        plain = np.array([str(value) for value in values])
+        plain = np.array([value if kind == "booleans" else str(value) for value in values])
     distinct, labels = np.unique(plain, return_inverse=True)
-    known = tuple(distinct.tolist())
-    return Targets(labels.astype(np.int64), tuple(str(value) for value in known), known)
+    return Targets(labels.astype(np.int64), tuple(distinct.tolist()))
 
 
 def check_labels(name: str, y: np.ndarray, classes: int) -> np.ndarray:

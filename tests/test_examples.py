@@ -10,7 +10,7 @@ MODULES = (
     *("states.dense", "states.interpolated", "states.network", "states.points", "states.ridges"),
     *("ridgelet", "states.mps.state", "transform"),
     *("models.residual", "models.estimators", "models.ridge", "models.dense", "models.readout"),
-    *("models.teachers", "models.tickets", "models.targets", "models.arrays", "models.features"),
+    *("models.teachers", "models.tickets", "models.targets", "models.tables", "models.features"),
     *("models.datasets", "models.images", "models.splits"),
 )
 

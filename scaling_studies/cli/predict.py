@@ -27,7 +27,7 @@ def predict(
     from qrt_tn.engine.files import atomic_path
     from qrt_tn.models import load
     from qrt_tn.models.array_files import read_npz
-    from qrt_tn.models.arrays import name_of_points
+    from qrt_tn.models.datasets import name_of_points
     from qrt_tn.models.tables import read_table, suffix_of
 
     model = load(folder)
@@ -41,8 +41,8 @@ def predict(
         )
     else:
         header = columns.header if suffix_of(data) != ".parquet" else None
-        points = read_table(data, header, columns.text_positions).frame
-        ignored = columns.ignored(points)
+        table = read_table(data, header)
+        points, ignored = columns.read(table), columns.ignored(table.frame)
         told = [f"ignored: {', '.join(ignored)}"] if ignored else []
         for name, (value, rows) in columns.unseen(points).items():
             told.append(
@@ -55,12 +55,12 @@ def predict(
         print(f"filled in: {filled:,} missing numbers", file=sys.stderr)
     found = model.predict(points)
     if found.ndim == 1:
-        table = pd.DataFrame({model.target: found})
+        predicted = pd.DataFrame({model.target: found})
     else:
-        table = pd.DataFrame(found, columns=[f"{model.target} {k}" for k in range(found.shape[1])])
+        predicted = pd.DataFrame(found, columns=[f"{model.target} {k}" for k in range(found.shape[1])])
     if out is None:
-        table.to_csv(sys.stdout, index=False)
+        predicted.to_csv(sys.stdout, index=False)
         return
     with atomic_path(out) as partial:
-        table.to_csv(partial, index=False)
-    print(f"{len(table):,} predictions: {out}")
+        predicted.to_csv(partial, index=False)
+    print(f"{len(predicted):,} predictions: {out}")

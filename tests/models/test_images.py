@@ -118,29 +118,28 @@ def test_an_unknown_name_is_told_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "told"),
     [
         ({"x": pixels(0, 4, 5, 3)}, r"x has shape \(0, 4, 5, 3\)"),
         ({"x_test": pixels(6, 4, 5)}, r"x_test has shape \(6, 4, 5\)"),
-        ({"x": np.zeros((30, 4, 5, 3))}, "x has dtype float64"),
-        ({"white": 16}, "above white, which is 16"),
-        ({"white": 0}, "white is 0"),
-        ({"y": np.zeros((30, 3), int)}, r"y has shape \(30, 3\)"),
-        ({"y_test": np.arange(6) / 2}, "y_test has shape .* float64"),
-        ({"y": np.arange(29) % 3}, "30 images in x but 29 labels"),
-        ({"y": np.arange(30) % 4}, r"y holds label 3, outside 0\.\.2"),
-        ({"y_test": np.arange(6) - 1}, "y_test holds label -1"),
-        ({"y": np.ones(30, int)}, "all 30 training images are of class 1"),
+        ({"x": np.zeros((30, 4, 5, 3))}, "float64"),
+        ({"white": 16}, "white, which is 16"),
+        ({"y": np.zeros((30, 3), int)}, r"x's y has shape \(30, 3\)"),
+        ({"y_test": np.arange(6) / 2}, "x_test's y has shape .* float64"),
+        ({"y": np.arange(29) % 3}, "30 images but 29 labels"),
+        ({"y": np.arange(30) % 4}, r"label 3, outside 0\.\.2"),
+        ({"y_test": np.arange(6) - 1}, "label -1"),
+        ({"y": np.ones(30, int)}, "of class 1"),
         ({"x_test": pixels(6, 5, 4, 3)}, r"\(5, 4, 3\) for the test"),
     ],
 )
-def test_images_are_checked(changes, message):
-    with pytest.raises(ValueError, match=f"some.*{message}"):
+def test_images_are_checked(changes, told):
+    with pytest.raises(ValueError, match=f"some.*{told}"):
         some(**changes)
 
 
 def test_each_class_gives_its_share_to_validation_and_keeps_an_image():
-    for seed in range(60):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         counts = rng.choice([1, 2, 3, 7, 40], size=5)
         y = rng.permutation(np.repeat(np.arange(5), counts))

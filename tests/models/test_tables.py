@@ -11,8 +11,6 @@ import pytest
 from qrt_tn.models import tables
 from qrt_tn.models.tables import SUFFIXES, check_source, kind_of, read_table, suffix_of
 
-RNG = np.random.default_rng(0)
-
 
 def write(folder, name, content):
     path = folder / name
@@ -23,14 +21,12 @@ def write(folder, name, content):
             content.to_parquet(path)
         else:
             content.to_csv(path, index=False, sep="\t" if ".tsv" in name else ",")
-        return path
-    if isinstance(content, dict):
+    elif isinstance(content, dict):
         with pd.ExcelWriter(path) as book:
             for sheet, values in content.items():
                 pd.DataFrame({"a": values}).to_excel(book, sheet_name=sheet)
-        return path
-    content = content if isinstance(content, bytes) else content.encode()
-    path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
@@ -52,28 +48,26 @@ def test_importing_the_reader_loads_nothing_heavy():
         "import sys, qrt_tn.models.tables\n"
         "heavy = {'jax', 'numpy', 'pandas', 'pyarrow', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "from qrt_tn.models import Dataset\n"
-        "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("suffix", [s for s in SUFFIXES if s != ".npz"])
 def test_what_pandas_writes_is_read_back(suffix, tmp_path):
-    for seed in range(2):
-        frame = random_frame(seed)
-        table = read_table(write(tmp_path, f"some data{suffix}", frame))
-        assert table.header
-        pd.testing.assert_frame_equal(table.frame, frame, check_dtype=False, rtol=1e-14)
+    frame = random_frame(0)
+    path = write(tmp_path, f"some data{suffix}", frame)
+    table = read_table(path)
+    assert table.header
+    pd.testing.assert_frame_equal(table.frame, frame, check_dtype=False, rtol=1e-14)
+    other = path.rename(tmp_path / "misnamed.csv")  # what a file is, its first bytes tell
+    if "tsv" not in suffix:
+        pd.testing.assert_frame_equal(read_table(other).frame, table.frame)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_every_delimiter_with_and_without_names_and_decimal_commas(seed, tmp_path):
-    rng = np.random.default_rng(seed)
-    for delimiter in (",", ";", "\t", "|"):
-        frame = random_frame(int(rng.integers(2**31)))
-        header = bool(rng.integers(2))
-        decimal = "," if delimiter != "," and rng.integers(2) else "."
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_every_delimiter_with_and_without_names_and_decimal_commas(delimiter, tmp_path):
+    for seed, decimal in enumerate(".." if delimiter == "," else ".,.,"):
+        frame, header = random_frame(10 + seed), seed < 2
         text = frame.to_csv(index=False, sep=delimiter, header=header, decimal=decimal)
         numbers = frame.select_dtypes("number")
         kept = [list(frame).index(name) for name in numbers]
@@ -110,13 +104,11 @@ def test_headers_are_told(text, header, tmp_path):
     assert read_table(write(tmp_path, "t.csv", text), not header).header == (not header)
 
 
-def test_gaps_and_columns_without_names(tmp_path):
-    frame = read_table(write(tmp_path, "t.csv", "a,,c\n1, ?,x\nNA,2,\n\n3,,y\n")).frame
-    assert list(frame) == ["a", "Unnamed: 1", "c"]
-    np.testing.assert_array_equal(frame.isna(), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
-
-
-def test_types_that_parquet_has(tmp_path):
+def test_gaps_types_and_text_as_it_is_written(tmp_path):
+    table = read_table(write(tmp_path, "t.csv", "a,,c\n1, ?,x\nNA,2,\n\n007,,y\n"))
+    assert list(table.frame) == ["a", "Unnamed: 1", "c"]
+    np.testing.assert_array_equal(table.frame.isna(), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    assert table.as_written(["c", "a"])["a"].tolist()[::2] == ["1", "007"]
     columns = {"b": [True, False], "c": pd.Categorical(["u", "v"]), "d": pd.to_datetime(["2020-01-01"] * 2)}
     frame = pd.DataFrame({**columns, "t": ["1", "x"], "i": [1, 2]}, index=[7, 9])
     read = read_table(write(tmp_path, "t.parquet", frame)).frame
@@ -127,53 +119,43 @@ def test_types_that_parquet_has(tmp_path):
     assert kind_of(pd.Series([10**30, 1], dtype=object)) == "numbers"
 
 
-TORN = gzip.compress(b"a,b\n" + b"1,2\n" * 99, mtime=0)[:-5]
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "told"),
     [
         ("t.csv", "", "empty"),
-        ("t.csv", "a,b\n", "empty below its only line"),
+        ("t.csv", "a,b\n", "empty"),
         ("t.csv", "a,b\n1,2\n3\n", "line 3 has 1 cells, the first 2"),
         ("t.csv", "a,b\n1,2,3\n4,5,6\n", "line 2 has 3 cells, the first 2"),
-        ("t.csv", "a,b,a\n1,2,3\n", "named 'a', at positions 0 and 2"),
-        ("t.parquet", b"PAR1torn", "not a whole Parquet"),
-        ("t.xlsx", b"PK\x03\x04torn", "not a whole .xlsx"),
-        ("t.csv.gz", b"", "empty"),
+        ("t.csv", "a,b,a\n1,2,3\n", "'a', at positions 0 and 2"),
+        ("t.csv", b"PAR1torn", "Parquet"),
+        ("t.xlsx", b"PK\x03\x04torn", "xlsx"),
+        ("t.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 99, mtime=0)[:-5], "gzip"),
         ("t.csv", "a,b\né,2\n".encode("latin1"), "0xe9.*iconv"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
         ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
-        ("t.csv", b"PK\x03\x04torn", "Excel workbook"),
-        ("t.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "ending .gz"),
-        ("t.csv", 'a,b\n1,"2\n3,4\n', "not a whole table"),
+        ("t.csv", 'a,b\n1,"2\n3,4\n', "quotes"),
         ("t.csv", "p,x\ne,y\n", "'p', 'x'.*--header.*--no-header"),
         ("t.csv", "unknown,5,3.2\n1,5,3.2\n", "'unknown', '5', '3.2'.*--no-header"),
-        ("t.csv", "a;b\n1,5;2.5\n2;3\n", "decimal commas in column 0"),
+        ("t.csv", "a;b\n1,5;2.5\n2;3\n", "decimal commas in column 0.*column 1"),
         ("t.npz", b"", "arrays"),
         ("t.pdf", b"", r"'\.pdf'.*\.csv"),
         ("two.xlsx", {"one": [1, 2], "two": [1, 2]}, "'one', 'two'"),
         ("lists.parquet", pd.DataFrame({"a": [[1], [2]]}), "'a' holds list"),
     ],
 )
-def test_what_could_be_misread_is_refused(name, content, message, tmp_path):
+def test_what_could_be_misread_is_refused(name, content, told, tmp_path):
     path = write(tmp_path, name, content)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=told) as caught:
         read_table(path)
     assert "\n" not in str(caught.value)
-    assert name in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
-def test_torn_gzip_files_folders_and_absent_files(tmp_path):
-    path = tmp_path / "t.csv.gz"
-    for content in (TORN, b"a,b\n1,2\n"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="not a whole gzip"):
-            read_table(path)
+def test_what_is_no_data_file(tmp_path):
     (tmp_path / "d.csv").mkdir()
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(ValueError, match=r"d\.csv is a folder"):
         check_source(tmp_path / "d.csv")
-    with pytest.raises(ValueError, match="no file"):
+    with pytest.raises(ValueError, match=r"none\.CSV\.gz"):
         check_source(tmp_path / "none.CSV.gz")
     with pytest.raises(ValueError, match="--no-header"):
         read_table(write(tmp_path, "t.parquet", pd.DataFrame({"a": [1]})), header=False)
@@ -183,8 +165,6 @@ def test_torn_gzip_files_folders_and_absent_files(tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".xlsx", ".parquet"])
 def test_what_does_not_fit_is_refused(suffix, tmp_path, monkeypatch):
     path = write(tmp_path, f"t{suffix}", pd.DataFrame({"a": np.zeros(500), "b": np.ones(500)}))
-    monkeypatch.setattr(tables, "memory_limit", lambda: 10**6)
-    read_table(path)
     monkeypatch.setattr(tables, "memory_limit", lambda: 3000)
     with pytest.raises(ValueError, match="a quarter of the free memory"):
         read_table(path)
