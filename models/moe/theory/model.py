@@ -1,4 +1,4 @@
-"""The mixture of experts of the theory: a layer of routed ReLU experts, and its training by SGD.
+"""The theory's task, its mixture of experts, and the training of that by SGD.
 
     f(x) = sum_s a_s sum_{j in J_s(x)} G_js(x) sum_r relu(<w_rs, x_j>)
 
@@ -6,8 +6,8 @@ J_s(x) are the l tokens of largest score <w_s, x_j> (expert choice), G_js the so
 l tokens, a_s = +-1 is fixed. The loss is the hinge loss; SGD moves routers and neurons.
 
 All vectors are written in the orthonormal basis of the patterns, so that a token is the number i of its
-pattern and <w, x_j> = w[i]. Nothing is lost by that: f, its gradients and the norms are the same in any
-orthonormal basis, and so is the distribution of the Gaussian initial neurons.
+pattern and <w, x_j> = w[i]. f, its gradients, the norms and the law of the Gaussian initial neurons are the
+same in any orthonormal basis.
 """
 
 from functools import partial
@@ -16,20 +16,96 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
-from qrt_tn.models.moe.theory.data import FIRST, SECOND, TheorySetting, draw
+from qrt_tn.models.settings import settings
+
+# the coordinates of the patterns o_1 (label +1) and o_2 (label -1), which tell the label
+FIRST, SECOND = 0, 1
+
+Array = jax.Array | np.ndarray
+
+
+@settings
+class TheorySetting:
+    """A task, a mixture of experts for it, and its fine-tuning.
+
+    Attributes:
+        dim: the dimension d of a token, and the number of patterns: 2 that tell the label and d - 2 others.
+        tokens: tokens n of an input.
+        experts: experts k; they count +1 and -1 in turn.
+        neurons: ReLU neurons of an expert.
+        chosen: tokens l that an expert chooses, below n.
+        relevant_share: share of the experts whose routers point at o_1 or o_2 before fine-tuning;
+            times `experts` it is a whole number, at least 2 and below `experts`.
+        alignment: least and largest <w_s, o_i> of those routers, which all have norm 1.
+        neuron_scale: standard deviation of the neurons' components.
+        steps: SGD steps of fine-tuning.
+        batch_size: fresh samples of a step.
+        learning_rate: of the neurons.
+        router_learning_rate: of the routers.
+        test_points: samples that accuracies are measured on.
+
+    Raises:
+        ValueError: a setting of another type, or out of its range.
+    """
+
+    dim: int = Field(default=128, ge=4)
+    tokens: int = Field(default=16, ge=2)
+    experts: int = Field(default=16, ge=3)
+    neurons: int = Field(default=8, ge=1)
+    chosen: int = Field(default=4, ge=1)
+    relevant_share: float = 0.5
+    alignment: tuple[float, float] = (0.3, 0.5)
+    neuron_scale: float = Field(default=0.05, gt=0)
+    steps: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=0.003, gt=0)
+    router_learning_rate: float = Field(default=1.0, gt=0)
+    test_points: int = Field(default=1000, ge=1)
+
+    def __post_init__(self) -> None:
+        if self.chosen >= self.tokens:
+            raise ValueError(
+                f"chosen is {self.chosen}, but an input has {self.tokens} tokens; give fewer, or an expert"
+                " would see every pattern wherever its router points"
+            )
+        count = self.relevant_share * self.experts
+        if abs(count - round(count)) > 1e-9 or not 2 <= round(count) < self.experts:
+            raise ValueError(
+                f"relevant_share is {self.relevant_share}: {count:g} of {self.experts} experts; give a share"
+                " that is a whole number of experts, at least 2 and not all of them"
+            )
+        if not 0 < self.alignment[0] <= self.alignment[1] < 1:
+            raise ValueError(f"alignment is {self.alignment}; give rising numbers above 0 and below 1")
+
+    @property
+    def relevant(self) -> int:
+        """How many experts are relevant: the first ones."""
+        return round(self.relevant_share * self.experts)
 
 
 class Parameters(NamedTuple):
-    """What training moves.
+    """What training moves: the routers w_s, (k, d), and the neurons w_rs, (k, m, d)."""
 
-    Attributes:
-        router: one row w_s for each expert, (k, d).
-        neurons: the rows w_rs of each expert, (k, m, d).
+    router: Array
+    neurons: Array
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def draw(setting: TheorySetting, count: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Fresh samples: the number of each token's pattern, int32 (N, n), and the labels, float32 (N,).
+
+    A label is +1 or -1 with equal chance. One token, at a random place, is the pattern of the label; each
+    other one is drawn from the d - 2 irrelevant patterns, all equally likely, independently.
     """
-
-    router: jax.Array | np.ndarray
-    neurons: jax.Array | np.ndarray
+    # 32 random bits a number, and their remainder: a pattern's chance is off by a share of at most d / 2^32
+    bits = jax.random.bits(key, (count, setting.tokens + 2))
+    is_first = bits[:, :1] % 2 == 0
+    places = bits[:, 1:2] % setting.tokens
+    others = SECOND + 1 + bits[:, 2:] % (setting.dim - SECOND - 1)
+    patterns = jnp.where(jnp.arange(setting.tokens) == places, jnp.where(is_first, FIRST, SECOND), others)
+    return patterns.astype(jnp.int32), jnp.where(is_first[:, 0], 1.0, -1.0).astype(jnp.float32)
 
 
 def signs(setting: TheorySetting) -> np.ndarray:
@@ -38,7 +114,7 @@ def signs(setting: TheorySetting) -> np.ndarray:
 
 
 def pretrained(setting: TheorySetting, rng: np.random.Generator) -> Parameters:
-    """The model before fine-tuning, as its pre-training on other tasks is supposed to have left it.
+    """The model before fine-tuning, as its pre-training on other tasks is supposed to have left it; float32.
 
     Every router has norm 1 and non-negative components on all irrelevant patterns (absolute values of
     Gaussians, so of order 1 / sqrt(d) each). That of an irrelevant expert has no component on o_1 and o_2:
@@ -46,9 +122,6 @@ def pretrained(setting: TheorySetting, rng: np.random.Generator) -> Parameters:
     on o_1 where a_s = +1, on o_2 where a_s = -1. Neurons are Gaussian, except that those of a relevant
     expert all have the component `neuron_scale` on its pattern: they answer it more than others
     (the mean of a rectified Gaussian is 0.4 `neuron_scale`), without which its router would turn away.
-
-    Returns:
-        Parameters as float32 NumPy arrays.
     """
     k, d = setting.experts, setting.dim
     is_relevant = np.arange(k) < setting.relevant
@@ -63,18 +136,8 @@ def pretrained(setting: TheorySetting, rng: np.random.Generator) -> Parameters:
     return Parameters(router.astype(np.float32), neurons.astype(np.float32))
 
 
-def outputs(parameters: Parameters, a: jax.Array | np.ndarray, tokens: jax.Array, chosen: int) -> jax.Array:
-    """The model's outputs f(x).
-
-    Args:
-        parameters: routers and neurons.
-        a: signs of the experts, (k,); 0 for an expert that is pruned with its router.
-        tokens: the number of each token's pattern, (N, n).
-        chosen: tokens l that each expert chooses.
-
-    Returns:
-        float32 (N,).
-    """
+def outputs(parameters: Parameters, a: Array, tokens: jax.Array, chosen: int) -> jax.Array:
+    """The model's outputs f(x), float32 (N,), for tokens (N, n); signs a (k,) are 0 for pruned experts."""
     # each expert answers a pattern with one number, whatever the input it stands in
     answers = jax.nn.relu(parameters.neurons).sum(axis=1)
     # which tokens are chosen has no slope; what they score has
@@ -92,7 +155,7 @@ def outputs(parameters: Parameters, a: jax.Array | np.ndarray, tokens: jax.Array
 
 
 def hinge_loss(
-    parameters: Parameters, a: jax.Array | np.ndarray, tokens: jax.Array, labels: jax.Array, chosen: int
+    parameters: Parameters, a: Array, tokens: jax.Array, labels: jax.Array, chosen: int
 ) -> jax.Array:
     """The mean of max(0, 1 - y f(x)) over samples: tokens (N, n), labels (N,) of +1 and -1."""
     return jax.nn.relu(1 - labels * outputs(parameters, a, tokens, chosen)).mean()
@@ -101,36 +164,23 @@ def hinge_loss(
 @partial(jax.jit, static_argnums=(0, 1))
 def train(
     setting: TheorySetting, steps: int, parameters: Parameters, a: jax.Array, key: jax.Array
-) -> tuple[Parameters, jax.Array]:
-    """SGD on a fresh batch each step, in one scan.
+) -> Parameters:
+    """The parameters after so many SGD steps, each on a fresh batch; experts of sign 0 stay as they are."""
 
-    Args:
-        setting: gives the batches and the learning rates.
-        steps: how many; `setting.steps` is not used.
-        parameters: where it starts.
-        a: signs of the experts, (k,); those with 0 stay as they are.
-        key: of jax.random.
-
-    Returns:
-        The parameters after the last step, and the loss of each batch before its step, (steps,).
-    """
-
-    def step(now: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
+    def step(now: Parameters, key: jax.Array) -> tuple[Parameters, None]:
         tokens, labels = draw(setting, setting.batch_size, key)
-        loss, slopes = jax.value_and_grad(hinge_loss)(now, a, tokens, labels, setting.chosen)
+        slopes = jax.grad(hinge_loss)(now, a, tokens, labels, setting.chosen)
         router = now.router - setting.router_learning_rate * slopes.router
-        neurons = now.neurons - setting.learning_rate * slopes.neurons
-        return Parameters(router, neurons), loss
+        return Parameters(router, now.neurons - setting.learning_rate * slopes.neurons), None
 
     start = Parameters(*map(jnp.asarray, parameters))
-    after: Parameters
-    after, losses = jax.lax.scan(step, start, jax.random.split(key, steps))
-    return after, losses
+    after: Parameters = jax.lax.scan(step, start, jax.random.split(key, steps))[0]
+    return after
 
 
 @partial(jax.jit, static_argnums=4)
 def accuracy(
-    parameters: Parameters, a: jax.Array | np.ndarray, tokens: jax.Array, labels: jax.Array, chosen: int
+    parameters: Parameters, a: Array, tokens: jax.Array, labels: jax.Array, chosen: int
 ) -> jax.Array:
     """The share of samples on the right side of 0; an output of exactly 0 is wrong."""
     return (labels * outputs(parameters, a, tokens, chosen) > 0).mean()

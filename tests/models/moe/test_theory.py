@@ -6,11 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from qrt_tn.models.moe.theory.data import TheorySetting, draw
 from qrt_tn.models.moe.theory.experiment import (
     ORDERS,
     Outcome,
-    accuracy_after_pruning,
     fine_tune,
     fit_exponent,
     predicted_limits,
@@ -18,7 +16,17 @@ from qrt_tn.models.moe.theory.experiment import (
     pruning,
     scaling,
 )
-from qrt_tn.models.moe.theory.model import Parameters, accuracy, hinge_loss, outputs, pretrained, signs, train
+from qrt_tn.models.moe.theory.model import (
+    Parameters,
+    TheorySetting,
+    accuracy,
+    draw,
+    hinge_loss,
+    outputs,
+    pretrained,
+    signs,
+    train,
+)
 
 SMALL = TheorySetting(
     dim=12,
@@ -42,7 +50,7 @@ fast_slopes = jax.jit(jax.value_and_grad(hinge_loss), static_argnums=4)
 @pytest.fixture(scope="module")
 def grown():
     """Rows of three seeds with batches that grow like d; pruning shares the compilation of d = 128."""
-    return scaling((32, 128), range(3))
+    return scaling((32, 128), range(3), TheorySetting())
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +76,21 @@ def slow_loss(router, neurons, a, inputs, labels):
     return np.maximum(0, 1 - labels * np.array(made)).mean()
 
 
-def random_model(seed):
-    """Any weights, in the basis of the patterns and in a random one, with samples in both."""
+@pytest.mark.parametrize("seed", range(2))
+def test_outputs_and_gradients_are_those_of_the_sum_in_a_random_orthonormal_basis(seed):
     rng = np.random.default_rng(seed)
     k, m, d = SMALL.experts, SMALL.neurons, SMALL.dim
     router, neurons = rng.normal(size=(k, d)), 0.3 * rng.normal(size=(k, m, d))
-    basis = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    tokens, labels = map(np.asarray, draw(SMALL, 6, jax.random.key(seed)))
     parameters = Parameters(router.astype(np.float32), neurons.astype(np.float32))
-    # row i of the basis is pattern i
-    return parameters, (router @ basis, neurons @ basis), basis, tokens, labels, basis[tokens]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_outputs_and_gradients_are_those_of_the_sum_in_a_random_orthonormal_basis(seed):
-    parameters, (router, neurons), basis, tokens, labels, inputs = random_model(seed)
-    a = signs(SMALL)
+    basis = np.linalg.qr(rng.normal(size=(d, d)))[0]  # row i is pattern i
+    router, neurons = router @ basis, neurons @ basis
+    tokens, labels = map(np.asarray, draw(SMALL, 6, jax.random.key(seed)))
+    a, inputs = signs(SMALL), basis[tokens]
     expected = np.array([slow_output(router, neurons, a, x, 2) for x in inputs])
     np.testing.assert_allclose(fast_outputs(parameters, a, tokens, 2), expected, rtol=1e-4, atol=1e-5)
     assert float(accuracy(parameters, a, tokens, labels, 2)) == pytest.approx((labels * expected > 0).mean())
     loss, slopes = fast_slopes(parameters, a, tokens, labels, 2)
     assert float(loss) == pytest.approx(slow_loss(router, neurons, a, inputs, labels), rel=1e-4)
-    rng = np.random.default_rng(seed)
     for _ in range(6):
         d_router, d_neurons = rng.normal(size=router.shape), rng.normal(size=neurons.shape)
         along = (np.asarray(slopes.router) @ basis * d_router).sum()
@@ -102,23 +103,19 @@ def test_outputs_and_gradients_are_those_of_the_sum_in_a_random_orthonormal_basi
 
 
 def test_the_product_of_the_outputs_has_full_precision_on_any_device():
-    jaxpr = jax.make_jaxpr(outputs, static_argnums=3)(
-        *random_model(0)[:1], signs(SMALL), np.zeros((6, 5), int), 2
-    )
-    products = [line for line in str(jaxpr).split("= ") if line.startswith("dot_general")]
-    assert len(products) == 1
-    assert "HIGHEST" in products[0]
+    start = pretrained(SMALL, np.random.default_rng(0))
+    made = jax.make_jaxpr(outputs, static_argnums=3)(start, signs(SMALL), np.zeros((6, 5), int), 2)
+    products = [line for line in str(made).split("= ") if line.startswith("dot_general")]
+    assert len(products) == 1 and "HIGHEST" in products[0]
 
 
 def test_training_is_sgd_at_two_rates_and_leaves_pruned_experts():
     start = pretrained(SMALL, np.random.default_rng(0))
     a = signs(SMALL) * np.array([1, 1, 0, 1], np.float32)
-    key = jax.random.key(5)
-    after, losses = train(SMALL, 3, start, a, key)
+    after = train(SMALL, 3, start, a, jax.random.key(5))
     now = start
-    for step, part in enumerate(jax.random.split(key, 3)):
-        loss, slopes = fast_slopes(now, a, *draw(SMALL, SMALL.batch_size, part), 2)
-        assert float(losses[step]) == pytest.approx(float(loss), rel=1e-5)
+    for key in jax.random.split(jax.random.key(5), 3):
+        _, slopes = fast_slopes(now, a, *draw(SMALL, SMALL.batch_size, key), 2)
         now = Parameters(now.router - 0.7 * slopes.router, now.neurons - 0.2 * slopes.neurons)
     np.testing.assert_allclose(after.router, now.router, atol=1e-5)
     np.testing.assert_allclose(after.neurons, now.neurons, atol=1e-5)
@@ -170,7 +167,6 @@ def test_a_seed_gives_the_same_outcome_and_another_another(tuned):
     np.testing.assert_array_equal(tuned.test_tokens, same.test_tokens)
     assert np.abs(tuned.before.router - other.before.router).max() > 0.1
     assert (tuned.test_tokens != other.test_tokens).any()
-    assert tuned.losses.shape == (3,)
     norms = [np.linalg.norm(one.router, axis=1) for one in (tuned.after, tuned.before)]
     np.testing.assert_allclose(tuned.change, norms[0] - norms[1], atol=1e-6)
     assert (tuned.moved >= np.abs(tuned.change) - 1e-9).all()
@@ -185,13 +181,12 @@ def outcome_with_changes(changes):
     after[:, 3] += np.asarray(changes, np.float32)
     neurons = np.ones((k, 3, 12), np.float32)
     ends = Parameters(before, neurons), Parameters(after, neurons)
-    test = np.full((50, 5), 2), np.ones(50)
-    return Outcome(replace(SMALL, experts=k, relevant_share=2 / k), *ends, np.zeros(3), *test, 0.5)
+    return Outcome(replace(SMALL, experts=k, relevant_share=2 / k), *ends, np.full((50, 5), 2), np.ones(50))
 
 
 def test_least_changes_go_first_and_signed():
     outcome = outcome_with_changes([0.3, -1.0, 0.1, 0.0, 0.2])
-    kept = pruned_signs(outcome, [0, 0.2, 0.39, 0.4, 0.6, 0.8])
+    kept = pruned_signs(outcome, [0, 0.2, 0.39, 0.4, 0.6, 0.8], "router-change")
     np.testing.assert_array_equal((kept != 0).sum(axis=1), [5, 4, 4, 3, 2, 1])
     # -1 is the least, not the largest, change
     np.testing.assert_array_equal(kept[1], [1, 0, 1, -1, 1])
@@ -200,7 +195,8 @@ def test_least_changes_go_first_and_signed():
     np.testing.assert_array_equal(back, [[0, -1, 1, -1, 1], [0, -1, 0, -1, 0]])
     # a share of whole experts is that many, though 15 / 22 * 22 is 14.999999999999998
     assert 15 / 22 * 22 < 15
-    kept = pruned_signs(outcome_with_changes(np.linspace(-0.5, 0.5, 22)), [n / 22 for n in range(22)])
+    many = outcome_with_changes(np.linspace(-0.5, 0.5, 22))
+    kept = pruned_signs(many, [n / 22 for n in range(22)], "router-change")
     np.testing.assert_array_equal((kept == 0).sum(axis=1), range(22))
 
 
@@ -215,14 +211,13 @@ def test_random_orders_are_nested_and_even():
 
 
 def test_accuracy_after_pruning_is_that_of_a_model_without_the_experts(tuned):
-    got = accuracy_after_pruning(tuned, [0, 0.25, 0.5, 0.75], "reversed")
+    ratios = [0, 0.25, 0.5, 0.75]
     order = np.argsort(-tuned.change)
-    for gone, share in enumerate(got):
+    for gone, a in enumerate(pruned_signs(tuned, ratios, "reversed")):
         kept = np.sort(order[gone:])
         weights = (tuned.after.router[kept], tuned.after.neurons[kept], signs(SMALL)[kept])
-        made = [slow_output(*weights, x, 2) for x in np.eye(12)[tuned.test_tokens]]
-        assert share == pytest.approx((np.array(made) * tuned.test_labels > 0).mean())
-    assert got[0] == pytest.approx(tuned.accuracy)
+        made = np.array([slow_output(*weights, x, 2) for x in np.eye(12)[tuned.test_tokens]])
+        assert tuned.accuracy(tuned.after, a) == pytest.approx((made * tuned.test_labels > 0).mean())
 
 
 def test_relevant_changes_are_of_order_1_and_others_fall(grown):
@@ -239,8 +234,7 @@ def test_relevant_changes_are_of_order_1_and_others_fall(grown):
 
 
 def test_with_batches_of_one_size_the_noise_stays(grown):
-    fixed = scaling([128], range(3), TheorySetting(dim=32, batch_size=32), batch_power=0)
-    assert [row["batch_size"] for row in fixed] == [32] * 3
+    fixed = scaling([128], range(3), TheorySetting(batch_size=32))
     still, fallen = (np.mean([row["others_moved"] for row in rows]) for rows in (fixed, grown[3:]))
     assert still > 1.15 * fallen
     assert all(row["relevant_min"] > 0.5 for row in fixed)
@@ -253,8 +247,8 @@ def test_pruning_holds_as_far_as_predicted():
     # of 3 relevant experts two count +1: three must stay to be sure of both signs
     odd = predicted_limits(TheorySetting(experts=10, relevant_share=0.3))
     assert odd == pytest.approx({"without": 0.7, "with": 0.8, "both_signs": 0.7})
-    rows = pruning([3, 4], setting, ratios=[0.25, 0.5, 0.6875, 0.9375], fine_tune_steps=(0, 30))
-    assert len(rows) == 2 * 3 * 2 * 4
+    rows = pruning([4], setting, ratios=[0.25, 0.5, 0.6875, 0.9375])
+    assert len(rows) == 3 * 2 * 4
 
     def measured(order, steps, low, high):
         return [
@@ -283,7 +277,7 @@ def test_exponents_are_those_of_polyfit_and_their_intervals_cover():
     rng = np.random.default_rng(0)
     x = np.repeat([8.0, 16, 32, 64], 3)
     covered = 0
-    for _ in range(300):
+    for _ in range(100):
         y = 2.5 * x**-0.5 * np.exp(0.2 * rng.normal(size=12))
         slope, low, high = fit_exponent(x, y)
         fit, covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
@@ -292,10 +286,7 @@ def test_exponents_are_those_of_polyfit_and_their_intervals_cover():
         assert high - slope == pytest.approx(2.2281389 * np.sqrt(covariance[0, 0]), rel=1e-6)
         assert slope - low == pytest.approx(high - slope)
         covered += low < -0.5 < high
-    assert 0.9 < covered / 300 < 0.99
-
-
-HAND = outcome_with_changes([0.1, 0.2, 0.3])
+    assert 0.88 < covered / 100 < 1
 
 
 @pytest.mark.parametrize(
@@ -305,31 +296,26 @@ HAND = outcome_with_changes([0.1, 0.2, 0.3])
             (lambda changed=changed: TheorySetting(**changed), message)
             for changed, message in (
                 ({"dim": 3}, "dim is 3"),
-                ({"steps": 0}, "steps is 0"),
                 ({"batch_size": 2.5}, "batch_size is 2.5"),
                 ({"chosen": 16}, "chosen is 16"),
-                ({"learning_rate": 0}, "learning_rate is 0"),
                 ({"router_learning_rate": float("nan")}, "router_learning_rate is nan"),
                 ({"relevant_share": 0.3}, "4.8 of 16"),
                 ({"relevant_share": 1.0}, "16 of 16"),
                 ({"alignment": 0.4}, "alignment is 0.4"),
-                ({"alignment": (0.5, 0.4)}, "alignment is .*rising"),
-                ({"alignment": (0.5, 1.0)}, "alignment is .*below 1"),
+                ({"alignment": (0.5, 0.4)}, "alignment is .*0.5, 0.4"),
+                ({"alignment": (0.5, 1.0)}, "alignment is .*0.5, 1.0"),
             )
         ),
-        (lambda: accuracy_after_pruning(HAND, [0.5, 1]), "a ratio is 1"),
-        (lambda: accuracy_after_pruning(HAND, [0.5], "best"), "'best'.*router-change"),
-        (lambda: accuracy_after_pruning(HAND, [0.5], fine_tune_steps=-1), "fine_tune_steps is -1"),
-        (lambda: fine_tune({"dim": 64}, 0), "'dim': 64.*give a TheorySetting"),
-        (lambda: scaling([64, 2], [0]), "a dimension is 2"),
-        (lambda: scaling([64], [-1]), "a seed is -1"),
-        (lambda: scaling([64], [0], batch_power=float("inf")), "batch_power is inf"),
+        (lambda: pruning([0], SMALL, ratios=[0.5, 1]), "a ratio is 1"),
+        (lambda: pruning([-1], SMALL), "a seed is -1"),
+        (lambda: scaling([64, 2], [0], SMALL), "a dimension is 2"),
+        (lambda: scaling([64], [0.5], SMALL), "a seed is 0.5"),
         (lambda: fit_exponent([1, 2], [1, 2]), "at least 3"),
         (lambda: fit_exponent([1, 2, 3], [1, 2]), "3 x and 2 y"),
-        (lambda: fit_exponent([1, 2, 3], [1, -2, 3]), "y has the value -2"),
-        (lambda: fit_exponent([2, 2, 2], [1, 2, 3]), "every x is 2"),
+        (lambda: fit_exponent([1, 2, 3], [1, 0, 2]), "y has the value 0"),
+        (lambda: fit_exponent([1, 1, 1], [1, 2, 3]), "every x is 1"),
     ],
 )
-def test_what_is_refused(call, message):
+def test_wrong_values_are_told(call, message):
     with pytest.raises(ValueError, match=message):
         call()
