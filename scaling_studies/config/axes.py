@@ -2,13 +2,55 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from qrt_tn.studies.config.messages import unknown
+from pydantic import Field, model_validator
+
+from qrt_tn.studies.config.messages import Table, checked
 
 MOST = 1_000_000  # values of one axis
-LEAST, GREATEST = 1e-150, 1e150
-_FORMS = ("range", "log_range")
+GREATEST = 1e150  # sums and ratios of two such numbers are finite
+Ends = Annotated[list[Annotated[float, Field(gt=-GREATEST, lt=GREATEST)]], Field(min_length=2, max_length=2)]
+
+
+class _Range(Table):
+    range: Ends | None = None
+    log_range: Ends | None = None
+    step: float | None = Field(None, gt=0, lt=GREATEST)
+    count: int | None = Field(None, ge=2, le=MOST)
+
+    @property
+    def _ends(self) -> list[float]:
+        return self.range or self.log_range or []
+
+    @model_validator(mode="after")
+    def _complete(self) -> "_Range":
+        if (self.range is None) == (self.log_range is None):
+            raise ValueError("give one of range and log_range, such as {range = [1, 9], step = 2}")
+        first, last = self._ends
+        if not first < last:
+            raise ValueError("the second number must be larger than the first")
+        if self.log_range and (first <= 0 or self.count is None or self.step is not None):
+            raise ValueError("log_range needs numbers above 0, and a count; no step")
+        if (self.step is None) == (self.count is None):
+            raise ValueError("give one of step and count")
+        if self.step is not None and not (last - first) / self.step < MOST:
+            raise ValueError(f"it has more than {MOST:,} values")
+        return self
+
+    def values(self) -> list[float]:
+        """Both ends, the last where the steps meet it, and what is between."""
+        first, last = self._ends
+        count = self.count or math.floor((last - first) / (self.step or 1) * (1 + 1e-12)) + 1
+        if self.log_range:
+            low, high = math.log(first), math.log(last)
+            inside = [_plain(math.exp(low + (high - low) * k / (count - 1))) for k in range(1, count - 1)]
+            return [first, *inside, last]
+        step = self.step or (last - first) / (count - 1)
+        values = [first, *(_plain(first + k * step, step) for k in range(1, count))]
+        if self.count or (count > 1 and abs(values[-1] - last) < 1e-9 * step):
+            values[-1] = last
+        return values
 
 
 def axis_values(name: str, given: Any, *, whole: bool) -> list[Any]:
@@ -18,7 +60,8 @@ def axis_values(name: str, given: Any, *, whole: bool) -> list[Any]:
         name: of the axis, for messages.
         given: a list; `{range = [first, last], step = s}` or `count = n` in its place, both ends included;
             `{log_range = [first, last], count = n}`.
-        whole: the parameter takes whole numbers only: values in between are rounded, and each is kept once.
+        whole: the parameter takes whole numbers only: values in equal ratios are rounded, and each is kept
+            once; those of a range must be whole.
 
     Raises:
         ValueError: no values, a value twice, or a range that cannot be.
@@ -26,7 +69,12 @@ def axis_values(name: str, given: Any, *, whole: bool) -> list[Any]:
     if isinstance(given, list):
         values = given
     elif isinstance(given, Mapping):
-        values = _between(name, given, whole)
+        asked = checked(_Range, given, name)
+        values = asked.values()
+        if whole:
+            if asked.range and (broken := [value for value in values if not value.is_integer()]):
+                raise ValueError(f"{name} has {broken[0]:g}, and takes whole numbers only; give another step")
+            values = list(dict.fromkeys(map(round, values)))
     else:
         raise ValueError(f"{name} is {given!r}; give a list, or a table such as {{range = [1, 9], step = 2}}")
     if not values:
@@ -38,76 +86,11 @@ def axis_values(name: str, given: Any, *, whole: bool) -> list[Any]:
     return values
 
 
-def _between(name: str, given: Mapping[str, Any], whole: bool) -> list[Any]:
-    """A range as its values."""
-    for key in given:
-        if key not in (*_FORMS, "step", "count"):
-            raise ValueError(unknown(f"key in {name}", key, (*_FORMS, "step", "count")))
-    forms = [form for form in _FORMS if form in given]
-    if len(forms) != 1:
-        raise ValueError(f"{name} must have one of range and log_range, such as {{range = [1, 9], step = 2}}")
-    ends = given[forms[0]]
-    if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_finite, ends))):
-        raise ValueError(f"{name}.{forms[0]} is {ends!r}; give two numbers, [first, last]")
-    first, last = ends
-    if not first < last:
-        raise ValueError(f"{name}.{forms[0]} is {ends!r}; the second number must be larger than the first")
-    values = [first, *(_in_ratios if forms[0] == "log_range" else _in_steps)(name, given, first, last)]
-    if whole:
-        return list(dict.fromkeys(round(value) for value in values))
-    return [float(value) for value in values]
-
-
-def _in_ratios(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
-    """All values but the first."""
-    if "step" in given:
-        raise ValueError(f"{name} has a step beside log_range; give count instead")
-    if first <= 0:
-        raise ValueError(f"{name}.log_range is {[first, last]!r}; both numbers must be above 0")
-    count = _count(name, given)
-    logs = math.log(first), math.log(last)
-    inside = (math.exp(logs[0] + (logs[1] - logs[0]) * k / (count - 1)) for k in range(1, count - 1))
-    return [*map(_plain, inside), last]
-
-
-def _in_steps(name: str, given: Mapping[str, Any], first: float, last: float) -> list[float]:
-    """All values but the first."""
-    if ("step" in given) == ("count" in given):
-        raise ValueError(f"{name} must have one of step and count beside range")
-    if "count" in given:
-        count = _count(name, given)
-        step = (last - first) / (count - 1)
-        return [*(_plain(first + k * step, step) for k in range(1, count - 1)), last]
-    step = given["step"]
-    if not _is_finite(step) or step <= 0:
-        raise ValueError(f"{name}.step is {step!r}; give a number above 0")
-    count = math.floor((last - first) / step * (1 + 1e-12)) + 1
-    if count > MOST:
-        raise ValueError(f"{name} has {count:,} values; at most {MOST:,} can be")
-    values = [_plain(first + k * step, step) for k in range(1, count)]
-    if values and abs(values[-1] - last) < 1e-9 * step:
-        values[-1] = last
-    return values
-
-
 def _plain(value: float, step: float = 0.0) -> float:
     """A value to twelve digits: 0.1 + 2 * 0.1 is the 0.3 that somebody else writes out, on any machine.
 
     What is left of a step when a range passes zero is zero; whole numbers among steps stay.
     """
-    if step and float(value).is_integer():
-        return float(value)
+    if step and value.is_integer():
+        return value
     return 0.0 if abs(value) < 1e-9 * step else float(f"{value:.12g}")
-
-
-def _count(name: str, given: Mapping[str, Any]) -> int:
-    count = given.get("count")
-    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST:
-        raise ValueError(f"{name}.count is {count!r}; give a whole number from 2 to {MOST:,}")
-    return count
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether it is a number of ordinary size: sums and ratios of two such are finite too."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and (value == 0 or LEAST < abs(value) < GREATEST)

@@ -5,6 +5,7 @@ import itertools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
@@ -136,15 +137,36 @@ def parse_study(text: str, source: str, *, quick: bool = False) -> Study:
     """
     try:
         table = tomllib.loads(text)
+        _check_values(table, "")
+    except RecursionError:
+        raise ValueError(f"{source} nests brackets too deep") from None
     except tomllib.TOMLDecodeError as error:
         lines = text.split("\n")
         end = f"at end of document, line {len(lines)}, column {len(lines[-1]) + 1}"
         said = str(error).replace("at end of document", end)
         raise ValueError(f"{source} is not TOML: {said}") from None
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     try:
         return _study(table, text, quick, source)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _check_values(value: Any, place: str) -> None:
+    """Raise ValueError where there is a date, or a number that is not one of 64 bits, as TOML's are."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            _check_values(one, f"{place}.{name}".removeprefix("."))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            _check_values(one, f"{place}[{number}]")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(
+            f"{place} is {value!s:.20}..., a whole number of more than 64 bits; give a smaller one"
+        )
+    elif isinstance(value, date | time):
+        raise ValueError(f"{place} is {value}, a date or time; put it into quotes")
 
 
 def _study(table: Mapping[str, Any], text: str, quick: bool, source: str) -> Study:

@@ -8,6 +8,7 @@ from qrt_tn.studies.config.study import shipped
 from qrt_tn.studies.experiments.catalogue import Experiment, Metric, Settings
 
 HEAD = 'name = "s"\nexperiment = "rehearsal"\n'
+FIGURE = "[[figures]]\ntitle = 'F'\nx = 'number'\ny = 'value'\n"
 
 
 class Bounded(Settings):
@@ -177,7 +178,7 @@ def test_a_broken_quick_variant_is_found_by_every_run_and_named(text: str) -> No
         ("[quick]\nsedes = 1\n", "unknown key in quick 'sedes'; did you mean 'seeds'?"),
         ("[quick]\nresources = { gpu = 1 }\n", "'gpu'; did you mean 'gpus'?"),
         (
-            "[[figures]]\ntitle = 'F'\nx = 'number'\ny = 'value'\nserie = 'label'\n",
+            f"{FIGURE}serie = 'label'\n",
             "unknown key in figures[0] 'serie'; did you mean 'series'?",
         ),
         ("[whatever]\n", "unknown key 'whatever'; choose from name, title"),
@@ -216,6 +217,17 @@ def test_unknown_keys_name_the_nearest(text: str, said: str) -> None:
             "4,000,000",
         ),
         ("axes = 3\n", "axes is 3"),
+        ("[axes]\nseconds = [1, 1" + 400 * "0" + "]\n", "axes.seconds[1] is 1000"),
+        ("[fixed]\nnumber = 1" + 5000 * "0", "4300 digits"),
+        ("seeds = [9223372036854775808]\n", "seeds[0] is 9223372036854775808"),
+        ("seeds = 9223372036854775808\n", "seeds is 9223372036854775808"),
+        (f"{FIGURE}where = {{ number = [1979-05-27] }}\n", "figures[0].where.number[0] is 1979-05-27"),
+        (f"{FIGURE}reference = {{ number = 07:32:00 }}\n", "figures[0].reference.number is 07:32:00"),
+        ("[fixed]\nlabel = 1979-05-27T07:32:00Z\n", "fixed.label is 1979-05-27 07:32:00+00:00"),
+        ("[axes]\nnumber = " + 100_000 * "[", "nests brackets too deep"),
+        ("[axes]\nnumber = " + 100_000 * "{a=", "nests brackets too deep"),
+        (f"[fixed]\n{300 * 'x'} = 1\n", 300 * "x"),
+        (f"[fixed]\nending = '{300 * 'x'}'\n", 300 * "x"),
     ],
 )
 def test_values_that_cannot_be_are_refused_with_their_place(text: str, said: str) -> None:
@@ -228,6 +240,7 @@ def test_values_that_cannot_be_are_refused_with_their_place(text: str, said: str
         ('experiment = "rehearsal"\n', "name is missing"),
         ('name = "s"\n', "experiment is missing"),
         ('name = "a/b"\nexperiment = "rehearsal"\n', "name is 'a/b'"),
+        (f'name = "{101 * "x"}"\nexperiment = "rehearsal"\n', "name is 'xxx"),
         ('name = ".."\nexperiment = "rehearsal"\n', "name is '..'"),
         ('name = "s"\nexperiment = "rehersal"\n', "unknown experiment 'rehersal'; did you mean 'rehearsal'?"),
         ('name = "s"\nexperiment = "xyzzy"\n', "choose from rehearsal"),
