@@ -12,6 +12,7 @@ MODULES = (
     *("models.residual", "models.estimators", "models.ridge", "models.dense", "models.readout"),
     *("models.teachers", "models.tickets", "models.targets", "models.tables", "models.features"),
     *("models.datasets", "models.images", "models.splits"),
+    *("models.lottery.masked", "models.lottery.masks", "models.lottery.presets", "models.lottery.pruning"),
 )
 
 

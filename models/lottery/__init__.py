@@ -1,16 +1,15 @@
 """Lottery tickets: masks, pruning, rewinding, controls, training many trials, and what pruning saves."""
 
 from qrt_tn.models.lottery.checks import Trial
-from qrt_tn.models.lottery.compaction import Compacted, DenseStack, compact, dense_stack, sparse_stack
-from qrt_tn.models.lottery.controls import constant_signs, keep_signs, shuffle_masks, shuffle_weights
-from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.controls import keep_signs, random_masks
+from qrt_tn.models.lottery.forms import measure
+from qrt_tn.models.lottery.initial import snip_scores, synflow_masks
 from qrt_tn.models.lottery.masked import masked
 from qrt_tn.models.lottery.masks import (
     apply_masks,
     check_masks,
     counts,
     full_masks,
-    is_prunable,
     is_within,
     layers,
     remaining,
@@ -25,7 +24,7 @@ from qrt_tn.models.lottery.pruning import (
     prune_by_magnitude,
     prune_by_scores,
 )
-from qrt_tn.models.lottery.savings import flops, load_ticket, measure, save_ticket, storage, weight_uses
+from qrt_tn.models.lottery.savings import flops, load_ticket, save_ticket, storage, weight_uses
 from qrt_tn.models.lottery.study import CONTROLS, REWINDINGS, LotteryStudy, Run
 from qrt_tn.models.lottery.trials import TrialResult, train_trials
 
@@ -33,8 +32,6 @@ __all__ = [
     "CONTROLS",
     "PRESETS",
     "REWINDINGS",
-    "Compacted",
-    "DenseStack",
     "LotteryStudy",
     "Preset",
     "Program",
@@ -45,13 +42,9 @@ __all__ = [
     "Weights",
     "apply_masks",
     "check_masks",
-    "compact",
-    "constant_signs",
     "counts",
-    "dense_stack",
     "flops",
     "full_masks",
-    "is_prunable",
     "is_within",
     "keep_signs",
     "kept_counts",
@@ -68,10 +61,7 @@ __all__ = [
     "random_masks",
     "remaining",
     "save_ticket",
-    "shuffle_masks",
-    "shuffle_weights",
     "snip_scores",
-    "sparse_stack",
     "split",
     "storage",
     "synflow_masks",

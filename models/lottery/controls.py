@@ -1,12 +1,9 @@
-"""Controls: what of a ticket is kept and what is redrawn, to see which of it matters.
+"""Controls of a ticket: what of it is kept and what is redrawn, to see which of it matters.
 
-The plain control is a new draw of all weights under the ticket's masks, `apply_masks(masks, fresh)`; here
-are those between it and the ticket. They come from Frankle and Carbin (arXiv 1803.03635) and Zhou et al.,
-Deconstructing lottery tickets (arXiv 1905.01067). All refuse masks that do not fit the parameters
-(ValueError), and leave parameters that may not be pruned as they are.
+The plain control is a new draw of all weights under the ticket's masks, `apply_masks(masks, fresh)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qrt_tn.engine.arguments import Seed, generator
-from qrt_tn.models.lottery.masks import Masks, Params, aligned, check_masks
+from qrt_tn.models.lottery.masks import Masks, Params, aligned, apply_masks, check_masks, layers, with_layers
 
 
 def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
     """Redrawn weights with the signs of the initial ones: are signs all that a ticket needs?
 
-    Zhou et al. call it "reinit" with the initial signs.
+    It is "reinit" with the initial signs in Zhou et al., Deconstructing lottery tickets (arXiv 1905.01067).
 
     Args:
         fresh: parameters of another draw.
@@ -29,81 +26,48 @@ def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
 
     Returns:
         |fresh| with the signs of `initial` where a weight is kept, 0 where it is pruned. Where the initial
-        weight is 0 the fresh one stays.
+        weight is 0 the fresh one stays, and so do parameters that may not be pruned.
+
+    Raises:
+        ValueError: masks that do not fit the parameters.
     """
     check_masks(masks, initial)
+    check_masks(masks, fresh)
 
-    def signed(mask: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-        return np.where(mask, np.where(old == 0, new, np.where(old < 0, -np.abs(new), np.abs(new))), 0)
+    def signed(mask: Any, new: Any, old: Any) -> Any:
+        return new if mask is None else jnp.where(old == 0, new, jnp.copysign(new, old))
 
-    return _map_layers(signed, masks, fresh, initial)
+    trees = (aligned(masks, fresh), fresh, aligned(initial, fresh))
+    return apply_masks(masks, jax.tree.map(signed, *trees, is_leaf=lambda node: node is None))
 
 
-def constant_signs(initial: Params, masks: Masks) -> Params:
-    """Each kept weight replaced by its sign times one constant a layer: does any magnitude matter?
-
-    Zhou et al. call it "constant", and take the standard deviation of the layer's initialisation; here it is
-    that of its initial weights.
+def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
+    """Keep weights uniformly at random, so many of each layer.
 
     Args:
-        initial: the initial parameters, not yet masked: zeros would lower the deviation.
-        masks: the ticket's.
+        masks: where to start; only what they keep is drawn from.
+        kept: how many to keep of each layer, by name; layers not named stay as they are. See
+            `kept_counts` with scope "layer".
+        seed: draws the weights.
 
     Returns:
-        Sign times standard deviation where a weight is kept, 0 where it is pruned; a weight of 0 stays 0.
+        Masks within those given.
+
+    Raises:
+        ValueError: an unknown layer, or a count that is not in 1..(number of weights the layer has left).
     """
-
-    def constant(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
-        return np.where(mask, np.sign(old) * np.std(old, dtype=np.float64), 0)
-
-    return _map_layers(constant, masks, initial)
-
-
-def shuffle_weights(params: Params, masks: Masks, seed: Seed) -> Params:
-    """The kept weights of each layer permuted among themselves: do their places matter?
-
-    Their distribution stays exactly as it is. Zhou et al. call it "reshuffle".
-
-    Args:
-        params: the ticket's initial parameters.
-        masks: the ticket's.
-        seed: draws the permutations.
-
-    Returns:
-        Permuted weights where a weight is kept, 0 where it is pruned.
-    """
-    rng = generator(seed)
-
-    def shuffled(mask: np.ndarray, old: np.ndarray) -> np.ndarray:
-        new = np.zeros_like(old)
-        new[mask] = rng.permutation(old[mask])
-        return new
-
-    return _map_layers(shuffled, masks, params)
-
-
-def shuffle_masks(masks: Masks, seed: Seed) -> Masks:
-    """Each layer's mask permuted within the layer: does the structure matter, or sparsity alone?
-
-    It is a random mask of the same sparsity layer by layer, uniform over all such masks.
-
-    Args:
-        masks: the ticket's.
-        seed: draws the permutations.
-    """
-    rng = generator(seed)
-    return jax.tree.map(lambda mask: rng.permutation(np.ravel(mask)).reshape(mask.shape), masks)
-
-
-def _map_layers(change: Callable[..., np.ndarray], masks: Masks, params: Params, *others: Params) -> Params:
-    """The parameters with `change(mask, weights, ...)` in place of what may be pruned, of the same dtype."""
-    check_masks(masks, params)
-
-    def changed(mask: Any, leaf: Any, *beside: Any) -> Any:
-        if mask is None:
-            return leaf
-        new = change(*map(np.asarray, (mask, leaf, *beside))).astype(leaf.dtype)
-        return jnp.asarray(new) if isinstance(leaf, jax.Array) else new
-
-    trees = (aligned(masks, params), params, *(aligned(other, params) for other in others))
-    return jax.tree.map(changed, *trees, is_leaf=lambda node: node is None)
+    before = layers(masks)
+    for name, count in kept.items():
+        if name not in before:
+            raise ValueError(f"no layer {name!r} to prune; give counts by layer, of {', '.join(before)}")
+        alive = int(before[name].sum())
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= alive:
+            raise ValueError(
+                f"layer {name!r} is to keep {count!r} weights; give a whole number in 1..{alive}"
+            )
+    rng, drawn = generator(seed), {}
+    for name, mask in before.items():  # in this order, so that the draw does not depend on that of `kept`
+        if name in kept:
+            drawn[name] = np.zeros(mask.shape, dtype=bool)
+            drawn[name].flat[rng.choice(np.flatnonzero(mask), size=kept[name], replace=False)] = True
+    return with_layers(masks, drawn)

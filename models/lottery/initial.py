@@ -1,28 +1,19 @@
-"""Pruning at initialisation: scores of untrained weights, and masks drawn at random."""
+"""Pruning at initialisation, by scores of untrained weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qrt_tn.engine.arguments import Seed, check_whole, generator, is_real
-from qrt_tn.models.lottery.masks import (
-    Masks,
-    Params,
-    apply_masks,
-    check_masks,
-    counts,
-    layer_values,
-    layers,
-    with_layers,
-)
+from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.lottery.masks import Masks, Params, apply_masks, check_masks, counts, layer_values
 from qrt_tn.models.lottery.pruning import prune_by_scores
 
 
 def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> dict[str, np.ndarray]:
-    """The score |w dL/dw| of each weight on one batch.
+    """The score |w dL/dw| of each weight on one batch, by layer; of pruned weights 0.
 
     It is the connection sensitivity of Lee, Ajanthan and Torr, SNIP (arXiv 1810.02340), without the
     division by its sum, which changes no ranking. SNIP prunes once and globally: hand the scores to
@@ -31,19 +22,16 @@ def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> 
     Args:
         loss: gives the scalar loss of parameters on the batch; it is traced by JAX.
         params: initial parameters.
-        masks: what is pruned already counts as 0, and scores 0.
-
-    Returns:
-        Scores by layer, of the shapes of its weights.
+        masks: what is pruned already counts as 0.
 
     Raises:
         ValueError: the masks do not fit the parameters, or a score is not finite.
     """
     check_masks(masks, params)
-    kept = apply_masks(masks, params)
+    kept, scores = apply_masks(masks, params), {}
     gradients = layer_values(masks, jax.jit(jax.grad(loss))(kept))
-    scores = {name: np.abs(value * gradients[name]) for name, value in layer_values(masks, kept).items()}
-    for name, score in scores.items():
+    for name, value in layer_values(masks, kept).items():
+        scores[name] = score = np.abs(value * gradients[name])
         if not np.isfinite(score).all():
             raise ValueError(
                 f"layer {name!r} has a score of {score[~np.isfinite(score)][0]}; give finite parameters and a"
@@ -91,13 +79,10 @@ def synflow_masks(
         ValueError: masks that do not fit, settings out of range, a share that leaves fewer weights than
             there are layers, a layer pruned to nothing, or a flow that is 0 or not finite.
     """
-    check_masks(masks, params)
     if not is_real(keep) or not 0 < keep <= 1:
         raise ValueError(f"keep is {keep!r}; give a share above 0 and at most 1")
     check_whole("rounds", rounds)
-    for extent in shape:
-        check_whole("an extent of shape", extent)
-    names, total = list(layers(masks)), counts(masks)[0]
+    names, total = list(layer_values(masks, params)), counts(masks)[0]
     targets = [int(np.floor(total * keep ** (k / rounds) + 0.5)) for k in range(1, rounds + 1)]
     if targets[-1] < len(names):
         raise ValueError(
@@ -140,35 +125,3 @@ def synflow_masks(
                 ) from error
             left = target
     return masks
-
-
-def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
-    """Keep weights uniformly at random, so many of each layer.
-
-    Args:
-        masks: where to start; only what they keep is drawn from.
-        kept: how many to keep of each layer, by name; layers not named stay as they are. See
-            `kept_counts` with scope "layer".
-        seed: draws the weights.
-
-    Returns:
-        Masks within those given.
-
-    Raises:
-        ValueError: an unknown layer, or a count that is not in 1..(number of weights the layer has left).
-    """
-    before = layers(masks)
-    for name, count in kept.items():
-        if name not in before:
-            raise ValueError(f"no layer {name!r} to prune; give counts by layer, of {', '.join(before)}")
-        alive = int(before[name].sum())
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count <= alive:
-            raise ValueError(
-                f"layer {name!r} is to keep {count!r} weights; give a whole number in 1..{alive}"
-            )
-    rng, drawn = generator(seed), {}
-    for name, mask in before.items():  # in this order, so that the draw does not depend on that of `kept`
-        if name in kept:
-            drawn[name] = np.zeros(mask.shape, dtype=bool)
-            drawn[name].flat[rng.choice(np.flatnonzero(mask), size=kept[name], replace=False)] = True
-    return with_layers(masks, drawn)

@@ -32,11 +32,14 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
         optimizer: any optax transformation; chain what must see masked gradients inside it.
         masks: as `full_masks` makes them.
 
-    Returns:
-        A transformation whose `update` needs the parameters.
-
     Raises:
         ValueError: `update` is called without the parameters.
+
+    >>> params = {"kernel": jnp.ones((1, 2))}
+    >>> optimizer = masked(optax.sgd(0.5), {"kernel": jnp.array([[True, False]])})
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["kernel"].tolist()
+    [[0.5, 0.0]]
     """
     inner = optax.with_extra_args_support(optimizer)
 

@@ -1,4 +1,9 @@
-"""Masks: a pytree beside the parameters that says which weights are left."""
+"""Masks: a pytree beside the parameters that says which weights are left.
+
+Parameters are nested dicts of arrays, as nnx.to_pure_dict gives them, or an nnx.State. Masks have the same
+keys: a boolean array for a layer that may be pruned, True where a weight is left, and None for others (as
+in jaxpruner). Layers are named by their keys: "hidden/0/kernel".
+"""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -9,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-Params = Any  # nested dicts of arrays
-Masks = Any  # nested dicts of the same keys: a boolean array for a layer that may be pruned, None for others
+Params = Any
+Masks = Any
 Prunable = Callable[[str, Any], bool]
 
 # words in the names of parameters that are commonly left whole, although some have two axes or more
@@ -29,10 +34,8 @@ def is_kernel(name: str, leaf: Any) -> bool:
 def is_prunable(name: str, leaf: Any) -> bool:
     """The rule of `full_masks`: kernels, but not those of routers.
 
-    A router is a small part of a network of experts, and a weight that goes from it changes which experts a
-    token is sent to; pruning of experts is what makes it smaller (`qrt_tn.models.moe.prune_experts`). The
-    embedding of patches is a convolution and is pruned like one; a rate of 0 leaves it whole. Biases, scales,
-    tables of embeddings, positions and class tokens are no kernels.
+    A weight that goes from a router changes which experts a token is sent to; pruning of experts is what
+    makes it smaller (`qrt_tn.models.moe.prune_experts`).
     """
     return is_kernel(name, leaf) and "router" not in name.lower().split("/")
 
@@ -41,12 +44,8 @@ def full_masks(params: Params, prunable: Prunable | None = None) -> Masks:
     """Masks that keep every weight.
 
     Args:
-        params: nested dicts of arrays, as nnx.to_pure_dict gives them.
-        prunable: tells by a parameter's name ("dense1/kernel") and value whether it may be pruned; without
-            it `is_prunable` does. `unpruned` tells what is left out.
-
-    Returns:
-        True for each weight of a prunable layer, None for other parameters (as in jaxpruner).
+        params: nested dicts of arrays, or an nnx.State.
+        prunable: tells by a parameter's name and value whether it may be pruned; by default `is_prunable`.
 
     Warns:
         UserWarning: without `prunable`, parameters of two axes or more that are neither kernels nor of a
@@ -54,6 +53,10 @@ def full_masks(params: Params, prunable: Prunable | None = None) -> Masks:
 
     Raises:
         ValueError: nothing may be pruned.
+
+    >>> masks = full_masks({"hidden": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}})
+    >>> list(layers(masks)), counts(masks)
+    (['hidden/kernel'], (6, 6))
     """
     rule = is_prunable if prunable is None else prunable
     masks = jax.tree_util.tree_map_with_path(
@@ -97,11 +100,7 @@ def with_layers(masks: Masks, new: Mapping[str, np.ndarray | None]) -> Masks:
 
 
 def layer_values(masks: Masks, params: Params) -> dict[str, np.ndarray]:
-    """The parameters of the layers that may be pruned, by name.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
-    """
+    """The parameters of the layers that may be pruned, by name; refuses what `check_masks` does."""
     check_masks(masks, params)
     values = _leaves(params)
     return {name: np.asarray(values[name]) for name in layers(masks)}
@@ -123,18 +122,18 @@ def apply_masks(masks: Masks, params: Params) -> Params:
             raise ValueError(f"a mask has shape {np.shape(mask)}, its weights {np.shape(leaf)}")
         return jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
-    return jax.tree.map(applied, aligned(masks, params), params, is_leaf=_is_none)
+    return jax.tree.map(applied, aligned(masks, params), params, is_leaf=lambda node: node is None)
 
 
-def aligned(masks: Masks, params: Params) -> Masks:
-    """Masks held as the parameters are: as nested dicts for nested dicts, as an nnx.State for an nnx.State.
+def aligned(tree: Any, params: Params) -> Any:
+    """Masks or parameters held as others are: nested dicts for nested dicts, an nnx.State for an nnx.State.
 
     Raises:
-        ValueError: masks of the other kind that lack a parameter.
+        ValueError: a tree of the other kind that lacks a parameter.
     """
-    if isinstance(masks, nnx.State) == isinstance(params, nnx.State):
-        return masks
-    entries = _leaves(masks)
+    if isinstance(tree, nnx.State) == isinstance(params, nnx.State):
+        return tree
+    entries = _leaves(tree)
     lacking = [name for name in _leaves(params) if name not in entries]
     if lacking:
         raise ValueError(f"the masks lack {lacking[0]!r}; make them of these parameters")
@@ -182,19 +181,15 @@ def is_within(masks: Masks, others: Masks) -> bool:
     return all(not (mask & ~theirs[name]).any() for name, mask in layers(masks).items())
 
 
-def _is_none(node: Any) -> bool:
-    return node is None
-
-
 def _leaves(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by name, None among them."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_none)}
+    found = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: node is None)
+    return {_name(path): leaf for path, leaf in found}
 
 
 def _name(path: tuple[Any, ...]) -> str:
     """The name of a leaf: its keys, by slashes; without the "value" that ends it in an nnx.State."""
-    keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-    return "/".join(keys[:-1] if len(keys) > 1 and keys[-1] == "value" else keys)
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
 def _words(name: str) -> set[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.masked import masked
 from qrt_tn.models.lottery.masks import Masks, Params, apply_masks
 from qrt_tn.models.lottery.presets import Recipe
@@ -39,11 +40,11 @@ class Program:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The arrays of a network.
+    """The arrays of a network, as nested dicts.
 
     Attributes:
-        params: what training changes, nested dicts.
-        rest: batch statistics, constants and random state, nested dicts.
+        params: what training changes.
+        rest: batch statistics, constants and random state.
     """
 
     params: Params
@@ -86,7 +87,13 @@ class Data(NamedTuple):
     test: Points
 
 
-def evaluation_batches(x: np.ndarray, y: np.ndarray) -> Points:
+def on_device(fold: ImageFold) -> Data:
+    """A fold's points on the device: those to learn from as they are, the others in batches."""
+    parts = ((fold.x_validation, fold.y_validation), (fold.x_test, fold.y_test))
+    return Data(jnp.asarray(fold.x_train), jnp.asarray(fold.y_train), *(_in_batches(*part) for part in parts))
+
+
+def _in_batches(x: np.ndarray, y: np.ndarray) -> Points:
     """Points (M, ...) and labels (M,) in batches of one size, filled up with points that count nothing."""
     size = int(np.clip(AT_ONCE // max(1, x[0].size), 1, len(x)))
     batches = -(-len(x) // size)

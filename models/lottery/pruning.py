@@ -13,15 +13,14 @@ Rates = Mapping[str, float]
 
 
 def layer_rates(masks: Masks, dense: float, conv: float, output: float) -> dict[str, float]:
-    """The share of its remaining weights that a round takes from each layer.
+    """The share of its remaining weights that a round takes from each layer, by name.
 
     Args:
-        masks: name the layers; the kernel of a convolution has four axes, and so has the embedding of
-            patches. The output layer is the one with a path component "output" or "head", or `kernel`
-            itself in a network with one hidden layer.
-        dense: the rate of fully connected layers, attention and experts, in 0..1; 0 leaves them whole.
-        conv: likewise of convolutions.
-        output: likewise of the output layer (half of `dense` in Frankle and Carbin, arXiv 1803.03635).
+        masks: name the layers.
+        dense: the rate of fully connected layers, attention and experts, in [0, 1); 0 leaves them whole.
+        conv: of convolutions, whose kernels have four axes; the embedding of patches is one.
+        output: of the output layer (half of `dense` in Frankle and Carbin, arXiv 1803.03635): the one with
+            a key "output" or "head", or `kernel` itself in a network with one hidden layer.
 
     Raises:
         ValueError: a rate outside [0, 1), or none above 0.
@@ -35,15 +34,10 @@ def layer_rates(masks: Masks, dense: float, conv: float, output: float) -> dict[
 
 
 def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: Scope = "layer") -> dict[str, int]:
-    """How many weights `rounds` rounds leave of each layer; under "global", of all layers with a rate.
+    """How many weights so many rounds leave of each layer; under "global", of all layers with a rate.
 
-    Each round takes the nearest whole number to the rate times what is left.
-
-    Args:
-        masks: where the rounds begin.
-        rates: the rate of each layer, in [0, 1).
-        rounds: how many, at least 0.
-        scope: "layer" or "global"; the latter counts under the name "" what is left of all layers.
+    Each round takes the nearest whole number to the rate times what is left. The arguments are those of
+    `prune_by_magnitude`; "global" counts under the name "" what is left of all layers.
 
     Raises:
         ValueError: rates out of range or unknown layers, rounds below 0, an unknown scope, or a layer
@@ -86,14 +80,16 @@ def prune_by_magnitude(
     Raises:
         ValueError: masks that do not fit, rates out of range or of unknown layers, several rates under
             "global", weights that are not finite, or a layer pruned to nothing.
+
+    >>> kept = {"kernel": np.ones((1, 4), dtype=bool)}
+    >>> prune_by_magnitude({"kernel": np.array([[3.0, -1.0, 0.5, -2.0]])}, kept, {"kernel": 0.5})
+    {'kernel': array([[ True, False, False,  True]])}
     """
     return prune_by_scores(magnitude_scores(params, masks), masks, rates, rounds=rounds, scope=scope)
 
 
 def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:
     """The score |w| of each weight, by layer; of initial weights, for pruning at iteration 0.
-
-    Frankle and Carbin (arXiv 1803.03635) compare tickets with the latter.
 
     Raises:
         ValueError: the masks do not fit the parameters.
@@ -109,12 +105,7 @@ def prune_by_scores(
     Args:
         scores: by layer, of the shapes of its weights.
         masks: where to start.
-        rates: as in `prune_by_magnitude`.
-        rounds: as there.
-        scope: as there.
-
-    Raises:
-        ValueError: as there.
+        rates: this, and what follows, as in `prune_by_magnitude`, which refuses the same.
     """
     kept, alive = kept_counts(masks, rates, rounds, scope), layers(masks)
     for name in rates:
@@ -126,30 +117,29 @@ def prune_by_scores(
                 f"layer {name!r} has a weight or score of size {values[~np.isfinite(values)][0]};"
                 " if training diverged, lower its rate"
             )
-    if scope == "layer":
-        return with_layers(masks, {name: _highest(scores[name], alive[name], kept[name]) for name in rates})
-    names = [name for name in alive if rates.get(name, 0.0) > 0]
-    left = _highest(
-        np.concatenate([np.ravel(scores[name]) for name in names]),
-        np.concatenate([alive[name].ravel() for name in names]),
-        kept[""],
-    )
-    parts = np.split(left, np.cumsum([alive[name].size for name in names])[:-1])
-    for name, part in zip(names, parts, strict=True):
-        if not part.any():
-            raise ValueError(f"layer {name!r} would be pruned to nothing; take a lower rate or scope='layer'")
-    return with_layers(
-        masks, {name: part.reshape(alive[name].shape) for name, part in zip(names, parts, strict=True)}
-    )
+    ranked = [[name] for name in rates]  # what is compared with each other
+    if scope == "global":
+        ranked = [[name for name in alive if rates.get(name, 0.0) > 0]]
+    new = {}
+    for names in ranked:
+        values, left = (np.concatenate([np.ravel(arrays[n]) for n in names]) for arrays in (scores, alive))
+        left = _highest(values, left, kept["" if scope == "global" else names[0]])
+        for name in names:
+            new[name], left = left[: alive[name].size].reshape(alive[name].shape), left[alive[name].size :]
+            if not new[name].any():
+                raise ValueError(
+                    f"layer {name!r} would be pruned to nothing; take a lower rate or scope='layer'"
+                )
+    return with_layers(masks, new)
 
 
 def _highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
     """The `count` highest scores among those alive; of equal ones the last."""
     places = np.flatnonzero(alive)
-    order = np.argsort(np.ravel(scores)[places], kind="stable")
+    order = np.argsort(scores[places], kind="stable")
     left = np.zeros(alive.size, dtype=bool)
     left[places[order[len(places) - count :]]] = True
-    return left.reshape(alive.shape)
+    return left
 
 
 def _left(count: int, rate: float, rounds: int, name: str) -> int:

@@ -15,8 +15,8 @@ from qrt_tn.engine.checkpoints import identity
 from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, check_fold
-from qrt_tn.models.lottery.controls import keep_signs
-from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.controls import keep_signs, random_masks
+from qrt_tn.models.lottery.initial import snip_scores, synflow_masks
 from qrt_tn.models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
 from qrt_tn.models.lottery.presets import Preset
 from qrt_tn.models.lottery.program import Weights, merge, split
@@ -78,6 +78,23 @@ class Run:
         return remaining(self.masks)
 
 
+class _Wanted(NamedTuple):
+    """A network to train: as in `Run`, and the iteration that it starts at."""
+
+    method: str
+    level: int
+    trial: int
+    repeat: int
+    masks: Masks
+    weights: Weights
+    start: int = 0
+
+    def as_trial(self) -> Trial:
+        name = f"{self.method}-{self.level:02d}-{self.trial}-{self.repeat}"
+        keep = self.method in ("dense", "imp")
+        return Trial(name, self.weights, self.masks, self.trial, self.start, keep)
+
+
 class LotteryStudy:
     """Iterative magnitude pruning of several trials (Frankle and Carbin, arXiv 1803.03635), with controls.
 
@@ -98,7 +115,6 @@ class LotteryStudy:
             "rate": they keep their trained values, and only the schedule of the learning rate goes back
             there (Renda, Frankle and Carbin, arXiv 2003.02389).
         folder: where every run is kept, so that a study that was killed goes on where it was.
-        save_every: seconds between checkpoints of a run under way.
         together: as in `train_trials`.
 
     Attributes:
@@ -121,7 +137,6 @@ class LotteryStudy:
         control_levels: Sequence[int] | None = None,
         rewinding: str = "weights",
         folder: str | Path | None = None,
-        save_every: float = 60.0,
         together: bool | int | None = None,
     ) -> None:
         for control in controls:
@@ -129,11 +144,8 @@ class LotteryStudy:
                 raise ValueError(f"unknown control {control!r}; choose from {', '.join(CONTROLS)}")
         if rewinding not in REWINDINGS:
             raise ValueError(f"rewinding is {rewinding!r}; choose one of {', '.join(REWINDINGS)}")
-        if preset.rewind % preset.recipe.evaluate_every:
-            raise ValueError(
-                f"rewind is {preset.rewind}; give a multiple of evaluate_every,"
-                f" {preset.recipe.evaluate_every}"
-            )
+        if preset.rewind % (every := preset.recipe.evaluate_every):
+            raise ValueError(f"rewind is {preset.rewind}; give a multiple of evaluate_every, {every}")
         levels = range(1, preset.levels + 1) if control_levels is None else control_levels
         for level in levels:
             if not 1 <= level <= preset.levels:
@@ -148,23 +160,13 @@ class LotteryStudy:
         self.notes: list[str] = []
         self.full = full_masks(first.params)
         self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)
-        kept_counts(self.full, self._rates, preset.levels, preset.scope)
-        self._train = partial(
-            train_trials, self.program, fold=fold, folder=folder, save_every=save_every, together=together
-        )
-
-    @property
-    def shares(self) -> list[float]:
-        """The share of weights of rounds 0, 1, ... up to the last."""
         size = counts(self.full)[1]
         spared = 0
-        if self._preset.scope == "global":
+        if preset.scope == "global":
             spared = sum(mask.size for name, mask in layers(self.full).items() if not self._rates[name])
-        found = []
-        for level in range(self._preset.levels + 1):
-            kept = kept_counts(self.full, self._rates, level, self._preset.scope)
-            found.append((spared + sum(kept.values())) / size)
-        return found
+        left = (kept_counts(self.full, self._rates, n, preset.scope) for n in range(preset.levels + 1))
+        self.shares = [(spared + sum(kept.values())) / size for kept in left]
+        self._train = partial(train_trials, self.program, fold=fold, folder=folder, together=together)
 
     def runs_of(self, level: int) -> int:
         """How many networks a round trains."""
@@ -188,10 +190,8 @@ class LotteryStudy:
     def rounds(self, progress: Progress | None = None) -> Iterator[list[Run]]:
         """Train round after round, and yield the runs of each: the dense networks, then tickets and controls.
 
-        The rounds end early, with a note, where the trained weights cannot be pruned any further.
-
-        Args:
-            progress: called with (iterations done, of how many) within a round.
+        The rounds end early, with a note, where the trained weights cannot be pruned any further. `progress`
+        is called with (iterations done, of how many) within a round.
         """
         rewind, trials = self._preset.rewind, range(self._preset.trials)
         snapshots = [rewind] if rewind and self._rewinding == "weights" else []
@@ -210,8 +210,7 @@ class LotteryStudy:
             starts = [self._rewound(t, dense[t], tickets[t]) for t in trials]
             wanted = [_Wanted("imp", level, t, 0, masks[t], starts[t], rewind) for t in trials]
             if level in self._control_levels:
-                for t in trials:
-                    wanted += self._controls_of(wanted[t], dense[t])
+                wanted += [one for t in trials for one in self._controls_of(wanted[t], dense[t])]
             runs = self._trained(wanted, progress)
             tickets = [run.trained for run in runs[: len(trials)]]
             yield runs
@@ -228,9 +227,8 @@ class LotteryStudy:
 
     def _pruned(self, trained: TrialResult, masks: Masks, rounds: int = 1) -> Masks:
         assert trained.weights is not None
-        return prune_by_magnitude(
-            trained.weights.params, masks, self._rates, rounds=rounds, scope=self._preset.scope
-        )
+        scope = self._preset.scope
+        return prune_by_magnitude(trained.weights.params, masks, self._rates, rounds=rounds, scope=scope)
 
     def _rewound(self, trial: int, dense: TrialResult, last: TrialResult) -> Weights:
         if self._rewinding == "rate":
@@ -239,26 +237,19 @@ class LotteryStudy:
         return dense.snapshots[self._preset.rewind] if self._preset.rewind else self.initial(trial)
 
     def _trained(
-        self, wanted: Sequence["_Wanted"], progress: Progress | None, snapshots: Sequence[int] = ()
+        self, wanted: Sequence[_Wanted], progress: Progress | None, snapshots: Sequence[int] = ()
     ) -> list[Run]:
-        trials = [
-            Trial(one.name, one.weights, one.masks, one.trial, one.start, one.method in ("dense", "imp"))
-            for one in wanted
-        ]
+        trials = [one.as_trial() for one in wanted]
         found = self._train(trials, snapshots=snapshots, progress=progress)
-        return [
-            Run(one.method, one.level, one.trial, one.repeat, one.masks, one.weights, result)
-            for one, result in zip(wanted, found, strict=True)
-        ]
+        return [Run(*one[:-1], result) for one, result in zip(wanted, found, strict=True)]
 
-    def _controls_of(self, ticket: "_Wanted", dense: TrialResult) -> list["_Wanted"]:
+    def _controls_of(self, ticket: _Wanted, dense: TrialResult) -> Iterator[_Wanted]:
         """What is trained beside a ticket."""
         level, trial = ticket.level, ticket.trial
         redraws = [self.initial(trial, 1 + r) for r in range(self._preset.reinitialisations)]
-        found = []
         for method in self._controls:
             try:
-                masks = self._control_masks(method, level, trial, ticket.masks, dense)
+                masks = self._control_masks(method, ticket, dense)
             except ValueError as error:
                 self.notes.append(f"{method} has no network at level {level}, trial {trial}: {error}.")
                 continue
@@ -270,38 +261,36 @@ class LotteryStudy:
             if method == "sign-reinit":
                 signs = ticket.weights.params
                 starts = [Weights(keep_signs(w.params, signs, masks), w.rest) for w in starts]
-            found += [_Wanted(method, level, trial, r, masks, w, start) for r, w in enumerate(starts)]
-        return found
+            for repeat, weights in enumerate(starts):
+                yield _Wanted(method, level, trial, repeat, masks, weights, start)
 
-    def _control_masks(self, method: str, level: int, trial: int, ticket: Masks, dense: TrialResult) -> Masks:
-        initial = self.initial(trial)
+    def _control_masks(self, method: str, ticket: _Wanted, dense: TrialResult) -> Masks:
+        level, trial, initial = ticket.level, ticket.trial, self.initial(ticket.trial)
         if method in ("oneshot", "oneshot-reinit"):
             return self._pruned(dense, self.full, rounds=level)
         if method == "random":
-            kept = {name: int(mask.sum()) for name, mask in layers(ticket).items()}
+            kept = {name: int(mask.sum()) for name, mask in layers(ticket.masks).items()}
             return random_masks(self.full, kept, np.random.default_rng([RANDOM_STREAM, trial, level]))
         if method == "magnitude-init":
             scores = magnitude_scores(initial.params, self.full)
             return prune_by_scores(scores, self.full, self._rates, rounds=level, scope=self._preset.scope)
         if method not in ("snip", "synflow"):
-            return ticket
+            return ticket.masks
         # both prune globally: all layers that have a rate, down to the ticket's total
-        rated = [name for name in layers(self.full) if self._rates[name] > 0]
-        left = [mask for name, mask in layers(ticket).items() if name in rated]
-        share = sum(int(mask.sum()) for mask in left) / sum(mask.size for mask in left)
+        rated = {name: mask for name, mask in layers(ticket.masks).items() if self._rates[name] > 0}
+        share = sum(int(mask.sum()) for mask in rated.values()) / sum(mask.size for mask in rated.values())
         if method == "synflow":
-            return self._flow_masks(level, trial, rated, share)
+            return self._flow_masks(level, trial, set(rated), share)
         if trial not in self._scores:
             self._scores[trial] = snip_scores(partial(self._loss, trial), initial.params, self.full)
-        rates = dict.fromkeys(rated, 1 - share)
-        return prune_by_scores(self._scores[trial], self.full, rates, scope="global")
+        return prune_by_scores(
+            self._scores[trial], self.full, dict.fromkeys(rated, 1 - share), scope="global"
+        )
 
-    def _flow_masks(self, level: int, trial: int, rated: list[str], share: float) -> Masks:
+    def _flow_masks(self, level: int, trial: int, rated: set[str], share: float) -> Masks:
         """SynFlow's masks, kept in the folder: a hundred rounds of scores take longer than some trainings."""
-        initial = self.initial(trial)
-        spared = set(layers(self.full)) - set(rated)
-        prunable = with_layers(self.full, dict.fromkeys(spared))
-        shape = self._fold.x_train.shape[1:]
+        initial, shape = self.initial(trial), self._fold.x_train.shape[1:]
+        prunable = with_layers(self.full, dict.fromkeys(set(layers(self.full)) - rated))
 
         def outputs(params: Params, x: jax.Array) -> Any:
             return merge(self.program, Weights(params, initial.rest))(x)
@@ -323,19 +312,3 @@ class LotteryStudy:
         network = nnx.merge(self.program.graph, params, self.initial(trial).rest)
         outputs = network(self._fold.x_train[batch])
         return optax.softmax_cross_entropy_with_integer_labels(outputs, self._fold.y_train[batch]).mean()
-
-
-class _Wanted(NamedTuple):
-    """A network that a study trains; fields as in `Run` and `Trial`."""
-
-    method: str
-    level: int
-    trial: int
-    repeat: int
-    masks: Masks
-    weights: Weights
-    start: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.method}-{self.level:02d}-{self.trial}-{self.repeat}"

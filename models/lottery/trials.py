@@ -1,6 +1,5 @@
 """Trials: networks of one architecture trained side by side, evaluated as they go, and taken up again."""
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from qrt_tn.models.checkpoint import Checkpoint
 from qrt_tn.models.images import ImageFold
-from qrt_tn.models.lottery.checks import Trial, check_trials, identities, with_masks
-from qrt_tn.models.lottery.program import CURVES, Data, Program, TrialTask, Weights, evaluation_batches
+from qrt_tn.models.lottery.checks import Trial, checked_trials
+from qrt_tn.models.lottery.presets import Recipe
+from qrt_tn.models.lottery.program import CURVES, Data, Program, TrialTask, Weights, on_device
 from qrt_tn.models.lottery.store import TrialStore
 from qrt_tn.models.training import BatchOrder, Progress, Progression, entry, fit, stack
 
@@ -97,37 +95,33 @@ def train_trials(
         The outcome of each trial.
 
     Raises:
-        ValueError: no trials, two of one name, masks that do not fit, labels beyond the network's
-            outputs, images of another shape, starts or snapshots that no evaluation meets, or a batch
-            larger than the training set.
+        ValueError: what `checked_trials` refuses, or a trial in the folder that was trained otherwise.
     """
     if together is None:
         together = jax.default_backend() != "cpu"
     if not isinstance(together, bool | int) or together < 0:
         raise ValueError(f"together is {together}; give True, False, or how many trials at once")
-    trials = [with_masks(trial) for trial in trials]
-    check_trials(program, trials, fold, snapshots)
-    data = Data(
-        jnp.asarray(fold.x_train),
-        jnp.asarray(fold.y_train),
-        evaluation_batches(fold.x_validation, fold.y_validation),
-        evaluation_batches(fold.x_test, fold.y_test),
-    )
-    store = None if folder is None else TrialStore(Path(folder))
-    known = {} if store is None else identities(program, trials, fold)
-    end = program.recipe.iterations
+    trials = checked_trials(program, trials, fold, snapshots)
+    store = None if folder is None else TrialStore(Path(folder), program, trials, fold)
+    end, taken = program.recipe.iterations, sorted(snapshots)
     counter = _Counter(sum(end - trial.start for trial in trials), progress)
-    run = _Run(program, data, tuple(sorted(snapshots)), bool(together), store, known, save_every, counter)
-    results = {trial.name: found for trial in trials if (found := run.finished(trial)) is not None}
-    waiting = [trial for trial in trials if trial.name not in results]
+    results, waiting = {}, []
+    for trial in trials:
+        kept = None if store is None else store.load(trial, [i for i in taken if trial.start <= i])
+        if kept is None:
+            waiting.append(trial)
+        else:
+            counter.add(end - trial.start)
+            results[trial.name] = _result(program.recipe, trial, *kept)
     most = len(waiting) if together is True else max(1, int(together))
     groups = [
         same[first : first + most]
         for same in ([t for t in waiting if t.start == start] for start in sorted({t.start for t in waiting}))
         for first in range(0, len(same), most)
     ]
-    for group in _side_by_side([partial(run.train, own) for own in groups], counter, bool(together)):
-        results.update(group)
+    train = partial(_train, program, on_device(fold), taken, bool(together), store, save_every, counter)
+    for found in _side_by_side([partial(train, group) for group in groups], counter, bool(together)):
+        results.update(found)
     return [results[trial.name] for trial in trials]
 
 
@@ -165,95 +159,65 @@ def _side_by_side(jobs: Sequence[Callable[[], _T]], counter: _Counter, together:
     return [future.result() for future in futures]
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What the trials of one call share."""
+def _train(
+    program: Program,
+    data: Data,
+    snapshots: list[int],
+    together: bool,
+    store: TrialStore | None,
+    save_every: float,
+    counter: _Counter,
+    trials: list[Trial],
+) -> dict[str, TrialResult]:
+    """Train one trial, or several of one start together; results by name."""
+    recipe, start = program.recipe, trials[0].start
+    task, counted = TrialTask(program, start), start
+    states = [task.state(trial.weights, trial.masks, trial.seed) for trial in trials]
+    orders = [BatchOrder(trial.seed, len(data.x), recipe.batch_size) for trial in trials]
+    checkpoint = None
+    if store is not None:
+        about = (together, [iteration for iteration in snapshots if start <= iteration])
+        checkpoint = store.checkpoint(trials, about, save_every)
 
-    program: Program
-    data: Data
-    snapshots: tuple[int, ...]
-    together: bool
-    store: TrialStore | None
-    identities: dict[str, str]
-    save_every: float
-    counter: _Counter
+    def after(now: Progression) -> None:
+        nonlocal counted
+        counter.add((now.done - counted) * len(trials))
+        counted = now.done
+        if counter.stopped and now.done < recipe.iterations:
+            raise _StoppedError
 
-    def finished(self, trial: Trial) -> TrialResult | None:
-        """The result of a trial that the store has.
+    def batches(first: int, steps: int) -> Any:
+        found = [order(first, steps) for order in orders]
+        return stack(found) if together else found[0]
 
-        Raises:
-            ValueError: a trial of this name was trained otherwise.
-        """
-        if self.store is None:
-            return None
-        held = trial.weights if trial.keep else None
-        like = (held, held, dict.fromkeys(self._due(trial), trial.weights))
-        found = self.store.load(trial.name, self.identities[trial.name], like)
-        if found is None:
-            return None
-        self.counter.add(self.program.recipe.iterations - trial.start)
-        return self._result(trial, *found)
+    ended = fit(
+        task,
+        stack(states) if together else states[0],
+        batches,
+        data,
+        steps=recipe.iterations,
+        every=recipe.evaluate_every,
+        together=together,
+        snapshots=snapshots,
+        checkpoint=checkpoint,
+        after=after,
+    )
+    final = jax.device_get(ended.state)
+    taken = {iteration: Weights(*held) for iteration, held in ended.snapshots.items()}
+    whole = (Weights(final.params, final.rest), Weights(*final.best), taken), ended.rows
+    results = {}
+    for place, trial in enumerate(trials):
+        (weights, best, kept), rows = entry(place, whole) if together else whole
+        tree = (weights, best, kept) if trial.keep else (None, None, kept)
+        if store is not None:
+            store.save(trial, tree, np.stack(rows), ended.seconds)
+        results[trial.name] = _result(recipe, trial, tree, np.stack(rows), ended.seconds)
+    return results
 
-    def train(self, trials: list[Trial]) -> dict[str, TrialResult]:
-        """Train one trial, or several of one start together; results by name."""
-        recipe, counted = self.program.recipe, trials[0].start
-        task = TrialTask(self.program, counted)
-        states = [task.state(trial.weights, trial.masks, trial.seed) for trial in trials]
-        orders = [BatchOrder(trial.seed, len(self.data.x), recipe.batch_size) for trial in trials]
 
-        def after(now: Progression) -> None:
-            nonlocal counted
-            self.counter.add((now.done - counted) * len(trials))
-            counted = now.done
-            if self.counter.stopped and now.done < recipe.iterations:
-                raise _StoppedError
-
-        def batches(first: int, steps: int) -> Any:
-            found = [order(first, steps) for order in orders]
-            return stack(found) if self.together else found[0]
-
-        ended = fit(
-            task,
-            stack(states) if self.together else states[0],
-            batches,
-            self.data,
-            steps=recipe.iterations,
-            every=recipe.evaluate_every,
-            together=self.together,
-            snapshots=self.snapshots,
-            checkpoint=self._checkpoint(trials),
-            after=after,
-        )
-        final = jax.device_get(ended.state)
-        snapshots = {iteration: Weights(*held) for iteration, held in ended.snapshots.items()}
-        whole = (Weights(final.params, final.rest), Weights(*final.best), snapshots), ended.rows
-        results = {}
-        for place, trial in enumerate(trials):
-            (weights, best, kept), rows = entry(place, whole) if self.together else whole
-            tree = (weights, best, kept) if trial.keep else (None, None, kept)
-            curves = np.stack(rows)
-            if self.store is not None:
-                self.store.save(trial.name, self.identities[trial.name], tree, curves, ended.seconds)
-            results[trial.name] = self._result(trial, tree, curves, ended.seconds)
-        return results
-
-    def _due(self, trial: Trial) -> list[int]:
-        """The snapshots that a trial takes."""
-        return [iteration for iteration in self.snapshots if trial.start <= iteration]
-
-    def _checkpoint(self, trials: list[Trial]) -> Checkpoint | None:
-        """Of trials under way: another place for another set, other snapshots, or the same set one by one."""
-        if self.store is None:
-            return None
-        known = [self.identities[trial.name] for trial in trials]
-        every = repr((self.together, self._due(trials[0]), known))
-        name = f"{trials[0].name}@{hashlib.blake2b(every.encode(), digest_size=8).hexdigest()}"
-        return Checkpoint(self.store.under_way / name, self.save_every)
-
-    def _result(self, trial: Trial, tree: Any, curves: np.ndarray, seconds: float) -> TrialResult:
-        recipe = self.program.recipe
-        ends = trial.start + recipe.evaluate_every * np.arange(1, len(curves) + 1)
-        by_name = dict(zip(CURVES, curves.T, strict=True))
-        weights, best, snapshots = tree
-        ends = np.minimum(ends, recipe.iterations)
-        return TrialResult(ends, by_name, weights, best, snapshots, seconds)
+def _result(recipe: Recipe, trial: Trial, tree: Any, curves: np.ndarray, seconds: float) -> TrialResult:
+    ends = trial.start + recipe.evaluate_every * np.arange(1, len(curves) + 1)
+    by_name = dict(zip(CURVES, curves.T, strict=True))
+    weights, best, snapshots = tree
+    ends = np.minimum(ends, recipe.iterations)
+    return TrialResult(ends, by_name, weights, best, snapshots, seconds)

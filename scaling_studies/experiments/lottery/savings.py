@@ -11,14 +11,6 @@ from qrt_tn.models.lottery.masks import is_kernel
 
 ROUNDS = 15
 BATCH = 256
-FILES = {
-    "dense": "dense",
-    "compressed": "dense, gzip",
-    "ticket": "mask and values",
-    "ticket_compressed": "mask and values, gzip",
-    "csr": "CSR",
-    "coo": "COO",
-}
 Row = dict[str, Any]
 
 
@@ -38,8 +30,7 @@ def savings_rows(run: Run, network: nnx.Module, parts: ImageFold) -> list[Row]:
     kernels = [name for name, leaf in layers(params).items() if is_kernel(name, leaf)]
     if all(layers(params)[name].ndim == 2 for name in kernels):
         points = parts.x_test[:BATCH].reshape(min(BATCH, len(parts.x_test)), -1)
-        measured = measure(params, run.masks, kernels, points, ROUNDS)
-        return [{**about, **{key: row[key] for key in _KEPT}} for row in measured]
+        return [about | row for row in measure(params, run.masks, kernels, points, ROUNDS)]
     work = flops(params, run.masks, weight_uses(network, np.asarray(parts.x_test[:1])))
     unknown = {"batch": 1, "disk_bytes": None, "memory_bytes": None, "seconds": None}
     counted = (("dense", work.dense), ("surviving weights", work.surviving))
@@ -48,14 +39,10 @@ def savings_rows(run: Run, network: nnx.Module, parts: ImageFold) -> list[Row]:
 
 def file_rows(run: Run) -> list[Row]:
     """Rows of files.parquet: the bytes of each kind of file that holds a trained network."""
-    sizes = storage(_params(run), run.masks)
     about = {"level": run.level, "remaining": run.remaining}
-    return [{**about, "file": label, "bytes": getattr(sizes, name)} for name, label in FILES.items()]
+    return [about | {"file": kind, "bytes": n} for kind, n in storage(_params(run), run.masks).items()]
 
 
 def _params(run: Run) -> Any:
     assert run.trained.best is not None
     return run.trained.best.params
-
-
-_KEPT = ("form", "batch", "disk_bytes", "memory_bytes", "flops", "seconds")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from qrt_tn.models.lottery.initial import random_masks, snip_scores, synflow_masks
+from qrt_tn.models.lottery.initial import snip_scores, synflow_masks
 from qrt_tn.models.lottery.masks import counts, full_masks, is_within, layers, with_layers
-from qrt_tn.models.lottery.pruning import kept_counts, prune_by_scores
+from qrt_tn.models.lottery.pruning import prune_by_scores
 
 
 def plain(widths, seed, bias=0.0):
@@ -93,10 +93,9 @@ def assert_masks(masks, expected):
         assert masks[name]["bias"] is None
 
 
-@pytest.mark.parametrize("share", [1.1, 0.6])
-def test_snip_scores_are_the_sensitivities_to_each_connection(share):
+def test_snip_scores_are_the_sensitivities_to_each_connection():
     params, masks = plain((4, 6, 3), 1, bias=0.5)
-    masks = some(masks, 2, share)
+    masks = some(masks, 2, 0.6)
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(15, 4)), rng.normal(size=(15, 3))
 
@@ -143,10 +142,8 @@ def test_snip_refuses_scores_that_are_not_finite_and_masks_that_do_not_fit():
 @pytest.mark.parametrize(
     ("run", "bias", "share", "rounds"),
     [
-        (run_plain, 0.0, 1.1, 1),
         (run_plain, 0.0, 0.7, 4),
-        (run_plain, 0.7, 1.1, 5),
-        (run_shortcut, 0.3, 0.8, 3),
+        (run_shortcut, 0.3, 1.1, 3),
     ],
 )
 def test_synflow_leaves_out_what_the_flow_misses_least(run, bias, share, rounds):
@@ -236,12 +233,9 @@ def test_synflow_of_a_flax_network_with_normalisation():
     [
         ({"keep": 0.0}, "keep is 0.0"),
         ({"keep": 1.5}, "keep is 1.5"),
-        ({"keep": float("nan")}, "keep is nan"),
         ({"keep": "half"}, "keep is 'half'"),
         ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
         ({"rounds": 0}, "rounds is 0"),
-        ({"rounds": 2.0}, "rounds is 2.0"),
-        ({"shape": (0,)}, "extent of shape is 0"),
     ],
 )
 def test_wrong_settings_of_synflow_are_refused(options, message):
@@ -260,44 +254,3 @@ def test_a_flow_of_0_or_not_finite_is_refused():
     params["layer0"]["kernel"][:] = 0
     with pytest.raises(ValueError, match="the flow is 0 in round 1"):
         synflow_masks(run_plain, params, masks, 0.5, shape=(5,), rounds=2)
-
-
-def test_random_masks_keep_the_counts_within_those_given():
-    _, full = plain((8, 9, 5), 0)
-    masks = some(full, 1, 0.6)
-    kept = kept_counts(masks, dict.fromkeys(layers(masks), 0.3), 2)
-    found = random_masks(masks, kept, 4)
-    assert {name: mask.sum() for name, mask in layers(found).items()} == kept
-    assert is_within(found, masks)
-    assert found["layer0"]["bias"] is None
-    again = random_masks(masks, dict(reversed(kept.items())), np.random.default_rng(4))
-    assert_masks(again, kernels(found))
-    other = random_masks(masks, {"layer1/kernel": 7}, 5)
-    assert (other["layer1"]["kernel"] != found["layer1"]["kernel"]).any()
-    assert other["layer0"]["kernel"] is masks["layer0"]["kernel"]
-    assert other["layer1"]["kernel"].sum() == 7
-
-
-def test_random_masks_are_uniform():
-    masks = {"kernel": np.array([[True, True, False], [True, True, True]])}
-    rng = np.random.default_rng(0)
-    draws = [random_masks(masks, {"kernel": 2}, rng)["kernel"] for _ in range(2000)]
-    pairs, frequency = np.unique([draw.ravel() for draw in draws], axis=0, return_counts=True)
-    assert len(pairs) == 10
-    # each of the 10 pairs 200 times, give or take 5 standard deviations
-    assert np.abs(frequency - 200).max() < 5 * np.sqrt(180)
-
-
-@pytest.mark.parametrize(
-    ("kept", "message"),
-    [
-        ({"": 10}, "no layer ''"),
-        ({"layer0/kernel": 0}, "is to keep 0 weights"),
-        ({"layer0/kernel": 73}, r"is to keep 73 weights; give a whole number in 1..72"),
-        ({"layer0/kernel": 3.0}, "is to keep 3.0 weights"),
-    ],
-)
-def test_wrong_counts_are_refused(kept, message):
-    _, masks = plain((8, 9, 5), 0)
-    with pytest.raises(ValueError, match=message):
-        random_masks(masks, kept, 0)

@@ -1,8 +1,5 @@
 """Training under a mask, against an unmasked optimiser that only has the surviving weights."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +12,7 @@ from qrt_tn.models.lottery.masks import apply_masks, full_masks, with_layers
 
 OPTIMIZERS = {
     "momentum": lambda: optax.sgd(0.1, momentum=0.9),
-    "nesterov": lambda: optax.sgd(0.1, momentum=0.9, nesterov=True),
-    "adam": lambda: optax.adam(0.01),
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.1),
-    "lion": lambda: optax.lion(0.01, weight_decay=0.1),
-    "decayed": lambda: optax.chain(optax.add_decayed_weights(0.05), optax.sgd(0.1, momentum=0.9)),
     "clipped": lambda: optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0, momentum=0.5)),
     "lamb": lambda: optax.lamb(0.05, weight_decay=0.1),
     "noisy": lambda: optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(0.1)),
@@ -36,21 +29,14 @@ STEPS = 8
 
 
 def problem(seed):
-    """Points, a loss of a network with one hidden layer, its parameters, and masks of half its weights."""
+    """The loss of a layer on points, its parameters, and masks of half its weights."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(20, 6)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
-    params = {
-        "hidden": {"bias": np.zeros(7, np.float32), "kernel": rng.normal(size=(6, 7)).astype(np.float32)},
-        "output": {"bias": np.zeros(3, np.float32), "kernel": rng.normal(size=(7, 3)).astype(np.float32)},
-    }
-    masks = {
-        name: {"bias": None, "kernel": rng.random(layer["kernel"].shape) < 0.5}
-        for name, layer in params.items()
-    }
+    params = {"kernel": rng.normal(size=(6, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
+    masks = {"kernel": rng.random((6, 3)) < 0.5, "bias": None}
 
     def loss(params):
-        hidden = jnp.tanh(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
-        return jnp.square(hidden @ params["output"]["kernel"] + params["output"]["bias"] - y).mean()
+        return jnp.square(jnp.tanh(x @ params["kernel"] + params["bias"]) - y).mean()
 
     return loss, jax.tree.map(jnp.asarray, params), masks
 
@@ -70,7 +56,7 @@ def trajectory(optimizer, loss, params, kept=lambda state, params: ()):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_weights_are_0_after_every_step_and_survivors_those_of_the_small_problem(name):
     loss, params, masks = problem(0)
-    kernels = [(layer, masks[layer]["kernel"]) for layer in masks]
+    mask = masks["kernel"]
     kept = KEPT.get(name, lambda state, params: params)
     run = jax.jit(
         lambda start: trajectory(
@@ -80,40 +66,26 @@ def test_pruned_weights_are_0_after_every_step_and_survivors_those_of_the_small_
     path, held = run(apply_masks(masks, params))
     # a start that was not masked is so from the first step on, also what is kept in the state
     raw, raw_held = run(params)
-    for layer, mask in kernels:
-        assert np.asarray(params[layer]["kernel"])[~mask].all()
-        for found in (path, held, raw, raw_held):
-            kernel = np.asarray(found[layer]["kernel"])
-            assert not kernel[:, ~mask].any()
-            assert np.isfinite(kernel).all()
-            assert (kernel[-1][mask] != 0).all()
-        moved = np.abs(np.asarray(path[layer]["kernel"])[-1] - np.asarray(params[layer]["kernel"]))
-        # survivors move, or zeros would mean nothing; not those of a unit without outgoing weights
-        assert (moved[mask] > (1e-5 if name == "prodigy" else 1e-3)).mean() > 0.6
+    assert np.asarray(params["kernel"]).all()
+    for found in (path, held, raw, raw_held):
+        kernel = np.asarray(found["kernel"])
+        assert not kernel[:, ~mask].any()
+        assert np.isfinite(kernel).all()
+        assert (kernel[-1][mask] != 0).all()
+    moved = np.abs(np.asarray(path["kernel"])[-1] - np.asarray(params["kernel"]))
+    assert (moved[mask] > (1e-5 if name == "prodigy" else 1e-3)).all()  # or zeros would mean nothing
     if name not in EXACT:
         return
 
-    # the oracle optimises vectors of the surviving weights, and knows no others
+    # the oracle optimises a vector of the surviving weights, and knows no others
     def scattered(small):
-        return {
-            layer: {
-                "bias": small[layer]["bias"],
-                "kernel": jnp.zeros(mask.shape).at[np.nonzero(mask)].set(small[layer]["kernel"]),
-            }
-            for layer, mask in kernels
-        }
+        return {**small, "kernel": jnp.zeros(mask.shape).at[np.nonzero(mask)].set(small["kernel"])}
 
-    small = {
-        layer: {"bias": params[layer]["bias"], "kernel": params[layer]["kernel"][np.nonzero(mask)]}
-        for layer, mask in kernels
-    }
-    expected = jax.jit(lambda start: trajectory(OPTIMIZERS[name](), lambda v: loss(scattered(v)), start)[0])(
-        small
-    )
-    for layer, mask in kernels:
-        found = np.asarray(path[layer]["kernel"])
-        np.testing.assert_allclose(found[:, mask], expected[layer]["kernel"], atol=2e-5)
-        np.testing.assert_allclose(path[layer]["bias"], expected[layer]["bias"], atol=2e-5)
+    small = {**params, "kernel": params["kernel"][np.nonzero(mask)]}
+    oracle = jax.jit(lambda start: trajectory(OPTIMIZERS[name](), lambda v: loss(scattered(v)), start)[0])
+    expected = oracle(small)
+    np.testing.assert_allclose(np.asarray(path["kernel"])[:, mask], expected["kernel"], atol=2e-5)
+    np.testing.assert_allclose(path["bias"], expected["bias"], atol=2e-5)
 
 
 def test_slow_weights_of_lookahead_are_pruned():
@@ -125,10 +97,8 @@ def test_slow_weights_of_lookahead_are_pruned():
     for _ in range(4):
         updates, state = step(pair, state)
         pair = optax.apply_updates(pair, updates)
-        for layer, mask in masks.items():
-            for weights in pair:
-                kernel = np.asarray(weights[layer]["kernel"])
-                np.testing.assert_array_equal(kernel != 0, mask["kernel"])
+        for weights in pair:
+            np.testing.assert_array_equal(np.asarray(weights["kernel"]) != 0, masks["kernel"])
 
 
 def test_gradients_of_pruned_weights_do_not_count_in_a_clipped_norm():
@@ -145,24 +115,18 @@ def test_gradients_of_pruned_weights_do_not_count_in_a_clipped_norm():
 
 
 def test_one_vmap_serves_many_masks():
-    rng = np.random.default_rng(2)
-    target, start = (jnp.asarray(rng.normal(size=(4, 5)).astype(np.float32)) for _ in range(2))
-    many = rng.random((3, 4, 5)) < 0.5
+    loss, params, _ = problem(2)
+    many = np.random.default_rng(2).random((3, 6, 3)) < 0.5
 
-    @jax.jit
     def run(mask):
-        def loss(params):
-            return jnp.square(params["kernel"] - target).sum()
+        optimizer = masked(OPTIMIZERS["clipped"](), {"kernel": mask, "bias": None})
+        return trajectory(optimizer, loss, params)[0]["kernel"]
 
-        return trajectory(masked(OPTIMIZERS["clipped"](), {"kernel": mask}), loss, {"kernel": start})[0][
-            "kernel"
-        ]
-
-    together = np.asarray(jax.jit(jax.vmap(run))(many))
+    together, alone = np.asarray(jax.jit(jax.vmap(run))(many)), jax.jit(run)
     for found, mask in zip(together, many, strict=True):
         assert not found[:, ~mask].any()
         assert found[:, mask].all()
-        np.testing.assert_allclose(found, run(mask), atol=1e-5)
+        np.testing.assert_allclose(found, alone(mask), atol=1e-5)
 
 
 def test_one_compiled_step_serves_many_masks():
@@ -177,9 +141,8 @@ def test_one_compiled_step_serves_many_masks():
     for seed in range(3):
         masks = problem(seed)[2]
         after, state = step(params, optimizer.init(params)._replace(masks=masks))
-        for layer in masks:
-            np.testing.assert_array_equal(np.asarray(after[layer]["kernel"]) != 0, masks[layer]["kernel"])
-        np.testing.assert_array_equal(state.masks["hidden"]["kernel"], masks["hidden"]["kernel"])
+        np.testing.assert_array_equal(np.asarray(after["kernel"]) != 0, masks["kernel"])
+        np.testing.assert_array_equal(state.masks["kernel"], masks["kernel"])
     assert step._cache_size() == 1
 
 
@@ -201,18 +164,13 @@ def test_an_update_without_parameters_is_refused():
         optimizer.update(params, optimizer.init(params))
 
 
-@pytest.mark.parametrize("held", [lambda state: state, nnx.to_pure_dict], ids=["state", "dicts"])
-def test_flax_optimisers_take_masks_of_a_networks_state_or_its_dicts(held: Callable[[Any], Any]) -> None:
+def test_flax_optimisers_take_masks_of_a_networks_state() -> None:
     network = nnx.Linear(6, 4, rngs=nnx.Rngs(0))
-    masks = full_masks(held(nnx.state(network, nnx.Param)))
     kept = np.arange(24).reshape(6, 4) % 3 == 0
-    masks = with_layers(masks, {"kernel": kept})
-    optimizer = nnx.Optimizer(network, masked(optax.adam(0.1), masks), wrt=nnx.Param)
-    for _ in range(3):
-        gradient = nnx.grad(lambda net: jnp.square(net(jnp.ones((2, 6))) - 1).sum())(network)
-        optimizer.update(network, gradient)
-        assert not np.asarray(network.kernel[...])[~kept].any()
-    assert np.asarray(network.kernel[...])[kept].all()
+    masks = with_layers(full_masks(nnx.state(network, nnx.Param)), {"kernel": kept})
+    optimizer = nnx.Optimizer(network, masked(optax.sgd(0.1), masks), wrt=nnx.Param)
+    optimizer.update(network, jax.tree.map(jnp.ones_like, nnx.state(network, nnx.Param)))
+    np.testing.assert_array_equal(np.asarray(network.kernel[...]) != 0, kept)
 
 
 def test_masks_of_a_state_fit_dicts_and_are_refused_if_they_lack_one() -> None:

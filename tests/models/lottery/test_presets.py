@@ -91,12 +91,6 @@ def test_bad_recipes_are_refused(settings, message):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("method", ["schedule", "transform"])
-def test_a_start_before_the_beginning_is_refused(method):
-    with pytest.raises(ValueError, match="start is -1"):
-        getattr(Recipe(), method)(-1)
-
-
 @pytest.mark.parametrize(
     ("name", "rate", "iterations", "shares"),
     [

@@ -1,3 +1,5 @@
+"""Rounds of a study: what is pruned, rewound, redrawn and kept."""
+
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,6 @@ from qrt_tn.models.lottery import (
     CONTROLS,
     LotteryStudy,
     Preset,
-    Recipe,
     Run,
     counts,
     is_within,
@@ -24,8 +25,8 @@ from qrt_tn.models.lottery import (
     remaining,
 )
 from qrt_tn.models.training import BatchOrder
+from tests.models.lottery.conftest import RECIPE, Small
 
-RECIPE = Recipe(learning_rate=0.01, batch_size=10, iterations=20, evaluate_every=10)
 PRESET = Preset(
     architecture="lenet",
     data="none",
@@ -40,28 +41,13 @@ PRESET = Preset(
 )
 
 
-class Lenet(nnx.Module):
-    """As `vision` has it, but 16-12-8-3: what is not under test here is small."""
-
-    def __init__(self, seed: int, outputs: int = 3) -> None:
-        rngs = nnx.Rngs(seed)
-        self.hidden = nnx.List([nnx.Linear(16, 12, rngs=rngs), nnx.Linear(12, 8, rngs=rngs)])
-        self.output = nnx.Linear(8, outputs, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(len(x), -1)
-        for layer in self.hidden:
-            x = jax.nn.relu(layer(x))
-        return self.output(x)
-
-
 def same(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 @pytest.fixture(scope="module")
 def study(small_fold: ImageFold) -> tuple[LotteryStudy, list[list[Run]]]:
-    study = LotteryStudy(Lenet, PRESET, small_fold, control_levels=[2])
+    study = LotteryStudy(Small, PRESET, small_fold, control_levels=[2])
     return study, list(study.rounds())
 
 
@@ -87,7 +73,7 @@ def test_each_round_prunes_the_smallest_trained_weights_and_rewinds_the_rest(
 ) -> None:
     found, rounds = study
     before = {run.trial: run for run in rounds[0]}
-    rates = {"hidden/0/kernel": 0.4, "hidden/1/kernel": 0.4, "output/kernel": 0.2}
+    rates = {"hidden/kernel": 0.4, "output/kernel": 0.2}
     for level in (1, 2, 3):
         tickets = runs_of(rounds, level, "imp")
         assert [run.trial for run in tickets] == [0, 1]
@@ -153,9 +139,7 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
     x, y = small_fold.x_train[batch].reshape(30, -1), small_fold.y_train[batch]
 
     def loss(params: Any) -> jax.Array:
-        hidden = x
-        for layer in params["hidden"].values():
-            hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
+        hidden = jax.nn.relu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
         logits = hidden @ params["output"]["kernel"] + params["output"]["bias"]
         return -jax.nn.log_softmax(logits)[np.arange(30), y].mean()
 
@@ -169,11 +153,10 @@ def test_snip_scores_the_loss_on_ten_points_a_class(
 
 
 def test_rewinding_to_a_step_and_of_the_rate(small_fold: ImageFold) -> None:
-    jumpy = replace(RECIPE, learning_rate=0.1)  # many signs turn within a few steps
-    late = replace(PRESET, recipe=jumpy, rewind=10, levels=2, trials=1)
+    late = replace(PRESET, rewind=20, levels=2, trials=1)
     for rewinding in ("weights", "rate"):
         found = LotteryStudy(
-            Lenet, late, small_fold, controls=["oneshot", "reinit", "sign-reinit"], rewinding=rewinding
+            Small, late, small_fold, controls=["oneshot", "reinit", "sign-reinit"], rewinding=rewinding
         )
         rounds = list(found.rounds())
         turned = 0
@@ -182,11 +165,11 @@ def test_rewinding_to_a_step_and_of_the_rate(small_fold: ImageFold) -> None:
             last, dense = before[0].trained, rounds[0][0].trained
             for run in runs:
                 redrawn = run.method in ("reinit", "sign-reinit")
-                assert run.trained.iterations.tolist() == ([10, 20] if redrawn else [20])
+                assert run.trained.iterations.tolist() == ([20, 40, 60] if redrawn else [40, 60])
             assert last.weights is not None
             if rewinding == "weights":
-                assert same(starts["imp"], dense.snapshots[10])
-                assert same(starts["oneshot"], dense.snapshots[10])
+                assert same(starts["imp"], dense.snapshots[20])
+                assert same(starts["oneshot"], dense.snapshots[20])
             else:
                 assert same(starts["imp"], last.weights)
                 assert same(starts["oneshot"], dense.weights)
@@ -203,9 +186,9 @@ def test_a_study_goes_on_where_it_was_and_may_be_extended(
 ) -> None:
     _, wanted = study
     shorter = replace(PRESET, levels=1, trials=1)
-    list(LotteryStudy(Lenet, shorter, small_fold, controls=[], folder=tmp_path).rounds())
+    list(LotteryStudy(Small, shorter, small_fold, controls=[], folder=tmp_path).rounds())
     trained: list[tuple[int, int]] = []
-    longer = LotteryStudy(Lenet, PRESET, small_fold, control_levels=[2], folder=tmp_path)
+    longer = LotteryStudy(Small, PRESET, small_fold, control_levels=[2], folder=tmp_path)
     rounds = list(longer.rounds(lambda done, total: trained.append((done, total))))
     for ours, theirs in zip(rounds, wanted, strict=True):
         for run, other in zip(ours, theirs, strict=True):
@@ -213,16 +196,16 @@ def test_a_study_goes_on_where_it_was_and_may_be_extended(
             for name, curve in run.trained.curves.items():
                 assert np.array_equal(curve, other.trained.curves[name])
             assert all(map(np.array_equal, layers(run.masks).values(), layers(other.masks).values()))
-    assert trained[0] == (20, 40)  # the first dense network was there, whole
+    assert trained[0] == (60, 120)  # the first dense network was there, whole
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
     assert len(before) == sum(map(len, wanted))
-    list(LotteryStudy(Lenet, PRESET, small_fold, control_levels=[2], folder=tmp_path).rounds())
+    list(LotteryStudy(Small, PRESET, small_fold, control_levels=[2], folder=tmp_path).rounds())
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
 
 
 def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold) -> None:
     spared = replace(PRESET, scope="global", rate=0.5, output_rate=0.0, levels=2, trials=1)
-    found = LotteryStudy(Lenet, spared, small_fold, controls=["snip", "random"])
+    found = LotteryStudy(Small, spared, small_fold, controls=["snip", "random"])
     rounds = list(found.rounds())
     for level, share in enumerate(found.shares):
         for run in rounds[level]:
@@ -231,8 +214,8 @@ def test_global_pruning_leaves_layers_without_a_rate_alone(small_fold: ImageFold
 
 
 def test_what_cannot_be_pruned_further_ends_the_rounds_with_a_note(small_fold: ImageFold) -> None:
-    wild = replace(PRESET, recipe=replace(RECIPE, optimizer="sgd", learning_rate=1e30), trials=1)
-    found = LotteryStudy(Lenet, wild, small_fold, controls=[])
+    wild = replace(small_fold, x_train=small_fold.x_train * np.float32(1e30))
+    found = LotteryStudy(Small, replace(PRESET, trials=1), wild, controls=[])
     assert len(list(found.rounds())) == 1
     assert "before level 1" in found.notes[0]
     assert "diverged" in found.notes[0]
@@ -246,7 +229,7 @@ def test_a_control_that_has_no_network_is_left_out_with_a_note(
 
     monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", refuse)
     found = LotteryStudy(
-        Lenet, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
+        Small, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
     )
     assert [run.method for run in list(found.rounds())[1]] == ["imp", "random"]
     assert found.notes == [
@@ -259,15 +242,15 @@ def test_settings_that_cannot_work_are_refused_at_once(small_fold: ImageFold) ->
         ({}, {"controls": ["reinint"]}, "unknown control 'reinint'"),
         ({}, {"control_levels": [4]}, "control_levels holds 4"),
         ({}, {"rewinding": "both"}, "rewinding is 'both'"),
-        ({"rewind": 5}, {}, "rewind is 5; give a multiple of evaluate_every, 10"),
-        ({"rate": 0.99, "levels": 3}, {}, "'hidden/0/kernel' would be pruned to nothing"),
+        ({"rewind": 5}, {}, "rewind is 5; give a multiple of evaluate_every, 20"),
+        ({"rate": 0.99, "levels": 3}, {}, "'hidden/kernel' would be pruned to nothing"),
         ({"scope": "global"}, {}, "rates"),
     ]
     for changes, options, message in cases:
         with pytest.raises(ValueError, match=message):
-            LotteryStudy(Lenet, replace(PRESET, **changes), small_fold, **options)
+            LotteryStudy(Small, replace(PRESET, **changes), small_fold, **options)
     with pytest.raises(ValueError, match="different architectures"):
-        list(LotteryStudy(lambda seed: Lenet(seed, 3 + seed), PRESET, small_fold).rounds())
+        list(LotteryStudy(lambda seed: Small(seed, outputs=3 + seed), PRESET, small_fold).rounds())
 
 
 def test_the_ridge_network_is_a_network_like_any_other() -> None:
@@ -280,14 +263,11 @@ def test_the_ridge_network_is_a_network_like_any_other() -> None:
 
     sparse = replace(PRESET, output_rate=0.5, levels=2, trials=1, reinitialisations=1)
     found = LotteryStudy(drawn, sparse, fold, controls=["reinit"])
-    rounds = list(found.rounds())
     assert found.shares == [1.0, 0.5, 0.25]
-    for run in rounds[2]:
-        assert list(layers(run.masks)) == ["kernel"]
-        assert run.remaining == 0.25
+    assert list(layers(found.full)) == ["kernel"]
     # a redraw is another draw of nodes, not of weights alone
-    nodes = [np.asarray(run.start.rest["a"]) for run in rounds[1] if run.method in ("imp", "reinit")]
-    assert not np.array_equal(nodes[0], nodes[-1])
+    nodes = [np.asarray(found.initial(0, redraw).rest["a"]) for redraw in (0, 1)]
+    assert not np.array_equal(*nodes)
 
 
 def test_masks_that_take_long_to_find_are_kept_in_the_folder(
@@ -304,7 +284,7 @@ def test_masks_that_take_long_to_find_are_kept_in_the_folder(
     monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", counted)
 
     def masks() -> list[np.ndarray]:
-        study = LotteryStudy(Lenet, short, small_fold, controls=["synflow"], folder=tmp_path)
+        study = LotteryStudy(Small, short, small_fold, controls=["synflow"], folder=tmp_path)
         return list(layers(list(study.rounds())[1][1].masks).values())
 
     first = masks()
