@@ -14,7 +14,6 @@ from qrt_tn.models.shallow import Constant, mean_size, normal_weights
 from qrt_tn.nodes import RidgeNodes
 from qrt_tn.ridgelet import Ridgelet
 
-MODES = ("keep-router", "drop-router")
 ROUTER_DEVIATION = 0.01  # so that at first all gates are about 1 / E, and a column's norm is next to nothing
 
 
@@ -23,11 +22,10 @@ class RidgeExperts(RidgeNetwork):
 
     The gates are the softmax of the logits z(x) W, z the standardised x, and 0 but for the K largest: token
     choice as in google-research/vmoe (vmoe/nn/routing.py), the softmax before the choice, where a whole
-    point is one token and no expert is ever full. phi and the way that nodes train are `RidgeNetwork`'s.
-    All experts are computed for all points and masked, which at these sizes costs less than sending points.
-
-    For given gates the outputs are linear in kernel and bias, with features gate_e(x) phi_en(x). So this is a
-    shallow network of E m nodes, expert by expert, which is fitted and trained as the others are.
+    point is one token and no expert is ever full. phi is `RidgeNetwork`'s; training leaves the nodes as they
+    are. All experts are computed for all points and masked, which at these sizes costs less than sending
+    points. So this is a shallow network of E m nodes, expert by expert, with features gate_e(x) phi_en(x),
+    which is fitted and trained as the others are.
 
     Args:
         experts: the hidden nodes of each of the E experts, m for each.
@@ -36,7 +34,6 @@ class RidgeExperts(RidgeNetwork):
         selected: K, the experts of a point.
         centre: what is subtracted from a point for the router, shape (D,).
         scale: what it is then divided by.
-        train_nodes: whether training moves the nodes, or only the router and the output weights.
         rngs: its `params` stream draws the first kernel and router.
 
     Attributes:
@@ -59,7 +56,6 @@ class RidgeExperts(RidgeNetwork):
         selected: int,
         centre: Any,
         scale: float,
-        train_nodes: bool = True,
         rngs: nnx.Rngs,
     ) -> None:
         sizes = {len(nodes) for nodes in experts}
@@ -78,10 +74,8 @@ class RidgeExperts(RidgeNetwork):
         self.router = nnx.Param(normal_weights(rngs, (nodes.dim, len(experts)), ROUTER_DEVIATION))
         self.centre, self.scale = Constant(jnp.asarray(centre)), Constant(jnp.full(1, scale, jnp.float32))
         self.selected = Constant(jnp.full(1, selected, jnp.int32))
-        self.moves = Constant(jnp.full(1, train_nodes, jnp.int32))
-        if not train_nodes:
-            self.a_offset: Any = Constant(self.a_offset[...])
-            self.b_offset: Any = Constant(self.b_offset[...])
+        self.a_offset: Any = Constant(self.a_offset[...])
+        self.b_offset: Any = Constant(self.b_offset[...])
 
     @property
     def experts(self) -> int:
@@ -89,7 +83,7 @@ class RidgeExperts(RidgeNetwork):
         return int(self.router.shape[1])
 
     def standardised(self, x: jax.Array) -> jax.Array:
-        """What the router sees of points x (batch, D), likewise."""
+        """What the router sees of points x (batch, D)."""
         return (jnp.asarray(x, dtype=jnp.float32) - self.centre[...]) / self.scale[...]
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -112,11 +106,7 @@ class RidgeExperts(RidgeNetwork):
         return {**super().step_scales(x), "router": 1 / mean_size(self.standardised(x))}
 
     def split(self, x: Any) -> "ExpertOutputs":
-        """What each expert makes of any number of points x (M, D), and the logits.
-
-        Raises:
-            ValueError: x is empty, not finite, or not (points, D).
-        """
+        """What each expert makes of any number of points x (M, D), and the logits."""
         values, logits = _jitted_outputs(self, jnp.asarray(self.check_points(x)))
         selected = int(self.selected[...][0])
         return ExpertOutputs(np.asarray(values), np.asarray(logits), np.asarray(self.bias[...]), selected)
@@ -134,7 +124,6 @@ class RidgeExperts(RidgeNetwork):
             selected=int(tensors["selected"][0]),
             centre=tensors["centre"],
             scale=float(tensors["scale"][0]),
-            train_nodes=bool(tensors["moves"][0]),
             rngs=nnx.Rngs(0),
         )
 
@@ -154,41 +143,25 @@ class ExpertOutputs(NamedTuple):
     bias: np.ndarray
     selected: int
 
-    def without(self, pruned: Any, mode: str = "keep-router") -> np.ndarray:
-        """The mixture's outputs after experts were taken out.
+    def without(self, pruned: Any) -> np.ndarray:
+        """The mixture's outputs, shape (M, C), after the experts of these numbers were taken out.
 
-        Args:
-            pruned: numbers of the experts that go, none of them for the whole mixture.
-            mode: "keep-router", where a point still chooses among all columns and gets 0 from an expert that
-                is gone, as Chowdhury et al. (ICML 2024) released it for token choice; or "drop-router", where
-                it chooses among those left, with a softmax over them alone.
-
-        Returns:
-            Shape (M, C).
+        A point still chooses among all columns of the router and gets 0 from an expert that is gone, as
+        Chowdhury et al. (ICML 2024) released it for token choice.
 
         Raises:
-            ValueError: an unknown mode, numbers that are no experts, or fewer experts left than there must be
-                (1, or K with "drop-router").
+            ValueError: numbers that are no experts, or all of them.
         """
         experts = self.logits.shape[1]
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         numbers = np.unique(np.asarray(pruned))
         if numbers.size and (numbers.dtype.kind not in "iu" or not 0 <= numbers[0] <= numbers[-1] < experts):
             raise ValueError(
                 f"pruned is {pruned!r}; give numbers of experts, 0 to {experts - 1}, and no mask"
             )
-        numbers = numbers.astype(np.int64)
-        n_kept, min_experts = experts - len(numbers), self.selected if mode == "drop-router" else 1
-        if n_kept < min_experts:
-            raise ValueError(
-                f"{n_kept} of {experts} experts would be left, but {mode} needs {min_experts}; prune fewer"
-            )
-        logits = self.logits.copy()
-        if mode == "drop-router":
-            logits[:, numbers] = -np.inf
-        gates = np.array(choose(jnp.asarray(logits), self.selected))
-        gates[:, numbers] = 0
+        if len(numbers) == experts:
+            raise ValueError(f"pruned is {pruned!r}, all {experts} experts; prune fewer")
+        gates = np.array(choose(jnp.asarray(self.logits), self.selected))
+        gates[:, numbers.astype(np.int64)] = 0
         return np.asarray(np.einsum("me,mec->mc", gates, self.values) + self.bias)
 
 

@@ -22,7 +22,7 @@ class InitialExperts:
     Attributes:
         nodes: m hidden nodes of each of the E experts.
         share: the ridgelet mass of each expert's part, where the initialisation splits the transform into E
-            parts, shape (E,); else None. It is known before any training.
+            parts, shape (E,); else None.
     """
 
     nodes: tuple[RidgeNodes, ...]
@@ -53,9 +53,8 @@ def expert_nodes(
         name: one of INITIALISATIONS.
         transform: of the smoothed data state; "classes" needs a matrix product state of several outputs.
         experts: E.
-        nodes: m.
+        nodes: m of each.
         smoothing: the width of the filter.
-        seed: an int or a NumPy generator.
 
     Raises:
         ValueError: an unknown name, E or m below 1, or a state that has not what the initialisation needs.

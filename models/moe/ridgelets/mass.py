@@ -16,10 +16,6 @@ def log_mean_mass(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNo
     squared correlation of the node's feature with the targets over the training points, whatever the node
     was drawn from: R[f](a, b) = P^{-D/2} sum_m y_m conj r((a.x_m - b) mod P) / ||f||.
 
-    Args:
-        transform: R[f] of the whole task.
-        experts: the nodes of each of the E experts.
-
     Returns:
         float64, shape (E,); -inf where no node has any mass, as outside the frequencies of a smoothed state.
 
@@ -32,14 +28,12 @@ def log_mean_mass(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNo
 def mean_log_mass(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNodes]) -> np.ndarray:
     """The mean over an expert's m nodes of the log of the mass, (1/m) sum_n log sum_c |R[f_c](a_n, b_n)|^2.
 
-    It weighs all nodes equally, where `log_mean_mass` follows the largest; it is -inf where one node has no
-    mass. Arguments and refusals are those of `log_mean_mass`.
+    It weighs all nodes equally, where `log_mean_mass` follows the largest; it is -inf where one has no mass.
     """
     return np.array([logs.mean() for logs in _log_masses(transform, experts)])
 
 
 def _log_masses(transform: QuantumRidgeletTransform, experts: Sequence[RidgeNodes]) -> list[np.ndarray]:
-    """Log of the mass at the nodes of each expert."""
     nodes = RidgeNodes.concatenate(experts)
     if nodes.modulus != transform.modulus:
         raise ValueError(f"the nodes live on Z_{nodes.modulus}, the transform on Z_{transform.modulus}")

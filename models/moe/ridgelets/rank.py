@@ -16,11 +16,8 @@ class RankCorrelation:
     """Correlation by rank of two numbers within groups, over the groups where it is defined.
 
     Attributes:
-        spearman: mean over these groups of Spearman's rho, ties at their mean rank; None if there is none.
-        kendall: likewise of Kendall's tau-b.
-        low: lower end of the 95 % band of `spearman`; None where that is.
-        high: its upper end.
-        p_value: of the permutation test, two-sided; None if `spearman` is.
+        spearman: mean over these groups of Spearman's rho, ties at their mean rank; with `kendall` (tau-b),
+            the 95 % band `low` to `high` and the two-sided `p_value` None if there is no group.
         groups: in how many groups the correlation is defined.
         members: of each group.
         each: (rho, tau) of every group, (None, None) where either number has one value for all members.
@@ -41,23 +38,21 @@ def rank_correlation(
 ) -> RankCorrelation:
     """Correlate x and y by rank within groups.
 
-    The mean over groups of Spearman's rho, each group ranked by itself, so that what raises both numbers in
-    a whole group correlates nothing. Its 95 % band is the percentile bootstrap (Efron and Tibshirani, 1993,
-    chapter 13) of groups, and of members within each group that was drawn. Of groups alone, with four of
-    them, it covers the truth 8 times in 10; this one does 99 times in 100 (measured on normal x and y, 4 and
-    10 groups of 10 members, correlations 0 and 0.5), so it errs towards saying nothing.
+    Each group is ranked by itself, so that what raises both numbers in a whole group correlates nothing. The
+    band is the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13) of groups, and of members within
+    each group that was drawn: it covers the truth 99 times in 100 (normal x and y, 4 and 10 groups of 10
+    members, correlations 0 and 0.5), where of four groups alone it would 8 times in 10.
 
     The p-value is the share of permutations of y within groups whose mean is at least as far from 0, the
-    data's own order counted as one of them (Phipson and Smyth, 2010). Where the members are the same in all
-    groups (as the classes of a task are in all seeds), groups are no independent evidence about members: then
-    one permutation, and one draw of members, is applied to all groups.
+    data's own order counted as one of them (Phipson and Smyth, 2010).
 
     Args:
         x: one row a group and one column a member, shape (S, E); -inf and inf are ranked as such.
         y: likewise.
-        same_members: whether a column is the same member in all groups.
+        same_members: whether a column is the same member in all groups (as a class of a task is in all
+            seeds): groups are then no independent evidence about members, and one permutation, and one draw
+            of members, is applied to all of them.
         resamples: of the bootstrap and of the permutations.
-        seed: an int or a NumPy generator.
 
     Raises:
         ValueError: other or unequal shapes, NaN, or a bad number of resamples.
@@ -101,14 +96,13 @@ def rank_correlation(
 
 
 def _correlate(ranks: np.ndarray, other: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """Rho and tau-b of one group, from its `_unit_ranks`."""
     if not (ranks.any() and other.any()):
         return None, None
     return float(_rho(ranks, other)), float(kendalltau(ranks, other).statistic)
 
 
 def _mean_rho(ranks: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean over groups, the axis but one, of the products of rows of `_unit_ranks`."""
+    """The mean over groups, the last axis but one."""
     return np.asarray(_rho(ranks, other).mean(axis=-1))
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from qrt_tn import QuantumRidgeletTransform
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.models.moe.ridgelets.experts import MODES, RidgeExperts
+from qrt_tn.models.moe.ridgelets.experts import RidgeExperts
 from qrt_tn.models.moe.ridgelets.initial import INITIALISATIONS, InitialExperts, expert_nodes
 from qrt_tn.models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
 from qrt_tn.models.moe.ridgelets.rank import RankCorrelation, rank_correlation
@@ -54,8 +54,6 @@ class RidgeletSettings:
         seeds: how many; each draws its own split, nodes, router and training order.
         epochs: passes over the data.
         learning_rate: of Adam's first step, in units of each parameter's own scale.
-        train_nodes: whether training moves the hidden nodes too.
-        mode: what becomes of the router of pruned experts, one of qrt_tn.models.moe.ridgelets.experts.MODES.
         random_draws: sets of experts drawn to prune at random.
         resamples: of the bootstrap and of the permutations.
         levels: grey levels L.
@@ -77,8 +75,6 @@ class RidgeletSettings:
     seeds: int = 10
     epochs: int = 40
     learning_rate: float = 0.1
-    train_nodes: bool = False
-    mode: str = "keep-router"
     random_draws: int = 50
     resamples: int = 5000
     levels: int = 17
@@ -92,12 +88,8 @@ class RidgeletSettings:
         for name in ("nodes", "selected", "seeds", "epochs", "random_draws", "resamples"):
             check_whole(name, getattr(self, name))
         check_whole("experts", self.experts, 2)
-        least = self.selected if self.mode == "drop-router" else 1
-        if self.selected > self.experts or self.experts - self.pruned < least:
-            raise ValueError(
-                f"selected is {self.selected}, too many for {self.experts} experts, of which {self.pruned}"
-                " are pruned; select fewer"
-            )
+        if self.selected > self.experts:
+            raise ValueError(f"selected is {self.selected}, more than {self.experts} experts; select fewer")
         object.__setattr__(self, "initialisations", tuple(self.initialisations))
         unknown = [name for name in self.initialisations if name not in INITIALISATIONS]
         if unknown or not self.initialisations or len(set(self.initialisations)) < len(self.initialisations):
@@ -105,12 +97,8 @@ class RidgeletSettings:
                 f"initialisations is {self.initialisations}; choose from {', '.join(INITIALISATIONS)},"
                 " each once"
             )
-        if self.mode not in MODES:
-            raise ValueError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}")
         if not (is_real(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate is {self.learning_rate!r}; give a number above 0")
-        if not isinstance(self.train_nodes, bool):
-            raise ValueError(f"train_nodes is {self.train_nodes!r}; give True or False")
         self.grid  # noqa: B018  (checks what makes the states)
 
     @property
@@ -237,7 +225,6 @@ class _Run:
             selected=settings.selected,
             centre=seen.mean(axis=0),
             scale=float(seen.std()),
-            train_nodes=settings.train_nodes,
             rngs=nnx.Rngs(fold.seed),
         )
         kernel, bias, scores = fit(fold, self.network.compute_features(fold.grid))
@@ -277,7 +264,7 @@ class _Run:
         rng = np.random.default_rng([fold.seed, PRUNING])
 
         def accuracy(pruned: Sequence[int] | np.ndarray) -> float:
-            found = outputs.without(pruned, self.settings.mode).argmax(axis=1)
+            found = outputs.without(pruned).argmax(axis=1)
             return float((found == fold.learned[test]).mean())
 
         def lowest(values: np.ndarray) -> np.ndarray:
