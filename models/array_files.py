@@ -49,11 +49,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def read_npz(source: Path, choose: Callable[[list[str]], Iterable[str]]) -> dict[str, np.ndarray]:
-    """Read arrays of an npz file.
-
-    Args:
-        source: the file.
-        choose: gives, from the names that are there, those to read.
+    """Read those arrays of an npz file that `choose` chooses from the names that are there.
 
     Raises:
         ValueError: not a whole npz file, no array of a name, an array of other things than numbers or text,

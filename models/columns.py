@@ -1,10 +1,11 @@
 """Columns of a table as the coordinates of points, by name or position, the same way for every table."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from qrt_tn.models.settings import settings
 from qrt_tn.models.tables import Table, kind_of, shown
 
 if TYPE_CHECKING:
@@ -14,12 +15,11 @@ Encode = Literal["onehot", "ordinal"]
 MISSING = "(missing)"  # how a coordinate's name spells the category of missing values
 
 
-@dataclass(frozen=True)
+@settings
 class Column:
     """A column that is a feature: of numbers, or of categories with the way they become numbers.
 
     Attributes:
-        name: its name in the table.
         categories: its values as text, None among them for missing ones; None for a column of numbers.
         encode: "onehot" for a coordinate of 0 or 1 for each category, "ordinal" for one with the
             category's number; None for a column of numbers.
@@ -29,13 +29,6 @@ class Column:
     categories: tuple[str | None, ...] | None = None
     encode: Encode | None = None
 
-    def __post_init__(self) -> None:
-        known = self.categories or ()
-        if bool(known) != (self.encode is not None) or self.encode not in (*get_args(Encode), None):
-            raise ValueError(f"column {self.name!r} has encode {self.encode!r}; give it with categories")
-        if len(set(known)) != len(known):
-            raise ValueError(f"column {self.name!r} has categories {shown(known)}; give each once")
-
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its coordinates: "colour=red" in one-hot."""
@@ -44,12 +37,10 @@ class Column:
         return tuple(f"{self.name}={MISSING if value is None else value}" for value in self.categories)
 
     def coordinates(self, values: "pd.Series") -> np.ndarray:
-        """Turn the column's M values into coordinates, shape (M, coordinates), float64.
+        """The column's M values as coordinates, shape (M, coordinates), float64.
 
-        A missing number or ordinal is NaN; a category that was never seen is zeros in one-hot.
-
-        Raises:
-            ValueError: text among numbers, infinity, or a category never seen where the encoding is ordinal.
+        A missing number or ordinal is NaN; a category that was never seen is zeros in one-hot, and refused in
+        ordinal, as are text among numbers and infinity (ValueError).
         """
         if self.categories is None:
             return _numbers(values, self.name)[:, None]
@@ -67,7 +58,7 @@ class Column:
         return np.where(codes < 0, np.nan, codes)[:, None]
 
 
-@dataclass(frozen=True)
+@settings
 class Columns:
     """Which columns of a table are the features, and how they become coordinates.
 
@@ -83,14 +74,6 @@ class Columns:
     header: bool
     width: int = 0
 
-    def __post_init__(self) -> None:
-        names = [column.name for column in self.features]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"features are {shown(names)}; give one or more, each once")
-        known = {f"column {i}" for i in range(self.width)}
-        if not self.header and not {*names, self.target} <= known:
-            raise ValueError(f"{shown([*names, self.target])} are not all positions of {self.width} columns")
-
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the D coordinates of a point."""
@@ -99,10 +82,7 @@ class Columns:
     def matrix(self, frame: "pd.DataFrame") -> np.ndarray:
         """Turn a table of M rows into points, shape (M, D), float64, NaN where missing.
 
-        Columns may be in any order, and others are ignored.
-
-        Raises:
-            ValueError: missing columns, or values that `Column.coordinates` refuses.
+        Columns may be in any order, and others are ignored; missing ones are a ValueError.
         """
         found = self._named(frame)
         return np.hstack([column.coordinates(found[column.name]) for column in self.features])
@@ -119,17 +99,15 @@ class Columns:
     def ignored(self, frame: "pd.DataFrame") -> tuple[str, ...]:
         """The names of the columns that are neither features nor the target."""
         used = {self.target, *(column.name for column in self.features)}
-        return tuple(
-            str(name) for name, known in zip(frame, self._named(frame), strict=True) if known not in used
-        )
+        named = zip(map(str, frame), self._named(frame), strict=True)
+        return tuple(name for name, known in named if known not in used)
 
     def unseen(self, frame: "pd.DataFrame") -> dict[str, tuple[str, int]]:
         """The columns that hold categories never seen, with the first of them and the number of rows."""
         found = {}
         for column in self.features:
             known = column.categories
-            texts = as_texts(frame[column.name]) if known else ()
-            new = [text for text in texts if text not in (known or ())]
+            new = [text for text in as_texts(frame[column.name]) if text not in known] if known else []
             if new:
                 found[column.name] = (MISSING if new[0] is None else new[0], len(new))
         return found
@@ -140,15 +118,8 @@ class Columns:
 
     @classmethod
     def from_json(cls, value: Any) -> "Columns":
-        """Columns from what `to_json` gave; anything else is a ValueError that names what is wrong."""
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            return TypeAdapter(Columns).validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place, found = ".".join(map(str, first["loc"])) or "it", str(first["input"])[:60]
-            raise ValueError(f"columns: {place}: {first['msg']} (found {found!r})") from error
+        """Columns from what `to_json` gave; LookupError, TypeError or ValueError for anything else."""
+        return cls(**value | {"features": tuple(Column(**column) for column in value["features"])})
 
     def _named(self, frame: "pd.DataFrame") -> "pd.DataFrame":
         """The table with the names that its columns had when they were learnt."""

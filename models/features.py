@@ -25,14 +25,7 @@ _FREE_TEXT = 20  # text that differs in each of more rows than this is no catego
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """What a table is taken for.
-
-    Attributes:
-        x: the points, shape (M, D), float64; NaN where missing.
-        columns: where the coordinates came from.
-        targets: labels or numbers.
-        left_out: (name, reason) of each column that is neither a feature nor the target.
-    """
+    """What a table is taken for: points (M, D), NaN where missing, and why columns were left out."""
 
     x: np.ndarray
     columns: Columns

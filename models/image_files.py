@@ -19,7 +19,7 @@ class Labelled(NamedTuple):
     Attributes:
         parts: (x, y) for training and, where the files have a test set, for the test: pixels, shape
             (M, H, W, C), uint8, and labels, shape (M,).
-        classes: the names of the classes; their numbers where nothing names them.
+        classes: their names, or numbers where nothing names them.
         notes: what of the reading is worth telling.
     """
 
@@ -60,16 +60,14 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
       (M, H, W, C) or (M, C, H, W) and whole numbers 0 .. 255, y has shape (M,) or (M, 1);
     - *folders of images*, as `image_folders.read_folders` has them.
 
-    IDX and CIFAR files may also lie in a subfolder of `source`, or in its folder raw (torchvision's
-    MNIST/raw).
+    IDX and CIFAR files may also lie in a subfolder, or in its folder raw (torchvision's MNIST/raw).
 
     Args:
         source: an npz file or a folder.
-        classes: the names of the classes, where they are known; names in the files come first.
+        classes: their names, where they are known; names in the files come first.
 
     Raises:
-        ValueError: no such file or folder, another format, missing or torn files, or images of several
-            sizes.
+        ValueError: no such source, another format, missing or torn files, or images of several sizes.
     """
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".npz":

@@ -27,8 +27,7 @@ def read_folders(
     other 8-bit colours as RGB without the alpha; grey images become RGB where others in the set are coloured.
 
     Returns:
-        (x, y) of the training part and of the test part, if there is one: x (M, H, W, C), uint8, and y (M,),
-        int64; the names of the classes in alphabetical order; and notes on what was left out or joined.
+        The fields of `image_files.Labelled`, classes in alphabetical order.
 
     Raises:
         ValueError: files that are no images, images of several sizes or too large for the free memory, or

@@ -64,29 +64,20 @@ def load_named(name: str) -> Labelled:
 
 def _download(name: str, source: _Source) -> Labelled:
     """A named set through the `datasets` library, which keeps it for the next time."""
-    remedy = (
-        f"put its IDX, npz or binary files in the folder {name} of a folder that {FOLDER_VARIABLE} names"
-        " (or give the path of theirs)"
-    )
-    if name == "fashion-mnist":
-        remedy += ", or on Debian run: apt-get install dataset-fashion-mnist"
     try:
         # an optional part, which runs no code of a data set and is handed no consent to do so
         library: Any = importlib.import_module("datasets")
-    except ImportError as error:
-        raise ValueError(
-            f"no data of {name} on this machine; with a network, run: pip install 'qrt-tn[data]'; or {remedy}"
-        ) from error
-    try:
         tables = [library.load_dataset(source.repository, split=part) for part in ("train", "test")]
         images = [np.stack([np.asarray(image) for image in table[source.image]]) for table in tables]
         labels = [np.array(list(table[source.label]), dtype=np.int64) for table in tables]
         classes = tuple(tables[0].features[source.label].names)
-    # a network fails in many ways, each with an error of its own
-    except Exception as error:
+    except Exception as error:  # a network fails in many ways, each with an error of its own
+        debian = ", or on Debian run: apt-get install dataset-fashion-mnist"
         raise ValueError(
             f"no data of {name} on this machine, and {source.repository} could not be loaded"
-            f" ({first_line(error)}); connect to a network; or {remedy}"
+            f" ({first_line(error)}); connect to a network and run: pip install 'qrt-tn[data]'; or put its"
+            f" IDX, npz or binary files in the folder {name} of a folder that {FOLDER_VARIABLE} names"
+            + (debian if name == "fashion-mnist" else "")
         ) from error
     parts = [(x.reshape(*x.shape[:3], -1), y) for x, y in zip(images, labels, strict=True)]
     return Labelled(parts, classes)

@@ -164,7 +164,7 @@ def fold(
         flat: whether to give vectors instead of images.
 
     Returns:
-        The points for training and for validation in random order, those for the test in their own.
+        Points for training and for validation in random order, those for the test in their own.
 
     Raises:
         ValueError: not a number of points, or none of some class left for training.

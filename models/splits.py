@@ -31,11 +31,7 @@ def split(
 ) -> Split:
     """Split at random into training, validation and test points, stratified by label where there are labels.
 
-    Args:
-        dataset: the data.
-        seed: an int or a Generator.
-        validation: how many points, or their share if below 1.
-        test: likewise.
+    `validation` and `test` are numbers of points, or shares if below 1.
 
     Raises:
         ValueError: no points left for training, or too few points of a class to have it in every part.
@@ -94,7 +90,7 @@ def draw_stratified(
         labels: 0, 1, ..., shape (M,).
         size: how many points to draw.
         seed: an int or a Generator.
-        drawn: how many of each class must be drawn, at least.
+        drawn: how many of each class must be drawn.
         kept: how many of each class must be left.
 
     Returns:

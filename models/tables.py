@@ -32,12 +32,10 @@ class Table:
     """What a file of rows and columns holds.
 
     Attributes:
-        frame: a pandas DataFrame whose column names are distinct texts; "column 0", "column 1", ... where
-            the file names none.
+        frame: its columns have distinct names; "column 0", "column 1", ... where the file names none.
         header: whether the names were in the file.
         how: what of the reading is not as in most files, such as "decimal commas".
-        written: gives some columns, by position, as the text in the file, such as "007"; None where columns
-            have types of their own.
+        written: gives the columns of some positions as text; None where columns have types of their own.
     """
 
     frame: "pd.DataFrame"
@@ -46,18 +44,14 @@ class Table:
     written: Callable[[Sequence[int]], "pd.DataFrame"] | None = None
 
     def as_written(self, names: Sequence[str]) -> "pd.DataFrame":
-        """The columns of these names as text where the file is text; else as they are."""
+        """Some columns as the text in the file, such as "007"; as they are where a file has types."""
         if self.written is None or not names:
             return self.frame[list(names)]
         return self.written([self.frame.columns.get_loc(name) for name in names]).set_axis(names, axis=1)
 
 
 def check_source(path: str | Path) -> None:
-    """Refuse a path that is no data file, by its suffix and by what is there; the content is not read.
-
-    Raises:
-        ValueError: another suffix than SUFFIXES, no such file, or a folder.
-    """
+    """Raise ValueError if a path is no file of SUFFIXES; the content is not read."""
     source = Path(path)
     suffix = suffix_of(source)
     if source.is_dir():
@@ -103,18 +97,14 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
     equally many cells. Numbers may have decimal commas where the delimiter is another. Empty cells, "?" and
     what pandas takes for missing ("NA", "nan", ...) are missing. Quoted numbers are numbers.
 
-    A first line of names is told by a column that is text there and numbers below, or by the names 0, 1,
-    2, ... that pandas writes.
-
     Args:
         path: the file.
-        header: whether the first line holds the names of the columns; None to find out. A Parquet file
-            always names its columns.
+        header: whether the first line holds the names of the columns, as it always does in Parquet. None to
+            find out: names are told by a column that is text there and numbers below, or by 0, 1, 2, ...
 
     Raises:
         ValueError: as `check_source`; torn files, text that is not UTF-8, rows of several lengths, two
-            columns of one name, no rows, a first line that could be either, or more content than
-            `memory_limit`.
+            columns of one name, no rows, a first line that could be either, or more than `memory_limit`.
     """
     check_source(path)
     source = Path(path)
@@ -134,7 +124,7 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
 
 def kind_of(column: "pd.Series") -> str:
     """What a column holds: "numbers", "booleans", "categories", "dates" or "text"."""
-    from numbers import Real
+    from numbers import Number
 
     from pandas.api import types
 
@@ -142,11 +132,11 @@ def kind_of(column: "pd.Series") -> str:
         return "categories"
     if types.is_datetime64_any_dtype(column.dtype) or types.is_timedelta64_dtype(column.dtype):
         return "dates"
-    # booleans with gaps, and whole numbers of more than 64 bits, are kept as objects
+    # booleans with gaps, decimals, and whole numbers of more than 64 bits are kept as objects
     kept = column.dropna() if column.dtype == object else ()
     if types.is_bool_dtype(column.dtype) or (len(kept) and all(isinstance(value, bool) for value in kept)):
         return "booleans"
-    if types.is_numeric_dtype(column.dtype) or (len(kept) and all(isinstance(v, Real) for v in kept)):
+    if types.is_numeric_dtype(column.dtype) or (len(kept) and all(isinstance(v, Number) for v in kept)):
         return "numbers"
     return "text"
 
@@ -167,32 +157,31 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-def _content(source: Path, start: bytes) -> bytes:
-    """The bytes of a text file, unpacked, and never more of them than the limit."""
+def _content(source: Path, start: bytes) -> str:
+    """A text file, unpacked, and never more of it than fits."""
     content = bytearray()
     try:
         with gzip.open(source) if start[:2] == b"\x1f\x8b" else source.open("rb") as file:
             while part := file.read(_CHUNK):
                 content += part
                 check_memory(source, _PARSED * len(content))
+        text = content.decode("utf-8-sig")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{source} is not a whole gzip file ({first_line(error)})") from error
-    return bytes(content)
-
-
-def _read_text(source: Path, content: bytes, preferred: str | None, header: bool | None) -> Table:
-    if b"\0" in content or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(
-            f"{source} is not UTF-8 text (perhaps UTF-16); convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW"
-        )
-    try:
-        delimiter = _delimiter(content, preferred)
-        first, rows = _scan(source, content, delimiter)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{source} is not UTF-8 text (it holds the byte {error.object[error.start]:#x}); convert it:"
-            " iconv -f LATIN1 -t UTF-8 OLD > NEW"
+            " iconv -f LATIN1 (or UTF-16) -t UTF-8 OLD > NEW"
         ) from error
+    if "\0" in text:
+        raise ValueError(f"{source} is not UTF-8 text (perhaps UTF-16); convert it with iconv")
+    return text
+
+
+def _read_text(source: Path, text: str, preferred: str | None, header: bool | None) -> Table:
+    try:
+        delimiter = _delimiter(text, preferred)
+        first, rows = _scan(source, text, delimiter)
     except csv.Error as error:
         raise ValueError(f"{source} is not a whole table ({error}); check its quotes") from error
 
@@ -200,7 +189,7 @@ def _read_text(source: Path, content: bytes, preferred: str | None, header: bool
         import pandas as pd
 
         return pd.read_csv(
-            io.BytesIO(content),
+            io.StringIO(text),
             sep=delimiter,
             header=0 if header else None,
             names=range(len(first)),
@@ -208,7 +197,6 @@ def _read_text(source: Path, content: bytes, preferred: str | None, header: bool
             na_values=["?"],
             skipinitialspace=True,
             low_memory=False,  # one type for a column, not one for each block of rows
-            encoding="utf-8-sig",
             **options,
         )
 
@@ -238,12 +226,12 @@ def _read_text(source: Path, content: bytes, preferred: str | None, header: bool
     return Table(frame, header, ", ".join(how), written)
 
 
-def _rows(content: bytes, delimiter: str, strict: bool = False) -> Any:
-    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
-    return csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=strict)
+def _rows(text: str, delimiter: str, strict: bool = False) -> Any:
+    lines = io.StringIO(text, newline="")
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
-def _delimiter(content: bytes, preferred: str | None) -> str:
+def _delimiter(text: str, preferred: str | None) -> str:
     """The delimiter that splits the first lines into equally many cells, two or more.
 
     Where several do, more of the cells are numbers under the right one: "1,5;2,5", where csv.Sniffer takes
@@ -251,7 +239,7 @@ def _delimiter(content: bytes, preferred: str | None) -> str:
     """
     scores = {}
     for delimiter in _DELIMITERS:
-        sample = [row for row in islice(_rows(content, delimiter), _SAMPLE) if row] or [[""]]
+        sample = [row for row in islice(_rows(text, delimiter), _SAMPLE) if row] or [[""]]
         even = len(sample[0]) > 1 and len({len(row) for row in sample}) == 1
         numbers = [bool(_NUMBER.fullmatch(cell.strip())) for row in sample for cell in row]
         share = sum(numbers) / len(numbers) if even else 0
@@ -259,10 +247,10 @@ def _delimiter(content: bytes, preferred: str | None) -> str:
     return max(scores, key=scores.__getitem__)
 
 
-def _scan(source: Path, content: bytes, delimiter: str) -> tuple[list[str], int]:
+def _scan(source: Path, text: str, delimiter: str) -> tuple[list[str], int]:
     """The first row and the number of rows, which must have as many cells each: pandas fills short ones."""
     first, rows = list[str](), 0
-    reader = _rows(content, delimiter, strict=True)
+    reader = _rows(text, delimiter, strict=True)
     for row in filter(None, reader):
         first = first or row
         rows += 1
@@ -298,14 +286,10 @@ def _is_header(source: Path, first: list[str], body: "pd.DataFrame") -> bool:
     if len(numbered) >= 3 and numbered == [str(i) for i in range(len(numbered))]:
         return True
     # truth values below a name tell as much as numbers; "-" or "*" above numbers is a gap, not a name
-    names = [
-        cell
-        for cell in cells
-        if not _NUMBER.fullmatch(cell) and cell.lower() not in _NO_NAMES and any(map(str.isalpha, cell))
-    ]
     numbers = [cell for cell in cells if _NUMBER.fullmatch(cell)]
+    names = [cell.lower() not in _NO_NAMES and any(map(str.isalpha, cell)) for cell in cells]
     telling = any(
-        cell in names and body[i].dtype.kind in "biuf" and body[i].notna().any()
+        names[i] and cell not in numbers and body[i].dtype.kind in "biuf" and body[i].notna().any()
         for i, cell in enumerate(cells)
     )
     if telling and all(re.fullmatch(r"[+-]?\d+", cell) for cell in numbers):
@@ -328,16 +312,10 @@ def _check_names(source: Path, names: list[str]) -> None:
             )
 
 
-def _workbook(source: Path) -> bytes:
+def _workbook(source: Path) -> str:
     """The only sheet of an Excel workbook as comma-separated text, so that one reader judges both."""
-    import importlib.util
-
     import pandas as pd
 
-    if importlib.util.find_spec("openpyxl") is None:
-        raise ValueError(
-            f"{source} needs openpyxl, which is not installed: pip install 'qrt-tn[excel]', or save it as csv"
-        )
     try:
         with zipfile.ZipFile(source) as archive:
             check_memory(source, sum(member.file_size for member in archive.infolist()))
@@ -345,13 +323,17 @@ def _workbook(source: Path) -> bytes:
         read = pd.read_excel(source, None, header=None, dtype=object, na_filter=False)
     except TooLargeError:
         raise
+    except ImportError as error:
+        raise ValueError(
+            f"{source}: {first_line(error)} pip install 'qrt-tn[excel]', or save as csv"
+        ) from error
     except Exception as error:  # openpyxl raises whatever a part that is missing makes it raise
         raise ValueError(f"{source} is not a whole .xlsx workbook ({first_line(error)})") from error
-    sheets = {name: frame[(frame != "").any(axis=1)] for name, frame in read.items()}
-    filled = {name: frame for name, frame in sheets.items() if len(frame)}
+    filled = {name: frame for name, frame in read.items() if (frame != "").any(axis=None)}
     if len(filled) > 1:
         raise ValueError(f"{source} has several sheets ({shown(filled)}); save the one to read as a file")
-    return b"".join(frame.to_csv(index=False, header=False).encode() for frame in filled.values())
+    sheets = [frame[(frame != "").any(axis=1)] for frame in filled.values()]
+    return "".join(sheet.to_csv(index=False, header=False) for sheet in sheets)
 
 
 def _read_parquet(source: Path) -> "pd.DataFrame":
@@ -360,21 +342,20 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
 
     try:
         with pq.ParquetFile(source) as opened:
-            metadata, schema = opened.metadata, opened.schema_arrow
-            _check_names(source, schema.names)
-            for field in schema:
-                if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
-                    raise ValueError(
-                        f"{source}: column {field.name!r} holds {field.type}; give numbers or text"
-                    )
-            size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+            about = opened.metadata
+            nested = [field.name for field in opened.schema_arrow if pa.types.is_nested(field.type)]
+            size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
             # dictionaries and runs of one value unpack to far more than their bytes
-            check_memory(source, max(size, 8 * metadata.num_rows * len(schema)))
-            table = opened.read()
+            check_memory(source, max(size, 8 * about.num_rows * about.num_columns))
+            # an index that pandas stored is a column like the others
+            frame = opened.read().to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{source} is not a whole Parquet file ({first_line(error)})") from error
-    if not table.num_rows or not len(schema):
+    if frame.empty:
         raise ValueError(f"{source} is empty; it needs columns and a row for each point")
-    plain = [f.with_type(pa.float64()) if pa.types.is_decimal(f.type) else f for f in schema]
-    # an index that pandas stored is a column like the others
-    return table.cast(pa.schema(plain)).to_pandas(ignore_metadata=True)
+    if nested:
+        raise ValueError(
+            f"{source}: {shown(nested)} hold lists or records; give a number or text in each row"
+        )
+    _check_names(source, list(frame.columns))
+    return frame

@@ -56,7 +56,7 @@ def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Tar
     array([[7., 7., 7., 9., 9., 9.]])
 
     Args:
-        values: a pandas Series of length M.
+        values: of length M.
         what: what errors call it.
         task: "classification", "regression", or None to find out.
 
@@ -127,11 +127,7 @@ def _labels(values: "pd.Series", kind: str) -> Targets:
 
 
 def check_labels(name: str, y: np.ndarray, classes: int) -> np.ndarray:
-    """Labels 0 .. classes-1, shape (M,), as int64.
-
-    Raises:
-        ValueError: other shapes or types, none at all, or a label outside.
-    """
+    """Labels 0 .. classes-1, shape (M,), as int64; a ValueError for anything else."""
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
         raise ValueError(

@@ -9,7 +9,6 @@ from PIL import Image
 
 from qrt_tn.models import image_sets, load_digits
 from qrt_tn.models import split as split_points
-from qrt_tn.models.image_sets import DEBIAN_FASHION_MNIST
 from qrt_tn.models.images import IMAGE_SETS, Images, fold, load_images
 from qrt_tn.models.splits import draw_stratified
 from tests.models.conftest import RNG, assert_holds, pixels, write_cifar, write_idx
@@ -98,18 +97,6 @@ def test_the_datasets_library_is_the_last_resort(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=unreachable))
     with pytest.raises(ValueError, match=r"\(Couldn't reach the Hub\); connect.*QRT_TN_DATA"):
         load_images(name)
-
-
-@pytest.mark.skipif(
-    not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
-)
-def test_fashion_mnist_of_debian_is_whole(monkeypatch):
-    monkeypatch.setattr(image_sets, "DEBIAN_FASHION_MNIST", DEBIAN_FASHION_MNIST)
-    images = load_images("fashion-mnist")
-    assert (images.x.shape, images.x_test.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
-    assert set(np.bincount(images.y)) == {6_000}
-    part = fold(images, 0, points=1_000, flat=True)
-    assert (part.x_train.shape, part.x_validation.shape) == ((1_000, 784), (5_000, 784))
 
 
 def test_an_unknown_name_is_told_the_known_ones():
