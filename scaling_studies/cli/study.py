@@ -75,6 +75,10 @@ def run(
         str | None,
         typer.Option(help="i/n from 0/n on: do every n-th point, then what is left of the others'"),
     ] = None,
+    requeues: Annotated[
+        int | None,
+        typer.Option(help="put this SLURM job back into the queue at its time limit, so many times"),
+    ] = None,
     plain: Plain = False,
     report: Report = True,
 ) -> None:
@@ -99,7 +103,7 @@ def run(
         "retry": failed_before is not None,
         "retry_before": failed_before,
     }
-    _run(asked, folder, file, processes, plain, report, **options)
+    _run(asked, folder, file, processes, plain, report, requeues, **options)
 
 
 def _order(asked: Study, file: Path) -> list[str]:
@@ -186,6 +190,7 @@ def _run(
     processes: int | None,
     plain: bool,
     report: bool,
+    requeues: int | None = None,
     **options: Any,
 ) -> None:
     """Run, show it, and end with the exit code that says how it went."""
@@ -208,6 +213,11 @@ def _run(
     if report and group is None and not summary.stopped:
         print(f"report: {_report(asked, folder)}")
     if summary.stopped and summary.left:
+        # SLURM itself requeues what it preempts or loses, and what somebody cancels is to stay away
+        if requeues is not None and summary.signal not in (signal.SIGTERM, signal.SIGINT):
+            from qrt_tn.studies.cluster.requeue import requeue
+
+            requeue(requeues, print)
         raise typer.Exit(INTERRUPTED if summary.signal == signal.SIGINT else STOPPED)
     # one of many tasks answers for what it did itself
     if summary.failed or (summary.failed_before and group is None):

@@ -20,7 +20,6 @@ from qrt_tn.studies.store.index import read_failures
 READ = 1000  # failures that are read for their reasons
 SHOWN = 10
 EVERY = 2.0
-LIVE = ("pending", "requeued", "running")  # states of tasks that may still do something
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,8 @@ class Status:
         reasons: why points failed, with counts, the most frequent first; of at most a thousand.
         tasks: those of SLURM by state, where something was submitted and squeue answers.
         submitted: the command that submitted it last, or "".
-        why: of tasks that wait, SLURM's reasons with counts; or why SLURM could not be asked.
+        why: SLURM's reasons for tasks that wait, with counts.
+        unknown: why SLURM could not be asked for tasks that were submitted, or "".
     """
 
     name: str
@@ -54,6 +54,7 @@ class Status:
     tasks: dict[str, int] = field(default_factory=dict)
     submitted: str = ""
     why: str = ""
+    unknown: str = ""
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -61,8 +62,9 @@ class Status:
 
     @property
     def at_work(self) -> bool:
-        """Whether anything runs, or waits in SLURM's queue."""
-        return bool(self.here) or any(self.tasks.get(state) for state in LIVE)
+        """Whether anything runs, or waits in SLURM's queue; where nobody knows, whether anything may."""
+        live = any(self.tasks.get(state) for state in cluster.LIVE)
+        return bool(self.here) or live or bool(self.unknown and self.left)
 
 
 def look(study: Study, folder: Path) -> Status:
@@ -88,9 +90,10 @@ def look(study: Study, folder: Path) -> Status:
         other=other,
         here=store.at_work_here(),
         reasons=reasons.most_common(),
-        tasks=tasks.counts,
+        tasks=dict(tasks.counts),
         submitted=submitted[-1].command if submitted else "",
-        why=tasks.note or ", ".join(f"{reason} ({n})" for reason, n in tasks.reasons.items()),
+        why=", ".join(f"{reason} ({n})" for reason, n in tasks.reasons.items()),
+        unknown=tasks.note or "",
     )
 
 
@@ -130,8 +133,8 @@ def _text(status: Status) -> Text:
     if status.tasks:
         counts = ", ".join(f"{n:,} {state}" for state, n in status.tasks.items())
         lines.append(f"  SLURM tasks: {counts}" + (f"; waiting for: {status.why}" if status.why else ""))
-    elif status.why:
-        lines.append(f"  SLURM: {status.why}")
+    if status.unknown:
+        lines.append(f"  SLURM tasks: it is not known whether any wait or run, as {status.unknown}")
     lines += [f"  failed: {count:,} of {reason}" for reason, count in status.reasons[:SHOWN]]
     if len(status.reasons) > SHOWN:
         lines.append(f"  failed: and {len(status.reasons) - SHOWN:,} other reasons (qrt-tn study report)")

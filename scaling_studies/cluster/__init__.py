@@ -1,13 +1,13 @@
 """SLURM: what is sent there, how it fares, and how it is taken back."""
 
-from qrt_tn.studies.cluster.cancel import Cancelled, cancel
-from qrt_tn.studies.cluster.request import Request, minutes, setup_lines
+from qrt_tn.studies.cluster.cancel import cancel
+from qrt_tn.studies.cluster.request import Request, minutes
 from qrt_tn.studies.cluster.submission import Submission, submissions
 from qrt_tn.studies.cluster.submit import pending, preview, submit
-from qrt_tn.studies.cluster.tasks import Tasks, tasks_of
+from qrt_tn.studies.cluster.tasks import LIVE, Tasks, tasks_of
 
 __all__ = [
-    "Cancelled",
+    "LIVE",
     "Request",
     "Submission",
     "Tasks",
@@ -15,7 +15,6 @@ __all__ = [
     "minutes",
     "pending",
     "preview",
-    "setup_lines",
     "submissions",
     "submit",
     "tasks_of",

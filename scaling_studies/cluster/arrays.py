@@ -1,12 +1,12 @@
 """From the points that are left to arrays: one for each kind of need, with what each task asks for."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from qrt_tn.studies.cluster.request import Request
 from qrt_tn.studies.config import Study
-from qrt_tn.studies.config.points import Needs
+from qrt_tn.studies.config.points import Needs, order
 
 MOST_TASKS = 64  # of an array where the user names no number; tasks share the points
 DAY = 24 * 60  # minutes of a task at most where the user names no time; what is left then is requeued
@@ -18,47 +18,31 @@ class Array:
     """One array of tasks that are alike.
 
     Attributes:
-        group: number of its needs in `Study.needs()`.
-        needs: of each of its points.
-        points: how many are left.
+        group: number of the points' needs in `Study.needs()`.
+        needs: of each point.
+        points: ids of those that are left, in the order in which they are shared out.
         tasks: how many there are.
-        at_once: points that one task has room for at the same time.
         cpus: cores of each rank.
-        gpus: of each rank.
+        gpus: of each rank, as SLURM takes them; None for none.
+        granted: GPUs that each point is given although it needs none; None where there are none of these.
         memory: "--mem=..." or "--mem-per-cpu=...".
         minutes: of each task.
-        useful: minutes of each task until it may be told to stop.
+        warning: what a user should know before it is sent, if anything.
     """
 
     group: int
     needs: Needs
-    points: int
+    points: list[str]
     tasks: int
-    at_once: int
     cpus: int
-    gpus: int
+    gpus: str | None
+    granted: int | None
     memory: str
     minutes: int
-    useful: float
-
-    @property
-    def granted(self) -> int | None:
-        """GPUs that each point is given although it needs none; None where there are none of these."""
-        return self.gpus if self.gpus and not self.needs.gpus else None
-
-    def warning(self) -> str | None:
-        """What a user should know before it is sent, if anything."""
-        if self.needs.minutes > self.useful:
-            useful = max(math.floor(self.useful), 0)
-            return (
-                f"a point of group {self.group} may take {self.needs.minutes:g} minutes, a task of "
-                f"{self.minutes} may be told to stop after {useful}: a point that keeps no steps begins anew "
-                "in each task; give a longer --time"
-            )
-        return None
+    warning: str | None
 
 
-def arrays(study: Study, pending: Iterable[str], request: Request, largest: int) -> tuple[Array, ...]:
+def arrays(study: Study, pending: Collection[str], request: Request, largest: int) -> tuple[Array, ...]:
     """The arrays that a study's pending points make.
 
     Args:
@@ -70,62 +54,59 @@ def arrays(study: Study, pending: Iterable[str], request: Request, largest: int)
     Raises:
         ValueError: more tasks than the cluster allows, or less than a point needs.
     """
-    if request.tasks is not None and request.tasks > largest:
+    if largest < (request.tasks or 1):
         raise ValueError(
-            f"tasks is {request.tasks}; this cluster's arrays have at most {largest} (MaxArraySize)"
+            f"tasks is {request.tasks or 1}; this cluster's arrays have at most {largest} (MaxArraySize)"
         )
-    if largest < 1:
-        raise ValueError(
-            "this cluster allows no job arrays (MaxArraySize is 0); use scaling_studies/slurm/cpu.sbatch"
-        )
-    left = set(pending)
     made = []
-    for number, needs in enumerate(study.needs()):
-        points = sum(point.needs == needs and point.id in left for point in study.points)
+    for group, needs in enumerate(study.needs()):
+        points = [point.id for point in study.points if point.needs == needs and point.id in pending]
         if points:
-            made.append(_array(number, needs, points, request, largest))
+            made.append(_array(group, needs, order(points), request, largest))
     return tuple(made)
 
 
-def _array(number: int, needs: Needs, points: int, request: Request, largest: int) -> Array:
-    for name, given, needed in (("cpus", request.cpus, needs.cores), ("gpus", request.gpus, needs.gpus)):
+def _array(group: int, needs: Needs, points: list[str], request: Request, largest: int) -> Array:
+    gpus = needs.gpus if request.gpu_count is None else request.gpu_count
+    for name, given, needed in (("cpus", request.cpus, needs.cores), ("gpus", gpus, needs.gpus)):
         if given is not None and given < needed:
             raise ValueError(
-                f"{name} is {given}; a point of group {number} needs {needed}, so give at least that"
+                f"{name} is {given}; a point of group {group} needs {needed}, so give at least that"
             )
-    at_once = _at_once(needs, request)
-    wanted = math.ceil(points / at_once)
-    tasks = request.tasks or min(wanted, MOST_TASKS, largest)
-    tasks = min(tasks, points)
-    rounds = math.ceil(points / (tasks * at_once))
+    at_once = _at_once(needs, request, gpus)
+    tasks = min(request.tasks or min(math.ceil(len(points) / at_once), MOST_TASKS, largest), len(points))
+    rounds = math.ceil(len(points) / (tasks * at_once))
     early = request.grace / 60 + 1  # SLURM may send the signal up to a minute early
     minutes = max(min(math.ceil(needs.minutes * rounds) + math.ceil(early), request.time or DAY), 1)
     cpus = request.cpus or needs.cores * at_once
+    warning = None
+    if needs.minutes > minutes - early:
+        warning = (
+            f"a point of group {group} may take {needs.minutes:g} minutes, longer than a task of {minutes} "
+            f"lets it, as that is told to stop {request.grace} s before its end, or a minute earlier; if it "
+            "keeps no steps it begins anew in each task: give a longer --time"
+        )
     return Array(
-        group=number,
+        group=group,
         needs=needs,
         points=points,
         tasks=tasks,
-        at_once=at_once,
         cpus=cpus,
-        gpus=needs.gpus if request.gpus is None else request.gpus,
+        gpus=(request.gpus or str(gpus)) if gpus else None,
+        granted=gpus if gpus and not needs.gpus else None,
         memory=_memory(needs, request, at_once, cpus),
         minutes=minutes,
-        useful=minutes - early,
+        warning=warning,
     )
 
 
-def _at_once(needs: Needs, request: Request) -> int:
+def _at_once(needs: Needs, request: Request, gpus: int) -> int:
     """How many points fit into one task that the user made larger than one point needs."""
-    if needs.exclusive or needs.ranks > 1:
-        return 1
-    room = []
-    if request.cpus is not None:
-        room.append(request.cpus // needs.cores)
+    if needs.exclusive or needs.ranks > 1 or (gpus and not needs.gpus):
+        return 1  # a point that needs no GPU is given all of them
+    room = [] if request.cpus is None else [request.cpus // needs.cores]
     if needs.gpus:
-        room.append((needs.gpus if request.gpus is None else request.gpus) // needs.gpus)
-    elif request.gpus:
-        room.append(1)  # a point that needs none is given all of them
+        room.append(gpus // needs.gpus)
     return max(1, min(room, default=1))
 
 

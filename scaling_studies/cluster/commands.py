@@ -9,18 +9,10 @@ PATIENCE = 60.0  # seconds; a controller that answers no faster is not to be wai
 
 
 def call(command: Sequence[str], *, cwd: Path | None = None, patience: float = PATIENCE) -> str:
-    """Run one of SLURM's commands.
-
-    Args:
-        command: its name and arguments.
-        cwd: where it runs.
-        patience: seconds until it is given up.
-
-    Returns:
-        What it printed.
+    """What one of SLURM's commands prints.
 
     Raises:
-        ValueError: it is not installed, failed, or did not answer; with the mend.
+        ValueError: it is not installed, failed, or did not answer in `patience` seconds; with the mend.
     """
     name = command[0]
     try:

@@ -1,22 +1,20 @@
 """Sending a study's pending points to SLURM: all of its arrays, or none."""
 
-import contextlib
 import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.cluster.arrays import Array, arrays
 from qrt_tn.studies.cluster.commands import call, largest_array
 from qrt_tn.studies.cluster.request import Request
 from qrt_tn.studies.cluster.script import batch_script
-from qrt_tn.studies.cluster.submission import Sent, Submission, new_folder, submissions
+from qrt_tn.studies.cluster.submission import Sent, Submission, submissions
 from qrt_tn.studies.cluster.tasks import tasks_of
 from qrt_tn.studies.config import Study
 from qrt_tn.studies.store import StudyStore
+from qrt_tn.studies.store.study import HEAD
 
 DEFAULT_ARRAY = 1001  # SLURM's own limit, where a dry run finds no cluster to ask
 
@@ -28,29 +26,32 @@ def pending(study: Study, store: StudyStore, *, failed: bool = False) -> list[st
     return [point.id for point in study.points if point.id not in over]
 
 
-def preview(study: Study, store: Path, request: Request, *, failed: bool = False) -> list[tuple[Array, str]]:
-    """The arrays and the scripts that `submit` would send; nothing is written.
+def preview(
+    study: Study, store: Path, request: Request, target: Sequence[str], *, failed: bool = False
+) -> list[tuple[Array, str]]:
+    """The arrays that `submit` would send, and scripts of them for sending by hand; nothing is written.
 
     Args:
         study: the study.
         store: folder of its store, which need not exist.
         request: the options.
-        failed: as for `submit`.
+        target: what `qrt-tn study run` is to run, and where.
+        failed: also points that have failed by now, each once.
 
     Raises:
-        ValueError: as `submit`; no points are left.
+        ValueError: no points are left, or options that cannot be.
     """
-    _check_place(store)
     try:
         largest = largest_array()
     except ValueError:
         largest = DEFAULT_ARRAY
-    kept = StudyStore(store) if (store / "store.json").is_file() else None
-    folder = store.resolve() / "slurm" / "DATE-TIME"
+    if (store / HEAD).is_file():
+        planned = _planned(study, StudyStore(store), request, largest, failed)
+    else:
+        planned = arrays(study, [point.id for point in study.points], request, largest)
     before = _now() if failed else None
     return [
-        (array, _script(array, request, study, folder, before))
-        for array in _arrays(study, kept, request, largest, failed)
+        (array, batch_script(array, request, study.name, target, failed_before=before)) for array in planned
     ]
 
 
@@ -63,11 +64,11 @@ def submit(
     again: bool = False,
     failed: bool = False,
     say: Callable[[str], None] = print,
-) -> Submission:
-    """Send the points of a study that are left.
+) -> tuple[Submission, Path]:
+    """Send the points of a study that are left: an array for each of their needs.
 
-    Every distinct need becomes one array. The study is frozen in the submission's folder, so editing its file
-    does not change what is queued.
+    The study and the order of its points are frozen in the submission's folder, so editing its file does not
+    change what is queued.
 
     Args:
         study: the study.
@@ -78,66 +79,72 @@ def submit(
         failed: also send the points that have failed by now, each once.
         say: takes lines for the user.
 
+    Returns:
+        The submission, and its folder.
+
     Raises:
         ValueError: no points are left, tasks of this study are queued or at work already or squeue does not
             tell, SLURM is not here or refuses (arrays that it took before are cancelled again), or options
             or a folder that cannot be.
     """
-    _check_place(store)
-    if request.via == "submitit":
-        from qrt_tn.studies.cluster.through_submitit import check_installed
-
-        check_installed()
+    place = store.resolve()
+    for sign in "%\\":
+        if sign in str(place):
+            raise ValueError(
+                f"{place} holds a {sign}, which SLURM replaces in paths of what tasks print; give another "
+                "folder with --store"
+            )
     largest = largest_array()
     kept = StudyStore.make(store, study)
-    planned = _arrays(study, kept, request, largest, failed)
+    planned = _planned(study, kept, request, largest, failed)
     if not again:
         _refuse_twice(store, study)
     kept.keep(study)
-    folder = new_folder(store)
     made = Submission(
-        folder=folder,
-        study=study.name,
-        digest=study.digest,
-        quick=study.quick,
-        via=request.via,
-        command=command,
-        options=asdict(request),
-        date=_now(),
+        study=study.name, digest=study.digest, command=command, options=asdict(request), date=_now()
     )
+    folder = place / "slurm" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder.mkdir(parents=True)
+    frozen = folder / "study.toml"
+    target = [str(frozen), "--store", str(place), *(["--quick"] if study.quick else [])]
     try:
-        _write(folder / "study.toml", study.text)
+        frozen.write_text(study.text, encoding="utf-8")
         for array in planned:
-            if warning := array.warning():
-                say(warning)
-            made = made.with_job(_send(array, request, study, folder, made.date if failed else None))
-            made.write()
-        made = Submission(**{**vars(made), "complete": True})
-        made.write()
+            if array.warning:
+                say(array.warning)
+            order = folder / f"order-{array.group}.txt"
+            order.write_text("".join(f"{point}\n" for point in array.points), encoding="utf-8")
+            before = made.date if failed else None
+            text = batch_script(array, request, study.name, target, order=order, failed_before=before)
+            script = folder / f"group-{array.group}.sbatch"
+            script.write_text(text, encoding="utf-8")
+            # --parsable prints the id, on federated clusters with the cluster's name behind it
+            job = call(["sbatch", "--parsable", script.name], cwd=folder).split(";")[0].strip()
+            if not job.isdigit():
+                raise ValueError(f"sbatch answered {job!r} in place of a job id; see `squeue --me`")
+            made.sent.append(Sent(job=job, group=array.group, tasks=array.tasks, points=len(array.points)))
+            made.write(folder)
     except BaseException as error:
-        raise _undone(made, error) from error
-    return made
+        try:
+            if made.sent:
+                call(["scancel", *made.jobs])
+        except ValueError as second:
+            raise ValueError(
+                f"{error}; and the jobs {', '.join(made.jobs)}, sent before, could not be cancelled: {second}"
+            ) from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return made, folder
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _check_place(store: Path) -> None:
-    """Raise where SLURM would take the place of its output for a pattern."""
-    if "%" in str(store.resolve()):
-        raise ValueError(
-            f"{store.resolve()} holds a %, which SLURM replaces in paths of what tasks print; give another "
-            "folder with --store"
-        )
-
-
-def _arrays(
-    study: Study, kept: StudyStore | None, request: Request, largest: int, failed: bool
+def _planned(
+    study: Study, kept: StudyStore, request: Request, largest: int, failed: bool
 ) -> tuple[Array, ...]:
-    """The arrays of what is left; all of the study where there is no store yet."""
-    if kept is None:
-        return arrays(study, [point.id for point in study.points], request, largest)
+    """The arrays of what is left."""
     left = pending(study, kept, failed=failed)
     if left:
         return arrays(study, left, request, largest)
@@ -156,63 +163,9 @@ def _refuse_twice(store: Path, study: Study) -> None:
             "or send it all the same with --again"
         )
     if tasks.live:
-        live = [one for one in known if set(one.jobs) & set(tasks.jobs)]
-        said = "those tasks know only the points of the study as it was"
-        if any(one.digest == study.digest for one in live):
-            said = "those tasks take all pending points"
+        same = any(one.digest == study.digest for one in known if set(one.jobs) & set(tasks.jobs))
+        said = "take all pending points" if same else "know only the points of the study as it was"
         raise ValueError(
-            f"this study has tasks in SLURM already ({tasks}; jobs {', '.join(tasks.jobs)}); {said}; wait, "
-            "cancel them with `qrt-tn study cancel`, or send more with --again"
+            f"this study has tasks in SLURM already ({tasks}; jobs {', '.join(tasks.jobs)}); those tasks "
+            f"{said}; wait, cancel them with `qrt-tn study cancel`, or send more with --again"
         )
-
-
-def _send(array: Array, request: Request, study: Study, folder: Path, before: str | None) -> Sent:
-    if request.via == "submitit":
-        from qrt_tn.studies.cluster.through_submitit import send
-
-        job = send(array, request, study, folder, Path.cwd(), before)
-    else:
-        script = folder / f"group-{array.group}.sbatch"
-        _write(script, _script(array, request, study, folder, before))
-        # --parsable prints the id, on federated clusters with the cluster's name behind it
-        job = call(["sbatch", "--parsable", script.name], cwd=folder).split(";")[0].strip()
-    if not job.isdigit():
-        raise ValueError(f"sbatch answered {job!r} in place of a job id; see `squeue --me`")
-    return Sent(job, array.group, array.tasks, array.points)
-
-
-def _script(array: Array, request: Request, study: Study, folder: Path, before: str | None) -> str:
-    return batch_script(
-        array,
-        request,
-        study=study.name,
-        folder=folder,
-        store=folder.parent.parent,
-        quick=study.quick,
-        python=sys.executable,
-        cwd=Path.cwd(),
-        failed_before=before,
-    )
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def _undone(made: Submission, error: BaseException) -> BaseException:
-    """Take back what SLURM took before an error; the error to raise."""
-    if not made.jobs:
-        shutil.rmtree(made.folder, ignore_errors=True)
-        return error
-    said = ", ".join(made.jobs)
-    try:
-        call(["scancel", *made.jobs])
-    except ValueError as second:
-        with contextlib.suppress(OSError):
-            made.write()
-        return ValueError(f"{error}; and the jobs {said}, sent before, could not be cancelled: {second}")
-    shutil.rmtree(made.folder, ignore_errors=True)
-    if not isinstance(error, Exception):
-        return error  # Ctrl-C stays one
-    return ValueError(f"{error}; nothing was submitted (the jobs {said}, sent before, were cancelled)")

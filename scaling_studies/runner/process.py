@@ -197,6 +197,8 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
 def _run_ranks(task: Task) -> int:
     """Start a program of this point's MPI ranks and wait for it; returns its exit code."""
     command = [*task.launcher, sys.executable, "-m", "qrt_tn.studies.runner.ranks"]
+    if task.gpus and os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1":
+        del os.environ["CUDA_VISIBLE_DEVICES"]  # numbers of this node: SLURM tells each its own
     found = subprocess.run([*command, f"{task.folder}/task.json"], stdin=subprocess.DEVNULL, check=False)
     return 0 if task.outcome() is not None else found.returncode
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from qrt_tn.engine.mpi import ending_together, world
 from qrt_tn.studies.runner.process import BEGUN, take_share
+from qrt_tn.studies.runner.room import visible_gpus
 from qrt_tn.studies.runner.task import Task
 
 
@@ -30,16 +31,18 @@ def _share(task: Task, comm: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     local, together = node.Get_rank(), node.Get_size()
-    node.Free()
-    cores, gpus = task.cores, task.gpus
+    cores = task.cores
     if together == task.ranks and len(cores) >= task.ranks:
         each = len(cores) // task.ranks
         cores = cores[local * each : (local + 1) * each]
     else:
         cores = ()
-    if len(gpus) >= together:
+    # each machine numbers its own; a launcher gives the ranks of one each its own of them, or all to all
+    gpus = tuple(visible_gpus()) if task.gpus else ()
+    if set(node.allgather(gpus)) == {gpus} and len(gpus) >= together:
         each = len(gpus) // together
         gpus = gpus[local * each : (local + 1) * each]
+    node.Free()
     return cores, gpus
 
 

@@ -12,7 +12,7 @@ SIGNALS = {
 
 
 class Stop:
-    """Remembers the first signal that asks to stop, while a `with` block lasts.
+    """Remembers the first signal that asks to stop, while a `with` block lasts; SIGUSR1 gives way to another.
 
     A second Ctrl-C is the usual one. Outside the main thread no signals arrive.
 
@@ -43,5 +43,5 @@ class Stop:
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.reason is None:
+        if self.reason is None or self.number == signal.SIGUSR1:
             self.reason, self.number = SIGNALS[signal.Signals(number)], number

@@ -29,7 +29,9 @@ def rehearse(settings: Rehearsal, seed: int, context: Context) -> Mapping[str, f
     kept = context.folder / "step"
     first = int(kept.read_text()) if kept.is_file() else 0
     ranks = 1
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if context.comm is not None:
+        print(f"rank {context.comm.Get_rank()} sees GPUs {shown or 'none'}", flush=True)
         ranks = int(context.comm.allreduce(1))
         first = context.comm.bcast(first)
     for step in range(first, settings.steps):
@@ -49,7 +51,6 @@ def rehearse(settings: Rehearsal, seed: int, context: Context) -> Mapping[str, f
         os.kill(os.getpid(), signal.SIGKILL)
     text = f"{settings.label} {settings.number} {seed}".encode()
     value = int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return {
         "value": math.nan if settings.ending == "nan" else value,
         "ranks": ranks,

@@ -21,6 +21,7 @@ code, text = answer[min(count, len(answer)) - 1]
 (sys.stderr if code else sys.stdout).write(text)
 sys.exit(code)
 """
+PYTHON = sys.executable  # a test may put another in its place
 
 
 class Fakes:
@@ -37,7 +38,7 @@ class Fakes:
         (self.folder / "answers").write_text(json.dumps(self.answers))
         for name in self.answers:
             path = self.folder / "bin" / name
-            path.write_text(PROGRAM.format(python=sys.executable, folder=str(self.folder)))
+            path.write_text(PROGRAM.format(python=PYTHON, folder=str(self.folder)))
             path.chmod(0o755)
 
     def calls(self, name):
@@ -55,7 +56,6 @@ def slurm(tmp_path, monkeypatch):
     made.tell(
         sbatch=[[0, "101\n"], [0, "102\n"], [0, "103\n"]],
         squeue=[[0, ""]],
-        sacct=[[1, "Slurm accounting storage is disabled"]],
         scancel=[[0, ""]],
         scontrol=[[0, "Configuration data\nMaxArraySize            = 11\nMaxJobCount = 10000\n"]],
     )

@@ -1,36 +1,61 @@
-"""What generated scripts say to sbatch, and what they do when signals come."""
+"""What generated scripts say to sbatch, and what they do before the runner takes over."""
 
 import os
 import shlex
 import shutil
-import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import pytest
 
 from qrt_tn.studies.cluster import Request
 from qrt_tn.studies.cluster.arrays import arrays
-from qrt_tn.studies.cluster.script import SIGNALS, batch_script, run_command
+from qrt_tn.studies.cluster.script import batch_script
 from qrt_tn.studies.config import load_study
 
 AWKWARD = 'it\'s a "folder" $HOME `x` \\ of mine'
 
 
-def script_of(study, request, folder, python="/opt/py thon/bin/python", **more):
-    (array,) = arrays(study, [point.id for point in study.points], request, 1001)
-    place = {"folder": folder / "slurm" / "now", "store": folder, "cwd": folder}
-    return batch_script(array, request, study=study.name, quick=False, python=python, **place, **more)
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    """The current folder, of an awkward name, where the interpreter tells how it was called."""
+    folder = tmp_path / AWKWARD
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    python = folder / "python"
+    python.write_text(
+        '#!/bin/sh\npwd > seen\nprintf "%s\\n" "$@" >> seen\nenv > environment\nkill -USR1 $$\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    return folder
+
+
+def script_of(study, request=None, **more):
+    request = request or Request()
+    (array,) = arrays(study, study.by_id, request, 1001)
+    target = ["a study.toml", "--store", AWKWARD]
+    return batch_script(array, request, study.name, target, **more)
 
 
 def asked(text):
-    """The options after #SBATCH, as sbatch takes them apart."""
-    lines = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")]
-    return [word for line in lines for word in shlex.split(line)]
+    """The options after #SBATCH, as sbatch takes them apart; none comes after the first command."""
+    lines = text.splitlines()
+    head = lines[: next(n for n, line in enumerate(lines) if line and not line.startswith("#"))]
+    found = [line.removeprefix("#SBATCH ") for line in head if line.startswith("#SBATCH ")]
+    assert len(found) == text.count("#SBATCH")
+    return [word for line in found for word in shlex.split(line)]
 
 
-def test_options(study_file, tmp_path):
+def run(text, **environment):
+    Path("script").write_text(text)
+    return subprocess.run(
+        ["bash", "script"], check=False, capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_options(study_file):
     study = load_study(
         study_file(numbers=range(6), gpus=1, cores=3, ranks=2, memory=4, exclusive=True, minutes=20)
     )
@@ -41,12 +66,11 @@ def test_options(study_file, tmp_path):
         constraint="a100|h100",
         limit=2,
         time=60,
-        requeues=7,
+        gpus="a100:1",
         grace=90,
-        setup=("module load cuda",),
+        sbatch=("--reservation=x", "--mail-type=END --comment='two words'"),
     )
-    text = script_of(study, request, tmp_path)
-    assert asked(text) == [
+    assert asked(script_of(study, request)) == [
         "--job-name=qrt-tn-tried",
         "--partition=gpu",
         "--account=me",
@@ -55,7 +79,7 @@ def test_options(study_file, tmp_path):
         "--array=0-5%2",
         "--ntasks=2",
         "--cpus-per-task=3",
-        "--gpus-per-task=1",
+        "--gpus-per-task=a100:1",
         "--time=23",
         "--mem-per-cpu=768M",
         "--exclusive",
@@ -63,140 +87,49 @@ def test_options(study_file, tmp_path):
         "--open-mode=append",
         "--requeue",
         "--signal=B:USR1@90",
+        "--reservation=x",
+        "--mail-type=END",
+        "--comment=two words",
     ]
-    assert "\nmodule load cuda\n" in text
-    assert "\nrequeues=7\n" in text
-    assert SIGNALS in text
-    # all #SBATCH lines come before the first command, or sbatch does not see them
-    first = next(n for n, line in enumerate(text.splitlines()) if line and not line.startswith("#"))
-    assert not any(line.startswith("#SBATCH") for line in text.splitlines()[first:])
 
 
-def test_awkward_paths_reach_the_runner(study_file, tmp_path):
-    folder = tmp_path / AWKWARD
-    (folder / "slurm" / "now").mkdir(parents=True)
-    python = folder / "python"
-    python.write_text('#!/bin/sh\npwd > seen\nprintf "%s\\n" "$@" >> seen\n')
-    python.chmod(0o755)
-    text = script_of(load_study(study_file()), Request(), folder, python=str(python))
-    done = subprocess.run(["bash", "-c", text], check=True, capture_output=True, text=True)
-    expected = run_command(str(python), folder / "slurm" / "now" / "study.toml", folder, 0, False)
-    assert (folder / "seen").read_text().splitlines() == [str(folder), *expected[1:]]
-    assert "left with code 0" in done.stdout
+def test_what_the_runner_is_told(study_file, runner):
+    text = script_of(
+        load_study(study_file()),
+        Request(gpus="2", requeues=7),
+        order=runner / "o",
+        failed_before="2026-01-02",
+    )
+    # the runner is the script itself by then, and a signal before it listens does not end it
+    assert run(text, SLURM_ARRAY_TASK_ID="1").returncode == 0
+    assert (runner / "seen").read_text().splitlines() == [
+        str(runner),
+        *("-m", "qrt_tn.studies.cli", "study", "run", "a study.toml", "--store", AWKWARD, "--plain"),
+        *("--group", "0", "--requeues", "7", "--order", str(runner / "o"), "--gpus", "2"),
+        *("--failed-before", "2026-01-02", "--task", "1/3"),
+    ]
+    assert run(script_of(load_study(study_file()))).returncode == 0
+    assert (runner / "seen").read_text().splitlines()[-4:] == ["--requeues", "20", "--task", "0/3"]
 
 
-def test_what_the_runner_is_told(study_file, tmp_path):
-    def command(text):
-        (line,) = [line for line in text.splitlines() if line.startswith("start ")]
-        return shlex.split(line)
-
-    plain, needing = load_study(study_file()), load_study(study_file(gpus=1))
-    assert not {"--gpus", "--failed-before"} & set(command(script_of(plain, Request(), tmp_path)))
-    assert "--gpus" not in command(script_of(needing, Request(gpus=2), tmp_path))
-    text = script_of(plain, Request(gpus=2), tmp_path, failed_before="2026-01-02T03:04:05+00:00")
-    assert command(text)[-4:] == ["--gpus", "2", "--failed-before", "2026-01-02T03:04:05+00:00"]
-    assert "--gpus-per-task=2" in asked(text)
+@pytest.mark.parametrize(
+    ("nodes", "launcher", "bootstrap", "kept"),
+    [("1", "", "fork", True), ("2", "mpirun -n {ranks}", None, False), ("2", "srun --mpi=pmix", None, True)],
+)
+def test_what_launchers_of_ranks_find(study_file, runner, nodes, launcher, bootstrap, kept):
+    text = script_of(load_study(study_file(numbers=[1], ranks=2, cores=3, gpus=1)))
+    run(text, SLURM_JOB_NUM_NODES=nodes, SLURM_GPUS_PER_TASK="1", QRT_TN_MPIEXEC=launcher)
+    found = dict(line.partition("=")[::2] for line in (runner / "environment").read_text().splitlines())
+    assert found.get("HYDRA_BOOTSTRAP") == bootstrap
+    assert ("SLURM_GPUS_PER_TASK" in found) == kept
 
 
 def test_syntax(study_file, tmp_path):
     path = tmp_path / "script"
-    path.write_text(script_of(load_study(study_file()), Request(), tmp_path / AWKWARD))
+    path.write_text(script_of(load_study(study_file(numbers=[1], ranks=2, gpus=1)), Request(setup=("true",))))
     subprocess.run(["bash", "-n", path], check=True)
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", path], check=True)
-
-
-def end_with(slurm, study, tmp_path, runner, sent, environment=None):
-    """Run a script around a runner, send it a signal, and give its code and what it printed."""
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{runner}\n")
-    python.chmod(0o755)
-    script = tmp_path / "script"
-    script.write_text(script_of(study, Request(requeues=2), tmp_path, python=str(python)))
-    own = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9"}
-    process = subprocess.Popen(
-        ["bash", script], stdout=subprocess.PIPE, text=True, env=os.environ | own | (environment or {})
-    )
-    if sent is not None:
-        while not (tmp_path / "ready").exists():
-            time.sleep(0.01)
-        process.send_signal(sent)
-    said, _ = process.communicate(timeout=20)
-    requeued = [call for call in slurm.calls("scontrol") if call[0] == "requeue"]
-    return process.returncode, said, requeued
-
-
-# waits for the signal, ends in its own time, and only then with its code
-STOPS = "trap 'sleep 0.3; touch stopped; exit 75' {}\ntouch ready\nwhile :; do sleep 0.02; done"
-
-
-@pytest.fixture
-def study(study_file):
-    return load_study(study_file())
-
-
-def test_near_the_time_limit_the_task_is_requeued(slurm, study, tmp_path):
-    code, said, requeued = end_with(slurm, study, tmp_path, STOPS.format("USR1"), signal.SIGUSR1)
-    assert (tmp_path / "stopped").exists()  # it was waited for
-    assert code == 75
-    assert requeued == [["requeue", "7_3"]]
-    assert "back in the queue" in said
-
-
-def test_requeues_end(slurm, study, tmp_path):
-    restarts = {"SLURM_RESTART_COUNT": "2"}
-    code, said, requeued = end_with(slurm, study, tmp_path, STOPS.format("USR1"), signal.SIGUSR1, restarts)
-    assert (code, requeued) == (75, [])
-    assert "after 2 restarts, for whatever reason, this task gives up: points are left" in said
-    assert "submit the study again" in said
-
-
-def test_a_requeue_that_fails_is_told(slurm, study, tmp_path):
-    slurm.tell(scontrol=[[1, "slurm_load_jobs error"]])
-    code, said, requeued = end_with(slurm, study, tmp_path, STOPS.format("USR1"), signal.SIGUSR1)
-    assert (code, len(requeued)) == (75, 1)
-    assert "scontrol requeue failed; submit the study again" in said
-
-
-def test_what_slurm_takes_away_is_not_requeued_twice(slurm, study, tmp_path):
-    code, _, requeued = end_with(slurm, study, tmp_path, STOPS.format("TERM"), signal.SIGTERM)
-    assert (code, requeued) == (75, [])
-    assert (tmp_path / "stopped").exists()
-
-
-def test_a_signal_before_the_runner_listens(slurm, study, tmp_path):
-    code, _, requeued = end_with(slurm, study, tmp_path, "touch ready\nexec sleep 10", signal.SIGUSR1)
-    assert (code, requeued) == (75, [["requeue", "7_3"]])
-
-
-def test_a_runner_that_stops_by_itself_is_requeued(slurm, study, tmp_path):
-    # it leaves with this code when it finds that another node of its job is lost
-    code, said, requeued = end_with(slurm, study, tmp_path, "exit 75", None)
-    assert (code, requeued) == (75, [["requeue", "7_3"]])
-    assert "the runner stopped by itself: back in the queue, after 0 restarts so far" in said
-
-
-@pytest.mark.parametrize("first", [signal.SIGUSR1, signal.SIGTERM])
-def test_once_taken_away_a_task_is_not_requeued(slurm, study, tmp_path, first):
-    second = {signal.SIGUSR1: "TERM", signal.SIGTERM: "USR1"}[first]
-    # the other signal comes while the runner is stopping
-    runner = f"trap 'kill -{second} $PPID; sleep 0.2; exit 75' {first.name[3:]}\ntrap '' {second}\n"
-    runner += "touch ready\nwhile :; do sleep 0.02; done"
-    code, _, requeued = end_with(slurm, study, tmp_path, runner, first)
-    assert (code, requeued) == (75, [])
-
-
-@pytest.mark.parametrize("code", [0, 1, 2, 130, 143])
-def test_codes_of_a_runner_that_was_not_told_to_stop(slurm, study, tmp_path, code):
-    found, said, requeued = end_with(slurm, study, tmp_path, f"exit {code}", None)
-    assert (found, requeued) == (code, [])
-    assert f"left with code {code}" in said
-
-
-def test_the_finished_task_wins_over_a_late_signal(slurm, study, tmp_path):
-    runner = "trap 'exit 0' USR1\ntouch ready\nwhile :; do sleep 0.02; done"
-    code, _, requeued = end_with(slurm, study, tmp_path, runner, signal.SIGUSR1)
-    assert (code, requeued) == (0, [])
 
 
 MODULE = 'module() { false; [ -n "$LOADED" ] && true; [ "$2" = there ]; }'
@@ -214,46 +147,19 @@ MODULE = 'module() { false; [ -n "$LOADED" ] && true; [ "$2" = there ]; }'
         "(exit 3)  # a comment",
     ],
 )
-def test_setup_that_fails_ends_the_task(study, tmp_path, monkeypatch, line):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "fails").write_text("true\nfalse\n")
-    (tmp_path / "python").write_text("#!/bin/sh\ntouch ran\n")
-    (tmp_path / "python").chmod(0o755)
+def test_setup_that_fails_ends_the_task(study_file, runner, line):
+    (runner / "fails").write_text("true\nfalse\n")
     request = Request(setup=(MODULE, "module load there", line, "touch later"))
-    text = script_of(study, request, tmp_path, python=str(tmp_path / "python"))
-    done = subprocess.run(["bash", "-c", text], check=False, capture_output=True, text=True)
+    done = run(script_of(load_study(study_file()), request))
     assert done.returncode == 2
     assert "qrt-tn: a line of the setup failed with code" in done.stderr
-    assert not (tmp_path / "ran").exists()
-    assert not (tmp_path / "later").exists()
+    assert not (runner / "seen").exists()
+    assert not (runner / "later").exists()
 
 
-def test_setup_may_fail_on_its_way(slurm, study, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "9")
-    (tmp_path / "env").write_text("false\nexport SEEN=here\n")
+def test_setup_may_fail_on_its_way(study_file, runner):
+    (runner / "env").write_text("false\nexport SEEN=here\n")
     # functions, sourced files and tests may fail inside; a user's own options do not stay
-    setup = (
-        MODULE,
-        "module load there",
-        ". ./env",
-        "if false; then",
-        "false",
-        "fi",
-        "false || true",
-        "set -e",
-    )
-    (tmp_path / "python").write_text('#!/bin/sh\necho "$SEEN" > seen\nexit 75\n')
-    (tmp_path / "python").chmod(0o755)
-    script = tmp_path / "script"
-    script.write_text(script_of(study, Request(setup=setup), tmp_path, python=str(tmp_path / "python")))
-    done = subprocess.run(["bash", script], check=False, capture_output=True, text=True)
-    assert done.returncode == 75
-    assert (tmp_path / "seen").read_text() == "here\n"
-    assert len([call for call in slurm.calls("scontrol") if call[0] == "requeue"]) == 1
-
-
-def test_commands_name_what_they_run(tmp_path):
-    command = run_command("python", Path("/s/study.toml"), Path("/s"), 2, True)
-    expected = "python -m qrt_tn.studies.cli study run /s/study.toml --store /s --group 2 --plain --quick"
-    assert command == expected.split()
+    lines = ("module load there", ". ./env", "if false; then", "false", "fi", "false || true", "set -e")
+    assert run(script_of(load_study(study_file()), Request(setup=(MODULE, *lines)))).returncode == 0
+    assert "SEEN=here\n" in (runner / "environment").read_text()

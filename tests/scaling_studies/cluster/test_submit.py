@@ -1,18 +1,15 @@
-"""Submissions: whole or not at all, not twice, and remembered."""
+"""Submissions: whole or not at all, not twice, and remembered; how they fare, and how they are taken back."""
 
+import io
 import json
-import os
-import pickle
-import re
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from qrt_tn.studies import cli
+from qrt_tn.studies.cli import study_status
 from qrt_tn.studies.cluster import Request, cancel, pending, preview, submissions, submit, tasks_of
-from qrt_tn.studies.cluster.script import guarded
 from qrt_tn.studies.config import load_study
 from qrt_tn.studies.store import StudyStore
 
@@ -22,266 +19,216 @@ def line(job, task, state, restarts=0, reason="None"):
     return f"{job:>24}{task:>24}{state:>24}{restarts:>12}{reason:>64}\n"
 
 
-def test_scripts_study_and_record(slurm, study_file, tmp_path):
-    file = study_file(numbers=(1, 2, 4), ranks="number")
-    study = load_study(file)
-    store = tmp_path / "a store"
-    made = submit(study, store, Request(partition="gpu"), command="qrt-tn study submit tried.toml")
-    assert made.jobs == ("101", "102", "103")
-    assert made.folder.parent == store / "slurm"
-    assert (made.folder / "study.toml").read_text() == file.read_text()
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "a store"
+
+
+@pytest.fixture
+def send(slurm, study_file, store):
+    """A function that sends a study of these numbers."""
+
+    def send(numbers=(1, 2, 3), request=None, ranks=1, **options):
+        study = load_study(study_file(numbers=numbers, ranks=ranks))
+        return submit(study, store, request or Request(), command="the command", **options)
+
+    return send
+
+
+def test_scripts_study_orders_and_record(slurm, send, store, tmp_path):
+    made, folder = send((1, 2, 4), Request(partition="gpu"), ranks="number")
+    assert made.jobs == ["101", "102", "103"]
+    assert folder.parent == store / "slurm"
+    assert (folder / "study.toml").read_text() == (tmp_path / "tried.toml").read_text()
+    study = load_study(folder / "study.toml")
     names = [f"group-{group}.sbatch" for group in range(3)]
     assert slurm.calls("sbatch") == [["--parsable", name] for name in names]
-    for name in names:
-        assert "#SBATCH --partition=gpu\n" in (made.folder / name).read_text()
-    facts = json.loads((made.folder / "submission.json").read_text())
-    assert (facts["format"], facts["version"], facts["complete"]) == ("qrt-tn.submission", 1, True)
+    for group, name in enumerate(names):
+        text = (folder / name).read_text()
+        assert "#SBATCH --partition=gpu\n" in text
+        assert f"order-{group}.txt'" in text
+        assert (folder / f"order-{group}.txt").read_text() == f"{study.points[group].id}\n"
+    facts = json.loads((folder / "submission.json").read_text())
+    assert (facts["format"], facts["version"]) == ("qrt-tn.submission", 1)
     assert [sent["job"] for sent in facts["sent"]] == ["101", "102", "103"]
-    assert facts["command"] == "qrt-tn study submit tried.toml"
-    assert facts["options"]["partition"] == "gpu"
-    assert facts["digest"] == study.digest
+    assert (facts["command"], facts["options"]["partition"]) == ("the command", "gpu")
     assert [one.jobs for one in submissions(store)] == [made.jobs]
-    assert StudyStore(store).study().digest == study.digest
+    assert StudyStore(store).study().digest == study.digest == made.digest
 
 
-def test_only_what_is_pending(slurm, study_file, tmp_path):
-    study = load_study(study_file(numbers=(1, 2, 3)))
-    store = StudyStore.make(tmp_path / "s", study)
-    first, second, third = (point.id for point in study.points)
-    store.publish({"id": first})
-    store.publish_failure({"id": second})
-    assert pending(study, store) == [third]
-    made = submit(study, store.folder, Request(), command="")
-    assert [(sent.tasks, sent.points) for sent in made.sent] == [(1, 1)]
-    store.publish({"id": third})
-    said = "no points are left to run but 1 failed: submit them again with --failed"
-    with pytest.raises(ValueError, match=said):
-        submit(study, store.folder, Request(), command="")
-    with pytest.raises(ValueError, match=said):
-        preview(study, store.folder, Request())
-    store.publish({"id": second})
-    for failed in (False, True):
-        with pytest.raises(ValueError, match="no points of tried are left to run, as all are done"):
-            submit(study, store.folder, Request(), command="", failed=failed)
+def test_an_order_does_not_depend_on_what_else_is_left(send, store):
+    _, first = send(range(30))
+    ids = (first / "order-0.txt").read_text().split()
+    study = StudyStore(store).study()
+    assert sorted(ids) == sorted(study.by_id)
+    assert ids != [point.id for point in study.points]
+    StudyStore(store).publish({"id": ids[7]})
+    _, second = send(range(30))
+    assert (second / "order-0.txt").read_text().split() == ids[:7] + ids[8:]
 
 
-def test_failed_points_go_again_if_asked(slurm, study_file, tmp_path):
-    study = load_study(study_file(numbers=(1, 2, 3)))
-    store = StudyStore.make(tmp_path / "s", study)
-    first, second, third = (point.id for point in study.points)
-    store.publish({"id": first})
-    store.publish_failure({"id": second})
-    assert pending(study, store, failed=True) == [second, third]
-    ((array, script),) = preview(study, store.folder, Request(), failed=True)
-    assert array.points == 2
-    assert " --failed-before " in script
-    before = datetime.now(UTC).replace(microsecond=0)
-    made = submit(study, store.folder, Request(), command="", failed=True)
-    assert [(sent.tasks, sent.points) for sent in made.sent] == [(2, 2)]
-    script = (made.folder / "group-0.sbatch").read_text()
-    (told,) = re.findall(r"^start .* --failed-before (\S+)$", script, re.MULTILINE)
-    assert told == made.date
-    assert before <= datetime.fromisoformat(told) <= datetime.now(UTC)
-    # without it, what failed stays as it is
-    made = submit(study, store.folder, Request(), command="")
-    assert [sent.points for sent in made.sent] == [1]
-    assert "--failed-before" not in (made.folder / "group-0.sbatch").read_text()
-
-
-@pytest.mark.parametrize("via", ["sbatch", "submitit"])
-def test_a_place_that_slurm_takes_for_a_pattern(slurm, study_file, tmp_path, monkeypatch, via):
-    monkeypatch.setattr("qrt_tn.studies.cluster.through_submitit.check_installed", lambda: None)
+def test_only_what_is_pending(send, store, study_file):
     study = load_study(study_file())
-    store = tmp_path / "100%j" / "s"
-    with pytest.raises(ValueError, match="100%j/s holds a %, which SLURM replaces"):
-        submit(study, store, Request(via=via), command="")
-    with pytest.raises(ValueError, match="100%j/s holds a %, which SLURM replaces"):
-        preview(study, store, Request(via=via))
-    assert not store.parent.exists()
+    kept = StudyStore.make(store, study)
+    first, second, third = (point.id for point in study.points)
+    kept.publish({"id": first})
+    kept.publish_failure({"id": second})
+    assert pending(study, kept) == [third]
+    assert pending(study, kept, failed=True) == [second, third]
+    made, folder = send()
+    assert [(sent.tasks, sent.points) for sent in made.sent] == [(1, 1)]
+    assert "--failed-before" not in (folder / "group-0.sbatch").read_text()
+    before = datetime.now(UTC).replace(microsecond=0)
+    made, folder = send(failed=True)
+    assert [(sent.tasks, sent.points) for sent in made.sent] == [(2, 2)]
+    assert f" --failed-before {made.date} " in (folder / "group-0.sbatch").read_text()
+    assert before <= datetime.fromisoformat(made.date) <= datetime.now(UTC)
+    kept.publish({"id": third})
+    for again in (send, lambda: preview(study, store, Request(), [])):
+        with pytest.raises(ValueError, match="left to run but 1 failed: submit them again with --failed"):
+            again()
+    kept.publish({"id": second})
+    with pytest.raises(ValueError, match="no points of tried are left to run, as all are done"):
+        send(failed=True)
+
+
+@pytest.mark.parametrize("name", ["100%j", "back\\slash"])
+def test_a_place_that_slurm_takes_for_a_pattern(slurm, study_file, tmp_path, name):
+    with pytest.raises(ValueError, match=r"give another folder with --store"):
+        submit(load_study(study_file()), tmp_path / name / "s", Request(), command="")
+    assert not (tmp_path / name).exists()
     assert slurm.calls("sbatch") == []
 
 
-def test_the_largest_array_of_the_cluster(slurm, study_file, tmp_path):
-    study = load_study(study_file(numbers=range(30)))
-    with pytest.raises(ValueError, match="tasks is 12; this cluster's arrays have at most 11"):
-        submit(study, tmp_path / "s", Request(tasks=12), command="")
-    assert not (tmp_path / "s" / "slurm").exists()
-    made = submit(study, tmp_path / "s", Request(), command="")
-    assert "#SBATCH --array=0-10\n" in (made.folder / "group-0.sbatch").read_text()
+def test_the_largest_array_of_the_cluster(send, store):
+    with pytest.raises(ValueError, match="tasks is 12"):
+        send(range(30), Request(tasks=12))
+    assert not (store / "slurm").exists()
+    _, folder = send(range(30))
+    assert "#SBATCH --array=0-10\n" in (folder / "group-0.sbatch").read_text()
 
 
-def test_a_second_array_that_is_refused_takes_the_first_back(slurm, study_file, tmp_path):
-    slurm.tell(sbatch=[[0, "101\n"], [1, "sbatch: error: invalid account"]])
-    study = load_study(study_file(numbers=(1, 2), ranks="number"))
-    with pytest.raises(
-        ValueError, match=r"invalid account; nothing was submitted \(the jobs 101, sent before"
-    ):
-        submit(study, tmp_path / "s", Request(), command="")
-    assert slurm.calls("scancel") == [["101"]]
-    assert list((tmp_path / "s" / "slurm").iterdir()) == []
+def test_an_array_that_is_refused_takes_the_first_back(slurm, send, store):
+    slurm.tell(sbatch=[[1, "sbatch: error: invalid\n account"], [0, "101\n"], [1, "no"]])
+    for taken in ([], [["101"]]):
+        with pytest.raises(ValueError, match=r"sbatch failed: (sbatch: error: invalid account|no)$"):
+            send((1, 2), ranks="number")
+        assert slurm.calls("scancel") == taken
+        assert list((store / "slurm").iterdir()) == []
 
 
-def test_what_cannot_be_taken_back_is_remembered(slurm, study_file, tmp_path):
-    slurm.tell(sbatch=[[0, "101\n"], [1, "no"]], scancel=[[1, "controller down"]])
-    study = load_study(study_file(numbers=(1, 2), ranks="number"))
-    with pytest.raises(
-        ValueError, match=r"the jobs 101, sent before, could not be cancelled.*controller down"
-    ):
-        submit(study, tmp_path / "s", Request(), command="")
-    (kept,) = submissions(tmp_path / "s")
-    assert (kept.jobs, kept.complete) == (("101",), False)
+def test_what_cannot_be_taken_back_is_remembered(slurm, send, store):
+    slurm.tell(sbatch=[[0, "101\n"], [0, "what?"]], scancel=[[1, "controller down"]])
+    with pytest.raises(ValueError, match=r"jobs 101, sent before, could not be cancelled.*controller down"):
+        send((1, 2), ranks="number")
+    assert [one.jobs for one in submissions(store)] == [["101"]]
 
 
-def test_a_first_array_that_is_refused_leaves_nothing(slurm, study_file, tmp_path):
-    slurm.tell(sbatch=[[1, "sbatch: error: invalid partition\n specified"]])
-    with pytest.raises(ValueError, match=r"sbatch failed: sbatch: error: invalid partition specified$"):
-        submit(load_study(study_file()), tmp_path / "s", Request(), command="")
-    assert slurm.calls("scancel") == []
-    assert list((tmp_path / "s" / "slurm").iterdir()) == []
-
-
-def test_not_twice_unless_asked(slurm, study_file, tmp_path):
-    study = load_study(study_file())
-    submit(study, tmp_path / "s", Request(), command="")
+def test_not_twice_unless_asked(slurm, send):
+    send()
     slurm.tell(squeue=[[0, line(101, 0, "RUNNING") + line(101, 1, "PENDING")]])
-    with pytest.raises(ValueError, match=r"tasks in SLURM already \(1 running, 1 pending.*jobs 101.*--again"):
-        submit(study, tmp_path / "s", Request(), command="")
-    assert submit(study, tmp_path / "s", Request(), command="", again=True).jobs == ("102",)
-    slurm.tell(squeue=[[0, line(101, 0, "COMPLETED") + line(555, 1, "RUNNING")]])
-    assert submit(study, tmp_path / "s", Request(), command="").jobs == ("103",)
-
-
-def test_tasks_of_another_version_of_the_study(slurm, study_file, tmp_path):
-    submit(load_study(study_file(numbers=(1, 2))), tmp_path / "s", Request(), command="")
-    slurm.tell(squeue=[[0, line(101, 0, "RUNNING")]])
-    with pytest.raises(ValueError, match=r"jobs 101\); those tasks take all pending points; wait"):
-        submit(load_study(study_file(numbers=(1, 2))), tmp_path / "s", Request(), command="")
-    grown = load_study(study_file(numbers=(1, 2, 3)))
-    with pytest.raises(ValueError, match="those tasks know only the points of the study as it was; wait"):
-        submit(grown, tmp_path / "s", Request(), command="")
-
-
-def test_not_blindly_unless_asked(slurm, study_file, tmp_path):
-    study = load_study(study_file())
-    submit(study, tmp_path / "s", Request(), command="")
+    said = r"\(1 running, 1 pending, 1 ended; jobs 101\); those tasks take all pending points; .*--again"
+    with pytest.raises(ValueError, match=said):
+        send()
+    with pytest.raises(ValueError, match="those tasks know only the points of the study as it was"):
+        send((1, 2, 3, 4))
     slurm.tell(squeue=[[1, "Socket timed out"]])
-    with pytest.raises(
-        ValueError, match=r"cannot tell whether .*: squeue failed: Socket timed out; .*--again"
-    ):
-        submit(study, tmp_path / "s", Request(), command="")
+    with pytest.raises(ValueError, match=r"cannot tell .*: squeue failed: Socket timed out; .*--again"):
+        send()
     assert len(slurm.calls("sbatch")) == 1
-    assert submit(study, tmp_path / "s", Request(), command="", again=True).jobs == ("102",)
+    assert send(again=True)[0].jobs == ["102"]
+    slurm.tell(squeue=[[0, line(101, 0, "COMPLETED") + line(555, 1, "RUNNING")]])
+    assert send()[0].jobs == ["103"]
 
 
-def test_preview_writes_nothing_and_needs_no_cluster(no_slurm, study_file, tmp_path):
-    ((array, script),) = preview(load_study(study_file()), tmp_path / "s", Request())
+def test_without_slurm(no_slurm, study_file, store):
+    study = load_study(study_file())
+    with pytest.raises(ValueError, match="scontrol is not installed here; call this on a login node"):
+        submit(study, store, Request(), command="")
+    ((array, script),) = preview(study, store, Request(), ["tried.toml"])
     assert array.tasks == 3
     assert "#SBATCH --array=0-2\n" in script
-    assert not (tmp_path / "s").exists()
-
-
-def test_without_slurm(no_slurm, study_file, tmp_path):
-    with pytest.raises(ValueError, match="scontrol is not installed here; call this on a login node"):
-        submit(load_study(study_file()), tmp_path / "s", Request(), command="")
-    assert not (tmp_path / "s").exists()
-
-
-def test_submitit_is_told_the_same(slurm, study_file, tmp_path):
-    pytest.importorskip("submitit", reason="submitit is not installed; pip install 'qrt-tn[slurm]'")
-    slurm.tell(sbatch=[[0, "Submitted batch job 101\n"]], srun=[[0, ""]])
-    study = load_study(study_file(numbers=(1, 2)))
-    request = Request(via="submitit", gpus=2, setup=("module load cuda",))
-    made = submit(study, tmp_path / "s", request, command="", failed=True)
-    assert made.jobs == ("101",)
-    folder = made.folder / "group-0"
-    script, *_ = folder.glob("*.sh")  # a copy for each of its tasks
-    assert "\n".join(guarded(request.setup)) in script.read_text()
-    assert "#SBATCH --gpus-per-task=2\n" in script.read_text()
-    for path in folder.glob("*_submitted.pkl"):
-        command = pickle.loads(path.read_bytes()).function.command
-        assert command[-4:] == ["--gpus", "2", "--failed-before", made.date]
-    assert len(list(folder.glob("*_submitted.pkl"))) == 2
-
-
-def test_without_submitit(slurm, study_file, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs the package submitit; pip install 'qrt-tn\[slurm\]'"):
-        submit(load_study(study_file()), tmp_path / "s", Request(via="submitit"), command="")
+    assert not store.exists()
 
 
 # states
 
 
-def sent(slurm, study_file, tmp_path):
-    store = tmp_path / "s"
-    submit(load_study(study_file(numbers=range(8))), store, Request(), command="")
-    return store
-
-
-def states(store):
-    return tasks_of(submissions(store)).counts
-
-
-def test_states(slurm, study_file, tmp_path):
-    store = sent(slurm, study_file, tmp_path)
+def test_states(slurm, send, store):
+    assert tasks_of(submissions(store)).counts == {}
+    send(range(8))
     lines = [line(101, 0, "RUNNING"), line(101, 1, "PENDING", reason="Priority")]
-    lines += [line(101, 2, "PENDING", 2, "BeginTime"), line(101, 3, "COMPLETED"), line(101, 4, "FAILED")]
-    slurm.tell(squeue=[[0, "".join([*lines, line(101, 5, "COMPLETING", 1), line(999, 0, "RUNNING")])]])
-    found = {"running": 2, "pending": 1, "requeued": 1, "completed": 1, "failed": 1, "ended": 2}
-    assert states(store) == found
+    lines += [line(101, 2, "PENDING", 2, "BeginTime"), line(101, 3, "COMPLETED"), line(101, 4, "TIMEOUT")]
+    slurm.tell(squeue=[[0, "".join([*lines, line(101, 5, "COMPLETING", 1), line(999, 0, "RUNNING"), "\n"])]])
     tasks = tasks_of(submissions(store))
+    assert tasks.counts == {
+        "running": 2,
+        "pending": 1,
+        "requeued": 1,
+        "completed": 1,
+        "failed": 1,
+        "ended": 2,
+    }
     assert (tasks.live, tasks.jobs, tasks.reasons) == (4, ("101",), {"Priority": 1, "BeginTime": 1})
-    # accounts tell of those that squeue has forgotten, and are not asked about those that it knows
-    accounts = "101_3|FAILED\n101_6|COMPLETED\n101_7|CANCELLED by 0\n"
-    slurm.tell(sacct=[[0, accounts]])
-    del found["ended"]
-    assert states(store) == found | {"completed": 2, "cancelled": 1}
-    slurm.tell(squeue=[[0, "".join([line(101, task, "CANCELLED") for task in range(8)])]])
-    assert states(store) == {"cancelled": 8}
+    slurm.tell(squeue=[[0, "".join(line(101, task, "CANCELLED") for task in range(8))]])
+    assert tasks_of(submissions(store)).counts == {"cancelled": 8}
 
 
-def test_states_without_answers(slurm, study_file, tmp_path, monkeypatch):
-    assert states(tmp_path) == {}
-    store = sent(slurm, study_file, tmp_path)
+def test_states_without_answers(slurm, send, store, monkeypatch):
+    send()
     slurm.tell(squeue=[[1, "Unable to contact slurm controller"]])
-    assert states(store) == {}
-    assert "Unable to contact" in str(tasks_of(submissions(store)))
-    (tmp_path / "fakes" / "bin" / "squeue").write_text("#!/bin/sh\nexec sleep 5\n")
+    assert "Unable to contact" in tasks_of(submissions(store)).note
+    squeue = slurm.folder / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\nexec sleep 5\n")
     assert "no answer" in tasks_of(submissions(store), patience=0.2).note
-    (tmp_path / "fakes" / "bin" / "squeue").unlink()
-    monkeypatch.setenv("PATH", str(tmp_path / "fakes" / "bin"))
-    assert states(store) == {}
+    squeue.unlink()
+    monkeypatch.setenv("PATH", str(slurm.folder / "bin"))
     assert "not installed" in tasks_of(submissions(store)).note
 
 
-def test_damaged_and_newer_records_are_passed_over(slurm, study_file, tmp_path):
-    store = sent(slurm, study_file, tmp_path)
-    for name, text in (("a", "{"), ("b", '{"format": "other"}'), ("c", "[]")):
+def test_damaged_and_newer_records_are_passed_over(send, store):
+    _, folder = send()
+    newer = json.loads((folder / "submission.json").read_text()) | {"version": 2}
+    for name, text in (("a", "{"), ("b", '{"format": "other"}'), ("c", "[]"), ("d", json.dumps(newer))):
         (store / "slurm" / name).mkdir()
         (store / "slurm" / name / "submission.json").write_text(text)
     assert len(submissions(store)) == 1
 
 
+def test_a_failed_squeue_neither_ends_the_watch_nor_sends_anybody_away(slurm, send, store, monkeypatch):
+    monkeypatch.setattr(study_status, "EVERY", 0.0)
+    send()
+    queued = [0, line(101, 0, "PENDING")]
+    slurm.tell(squeue=[queued, [1, "timed out"], queued, [0, ""]])
+    said = io.StringIO()
+    study_status.follow_status(StudyStore(store).study(), store, Console(file=said, width=500))
+    shown = said.getvalue().split("tried: ")[1:]
+    assert ["qrt-tn study resume" in one for one in shown] == [False, False, False, True]
+    assert "not known whether any wait or run, as squeue failed: timed out" in shown[1]
+    assert len(slurm.calls("squeue")) == 4
+
+
 # cancelling
 
 
-def test_cancel_waits_and_frees(slurm, study_file, tmp_path):
-    store = sent(slurm, study_file, tmp_path)
+def test_cancel_waits(slurm, send, store):
+    send()
     running = [0, line(101, 0, "RUNNING") + line(101, 1, "PENDING")]
-    before = len(slurm.calls("squeue"))
-    slurm.tell(squeue=[*[running] * (before + 1), [0, line(101, 0, "COMPLETING")], [0, ""]])
+    slurm.tell(squeue=[running, [1, "busy"], [0, ""]])
     said = []
-    done = cancel(store, say=said.append)
-    assert (done.jobs, done.tasks, done.left) == (("101",), 2, 8)
+    tasks = cancel(store, say=said.append)
+    assert (tasks.jobs, tasks.live) == (("101",), 2)
     assert slurm.calls("scancel") == [["101"]]
     assert len(said) == 2
-    assert cancel(store).tasks == 0
+    assert cancel(store).live == 0
     assert len(slurm.calls("scancel")) == 1
 
 
-def test_cancel_gives_up(slurm, study_file, tmp_path):
-    store = sent(slurm, study_file, tmp_path)
+def test_cancel_gives_up(slurm, send, store, study_file):
+    StudyStore.make(store, load_study(study_file()))
+    with pytest.raises(ValueError, match=r"nothing of .* was submitted"):
+        cancel(store)
+    send()
     slurm.tell(squeue=[[0, line(101, 0, "RUNNING")]])
     with pytest.raises(ValueError, match="tasks have not ended within 0 s"):
         cancel(store, patience=0)
@@ -290,39 +237,41 @@ def test_cancel_gives_up(slurm, study_file, tmp_path):
         cancel(store)
 
 
-def test_cancel_of_what_was_not_submitted(slurm, study_file, tmp_path):
-    with pytest.raises(ValueError, match="is no store of a study"):
-        cancel(tmp_path / "s")
-    StudyStore.make(tmp_path / "s", load_study(study_file()))
-    with pytest.raises(ValueError, match=r"nothing of .* was submitted"):
-        cancel(tmp_path / "s")
+def test_command_line(slurm, study_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
 
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["qrt-tn", "study", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        shown = capsys.readouterr()
+        return stopped.value.code, shown.out, shown.err
 
-# the command line
-
-
-def call(*arguments, cwd):
-    command = [sys.executable, "-m", "qrt_tn.studies.cli", "study", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=dict(os.environ))
-
-
-def test_command_line(slurm, study_file, tmp_path):
     file = study_file()
-    done = call("submit", file, "--time", "2:00:00", "--module", "cuda", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "module load cuda" in done.stdout
-    assert slurm.calls("sbatch") == []
-    done = call("submit", file, "--dry-run", "--failed", "--gpus", 2, cwd=tmp_path)
-    assert " --gpus 2 --failed-before 2" in done.stdout
-    done = call("submit", file, "--dry-run", "--store", "a%j", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "a%j holds a %, which SLURM replaces" in done.stderr
-    done = call("submit", file, "--follow", cwd=tmp_path)
-    assert "job 101: 3 tasks for 3 points (group 0)" in done.stdout
-    assert "nothing is at work; go on: qrt-tn study resume runs/tried" in done.stdout
-    assert len(submissions(tmp_path / "runs" / "tried")) == 1
-    done = call("cancel", Path("runs") / "tried", cwd=tmp_path)
-    assert done.stdout == "cancelled 0 tasks; 3 points are left to run\n"
-    done = call("submit", file, "--time", "soon", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("qrt-tn: time is 'soon'; give minutes")
+    options = (
+        "--time",
+        "2:00:00",
+        "--gpus",
+        "a100:2",
+        "--sbatch=--reservation=x",
+        "--sbatch",
+        "--mail-type=END",
+    )
+    code, out, _ = call("submit", file, *options, "--setup", "module load cuda", "--failed", "--dry-run")
+    assert code == 0
+    for said in ("\nmodule load cuda\n", "#SBATCH --gpus-per-task=a100:2\n", "#SBATCH --reservation=x\n"):
+        assert said in out
+    assert f"study run {file} --store runs/tried --plain" in out
+    assert " --gpus 2 --failed-before 2" in out
+    assert not (tmp_path / "runs").exists()
+    for refused in (("--time", "soon"), ("--tasks", "0"), ("--gpus", "many"), ("--sbatch", "-x\n")):
+        code, _, err = call("submit", file, *refused)
+        assert (code, len(err.splitlines())) == (2, 1)
+    code, out, _ = call("submit", file, "--follow")
+    assert "job 101: 3 tasks for 3 points (group 0)" in out
+    assert "nothing is at work; go on: qrt-tn study resume runs/tried" in out
+    assert f"or as before: qrt-tn study submit {file} --follow" in out
+    # a store knows its study
+    assert "study run runs/tried --plain" in call("submit", "runs/tried", "--dry-run")[1]
+    assert call("cancel", "runs/tried")[1] == "cancelled 0 tasks; 3 points are left to run\n"

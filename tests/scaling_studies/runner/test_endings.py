@@ -249,14 +249,23 @@ def test_a_retry_that_is_stopped_says_so_and_how_to_go_on(tmp_path: Path) -> Non
     assert json.loads(store.failed.path(study.points[0].id).read_text())["reason"] == "RuntimeError: no"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_the_first_signal_is_remembered(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "then", "remembered"),
+    [
+        (signal.SIGINT, signal.SIGTERM, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM),
+        (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR1),
+        # what is taken away near its time limit is not to be requeued
+        (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM),
+    ],
+)
+def test_the_first_signal_is_remembered(number: int, then: int, remembered: int) -> None:
     before = signal.getsignal(number)
     with Stop() as stop:
         assert stop.reason is None
         signal.raise_signal(number)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.number == number
+        signal.raise_signal(then)
+        assert stop.number == remembered
         assert stop.reason
     assert signal.getsignal(number) is before
 
