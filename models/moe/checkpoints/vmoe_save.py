@@ -17,7 +17,7 @@ from qrt_tn.engine.files import atomic_path
 from qrt_tn.engine.progress import Progress, shown
 from qrt_tn.models.moe.checkpoints.boxes import MAX_CHUNKS, box_shape, box_slices, cut
 from qrt_tn.models.moe.checkpoints.unpacking import DTYPES, NDARRAY, Reader, Tree
-from qrt_tn.models.moe.checkpoints.vmoe import CHUNKS_KEY, inspect_vmoe_checkpoint
+from qrt_tn.models.moe.checkpoints.vmoe import CHUNKS_KEY
 from qrt_tn.models.moe.checkpoints.vmoe_index import (
     MAX_SHARDS,
     SLICE_ND,
@@ -47,8 +47,7 @@ def save_vmoe_checkpoint(
     A checkpoint is whole or has no index. All files are written beside their places first. If their names
     are taken, the old index is deleted before the first of them is replaced, and the new one appears last: a
     program killed in between leaves a checkpoint without index, which cannot be loaded, never one of old and
-    new files. With another number of shards the old checkpoint stays until the new index replaces its own.
-    The shards of other checkpoints of this prefix are deleted at the end.
+    new files. The shards of other checkpoints of this prefix are deleted at the end.
 
     Args:
         prefix: path of the checkpoint, without ".index"; its folder must be there.
@@ -110,19 +109,11 @@ def _write(
                     if count:
                         done += count
                         show(done, total)
-        if any(target.exists() for target in targets) and _shard_count(place) in (None, shards):
+        if any(target.exists() for target in targets):
             index_path(place).unlink(missing_ok=True)
     for path in find_shards(place):
         if path not in targets:
             path.unlink(missing_ok=True)
-
-
-def _shard_count(place: Path) -> int | None:
-    """The number of shards that the index in this place tells; None where there is no sound index."""
-    try:
-        return inspect_vmoe_checkpoint(place).shard_count
-    except ValueError:
-        return None
 
 
 def _shard(shard: int, arrays: list[Any], entries: list[ArrayEntry]) -> Iterator[tuple[bytes, int]]:

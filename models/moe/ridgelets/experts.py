@@ -36,11 +36,6 @@ class RidgeExperts(RidgeNetwork):
         scale: what it is then divided by.
         rngs: its `params` stream draws the first kernel and router.
 
-    Attributes:
-        router: W, shape (D, E), small and normal at first.
-        kernel: output weights, shape (E m, C).
-        bias: shape (C,).
-
     Raises:
         ValueError: experts of different sizes, K above E, a bad centre or scale, or as `RidgeNetwork`.
     """
@@ -129,19 +124,12 @@ class RidgeExperts(RidgeNetwork):
 
 
 class ExpertOutputs(NamedTuple):
-    """A mixture at M points, before the gates: what it would give without some of its experts.
+    """A mixture at M points, before the gates: what it would give without some of its experts."""
 
-    Attributes:
-        values: f_e(x), shape (M, E, C).
-        logits: of the router, shape (M, E).
-        bias: shape (C,).
-        selected: K.
-    """
-
-    values: np.ndarray
-    logits: np.ndarray
-    bias: np.ndarray
-    selected: int
+    values: np.ndarray  # f_e(x), (M, E, C)
+    logits: np.ndarray  # (M, E)
+    bias: np.ndarray  # (C,)
+    selected: int  # K
 
     def without(self, pruned: Any) -> np.ndarray:
         """The mixture's outputs, shape (M, C), after the experts of these numbers were taken out.

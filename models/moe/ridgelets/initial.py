@@ -45,13 +45,12 @@ def expert_nodes(
     - "filter": drawn from the smoothing filter alone (`filter_nodes`), which has the frequencies of the
       smoothed transform and knows no data: the fair random start;
     - "transform": every expert draws from the transform;
-    - "clusters": draws of the transform clustered by direction, one cluster for each expert
-      (`cluster_nodes`);
-    - "classes": every expert draws from the transform of its classes alone (`class_nodes`).
+    - "clusters": see `cluster_nodes`;
+    - "classes": see `class_nodes`.
 
     Args:
         name: one of INITIALISATIONS.
-        transform: of the smoothed data state; "classes" needs a matrix product state of several outputs.
+        transform: of the smoothed data state.
         experts: E.
         nodes: m of each.
         smoothing: the width of the filter.
@@ -87,9 +86,7 @@ def cluster_nodes(
     directions have the squared distance 2 - 2 cos^2. An expert takes the first m draws of its cluster; a
     cluster with fewer is filled with the nearest draws that are left over. The share of an expert is
     that of the draws that fall in its cluster, an unbiased estimate of sum |R[f](a, b)|^2 over it.
-
-    Raises:
-        ValueError: fewer directions among the draws than experts.
+    Fewer directions among the draws than experts are refused.
     """
     rng = generator(seed)
     pool = transform.sample(POOL * experts * nodes, rng)
@@ -124,10 +121,7 @@ def class_nodes(
     With E = C, expert e has class e; with fewer experts, the classes e, e + E, ...; with more, the class
     e mod C. The outputs are taken from the state that is held, so that nothing is compressed anew. The
     share of an expert is sum_c ||f_c||^2 / ||f||^2 over its classes, which as R is an isometry is the mass
-    of their transform.
-
-    Raises:
-        ValueError: a state that is not a matrix product state with an axis of classes.
+    of their transform. The state must be a matrix product state with an axis of classes.
     """
     state = transform.state
     if not isinstance(state, MPSState) or not state.vector:
@@ -138,23 +132,9 @@ def class_nodes(
     rng = generator(seed)
     drawn, share = [], []
     for expert in range(experts):
-        part = restricted(state, classes_of(expert, experts, state.outputs))
+        classes = range(expert % state.outputs, state.outputs, experts)
+        cores = [state.cores[0][:, classes], *state.cores[1:]]
+        part = MPSState(cores, state.supports, state.modulus, vector=True, log_norm=state.log_norm)
         drawn.append(QuantumRidgeletTransform(part, transform.ridgelet, transform.backend).sample(nodes, rng))
         share.append(np.exp(2 * (part.log_norm - state.log_norm)))
     return InitialExperts(tuple(drawn), np.asarray(share))
-
-
-def classes_of(expert: int, experts: int, classes: int) -> list[int]:
-    """The classes of an expert, as `class_nodes` gives them out."""
-    return list(range(expert, classes, experts)) if experts <= classes else [expert % classes]
-
-
-def restricted(state: MPSState, classes: list[int]) -> MPSState:
-    """The state of some outputs of a matrix product state, which it projects on them."""
-    return MPSState(
-        [state.cores[0][:, classes], *state.cores[1:]],
-        state.supports,
-        state.modulus,
-        vector=True,
-        log_norm=state.log_norm,
-    )

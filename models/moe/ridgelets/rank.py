@@ -55,7 +55,7 @@ def rank_correlation(
         resamples: of the bootstrap and of the permutations.
 
     Raises:
-        ValueError: other or unequal shapes, NaN, or a bad number of resamples.
+        ValueError: other or unequal shapes, fewer than two members, NaN, or no resamples.
     """
     first, second = (np.asarray(values, dtype=np.float64) for values in (x, y))
     if first.ndim != 2 or first.shape != second.shape or first.shape[1] < 2:

@@ -18,18 +18,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A model before and after fine-tuning, and the samples that it is tested on.
-
-    Attributes:
-        test_tokens: int32 (N, n).
-        test_labels: +1 or -1, (N,).
-    """
+    """A model before and after fine-tuning, and the samples that it is tested on."""
 
     setting: TheorySetting
     before: Parameters
     after: Parameters
-    test_tokens: np.ndarray
-    test_labels: np.ndarray
+    test_tokens: np.ndarray  # int32 (N, n)
+    test_labels: np.ndarray  # +1 or -1, (N,)
 
     @property
     def relevant(self) -> np.ndarray:
@@ -69,18 +64,9 @@ def fine_tune(setting: TheorySetting, seed: Seed) -> Outcome:
 def pruned_signs(outcome: Outcome, ratios: Sequence[float], order: str, seed: Seed = 0) -> np.ndarray:
     """The signs of the experts that stay after pruning and 0 for others, float32 (R, k).
 
-    Of k experts floor(ratio * k) go, with their routers (expert choice).
-
-    Args:
-        outcome: gives the router changes.
-        ratios: shares of the experts to prune, in [0, 1), shape (R,).
-        order: which go first: "router-change", those of least Delta_s, as in the released code;
-            "random"; or "reversed", those of largest Delta_s.
-        seed: of the random order; one order serves all ratios, so that the experts that stay at a larger
-            ratio are among those that stay at a smaller one.
-
-    Raises:
-        ValueError: a ratio out of range.
+    Of k experts floor(ratio * k) go, with their routers (expert choice). First go those of least Delta_s, as
+    in the released code ("router-change"), or of largest ("reversed"), or at "random". One order serves all
+    ratios in [0, 1).
     """
     for ratio in ratios:
         if not (is_real(ratio) and 0 <= ratio < 1):
@@ -161,7 +147,7 @@ def pruning(
 
     Args:
         seeds: one fine-tuned model each.
-        setting: of the task, the model and the training, also after pruning.
+        setting: also of the training after pruning.
         ratios: by default 0, 1/k, .. (k - 1)/k.
 
     Returns:
@@ -201,12 +187,9 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
     Least squares of log y on log x over all points; the interval is that of Student's t for the slope of a
     line with independent errors of one size.
 
-    Args:
-        x: positive numbers, at least two of them different, shape (N,) with N >= 3.
-        y: positive numbers, (N,).
-
     Raises:
-        ValueError: too few points, unequal numbers of them, or one that is not positive and finite.
+        ValueError: fewer than 3 points, unequal numbers of x and y, one that is not above 0 and finite, or one
+            x alone.
     """
     if len(x) != len(y) or len(x) < 3:
         raise ValueError(f"{len(x)} x and {len(y)} y; give as many of both, at least 3")
@@ -215,8 +198,6 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
         bad = values[~(np.isfinite(values) & (values > 0))]
         if len(bad):
             raise ValueError(f"{name} has the value {bad[0]}; a power law needs finite numbers above 0")
-    if np.ptp(points[0]) == 0:
-        raise ValueError(f"every x is {points[0, 0]}; give at least two different ones")
     line = stats.linregress(*np.log(points))
     margin = stats.t.ppf(0.975, points.shape[1] - 2) * line.stderr
     return float(line.slope), float(line.slope - margin), float(line.slope + margin)
