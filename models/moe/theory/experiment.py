@@ -188,8 +188,7 @@ def fit_exponent(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, 
     line with independent errors of one size.
 
     Raises:
-        ValueError: fewer than 3 points, unequal numbers of x and y, one that is not above 0 and finite, or one
-            x alone.
+        ValueError: fewer than 3 points, unequal numbers of x and y, one x alone, or a value not above 0.
     """
     if len(x) != len(y) or len(x) < 3:
         raise ValueError(f"{len(x)} x and {len(y)} y; give as many of both, at least 3")
