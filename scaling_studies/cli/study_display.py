@@ -34,7 +34,7 @@ def watching(study: Study, console: Console, *, plain: bool = False) -> Iterator
         yield _Display(study, live)
 
 
-class _Lines:
+class _Lines(Watch):
     """A line now and then."""
 
     def __init__(self, study: Study, console: Console) -> None:
@@ -54,7 +54,7 @@ class _Lines:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-class _Display:
+class _Display(Watch):
     """A bar, the numbers, and the points under way."""
 
     def __init__(self, study: Study, live: Live) -> None:

@@ -11,36 +11,15 @@ from pydantic import Field
 from qrt_tn.studies.config.messages import Table
 
 
-class Resources(Table):
-    """What every point needs; a text stands for the parameter of that name."""
+class Needs(Table):
+    """What one point needs: GPUs and cores of each rank, memory of all ranks together."""
 
-    gpus: int | str = 0
-    ranks: int | str = 1
-    cores: int | str = 1
+    gpus: int = Field(0, ge=0)
+    ranks: int = Field(1, ge=1)
+    cores: int = Field(1, ge=1)
     memory: float = Field(2.0, description="GiB of memory", gt=0)
     minutes: float = Field(60.0, description="minutes after which a point is given up", gt=0)
     exclusive: bool = Field(False, description="no other point beside it, for the sake of its timings")
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one point needs.
-
-    Attributes:
-        gpus: of each rank.
-        ranks: MPI ranks.
-        cores: of each rank.
-        memory: GiB, of all ranks together.
-        minutes: after which it is given up.
-        exclusive: whether it must run alone on a machine.
-    """
-
-    gpus: int = 0
-    ranks: int = 1
-    cores: int = 1
-    memory: float = 2.0
-    minutes: float = 60.0
-    exclusive: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from qrt_tn.studies.config.axes import axis_values
 from qrt_tn.studies.config.figures import Figure
 from qrt_tn.studies.config.messages import Table, checked, unknown
-from qrt_tn.studies.config.points import Needs, Point, Resources, point_id
+from qrt_tn.studies.config.points import Needs, Point, point_id
 from qrt_tn.studies.experiments.catalogue import Experiment, experiment
 
 SHIPPED = Path(__file__).resolve().parent.parent / "studies"
@@ -231,7 +231,6 @@ def _points(file: _File, kind: Experiment) -> tuple[tuple[Point, ...], tuple[str
         count *= len(values)
     if count > MOST_POINTS:
         raise ValueError(f"the study has {count:,} points; at most {MOST_POINTS:,} can be")
-    resources = checked(Resources, file.resources, "resources")
     varied = tuple(name for names, _ in axes for name in names)
     points = []
     for combined in itertools.product(*(values for _, values in axes)):
@@ -242,7 +241,7 @@ def _points(file: _File, kind: Experiment) -> tuple[tuple[Point, ...], tuple[str
         except ValidationError:
             settings = checked(kind.settings, chosen, _at(chosen, varied))
         parameters = settings.model_dump(mode="json")
-        needs = _needs(resources, parameters)
+        needs = _needs(file.resources, parameters)
         for seed in seeds:
             name = point_id(kind.name, kind.revision, parameters, seed)
             points.append(Point(name, parameters, seed, needs))
@@ -315,16 +314,12 @@ def _seeds(given: int | list[int]) -> list[int]:
     return seeds
 
 
-def _needs(resources: Resources, parameters: Mapping[str, Any]) -> Needs:
-    """The resources of one point, texts replaced by its parameters."""
-    counts = {}
-    for name, least in (("gpus", 0), ("ranks", 1), ("cores", 1)):
-        value = getattr(resources, name)
-        if isinstance(value, str):
+def _needs(resources: Mapping[str, Any], parameters: Mapping[str, Any]) -> Needs:
+    """The resources of one point; a text stands for the parameter of that name."""
+    given = dict(resources)
+    for name in ("gpus", "ranks", "cores"):
+        if isinstance(value := given.get(name), str):
             if value not in parameters:
                 raise ValueError(f"resources.{name}: {unknown('parameter', value, parameters)}")
-            value = parameters[value]
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"resources.{name} is {value!r}; give a whole number, at least {least}")
-        counts[name] = value
-    return Needs(**counts, memory=resources.memory, minutes=resources.minutes, exclusive=resources.exclusive)
+            given[name] = parameters[value]
+    return checked(Needs, given, "resources")

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -129,7 +129,7 @@ def refusal(needs: Needs, room: Room) -> str | None:
 
 
 def _with_gpus(needs: Needs, gpus: int | None) -> Needs:
-    return needs if needs.gpus or not gpus else replace(needs, gpus=gpus)
+    return needs if needs.gpus or not gpus else needs.model_copy(update={"gpus": gpus})
 
 
 def _failed_before(failure: dict[str, Any], moment: str) -> bool:

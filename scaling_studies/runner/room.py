@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from qrt_tn.studies.config.points import Needs
 
@@ -90,7 +91,7 @@ class Room:
         if gpus:
             assert self._free_gpus is not None
             devices, self._free_gpus = self._free_gpus[:gpus], self._free_gpus[gpus:]
-        return Share(tuple(sorted(taken)), tuple(devices), memory, needs.exclusive)
+        return Share(tuple(sorted(taken)), tuple(devices), memory)
 
     def give_back(self, share: "Share") -> None:
         """Free a share."""
@@ -104,14 +105,12 @@ class Room:
         self._free_memory += share.memory
 
 
-class Share:
+class Share(NamedTuple):
     """What one point was given."""
 
-    def __init__(self, cores: tuple[int, ...], gpus: tuple[str, ...], memory: int, exclusive: bool) -> None:
-        self.cores = cores
-        self.gpus = gpus
-        self.memory = memory
-        self.exclusive = exclusive
+    cores: tuple[int, ...]
+    gpus: tuple[str, ...]
+    memory: int
 
 
 def visible_gpus() -> list[str]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from qrt_tn.studies.runner.process import Process, launcher, lost_node, preload
 from qrt_tn.studies.runner.room import Room, Share
 from qrt_tn.studies.runner.stopping import Stop
 from qrt_tn.studies.runner.task import Task, earlier_attempts, slurm_job
-from qrt_tn.studies.runner.watching import Running, State, Unwatched, Watch
+from qrt_tn.studies.runner.watching import Running, State, Watch
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.records import disk_full, room_needed
 from qrt_tn.studies.store.work import begun_by, open_work
@@ -119,8 +119,8 @@ def run_study(
             retry_before=retry_before or _now(),
             gpus=gpus,
         )
-        with _run(study, store, owner, room, watch or Unwatched(), stop, choice) as run:
-            run.go(_changes(file, study))
+        with _run(study, store, owner, room, watch or Watch(), stop, choice) as run:
+            run.go(file)
             return run.summary()
 
 
@@ -142,8 +142,8 @@ def run_point(study: Study, folder: Path, point: Point, *, watch: Watch | None =
         if reason := refusal(point.needs, room):
             raise ValueError(f"this point cannot run here: it needs {reason}")
         choice = Choice({point.id}, deque([point]), {point.id}, retried={point.id}, retry_before=_now())
-        with _run(study, store, owner, room, watch or Unwatched(), stop, choice) as run:
-            run.go(lambda: False)
+        with _run(study, store, owner, room, watch or Watch(), stop, choice) as run:
+            run.go()
         if store.results.read(point.id) is not None:
             return None
         failure = store.failed.read(point.id)
@@ -203,8 +203,8 @@ class _Run:
         for reason, count in choice.refused.items():
             watch.say(f"{count} points are left for another machine: they need {reason}")
 
-    def go(self, changed: Callable[[], bool]) -> None:
-        """Run until nothing is left to do here, or a signal comes."""
+    def go(self, file: Path | None = None) -> None:
+        """Run until nothing is left to do here, or a signal comes; tells once where the file changes."""
         if self.queue:
             preload(self.study.experiment.function.partition(":")[0])
             self.origin = {"versions": provenance.versions(), "commit": provenance.commit()}
@@ -228,11 +228,18 @@ class _Run:
                     self._fail(begun, "timeout", reason)
             if glance:
                 looked = time.monotonic()
-                if changed():
+                if file is not None and self._differs(file):
+                    file = None
                     self.watch.say(
                         "the study's file has changed; this run goes on with what it read. Give the command "
                         "again for what is new."
                     )
+
+    def _differs(self, file: Path) -> bool:
+        try:
+            return file.read_text(encoding="utf-8") != self.study.text
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def _start_what_fits(self) -> None:
         while self.queue and not self.stop.reason:
@@ -413,23 +420,6 @@ class _Run:
             signal=self.stop.number,
             seconds=time.monotonic() - self.began,
         )
-
-
-def _changes(file: Path | None, study: Study) -> Callable[[], bool]:
-    """A function that tells, once, that the study's file is not what it was."""
-    told = False
-
-    def changed() -> bool:
-        nonlocal told
-        if file is None or told:
-            return False
-        try:
-            told = file.read_text(encoding="utf-8") != study.text
-        except OSError:
-            return False
-        return told
-
-    return changed
 
 
 def _now() -> str:

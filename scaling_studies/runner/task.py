@@ -4,9 +4,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.store.work import KEPT
@@ -14,14 +15,10 @@ from qrt_tn.studies.store.work import KEPT
 FULL_DISK = 74  # exit code of a point that could not write (EX_IOERR)
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(BaseModel, frozen=True):
     """One attempt at a point.
 
     Attributes:
-        experiment: its name.
-        parameters: of the point.
-        seed: likewise.
         folder: of this task under the point's, with `task.json`, `outcome.json` and the experiment's `kept`.
         log: where what it prints goes.
         attempt: counts from 1.
@@ -46,16 +43,13 @@ class Task:
         """Write it into its folder; returns the file."""
         path = Path(self.folder) / "task.json"
         with atomic_path(path) as partial:
-            partial.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+            partial.write_text(self.model_dump_json() + "\n", encoding="utf-8")
         return path
 
     @classmethod
     def load(cls, path: Path) -> "Task":
         """Read it again."""
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("cores", "gpus", "launcher"):
-            found[name] = tuple(found[name])
-        return cls(**found)
+        return cls.model_validate_json(path.read_bytes())
 
     @property
     def kept(self) -> Path:
@@ -80,7 +74,7 @@ def earlier_attempts(folder: Path) -> int:
     """How often a point was begun before, by any task, as far as its folder knows."""
     most = 0
     for path in folder.glob("*/task.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError):
             most = max(most, Task.load(path).attempt)
     return most
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from qrt_tn.studies.config import Point
 
@@ -44,21 +43,11 @@ class State:
         return self.seconds * self.left / self.ended_now if self.ended_now else None
 
 
-class Watch(Protocol):
-    """Whoever watches."""
+class Watch:
+    """Whoever watches; this one does not."""
 
     def show(self, state: State) -> None:
         """Called often, a few times a second."""
 
     def say(self, text: str) -> None:
         """A line that is to stay."""
-
-
-class Unwatched:
-    """Nobody does."""
-
-    def show(self, state: State) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""

@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
 from qrt_tn.engine.files import atomic_path
 from qrt_tn.studies.config import Study
 
@@ -13,10 +17,23 @@ Record = Mapping[str, Any]
 
 # what every row has before its parameters, and after its metrics
 _FIRST = ("id", "status", "seed")
-_LAST = ("wall_seconds", "peak_bytes", "gpu", "processor", "job", "commit", "started", "finished")
-_END = ("log", "reason")
-_FLOATS = ("wall_seconds",)
-_WHOLE = ("seed", "peak_bytes")
+_LAST = (
+    "wall_seconds",
+    "peak_bytes",
+    "gpu",
+    "processor",
+    "job",
+    "commit",
+    "started",
+    "finished",
+    "log",
+    "reason",
+)
+_NUMBERS = {
+    "seed": pa.int64(),
+    "peak_bytes": pa.int64(),
+    "wall_seconds": pa.float64(),
+}  # the others are texts
 
 
 def write_export(
@@ -55,7 +72,10 @@ def write_export(
         raise ValueError(f"{study.experiment.name} has no table {name!r}; choose from {', '.join(tables)}")
     columns = _columns(study, records, failures, name)
     with atomic_path(target) as partial:
-        _write(partial, columns, as_csv=target.suffix.lower() == ".csv")
+        if target.suffix.lower() == ".csv":
+            pyarrow.csv.write_csv(columns, partial)
+        else:
+            pyarrow.parquet.write_table(columns, partial)
     return target
 
 
@@ -69,10 +89,9 @@ def column_names(study: Study, table: str) -> dict[tuple[str, str], str]:
     asked += [("parameter", name) for name in experiment.settings.model_fields]
     asked += [("key", name) for name in experiment.tables[table].keys]
     asked += [("metric", name) for name in experiment.tables[table].metrics]
-    asked += [("record", name) for name in (*_LAST, *_END)]
-    reserved = {*_FIRST, *_LAST, *_END}
+    asked += [("record", name) for name in _LAST]
     names: dict[tuple[str, str], str] = {}
-    taken = set(reserved)
+    taken = {*_FIRST, *_LAST}
     for part, name in asked:
         called = name
         while part != "record" and called in taken:
@@ -82,97 +101,39 @@ def column_names(study: Study, table: str) -> dict[tuple[str, str], str]:
     return names
 
 
-def _columns(
-    study: Study, records: Sequence[Record], failures: Sequence[Record], table: str
-) -> dict[str, tuple[str, list[Any]]]:
-    """Kind ("text", "whole", "number" or "truth") and values of each column."""
-    places = {point.id: place for place, point in enumerate(study.points)}
-    of_point = {record["id"]: record for record in failures if record["id"] in places}
-    done = {record["id"]: record for record in records if record["id"] in places}
-    of_point |= done
-    nothing: list[Record] = [{}]  # a failed point has a row without keys and metrics
-    ordered, rows = [], []
-    for point_id in sorted(of_point, key=places.__getitem__):
-        record = of_point[point_id]
-        for row in record["tables"][table] if point_id in done else nothing:
-            ordered.append(record)
-            rows.append(row)
-    points = [study.points[places[record["id"]]] for record in ordered]
-    columns: dict[str, tuple[str, list[Any]]] = {}
+def _columns(study: Study, records: Sequence[Record], failures: Sequence[Record], table: str) -> pa.Table:
+    of_point = {one["id"]: {**one, "status": "failed", "rows": [{}]} for one in failures}
+    of_point |= {one["id"]: {**one, "status": "done", "rows": one["tables"][table]} for one in records}
+    known = [(point, of_point[point.id]) for point in study.points if point.id in of_point]
+    found = [(point, (one.get("device") or {}) | one, row) for point, one in known for row in one["rows"]]
+    columns = {}
     for (part, name), called in column_names(study, table).items():
         if part == "parameter":
-            columns[called] = _typed([point.parameters[name] for point in points])
+            columns[called] = _array([point.parameters[name] for point, _, _ in found], pa.string())
         elif part in ("key", "metric"):
-            columns[called] = _typed([row.get(name) for row in rows], empty="number")
-        elif name == "status":
-            columns[called] = ("text", ["done" if row["id"] in done else "failed" for row in ordered])
-        elif name == "seed":
-            columns[called] = ("whole", [point.seed for point in points])
-        elif name in ("gpu", "processor"):
-            columns[called] = ("text", [_text((row.get("device") or {}).get(name)) for row in ordered])
-        elif name in _FLOATS:
-            values = [row.get(name) for row in ordered]
-            columns[called] = ("number", [None if value is None else float(value) for value in values])
-        elif name in _WHOLE:
-            values = [row.get(name) for row in ordered]
-            columns[called] = ("whole", [None if value is None else int(value) for value in values])
+            columns[called] = _array([row.get(name) for _, _, row in found], pa.float64())
+        elif name in _NUMBERS:
+            columns[called] = pa.array([one.get(name) for _, one, _ in found], _NUMBERS[name])
         else:
-            columns[called] = ("text", [_text(row.get(name)) for row in ordered])
-    return columns
+            columns[called] = pa.array([_text(one.get(name)) for _, one, _ in found], pa.string())
+    return pa.table(columns)
 
 
-def _typed(values: list[Any], *, empty: str = "text") -> tuple[str, list[Any]]:
-    """Values of one kind: truths, whole numbers, numbers, or else texts.
-
-    Args:
-        values: as JSON has them.
-        empty: the kind of a column that holds nothing.
-    """
+def _array(values: list[Any], empty: pa.DataType) -> pa.Array:
+    """Values from JSON as truths, whole numbers, numbers, or else texts; `empty` where there are none."""
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:
-        return empty, values
-    if kinds == {bool}:
-        return "truth", values
-    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):
-        return "whole", values
+        return pa.array(values, empty)
+    if kinds == {bool} or (kinds == {int} and all(abs(value or 0) < 2**63 for value in values)):
+        return pa.array(values)
     if kinds <= {int, float}:
-        return "number", [None if value is None else float(value) for value in values]
-    return "text", [value if value is None or isinstance(value, str) else _json(value) for value in values]
+        return pa.array([None if value is None else float(value) for value in values])
+    return pa.array([_text(value) for value in values], pa.string())
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _json(value)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
-
-
-def _whole_text(text: str) -> str:
     """A text that UTF-8 can hold: the name of a file may bring in what it cannot."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _table(columns: Mapping[str, tuple[str, list[Any]]]) -> Any:
-    """The columns as an Arrow table."""
-    import pyarrow as pa
-
-    kinds = {"text": pa.string(), "whole": pa.int64(), "number": pa.float64(), "truth": pa.bool_()}
-    arrays = {}
-    for name, (kind, values) in columns.items():
-        cells = (
-            [None if value is None else _whole_text(value) for value in values] if kind == "text" else values
-        )
-        arrays[name] = pa.array(cells, type=kinds[kind])
-    return pa.table(arrays)
-
-
-def _write(path: Path, columns: Mapping[str, tuple[str, list[Any]]], *, as_csv: bool) -> None:
-    """The file; in CSV texts are quoted and floats are their shortest text that reads back the same."""
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    if as_csv:
-        pyarrow.csv.write_csv(_table(columns), path)
-    else:
-        pyarrow.parquet.write_table(_table(columns), path)

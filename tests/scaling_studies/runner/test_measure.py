@@ -46,7 +46,17 @@ class Comm:
 def task(tmp_path: Path) -> Task:
     (tmp_path / "work" / "kept").mkdir(parents=True)
     folder, log = str(tmp_path / "work"), str(tmp_path / "log")
-    return Task("rehearsal", {"seconds": 0.0, "number": 5}, 3, folder, log, 1, 1, (), ())
+    return Task(
+        experiment="rehearsal",
+        parameters={"seconds": 0.0, "number": 5},
+        seed=3,
+        folder=folder,
+        log=log,
+        attempt=1,
+        ranks=1,
+        cores=(),
+        gpus=(),
+    )
 
 
 def measured(
@@ -202,7 +212,7 @@ def test_every_rank_of_two_nodes_has_its_gpu(monkeypatch: pytest.MonkeyPatch, ta
         return {"value": 1.0, "time": 0.0}
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    two = Task(**{**task.__dict__, "ranks": 2, "gpus": ("0",), "cores": (0, 1)})
+    two = task.model_copy(update={"ranks": 2, "gpus": ("0",), "cores": (0, 1)})
     measured(monkeypatch, two, function, Comm())
     assert seen[0].gpus == 1
 
