@@ -1,6 +1,5 @@
 """Mixtures of experts: layers, routers, vision transformers, and the pruning of their experts."""
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints import inspect_vmoe_checkpoint, load_vmoe_checkpoint, save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.native import (
     load_moe,
@@ -8,18 +7,18 @@ from qrt_tn.models.moe.checkpoints.native import (
     save_moe,
     save_moe_tree,
 )
-from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, vmoe_config
 from qrt_tn.models.moe.criteria import CRITERIA, Criterion, criterion, score
 from qrt_tn.models.moe.layers import Experts, MoeLayer
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.pruning import Pruned, merge, merge_experts, prune_experts, remove, select
+from qrt_tn.models.moe.merging import merge, merge_experts
+from qrt_tn.models.moe.pruning import MODES, Pruned, prune_experts, remove
 from qrt_tn.models.moe.records import ExpertLayer, ExpertWeights
-from qrt_tn.models.moe.removal import MODES
 from qrt_tn.models.moe.routers import Router, Routing
-from qrt_tn.models.moe.selection import Selection
-from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.selection import Selection, choose_experts
+from qrt_tn.models.moe.statistics import LayerStatistics, calibrate
 from qrt_tn.models.moe.training import MoeRecipe, accuracy, predict, train_moe
-from qrt_tn.models.moe.trees import from_tree, infer_config, to_tree
+from qrt_tn.models.moe.trees import from_tree, infer_config, read_layers, to_tree
 from qrt_tn.models.moe.vit import VisionMoe
 
 __all__ = [
@@ -42,7 +41,7 @@ __all__ = [
     "VisionMoeConfig",
     "accuracy",
     "calibrate",
-    "changed",
+    "choose_experts",
     "criterion",
     "from_tree",
     "infer_config",
@@ -54,12 +53,12 @@ __all__ = [
     "merge_experts",
     "predict",
     "prune_experts",
+    "read_layers",
     "remove",
     "save_moe",
     "save_moe_tree",
     "save_vmoe_checkpoint",
     "score",
-    "select",
     "to_tree",
     "train_moe",
     "vmoe_config",

@@ -44,9 +44,6 @@ class RouterConfig:
         importance_weight: of the importance loss.
         load_weight: of the load loss, which needs noise.
         gshard_weight: of the loss of Lepikhin et al. (arXiv 2006.16668).
-
-    Raises:
-        ValueError: a setting of another type or out of its range.
     """
 
     kind: RouterKind = "token-choice"
@@ -84,7 +81,6 @@ class VisionMoeConfig:
 
     Attributes:
         image_shape: (height, width, channels); height and width are multiples of the patch.
-        classes: outputs of the head.
         patch: rows and columns of a patch.
         hidden: extent h of a token.
         layers: encoder blocks.
@@ -100,9 +96,6 @@ class VisionMoeConfig:
         same_experts: whether the experts of a layer begin with equal weights, as in vmoe.
         maps: what became of the experts of each layer, by block, as a mapping or as pairs (kept as pairs,
             which can be hashed); layers that are not named are whole.
-
-    Raises:
-        ValueError: a setting of another type, out of its range, or at odds with another.
     """
 
     image_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
@@ -178,11 +171,7 @@ class VisionMoeConfig:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "VisionMoeConfig":
-        """A configuration from what `plain` gave, also by way of JSON.
-
-        Raises:
-            ValueError: keys or values that are not those of a configuration.
-        """
+        """A configuration from what `plain` gave, also by way of JSON; ValueError for anything else."""
         try:
             router = RouterConfig(**plain["router"])
             maps = [(block, ExpertMap.from_plain(one)) for block, one in plain["maps"]]
@@ -226,7 +215,6 @@ def vmoe_config(
             blocks have experts: every n-th, or the last n of the odd ones ("Every 2" if left out). Or the
             name of a released checkpoint, one of RELEASED.
         image_shape: (height, width, channels).
-        classes: outputs of the head.
         changes: other fields of VisionMoeConfig or RouterConfig, by name.
 
     Raises:
@@ -259,23 +247,15 @@ def vmoe_config(
         router=RouterConfig(selected=int(found["selected"] or 2), capacity_factor=1.05),
         representation=hidden,
     )
-    return changed(replace(config, group=_GROUP_IMAGES * config.tokens), **changes)
-
-
-def changed(config: VisionMoeConfig, **changes: Any) -> VisionMoeConfig:
-    """A configuration with some of its fields, or of its router's, changed.
-
-    Raises:
-        ValueError: a name that is neither's, or a value out of its range.
-    """
+    config = replace(config, group=_GROUP_IMAGES * config.tokens)
     own, routers = ([field.name for field in fields(cls)] for cls in (VisionMoeConfig, RouterConfig))
     for name in changes:
         if name not in own and name not in routers:
             near = get_close_matches(name, [*own, *routers], 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join([*own, *routers])}"
             raise ValueError(f"unknown setting {name!r}; {hint}")
-    router = changes.pop("router", config.router)
     inner = {name: changes.pop(name) for name in routers if name in changes}
+    router = changes.pop("router", config.router)
     if inner and isinstance(router, RouterConfig):
         router = replace(router, **inner)
     return replace(config, router=router, **changes)

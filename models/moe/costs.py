@@ -3,8 +3,6 @@
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.routers import capacity
 
-BYTES = 4  # of a float32
-
 
 def parameter_count(config: VisionMoeConfig) -> int:
     """Parameters of a network, pruned layers with what they have left."""
@@ -20,16 +18,13 @@ def parameter_count(config: VisionMoeConfig) -> int:
             total += h * expert_map.columns + expert_map.experts * (2 * h * m + m + h)
         else:
             total += 2 * h * m + m + h
-    width = h
-    if config.representation is not None:
-        total += h * config.representation + config.representation
-        width = config.representation
-    return total + width * config.classes + config.classes
+    inner = config.representation or h
+    return total + (inner + 1) * config.classes + ((h + 1) * inner if config.representation else 0)
 
 
 def parameter_bytes(config: VisionMoeConfig) -> int:
     """Bytes of these parameters as float32, which is what networks are held and kept in."""
-    return BYTES * parameter_count(config)
+    return 4 * parameter_count(config)
 
 
 def flops_per_image(config: VisionMoeConfig) -> int:
@@ -43,34 +38,16 @@ def flops_per_image(config: VisionMoeConfig) -> int:
 
     Where several images are routed together, this is an image's share of their group's slots, rounded.
     """
-    return sum(flops_by_part(config).values())
-
-
-def flops_by_part(config: VisionMoeConfig) -> dict[str, int]:
-    """The operations of `flops_per_image` by part: embedding, attention, mlp, router, experts, head."""
     h, m, tokens = config.hidden, config.mlp, config.tokens
     height, width, channels = config.image_shape
-    patches = (height // config.patch) * (width // config.patch)
-    parts = dict.fromkeys(("embedding", "attention", "mlp", "router", "experts", "head"), 0)
-    parts["embedding"] = 2 * patches * config.patch**2 * channels * h
+    total = 2 * (height // config.patch) * (width // config.patch) * config.patch**2 * channels * h
     for block in range(config.layers):
-        parts["attention"] += 2 * (4 * tokens * h * h + 2 * tokens * tokens * h)
+        total += 2 * (4 * tokens * h * h + 2 * tokens * tokens * h)
         if block in config.moe_layers:
-            parts["router"] += 2 * tokens * h * config.expert_map(block).columns
-            parts["experts"] += round(2 * 2 * h * m * _slots_of_an_image(config, block))
+            expert_map, group = config.expert_map(block), config.group or tokens
+            slots = capacity(group, config.router, expert_map.capacity_experts) * len(expert_map.live_columns)
+            total += 2 * tokens * h * expert_map.columns + round(2 * 2 * h * m * (slots * tokens / group))
         else:
-            parts["mlp"] += 2 * 2 * tokens * h * m
-    inner = h
-    if config.representation is not None:
-        parts["head"] += 2 * h * config.representation
-        inner = config.representation
-    parts["head"] += 2 * inner * config.classes
-    return parts
-
-
-def _slots_of_an_image(config: VisionMoeConfig, block: int) -> float:
-    """Slots of all columns that have an expert, an image's share."""
-    expert_map = config.expert_map(block)
-    group = config.group or config.tokens
-    slots = capacity(group, config.router, expert_map.capacity_experts) * len(expert_map.live_columns)
-    return slots * config.tokens / group
+            total += 2 * 2 * tokens * h * m
+    inner = config.representation or h
+    return total + 2 * inner * config.classes + (2 * h * inner if config.representation else 0)

@@ -10,7 +10,7 @@ A criterion of your own takes a few lines, and its name then works wherever thos
         return np.abs(experts.bias_out).max(axis=1)  # low = pruned first
 
 The experts of V-MoE are MLPs of two matrices W0 (h, m) and W1 (m, h), not the three of language models with
-gated MLPs; criteria of weights take both of them, and no biases.
+gated MLPs; criteria of weights take both of them, and no biases. X_e are the tokens that went to expert e.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,8 +68,7 @@ def criterion(name: str, **options: Any) -> Callable[[_Function], _Function]:
     """
 
     def register(function: _Function) -> _Function:
-        made = Criterion(name, function, **options)
-        known = CRITERIA.get(name)
+        made, known = Criterion(name, function, **options), CRITERIA.get(name)
         if known is not None and _identity(known.function) != _identity(function):
             raise ValueError(f"there is a criterion {name!r} already; give yours another name")
         CRITERIA[name] = made
@@ -79,11 +78,7 @@ def criterion(name: str, **options: Any) -> Callable[[_Function], _Function]:
 
 
 def find_criterion(criterion: str | Criterion) -> Criterion:
-    """A criterion by its name; one that is given as such stays as it is.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """A criterion by its name, which must be known; one that is given as such stays as it is."""
     if isinstance(criterion, Criterion):
         return criterion
     if not isinstance(criterion, str) or criterion not in CRITERIA:
@@ -94,7 +89,7 @@ def find_criterion(criterion: str | Criterion) -> Criterion:
 
 
 def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> np.ndarray:
-    """The scores of a layer's experts: those of low score are pruned first.
+    """The scores of a layer's experts, shape (E,), float64: those of low score are pruned first.
 
     Args:
         criterion: its name, or the criterion itself.
@@ -102,16 +97,13 @@ def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> 
         seed: for a criterion that draws random numbers. One int gives the same draw for each layer: to score
             several layers, hand the same Generator to each call.
 
-    Returns:
-        Shape (E,), float64, finite.
-
     Raises:
         ValueError: an unknown criterion, one that picks sets, evidence that is missing, merged experts, or a
             function that gives another shape or numbers that are not finite.
     """
     found = find_criterion(criterion)
     if found.subset:
-        raise ValueError(f"criterion {found.name!r} picks a set and gives no scores; call select with it")
+        raise ValueError(f"criterion {found.name!r} picks a set and gives no scores; choose experts with it")
     options = {"seed": generator(seed)} if found.seeded else {}
     values = np.asarray(found.function(*_evidence(found, layer), **options))
     experts = layer.experts.experts
@@ -131,16 +123,9 @@ def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> 
 
 
 def pick(
-    criterion: Criterion, layer: ExpertLayer, keep: int, selected: int, min_experts: int = 1
+    criterion: Criterion, layer: ExpertLayer, keep: int, selected: int, min_experts: int
 ) -> tuple[int, ...]:
-    """The places of the experts that a criterion of sets keeps, ascending.
-
-    Args:
-        criterion: one with `subset`.
-        layer: with the evidence that it needs.
-        keep: how many experts stay.
-        selected: K, the experts of a token.
-        min_experts: that stay at the least.
+    """The places of the `keep` experts that a criterion of sets keeps, ascending; a token goes to `selected`.
 
     Raises:
         ValueError: fewer experts than are to stay, evidence that is missing, merged experts, an ensemble, or
@@ -170,11 +155,7 @@ def pick(
 
 
 def _evidence(criterion: Criterion, layer: ExpertLayer) -> tuple[Any, ...]:
-    """What a criterion's function takes.
-
-    Raises:
-        ValueError: evidence that is missing, or merged experts.
-    """
+    """What a criterion's function takes."""
     if "pretrained" in criterion.needs and layer.pretrained is None:
         raise ValueError(
             f"criterion {criterion.name!r} needs the model before fine-tuning;"
@@ -190,22 +171,19 @@ def _evidence(criterion: Criterion, layer: ExpertLayer) -> tuple[Any, ...]:
 
 @criterion("router-change", needs=["pretrained"], source="nowazrabbani/MoE_Pruning; arXiv 2405.16646")
 def router_change(pretrained: Any, router: Any, experts: Any, statistics: Any) -> np.ndarray:
-    """||w_e after|| - ||w_e before||: the signed change of norm of the router's column in fine-tuning.
-
-    Signed as in the released prune_and_save_checkpoint.py: a column that shrinks goes first.
-    """
+    """||w_e after|| - ||w_e before||, signed as in the released code: a column that shrinks goes first."""
     return _norms(router) - _norms(pretrained)
 
 
 @criterion("router-change-abs", needs=["pretrained"], source="a variant of router-change")
 def router_change_abs(pretrained: Any, router: Any, experts: Any, statistics: Any) -> np.ndarray:
-    """| ||w_e after|| - ||w_e before|| |: the size of the change of norm."""
+    """| ||w_e after|| - ||w_e before|| |."""
     return np.abs(_norms(router) - _norms(pretrained))
 
 
 @criterion("router-difference", needs=["pretrained"], source="a variant of router-change")
 def router_difference(pretrained: Any, router: Any, experts: Any, statistics: Any) -> np.ndarray:
-    """||w_e after - w_e before||: the norm of the change, which sees a column that only turns."""
+    """||w_e after - w_e before||, which sees a column that only turns."""
     return _norms(router - pretrained)
 
 
@@ -217,30 +195,21 @@ def router_norm(pretrained: Any, router: Any, experts: Any, statistics: Any) -> 
 
 @criterion("expert-norm", source="MC-Suite (EWN), arXiv 2504.05586")
 def expert_norm(pretrained: Any, router: Any, experts: ExpertWeights, statistics: Any) -> np.ndarray:
-    """sqrt(||W0||_F^2 + ||W1||_F^2): the norm of both matrices of an expert as one vector.
-
-    How the source joins an expert's matrices was not found; this choice is ours.
-    """
+    """sqrt(||W0||_F^2 + ||W1||_F^2); how the source joins an expert's matrices was not found."""
     return np.array([np.sqrt(sum((w**2).sum() for w in both)) for both in _matrices(experts)])
 
 
 @criterion("stable-rank", source="MC-Suite (WSR), arXiv 2504.05586")
 def stable_rank(pretrained: Any, router: Any, experts: ExpertWeights, statistics: Any) -> np.ndarray:
-    """sum_i s_i^2 / s_1^2, with singular values s: the mean over W0 and W1.
-
-    A zero matrix has stable rank 0. That an expert's score is the mean over its matrices is our choice; the
-    source's was not found.
-    """
+    """sum_i s_i^2 / s_1^2 of singular values, 0 for a zero matrix; the mean over W0 and W1, by our choice."""
     return np.array([np.mean([_stable_rank(w) for w in both]) for both in _matrices(experts)])
 
 
 @criterion("aimer", source="ZongfangLiu/AIMER, arXiv 2603.18492")
 def aimer(pretrained: Any, router: Any, experts: ExpertWeights, statistics: Any) -> np.ndarray:
-    """-mean|W| / rms(W) over all entries of W0 and W1 together.
+    """-mean|W| / rms(W) over all entries of W0 and W1 together; -1 for an expert that is all zero.
 
-    AIMER prunes the experts of *high* ratio, those whose weights are of most even size; the sign is turned,
-    so that low = pruned first. The source has three matrices, gate, up and down. An expert that is all zero
-    is as even as can be, and gets -1.
+    AIMER prunes the experts of *high* ratio, those whose weights are of most even size; the sign is turned.
     """
     values = []
     for both in _matrices(experts):
@@ -251,9 +220,7 @@ def aimer(pretrained: Any, router: Any, experts: ExpertWeights, statistics: Any)
     return np.array(values)
 
 
-@criterion(
-    "frequency", needs=["statistics"], source="REAP's expert_frequency; MC-SMoE, SEER-MoE (2404.05089)"
-)
+@criterion("frequency", needs=["statistics"], source="REAP's expert_frequency; MC-SMoE; arXiv 2404.05089")
 def frequency(pretrained: Any, router: Any, experts: Any, statistics: LayerStatistics) -> np.ndarray:
     """|X_e|: how many tokens went to the expert."""
     return statistics.count
@@ -281,10 +248,7 @@ def activation_mean(pretrained: Any, router: Any, experts: Any, statistics: Laye
 def weighted_activation(
     pretrained: Any, router: Any, experts: Any, statistics: LayerStatistics
 ) -> np.ndarray:
-    """Sum over X_e of g_e(x) ||f_e(x)||.
-
-    EASY-EP has a further factor for how much the layer turns the token, 1 - cos of before and after.
-    """
+    """Sum over X_e of g_e(x) ||f_e(x)||; EASY-EP weighs this by how much the layer turns the token."""
     return statistics.weighted_norm_sum
 
 
@@ -299,9 +263,7 @@ def reap(pretrained: Any, router: Any, experts: Any, statistics: LayerStatistics
 
 
 @criterion("random", seeded=True, source="nowazrabbani/MoE_Pruning (random)")
-def random(
-    pretrained: Any, router: Any, experts: ExpertWeights, statistics: Any, *, seed: Seed
-) -> np.ndarray:
+def random(pretrained: Any, router: Any, experts: Any, statistics: Any, *, seed: Seed) -> np.ndarray:
     """Independent uniform numbers in [0, 1).
 
     Their order is the permutation that numpy's default generator draws, layer after layer, as in the released

@@ -1,6 +1,6 @@
 """Which expert, if any, answers each column of a layer's router after pruning or merging."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -43,10 +43,8 @@ class ExpertMap:
                 f"column_to_expert {self.column_to_expert} must lead to each of the {self.experts} experts,"
                 f" 0 .. {self.experts - 1}, and to no other"
             )
-        before = range(self.capacity_experts)
-        if len(set(self.source_ids)) != self.experts or any(
-            source not in before for source in self.source_ids
-        ):
+        before, sources = range(self.capacity_experts), set(self.source_ids)
+        if len(sources) != self.experts or not all(source in before for source in sources):
             raise ValueError(
                 f"source_ids is {self.source_ids}; name each expert once, from 0 to {before[-1]}"
             )
@@ -78,20 +76,7 @@ class ExpertMap:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "ExpertMap":
-        """A map from what `plain` gave.
-
-        Raises:
-            ValueError: keys or values that are not those of a map.
-        """
+        """A map from what `plain` gave; ValueError for other keys or values."""
         if not isinstance(plain, Mapping):
             raise ValueError(f"{plain!r} is not the map of a layer's experts; give its fields by name")
         return cls(**plain)
-
-
-def kept_first(kept: Sequence[int], columns: int) -> tuple[int, ...]:
-    """The order of columns in which those of the kept experts come first, the others after them.
-
-    This is the order that the released code of Chowdhury et al. (ICML 2024) writes where pruned experts keep
-    their columns.
-    """
-    return (*kept, *(column for column in range(columns) if column not in set(kept)))

@@ -8,24 +8,83 @@ expert. MC-SMoE's further steps, a number of groups that differs between layers,
 compression, are not done here. It aligns all experts with the first one; here it is the group's dominant one.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.models.moe.maps import NO_EXPERT
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
+from qrt_tn.models.moe.pruning import Calibration, rebuilt, statistics_of
 from qrt_tn.models.moe.records import ExpertLayer, ExpertWeights
+from qrt_tn.models.moe.selection import choose_layers
+from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.trees import Maps, Tree, read_layers, to_tree, write_layers
+from qrt_tn.models.moe.vit import VisionMoe
 
 
-def merge_layer(layer: ExpertLayer, n_kept: int, *, align: bool = True) -> ExpertLayer:
+def merge_experts(
+    network: VisionMoe, n_kept: int, calibration: Calibration, *, layers: Sequence[int] | None = None
+) -> VisionMoe:
+    """A network whose experts are merged into fewer.
+
+    Args:
+        network: it stays as it is.
+        n_kept: experts that each layer keeps.
+        calibration: images, or what `calibrate` made of them.
+        layers: blocks to merge in; all that have experts if None.
+
+    Raises:
+        ValueError: as of `merge`.
+    """
+    if calibration is None:
+        raise ValueError("calibration is None; give images, or what calibrate made of them")
+    known, maps = statistics_of(network, calibration), network.config.all_maps
+    return rebuilt(network, *merge(to_tree(network), known, n_kept, maps=maps, layers=layers))
+
+
+def merge(
+    tree: Tree,
+    statistics: Mapping[int, LayerStatistics],
+    n_kept: int,
+    *,
+    maps: Maps | None = None,
+    layers: Sequence[int] | None = None,
+    groups: int = 1,
+) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
+    """Merge the experts of each layer of a tree into fewer.
+
+    Args:
+        tree: the parameters; they stay as they are.
+        statistics: by number of the block, of all columns of its router.
+        n_kept: experts that are left in each layer.
+        maps: what became of experts before; layers that are not named are whole.
+        layers: numbers of the blocks; all that have experts if None.
+        groups: ensemble members (E3), where the router's kernel does not tell.
+
+    Returns:
+        The new tree, which shares the arrays that did not change; and the map of each layer.
+
+    Raises:
+        ValueError: as of `read_layers` and `merge_layer`, or unknown layers.
+    """
+    records = read_layers(tree, maps=maps, groups=groups, statistics=statistics)
+    chosen = choose_layers(records, layers)
+    merged = {number: merge_layer(layer, n_kept) for number, layer in chosen.items()}
+    return write_layers(tree, merged), {n: layer.expert_map for n, layer in (records | merged).items()}
+
+
+def merge_layer(layer: ExpertLayer, n_kept: int) -> ExpertLayer:
     """The layer with its experts merged into fewer; its statistics stay behind.
+
+    Matching hidden units costs time like m^3.
 
     Args:
         layer: with statistics; it stays as it is.
         n_kept: experts that are left; an expert of an ensemble joins one of its own member, and each member
             has n_kept / members.
-        align: whether hidden units are matched before averaging, at a cost that grows like m^3.
 
     Returns:
         Its map leads several columns to one expert, and `source_ids` names the dominant ones.
@@ -43,7 +102,7 @@ def merge_layer(layer: ExpertLayer, n_kept: int, *, align: bool = True) -> Exper
     assert layer.statistics is not None
     usage = layer.statistics.count[list(layer.columns)]
     groups = [[place for place, own in enumerate(owner) if own == one] for one in dominant]
-    means = [_mean(experts, one, group, usage, align) for one, group in zip(dominant, groups, strict=True)]
+    means = [_mean(experts, one, group, usage) for one, group in zip(dominant, groups, strict=True)]
     return replace(
         layer,
         experts=ExpertWeights(*(np.stack(parts) for parts in zip(*means, strict=True))),
@@ -59,30 +118,11 @@ def merge_layer(layer: ExpertLayer, n_kept: int, *, align: bool = True) -> Exper
     )
 
 
-def logit_similarity(gram: np.ndarray) -> np.ndarray:
-    """The cosine of the router's logits of each pair of columns, over the calibration tokens.
-
-    Args:
-        gram: `LayerStatistics.logit_gram`, shape (C, C). Logits are not centred, as in MC-SMoE's code.
-
-    Returns:
-        Shape (C, C); 0 for a column whose logits are all zero.
-    """
-    norms = np.sqrt(np.diag(gram))
-    scale = np.outer(norms, norms)
-    return np.divide(gram, scale, out=np.zeros_like(scale), where=scale > 0)
-
-
 def matching_units(experts: ExpertWeights, reference: int, other: int) -> np.ndarray:
     """The order of one expert's hidden units that fits those of another best.
 
     It maximises the sum over units of the inner products of their weights in, biases and weights out, which
     minimises the distance of the two experts: the assignment of MC-SMoE's weight matching, with biases.
-
-    Args:
-        experts: of one layer.
-        reference: the expert that stays as it is.
-        other: the expert to permute.
 
     Returns:
         Shape (m,): unit i of `reference` goes with unit order[i] of `other`.
@@ -106,7 +146,10 @@ def _owners(layer: ExpertLayer, n_kept: int) -> list[int]:
     if layer.statistics is None:
         raise ValueError(f"there are no statistics of layer {number}; gather them in a calibration pass")
     statistics = layer.statistics.take(layer.columns)
-    similarity = logit_similarity(statistics.logit_gram)
+    # cosines of logits that are not centred, as in MC-SMoE's code; 0 where all logits of a column are
+    norms = np.sqrt(np.diag(statistics.logit_gram))
+    scale = np.outer(norms, norms)
+    similarity = np.divide(statistics.logit_gram, scale, out=np.zeros_like(scale), where=scale > 0)
     each = n_kept // layer.members
     owner = list(range(total))
     for places in layer.groups:
@@ -121,9 +164,7 @@ def _owners(layer: ExpertLayer, n_kept: int) -> list[int]:
     return owner
 
 
-def _mean(
-    experts: ExpertWeights, dominant: int, group: list[int], usage: np.ndarray, align: bool
-) -> list[np.ndarray]:
+def _mean(experts: ExpertWeights, dominant: int, group: list[int], usage: np.ndarray) -> list[np.ndarray]:
     """The four arrays of one merged expert."""
     if len(group) == 1:
         return [array[dominant] for array in experts.arrays]
@@ -132,7 +173,7 @@ def _mean(
     total = [np.zeros(array.shape[1:]) for array in experts.arrays]
     for place, share in zip(group, shares, strict=True):
         parts = [array[place].astype(np.float64) for array in experts.arrays]
-        if align and place != dominant:
+        if place != dominant:
             order = matching_units(experts, dominant, place)
             parts[:3] = parts[0][:, order], parts[1][order], parts[2][order]
         total = [sum_ + share * part for sum_, part in zip(total, parts, strict=True)]

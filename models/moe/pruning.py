@@ -1,103 +1,112 @@
-"""Prune or merge the experts of a tree of parameters, or of a network, in one call.
+"""Prune experts, in three modes that differ in what becomes of their tokens.
 
-Trees are read into one record a layer (`ExpertLayer`), and records written back; all else works on these.
+- "keep-router": the expert is dropped, its column of the router stays. A token that goes there gets zero, so
+  that only the residual connection passes it on. This is what the code of Chowdhury et al. (ICML 2024, arXiv
+  2405.16646) does for token choice, its order of columns included: those of kept experts first.
+- "drop-router": the expert and its column are dropped. The softmax and the choice are over the experts that
+  are left, so that a token goes to others instead. Chowdhury et al. do this for expert choice.
+- "renormalize": as "drop-router", and the gates of the experts that a token goes to are divided by their sum,
+  as language models with masked softmax and top-k renormalisation do (NAEE: model/wrapper.py of
+  Lucky-Lance/Expert_Sparsity).
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import Seed
-from qrt_tn.models.moe.calibration import calibrate
+from qrt_tn.engine.arguments import Seed, check_whole
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.criteria import Criterion, find_criterion
-from qrt_tn.models.moe.experts import Maps, Tree, choose_layers, parameter_bytes, read_layers, write_layers
-from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.merging import merge_layer
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.records import ExpertLayer
-from qrt_tn.models.moe.removal import check_mode, keep_experts
-from qrt_tn.models.moe.selection import Selection, choose_experts
-from qrt_tn.models.moe.statistics import LayerStatistics
-from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.selection import Selection, choose_experts, choose_layers
+from qrt_tn.models.moe.statistics import LayerStatistics, calibrate
+from qrt_tn.models.moe.trees import Maps, Tree, from_tree, parameter_bytes, read_layers, to_tree, write_layers
 from qrt_tn.models.moe.vit import VisionMoe, expert_layers
 
+MODES = ("keep-router", "drop-router", "renormalize")
 Calibration = np.ndarray | Iterable[np.ndarray] | Mapping[int, LayerStatistics]
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """What pruning left.
-
-    Attributes:
-        network: with fewer experts; it saves, loads and trains as any other.
-        selection: which experts stayed, and the scores they had.
-    """
+    """A network with fewer experts, which saves, loads and trains as any other, and how it was chosen."""
 
     network: VisionMoe
     selection: Selection
 
 
-def select(
-    tree: Tree,
+def prune_experts(
+    network: VisionMoe,
     criterion: str | Criterion,
     *,
-    pretrained: Tree | None = None,
-    statistics: Mapping[int, LayerStatistics] | None = None,
-    maps: Maps | None = None,
     n_prune: int | None = None,
     scope: str = "layer",
     budget_bytes: int | None = None,
+    mode: str = "keep-router",
+    pretrained: VisionMoe | Tree | None = None,
+    calibration: Calibration | None = None,
     layers: Sequence[int] | None = None,
     min_experts: int = 1,
-    groups: int = 1,
-    selected: int = 1,
     seed: Seed = 0,
-) -> Selection:
-    """Choose the experts of a tree to keep.
+) -> Pruned:
+    """A network without the experts that a criterion scores lowest.
 
     Args:
-        tree: the parameters, fine-tuned where the criterion compares two checkpoints.
-        criterion: its name, or the criterion itself.
-        pretrained: the parameters before fine-tuning (see `read_layers`).
-        statistics: by number of the block, of all columns of its router.
-        maps: what became of experts before; layers that are not named are whole.
-        n_prune: how many experts go: of each layer in the scope "layer", of all together in "global". It must
-            be a multiple of the number of ensemble members.
-        scope: "layer" or "global"; a criterion that picks sets has only "layer".
-        budget_bytes: instead of `n_prune`: experts of lowest score over all layers go until all parameters
-            take no more bytes. Columns of routers are counted as kept, so that the budget holds in each mode
-            of removal. `scope` plays no part.
-        layers: numbers of the blocks; all that have experts if None.
-        min_experts: experts that are left in each group of each layer, at the least.
-        groups: ensemble members (E3), where the router's kernel does not tell.
-        selected: K, the experts of a token; only for a criterion that picks sets.
-        seed: for a criterion that draws random numbers; layers are drawn in ascending order.
+        network: fine-tuned; it stays as it is.
+        criterion: a name of qrt_tn.models.moe.CRITERIA, or a criterion of one's own.
+        n_prune: how many experts go: of each layer, or of all together in the scope "global".
+        scope: "layer" or "global".
+        budget_bytes: instead of `n_prune`: experts go until all parameters take no more bytes.
+        mode: one of MODES (see the module).
+        pretrained: the network before fine-tuning, or its tree, for criteria that compare the two.
+        calibration: images, or what `calibrate` made of them, for criteria that look at activations.
+        layers: blocks to prune; all that have experts if None.
+        min_experts: experts that each layer keeps.
 
     Raises:
-        ValueError: as of `read_layers` and `choose_experts`, or unknown layers.
+        ValueError: as of `read_layers`, `choose_experts` and `remove`, or unknown layers.
 
     Warns:
         UserWarning: of experts of equal score some stay and some go (`Selection.ties`).
+
+    Example:
+        >>> pruned = prune_experts(network, "reap", n_prune=2, calibration=images)  # doctest: +SKIP
+        >>> pruned.network.config.maps  # doctest: +SKIP
     """
-    looks = "statistics" in find_criterion(criterion).needs
-    records = read_layers(
-        tree, maps=maps, groups=groups, pretrained=pretrained, statistics=statistics if looks else None
-    )
-    return _choose(
-        tree,
-        records,
-        criterion,
-        layers,
+    found = find_criterion(criterion)
+    _check_mode(mode)
+    if not isinstance(network, VisionMoe):
+        raise ValueError(f"network is a {type(network).__name__}; give a VisionMoe")
+    tree, config = to_tree(network), network.config
+    known = None
+    if "statistics" in found.needs and calibration is not None:
+        known = statistics_of(network, calibration)
+    before = to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained
+    records = read_layers(tree, maps=config.all_maps, pretrained=before, statistics=known)
+    selection = choose_experts(
+        choose_layers(records, layers),
+        found,
         n_prune=n_prune,
         scope=scope,
         budget_bytes=budget_bytes,
+        total_bytes=parameter_bytes(tree),
         min_experts=min_experts,
-        selected=selected,
+        selected=choices(config),
         seed=seed,
     )
+    if selection.ties:
+        warnings.warn(
+            f"criterion {selection.criterion!r} gives equal scores to experts of which only some go (those of"
+            f" lower place): {', '.join(f'{ties} of layer {n}' for n, ties in selection.ties.items())}",
+            stacklevel=2,
+        )
+    smaller = remove(tree, selection.kept, mode, maps=config.all_maps, selected=choices(config))
+    return Pruned(rebuilt(network, *smaller), selection)
 
 
 def remove(
@@ -115,7 +124,7 @@ def remove(
         tree: the parameters; they stay as they are.
         kept: by number of the block, the places of the experts that stay, in the order they are to have.
             Layers that are not named stay as they are.
-        mode: one of MODES (see `qrt_tn.models.moe.removal`).
+        mode: one of MODES.
         maps: what became of experts before; layers that are not named are whole.
         selected: K, the experts of a token; 1 for expert choice.
         groups: ensemble members (E3), where the router's kernel does not tell.
@@ -127,133 +136,65 @@ def remove(
     Raises:
         ValueError: as of `read_layers` and `keep_experts`, or unknown layers.
     """
-    check_mode(mode)
+    _check_mode(mode)
     if not isinstance(kept, Mapping):
         raise ValueError(f"kept is {kept!r}; give the places that stay by number of the block")
     records = read_layers(tree, maps=maps, groups=groups)
-    named = choose_layers(records, kept)
     smaller = {
-        number: keep_experts(layer, kept[number], mode, selected=selected) for number, layer in named.items()
+        number: keep_experts(layer, kept[number], mode, selected=selected)
+        for number, layer in choose_layers(records, kept).items()
     }
-    return _written(tree, records, smaller)
+    return write_layers(tree, smaller), {n: layer.expert_map for n, layer in (records | smaller).items()}
 
 
-def merge(
-    tree: Tree,
-    statistics: Mapping[int, LayerStatistics],
-    n_kept: int,
-    *,
-    maps: Maps | None = None,
-    align: bool = True,
-    layers: Sequence[int] | None = None,
-    groups: int = 1,
-) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
-    """Merge the experts of each layer of a tree into fewer, after MC-SMoE (`qrt_tn.models.moe.merging`).
+def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected: int = 1) -> ExpertLayer:
+    """The layer with some of its experts; its statistics, of all columns, stay behind.
 
     Args:
-        tree: the parameters; they stay as they are.
-        statistics: by number of the block, of all columns of its router.
-        n_kept: experts that are left in each layer.
-        maps: what became of experts before; layers that are not named are whole.
-        align: whether hidden units are matched before averaging, at a cost that grows like m^3.
-        layers: numbers of the blocks; all that have experts if None.
-        groups: ensemble members (E3), where the router's kernel does not tell.
-
-    Returns:
-        The new tree, which shares the arrays that did not change; and the map of each layer.
+        layer: stays as it is.
+        kept: the places of the experts that stay, in the order they are to have; ensemble members are put
+            one after the other.
+        mode: one of MODES. In a layer that has lost experts already, "drop-router" and "renormalize" drop
+            the columns of these as well. "renormalize" leaves the gates of a layer that has lost none alone.
+        selected: K, the experts of a token; 1 for expert choice.
 
     Raises:
-        ValueError: as of `read_layers` and `merge_layer`, or unknown layers.
+        ValueError: an unknown mode, no or unknown places, merged experts, fewer experts left for a token
+            than `selected`, or ensemble members that keep different numbers of experts in a mode that drops
+            columns.
     """
-    records = read_layers(tree, maps=maps, groups=groups, statistics=statistics)
-    chosen = choose_layers(records, layers)
-    merged = {number: merge_layer(layer, n_kept, align=align) for number, layer in chosen.items()}
-    return _written(tree, records, merged)
-
-
-def prune_experts(
-    network: VisionMoe,
-    criterion: str | Criterion,
-    *,
-    n_prune: int | None = None,
-    scope: str = "layer",
-    budget_bytes: int | None = None,
-    mode: str = "keep-router",
-    pretrained: VisionMoe | Mapping[str, Any] | None = None,
-    calibration: Calibration | None = None,
-    layers: Sequence[int] | None = None,
-    min_experts: int = 1,
-    seed: Seed = 0,
-) -> Pruned:
-    """A network without the experts that a criterion scores lowest.
-
-    Args:
-        network: fine-tuned; it stays as it is.
-        criterion: a name of qrt_tn.models.moe.CRITERIA, or a criterion of one's own.
-        n_prune: how many experts go: of each layer, or of all together in the scope "global".
-        scope: "layer" or "global".
-        budget_bytes: instead of `n_prune`: experts go until all parameters take no more bytes.
-        mode: "keep-router", where tokens sent to a pruned expert get zero; "drop-router", where its column
-            goes too; or "renormalize", where besides a token's gates are divided by their sum.
-        pretrained: the network before fine-tuning, or its tree, for criteria that compare the two.
-        calibration: images, or what `calibrate` made of them, for criteria that look at activations.
-        layers: blocks to prune; all that have experts if None.
-        min_experts: experts that each layer keeps.
-        seed: of a criterion that draws random numbers.
-
-    Raises:
-        ValueError: as of qrt_tn.models.moe.select and qrt_tn.models.moe.remove.
-
-    Warns:
-        UserWarning: of experts of equal score some stay and some go (`Selection.ties`).
-    """
-    chosen = find_criterion(criterion)
-    check_mode(mode)
-    if not isinstance(network, VisionMoe):
-        raise ValueError(
-            f"network is a {type(network).__name__}; give a VisionMoe, or use qrt_tn.models.moe.select"
-        )
-    tree, config = to_tree(network), network.config
-    statistics = None
-    if "statistics" in chosen.needs and calibration is not None:
-        statistics = _statistics(network, calibration)
-    before = to_tree(pretrained) if isinstance(pretrained, VisionMoe) else pretrained
-    records = read_layers(tree, maps=config.all_maps, pretrained=before, statistics=statistics)
-    selection = _choose(
-        tree,
-        records,
-        chosen,
-        layers,
-        n_prune=n_prune,
-        scope=scope,
-        budget_bytes=budget_bytes,
-        min_experts=min_experts,
-        selected=choices(config),
-        seed=seed,
+    _check_mode(mode)
+    check_whole("selected", selected, 1)
+    _check_places(layer, kept)
+    groups = [[int(place) for place in kept if place in group] for group in layer.groups]
+    places = list(chain(*groups))
+    column_of, known = layer.columns, layer.expert_map
+    columns = [column_of[place] for place in places]
+    column_to_expert = list(range(len(places)))
+    renormalized = known.renormalized
+    if mode == "keep-router":
+        stay = set(columns)
+        columns = []
+        for number, group in enumerate(groups):
+            every = range(number * layer.width, (number + 1) * layer.width)
+            columns += [column_of[place] for place in group] + [one for one in every if one not in stay]
+        owner = {column_of[place]: index for index, place in enumerate(places)}
+        column_to_expert = [owner.get(column, NO_EXPERT) for column in columns]
+    else:
+        _check_left(layer, [len(group) for group in groups], selected)
+        renormalized |= mode == "renormalize" and len(places) < known.capacity_experts
+    return replace(
+        layer,
+        router=layer.router[:, columns],
+        experts=layer.experts.take(places),
+        expert_map=ExpertMap(
+            tuple(column_to_expert),
+            tuple(known.source_ids[place] for place in places),
+            known.capacity_experts,
+            renormalized,
+        ),
+        statistics=None,
     )
-    smaller = {
-        number: keep_experts(records[number], kept, mode, selected=choices(config))
-        for number, kept in selection.kept.items()
-    }
-    return Pruned(_rebuilt(network, *_written(tree, records, smaller)), selection)
-
-
-def merge_experts(
-    network: VisionMoe, n_kept: int, calibration: Calibration, *, layers: Sequence[int] | None = None
-) -> VisionMoe:
-    """A network whose experts are merged into fewer, after MC-SMoE (see qrt_tn.models.moe.merging).
-
-    Args:
-        network: it stays as it is.
-        n_kept: experts that each layer keeps.
-        calibration: images, or what `calibrate` made of them.
-        layers: blocks to merge in; all that have experts if None.
-
-    Raises:
-        ValueError: as of qrt_tn.models.moe.merge.
-    """
-    statistics, maps = _statistics(network, calibration), network.config.all_maps
-    return _rebuilt(network, *merge(to_tree(network), statistics, n_kept, maps=maps, layers=layers))
 
 
 def choices(config: VisionMoeConfig) -> int:
@@ -261,39 +202,47 @@ def choices(config: VisionMoeConfig) -> int:
     return config.router.selected if config.router.kind == "token-choice" else 1
 
 
-def _choose(
-    tree: Tree,
-    records: Mapping[int, ExpertLayer],
-    criterion: str | Criterion,
-    layers: Sequence[int] | None,
-    **options: Any,
-) -> Selection:
-    """What `choose_experts` selects, with a warning to the caller's caller where equal scores were cut."""
-    named = choose_layers(records, layers)
-    selection = choose_experts(named, criterion, total_bytes=parameter_bytes(tree), **options)
-    if selection.ties:
-        warnings.warn(
-            f"criterion {selection.criterion!r} gives equal scores to experts of which only some go (those of"
-            f" lower place): {', '.join(f'{ties} of layer {n}' for n, ties in selection.ties.items())}",
-            stacklevel=3,
-        )
-    return selection
+def statistics_of(network: VisionMoe, calibration: Calibration) -> Mapping[int, LayerStatistics]:
+    """The statistics themselves, or those of a pass of the images through the network."""
+    return calibration if isinstance(calibration, Mapping) else calibrate(network, calibration)
 
 
-def _written(
-    tree: Tree, records: Mapping[int, ExpertLayer], changed: Mapping[int, ExpertLayer]
-) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
-    new, maps = write_layers(tree, changed)
-    return new, {number: maps.get(number, layer.expert_map) for number, layer in records.items()}
-
-
-def _rebuilt(network: VisionMoe, tree: Mapping[str, Any], maps: Mapping[int, ExpertMap]) -> VisionMoe:
+def rebuilt(network: VisionMoe, tree: Tree, maps: Maps) -> VisionMoe:
     """A network like another, with other weights and other maps of its experts."""
     dispatch = next((layer.dispatch for layer in expert_layers(network).values()), "auto")
     return from_tree(tree, replace(network.config, maps=maps), dispatch=dispatch)
 
 
-def _statistics(network: VisionMoe, calibration: Calibration) -> Mapping[int, LayerStatistics]:
-    if calibration is None:
-        raise ValueError("calibration is None; give images, or what calibrate made of them")
-    return calibration if isinstance(calibration, Mapping) else calibrate(network, calibration)
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+
+
+def _check_places(layer: ExpertLayer, kept: Sequence[int]) -> None:
+    if not isinstance(kept, Collection):
+        raise ValueError(f"the kept experts of layer {layer.number} are {kept!r}; give a list of places")
+    if not len(kept):
+        raise ValueError(f"nothing is kept of layer {layer.number}; keep at least one expert")
+    experts = layer.experts.experts
+    for place in kept:
+        whole = isinstance(place, int | np.integer) and not isinstance(place, bool)
+        if not whole or not 0 <= place < experts:
+            raise ValueError(
+                f"layer {layer.number} has no expert {place!r} to keep; its places go from 0 to {experts - 1}"
+            )
+    if len(set(kept)) != len(kept):
+        raise ValueError(f"the kept experts of layer {layer.number} are {list(kept)}; name each once")
+
+
+def _check_left(layer: ExpertLayer, counts: list[int], selected: int) -> None:
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the ensemble members of layer {layer.number} would keep {counts} experts; keep as many of each,"
+            " or take the mode 'keep-router'"
+        )
+    if counts[0] < selected:
+        of_member = "" if layer.members == 1 else " for each ensemble member"
+        raise ValueError(
+            f"layer {layer.number} would keep {counts[0]} experts{of_member}, but a token goes to {selected};"
+            f" keep at least {selected}, or take the mode 'keep-router'"
+        )

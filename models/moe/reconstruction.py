@@ -3,7 +3,8 @@
 The method is that of Lucky-Lance/Expert_Sparsity, model/wrapper.py: over all sets S of experts of the wanted
 size, minimise ||y - y_S||_F over calibration tokens, where y_S has the logits of experts outside S at minus
 infinity, takes the softmax, the top K, and divides their gates by their sum; y is the unpruned layer by the
-same rule. There the norms of batches are added up; here all tokens make one norm.
+same rule, whether or not the model normalises its gates or limits an expert's tokens. There the norms of
+batches are added up; here all tokens make one norm.
 """
 
 import itertools
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.moe.records import ExpertWeights
 from qrt_tn.models.moe.statistics import LayerStatistics
 
@@ -33,16 +33,7 @@ def reconstruction(
 ) -> tuple[int, ...]:
     """The places of the experts to keep, ascending: those of least error on the statistics' sample.
 
-    The rule is that of a layer that normalises its gates and limits no expert's tokens, whether or not the
-    model does. Of sets with equal errors the first stays, the removed ones in lexicographic order.
-
-    Args:
-        pretrained: not used.
-        router: shape (h, E).
-        experts: their weights.
-        statistics: with a sample of the layer's inputs.
-        keep: how many experts stay.
-        selected: K, the experts of a token.
+    Of sets with equal errors the first stays, the removed ones in lexicographic order.
 
     Raises:
         ValueError: an empty sample, or as for `reconstruction_errors`.
@@ -56,7 +47,7 @@ def reconstruction(
 def reconstruction_errors(
     router: np.ndarray, experts: ExpertWeights, inputs: np.ndarray, *, keep: int, selected: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The error of each set of `keep` experts.
+    """The error of each set of `keep` experts, where a token goes to `selected`.
 
     With d the difference of a token's gates and G the Gram matrix of what the experts make of it, its squared
     error is d' G d; so the experts run once, not once for each set.
@@ -65,21 +56,16 @@ def reconstruction_errors(
         router: shape (h, E).
         experts: their weights.
         inputs: tokens, shape (T, h).
-        keep: how many experts stay.
-        selected: K, the experts of a token.
+        keep: how many experts stay, of E at the most.
+        selected: K.
 
     Returns:
         The sets, shape (S, keep), ascending within each, and ||y - y_S||_F, shape (S,), float64.
 
     Raises:
-        ValueError: more experts kept than there are, fewer than K, more than MOST_SUBSETS sets, or outputs
-            that are not finite.
+        ValueError: fewer than K experts kept, more than MOST_SUBSETS sets, or outputs that are not finite.
     """
     total = experts.experts
-    check_whole("keep", keep, 1)
-    check_whole("selected", selected, 1)
-    if keep > total:
-        raise ValueError(f"keep is {keep}, but there are {total} experts; keep at most {total}")
     if selected > keep:
         raise ValueError(
             f"{keep} of {total} experts would be left, but a token goes to {selected};"

@@ -1,4 +1,4 @@
-"""One record a layer of experts: its router, its experts, and the map between the two."""
+"""One record a layer of experts, all that pruning and merging look at: router, experts, map, evidence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from qrt_tn.models.moe.statistics import LayerStatistics
 
 @dataclass(frozen=True, eq=False)
 class ExpertWeights:
-    """The experts of one layer, each an MLP with two matrices.
-
-    f_e(x) = gelu(x kernel_in[e] + bias_in[e]) kernel_out[e] + bias_out[e].
+    """The experts of one layer, f_e(x) = gelu(x kernel_in[e] + bias_in[e]) kernel_out[e] + bias_out[e].
 
     Attributes:
         kernel_in: shape (E, h, m).
@@ -60,20 +58,14 @@ class ExpertWeights:
         return sum(array.nbytes for array in self.arrays)
 
     def take(self, indices: Sequence[int]) -> "ExpertWeights":
-        """The experts of these numbers, in this order, as new arrays.
-
-        Raises:
-            ValueError: a number outside 0 .. E - 1, or none.
-        """
-        chosen = [int(index) for index in indices]
+        """The experts of these numbers, in this order, as new arrays; ValueError for others, or none."""
+        chosen = list(indices)
         if not chosen or not all(0 <= index < self.experts for index in chosen):
             raise ValueError(f"experts {chosen} of {self.experts}; name at least one, from 0 on")
         return ExpertWeights(*(array[chosen] for array in self.arrays))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """The output of every expert for every token.
-
-        gelu is the approximation by tanh, as in flax: z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))).
 
         Args:
             x: tokens, shape (T, h).
@@ -92,7 +84,7 @@ class ExpertWeights:
 
 @dataclass(frozen=True, eq=False)
 class ExpertLayer:
-    """All that pruning and merging look at in one layer.
+    """One layer.
 
     Attributes:
         number: of the encoder block.
@@ -139,7 +131,21 @@ class ExpertLayer:
                 " fine-tuned from"
             )
         if self.statistics is not None:
-            self.statistics.check_map(known, layer)
+            self._check_statistics(self.statistics)
+
+    def _check_statistics(self, statistics: LayerStatistics) -> None:
+        known, live = self.expert_map, set(self.expert_map.live_columns)
+        if statistics.columns != known.columns:
+            raise ValueError(
+                f"the statistics of layer {self.number} are of {statistics.columns} router columns, it has"
+                f" {known.columns}; gather them from this model"
+            )
+        gone = [column for column in range(known.columns) if column not in live]
+        if statistics.count[gone].any():
+            raise ValueError(
+                f"the statistics of layer {self.number} count tokens in columns {gone}, whose experts are"
+                " gone; calibrate the pruned model again"
+            )
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
@@ -148,17 +154,15 @@ class ExpertLayer:
         Raises:
             ValueError: experts were merged, so that several columns lead to one.
         """
-        found: list[list[int]] = [[] for _ in range(self.expert_map.experts)]
-        for column, expert in enumerate(self.expert_map.column_to_expert):
-            if expert >= 0:
-                found[expert].append(column)
-        shared = next((columns for columns in found if len(columns) > 1), None)
-        if shared:
+        owner = self.expert_map.column_to_expert
+        live = self.expert_map.live_columns
+        if len(live) > self.expert_map.experts:
+            shared = next(one for one in owner if one >= 0 and owner.count(one) > 1)
             raise ValueError(
-                f"the columns {shared} of layer {self.number} lead to one merged expert;"
-                " prune before merging, not after"
+                f"the columns {[column for column in live if owner[column] == shared]} of layer"
+                f" {self.number} lead to one merged expert; prune before merging, not after"
             )
-        return tuple(columns[0] for columns in found)
+        return tuple(sorted(live, key=lambda column: owner[column]))
 
     @property
     def width(self) -> int:

@@ -1,6 +1,6 @@
 """Choose the experts that stay by a criterion's scores: in each layer, over all layers, or down to a size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
@@ -52,6 +52,18 @@ class _Unit:
     nbytes: int
 
 
+def choose_layers(layers: Mapping[int, ExpertLayer], numbers: Iterable[int] | None) -> dict[int, ExpertLayer]:
+    """The layers of these numbers, ascending; all if None; a ValueError where one is not there."""
+    try:
+        wanted = set(layers if numbers is None else numbers)
+    except TypeError as error:
+        raise ValueError(f"layers is {numbers!r}; give a list of blocks") from error
+    unknown = [number for number in wanted if number not in layers]
+    if unknown:
+        raise ValueError(f"layer {unknown[0]!r} has no experts; choose among {', '.join(map(str, layers))}")
+    return {number: layers[number] for number in sorted(wanted)}
+
+
 def choose_experts(
     layers: Mapping[int, ExpertLayer],
     criterion: str | Criterion,
@@ -67,14 +79,23 @@ def choose_experts(
     """Choose the experts to keep.
 
     Experts of lowest score go first, of equal ones those of lower place (and in the lower layer); the
-    released code's sort promises no order there. The scope "global" and a budget compare the raw scores of
-    different layers. With ensemble members the same number goes from each: the experts of one rank in their
-    groups go together, over several layers by the mean of their scores. `Selection.ties` tells where equal
-    scores were cut.
+    released code's sort promises no order there. `Selection.ties` tells where equal scores were cut. With
+    ensemble members the same number goes from each: the experts of one rank in their groups go together, over
+    several layers by the mean of their scores.
 
-    `layers` are those to prune, by number of the block, with the evidence that the criterion needs;
-    `total_bytes` the bytes of all parameters before, for `budget_bytes`. Other arguments are those of
-    qrt_tn.models.moe.select.
+    Args:
+        layers: those to prune, by number of the block, with the evidence that the criterion needs.
+        criterion: its name, or the criterion itself.
+        n_prune: how many experts go: of each layer in the scope "layer", of all together in "global", where
+            raw scores of different layers are compared. A multiple of the number of ensemble members.
+        scope: "layer" or "global"; a criterion that picks sets has only "layer".
+        budget_bytes: instead of `n_prune`: experts of lowest score over all layers go until all parameters
+            take no more bytes. Columns of routers are counted as kept, so that the budget holds in each mode
+            of removal. `scope` plays no part.
+        total_bytes: of all parameters before, for `budget_bytes`.
+        min_experts: experts that are left in each group of each layer, at the least.
+        selected: K, the experts of a token; only for a criterion that picks sets.
+        seed: for a criterion that draws random numbers; layers are drawn in ascending order.
 
     Raises:
         ValueError: neither or both of `n_prune` and `budget_bytes`, more experts than can go, a budget out of

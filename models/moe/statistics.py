@@ -1,24 +1,27 @@
-"""What one MoE layer does with calibration data: sums over tokens, gathered in one streaming pass.
+"""What layers of experts do with calibration data: sums over tokens, gathered in one streaming pass.
 
-`summarise` reduces one batch on the device; `LayerStatistics` adds batches up on the host, in float64. The
-result does not depend on how the stream is cut into batches (sums up to rounding, counts and sample exactly).
+Batches are summed on the device in float32 and added up on the host in float64, so that the result does not
+depend on how the stream is cut into batches (sums up to rounding, counts and sample exactly).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.moe.layers import Observation
-from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
+from qrt_tn.models.moe.training import check_points
+from qrt_tn.models.moe.vit import VisionMoe
 
 SAMPLE_TOKENS = 512
 
-_SUMS = ("gate_sum", "norm_sum", "norm_square_sum", "weighted_norm_sum")
-_FLOATS = (*_SUMS, "norm_max")  # one a column
+_SUMS = ("count", "gate_sum", "norm_sum", "weighted_norm_sum")  # one a column
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +37,7 @@ class LayerStatistics:
         count: assignments of each column, shape (C,), int64.
         gate_sum: sum of g, shape (C,), float64 as all that follow.
         norm_sum: sum of |f|.
-        norm_square_sum: sum of |f|^2.
         weighted_norm_sum: sum of g |f|.
-        norm_max: largest |f|, 0 where there is none.
         logit_gram: sum over all tokens, assigned or not, of l_i l_j, shape (C, C); l are the router's logits
             as they are, not centred, without noise, of which MC-SMoE takes the cosine. Where an ensemble's
             member does not see a token, its logits for that token count as 0.
@@ -53,25 +54,18 @@ class LayerStatistics:
     count: np.ndarray
     gate_sum: np.ndarray
     norm_sum: np.ndarray
-    norm_square_sum: np.ndarray
     weighted_norm_sum: np.ndarray
-    norm_max: np.ndarray
     logit_gram: np.ndarray
     sample: np.ndarray
     sample_cap: int = SAMPLE_TOKENS
 
     def __post_init__(self) -> None:
-        check_whole("tokens", self.tokens, 0)
-        check_whole("sample_cap", self.sample_cap, 0)
-        object.__setattr__(self, "count", np.asarray(self.count, dtype=np.int64))
-        for name in (*_FLOATS, "logit_gram"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=np.float64))
-        columns = self.count.shape
-        for name, shape in {**dict.fromkeys(_FLOATS, columns), "logit_gram": columns * 2}.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(
-                    f"{name} has shape {getattr(self, name).shape}; give {shape}, as count has it"
-                )
+        columns = np.shape(self.count)
+        for name, shape in {**dict.fromkeys(_SUMS, columns), "logit_gram": columns * 2}.items():
+            values = np.asarray(getattr(self, name), np.int64 if name == "count" else np.float64)
+            object.__setattr__(self, name, values)
+            if values.shape != shape:
+                raise ValueError(f"{name} has shape {values.shape}; give {shape}, as count has it")
         expected = min(self.sample_cap, self.tokens)
         if self.sample.ndim != 2 or len(self.sample) != expected:
             raise ValueError(
@@ -79,39 +73,13 @@ class LayerStatistics:
                 f" {self.tokens} tokens, or sample_cap=0 to keep none"
             )
 
-    @classmethod
-    def from_summary(
-        cls, summary: Mapping[str, jax.Array], sample: np.ndarray, *, sample_cap: int = SAMPLE_TOKENS
-    ) -> "LayerStatistics":
-        """The statistics of one batch.
-
-        Args:
-            summary: what `summarise` gave.
-            sample: inputs of the layer, in the order of the stream, shape (N, h): the whole batch, or at
-                least its first sample_cap tokens.
-            sample_cap: the most tokens that are kept of the whole stream; 0 for none.
-
-        Raises:
-            ValueError: entries that are not finite, or a sample that is short.
-        """
-        held = {name: np.asarray(values) for name, values in summary.items()}
-        for name, values in held.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} of the calibration pass is not finite; see that the model is sound")
-        tokens = int(held.pop("tokens"))
-        return cls(tokens=tokens, sample=np.array(sample[:sample_cap]), sample_cap=sample_cap, **held)
-
     @property
     def columns(self) -> int:
         """C."""
         return len(self.count)
 
     def __add__(self, other: "LayerStatistics") -> "LayerStatistics":
-        """The statistics of two stretches of the stream, this one first.
-
-        Raises:
-            ValueError: they are of layers of different width, or keep samples of different length.
-        """
+        """The statistics of two stretches of the stream, this one first; ValueError if not of one layer."""
         if not isinstance(other, LayerStatistics):
             return NotImplemented
         ours, theirs = ((one.columns, one.sample.shape[1], one.sample_cap) for one in (self, other))
@@ -120,48 +88,83 @@ class LayerStatistics:
                 f"statistics of {ours[0]} columns, {ours[1]} numbers a token and sample_cap {ours[2]} do not"
                 f" add to those of {theirs[0]}, {theirs[1]} and {theirs[2]}; gather both from one layer"
             )
-        sums = {name: getattr(self, name) + getattr(other, name) for name in ("count", *_SUMS, "logit_gram")}
         return LayerStatistics(
             tokens=self.tokens + other.tokens,
-            norm_max=np.maximum(self.norm_max, other.norm_max),
             sample=np.concatenate([self.sample, other.sample])[: self.sample_cap],
             sample_cap=self.sample_cap,
-            **sums,
+            **{name: getattr(self, name) + getattr(other, name) for name in (*_SUMS, "logit_gram")},
         )
 
-    def check_map(self, expert_map: ExpertMap, layer: int) -> None:
-        """Check that these are statistics of a layer as it is now, as far as they can tell.
-
-        Args:
-            expert_map: what became of the layer's experts.
-            layer: its number, for the message.
-
-        Raises:
-            ValueError: another number of columns, or tokens in columns that have no expert any more.
-        """
-        if self.columns != expert_map.columns:
-            raise ValueError(
-                f"the statistics of layer {layer} are of {self.columns} router columns, it has"
-                f" {expert_map.columns}; gather them from this model"
-            )
-        gone = [column for column, expert in enumerate(expert_map.column_to_expert) if expert == NO_EXPERT]
-        if self.count[gone].any():
-            raise ValueError(
-                f"the statistics of layer {layer} count tokens in columns {gone}, whose experts are gone;"
-                " calibrate the pruned model again"
-            )
-
     def take(self, columns: Sequence[int]) -> "LayerStatistics":
-        """The statistics of some columns, in this order; tokens and sample stay.
-
-        Raises:
-            ValueError: a number that is no column, or none.
-        """
-        chosen = [int(column) for column in columns]
-        if not chosen or not all(0 <= column < self.columns for column in chosen):
-            raise ValueError(f"columns {chosen} of {self.columns}; name at least one, from 0 on")
-        kept = {name: getattr(self, name)[chosen] for name in ("count", *_FLOATS)}
+        """The statistics of some columns, in this order; tokens and sample stay."""
+        chosen = list(columns)
+        kept = {name: getattr(self, name)[chosen] for name in _SUMS}
         return replace(self, **kept, logit_gram=self.logit_gram[np.ix_(chosen, chosen)])
+
+
+def calibrate(
+    network: VisionMoe,
+    x: np.ndarray | Iterable[np.ndarray],
+    *,
+    batch_size: int = 128,
+    sample_tokens: int = SAMPLE_TOKENS,
+    progress: Callable[[int], None] | None = None,
+) -> dict[int, LayerStatistics]:
+    """The statistics of every layer of experts over images that need no labels, by block.
+
+    Images are seen once, a batch at a time, and only sums and the first tokens are kept. A batch that is not
+    full costs one more compilation.
+
+    Args:
+        network: whole or pruned.
+        x: images, shape (M, height, width, channels), memory-mapped ones too; or batches of them, one after
+            the other, from a stream of any length.
+        batch_size: images at once, where x is one array; rounded down to whole groups where tokens are
+            grouped over several images, and then the images must make whole groups too.
+        sample_tokens: how many of a layer's first inputs are kept, for criteria that rebuild its outputs.
+        progress: called with the images seen so far, after each batch.
+
+    Raises:
+        ValueError: no images, images of another shape, or activations that are not finite.
+    """
+    check_whole("batch_size", batch_size, 1)
+    check_whole("sample_tokens", sample_tokens, 0)
+    whole = network.config.images_together
+    if hasattr(x, "shape"):  # one array, of JAX too
+        points = np.asarray(x)
+        check_points(network.config, points, None)
+        if len(points) % whole:
+            raise ValueError(
+                f"{len(points)} images do not make groups of {whole}, whose tokens are routed together;"
+                f" give a multiple of {whole}"
+            )
+        size = max(whole, batch_size // whole * whole)
+        batches: Iterable[np.ndarray] = (points[at : at + size] for at in range(0, len(points), size))
+    else:
+        batches = (np.asarray(batch) for batch in x)
+    graph, params, *rest = nnx.split(network, nnx.Param, ...)
+    found: dict[int, LayerStatistics] = {}
+    seen = 0
+    for batch in batches:
+        check_points(network.config, batch, None)
+        observed = _observe(graph, params, rest, jnp.asarray(batch))
+        for block, (sums, inputs) in observed.items():
+            part = of_batch(sums, np.asarray(inputs), sample_tokens)
+            found[block] = found[block] + part if block in found else part
+        seen += len(batch)
+        if progress is not None:
+            progress(seen)
+    if seen == 0:
+        raise ValueError("no images to calibrate with; give at least one")
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _observe(
+    graph: nnx.GraphDef, params: Any, rest: list[Any], x: jax.Array
+) -> dict[int, tuple[dict[str, jax.Array], jax.Array]]:
+    _, observed = nnx.merge(graph, params, *rest).observe(x)
+    return {block: (summarise(seen), seen.inputs) for block, seen in observed.items()}
 
 
 def summarise(seen: Observation) -> dict[str, jax.Array]:
@@ -180,13 +183,19 @@ def summarise(seen: Observation) -> dict[str, jax.Array]:
 
     wide = seen.logits.astype(jnp.float32)
     return {
-        "tokens": jnp.asarray(len(seen.inputs), jnp.int32),
         "count": total(jnp.ones_like(place, jnp.int32)),
         "gate_sum": total(gates),
         "norm_sum": total(norms),
-        "norm_square_sum": total(norms**2),
         "weighted_norm_sum": total(gates * norms),
-        "norm_max": jnp.zeros(columns + 1, jnp.float32).at[place].max(norms)[:columns],
         # the accelerator's default would round the logits to fewer bits
         "logit_gram": jnp.matmul(wide.T, wide, precision=jax.lax.Precision.HIGHEST),
     }
+
+
+def of_batch(sums: Mapping[str, jax.Array], inputs: np.ndarray, sample_cap: int) -> LayerStatistics:
+    """The statistics of one batch from its sums and its inputs, shape (N, h); ValueError if not finite."""
+    held = {name: np.asarray(values) for name, values in sums.items()}
+    for name, values in held.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} of the calibration pass is not finite; see that the model is sound")
+    return LayerStatistics(len(inputs), sample=np.array(inputs[:sample_cap]), sample_cap=sample_cap, **held)

@@ -13,8 +13,7 @@ import numpy as np
 
 from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.experts import leaves
-from qrt_tn.models.moe.trees import Tree, from_tree, nested, to_tree
+from qrt_tn.models.moe.trees import Tree, from_tree, leaves, nested, to_tree
 from qrt_tn.models.moe.vit import VisionMoe
 
 KIND = "qrt-tn.vision-moe-2"

@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints.native import save_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.vmoe_save import save_vmoe_checkpoint
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
-from qrt_tn.models.moe.experts import (
+from qrt_tn.models.moe.maps import ExpertMap
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import choices, remove
+from qrt_tn.models.moe.selection import Selection, choose_experts, choose_layers
+from qrt_tn.models.moe.statistics import LayerStatistics, calibrate
+from qrt_tn.models.moe.trees import (
     check_pair,
-    choose_layers,
+    from_tree,
+    infer_config,
     moe_layers,
     parameter_bytes,
     read_layers,
     router_kernel,
 )
-from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.pruning import choices, merge, remove
-from qrt_tn.models.moe.selection import Selection, choose_experts
-from qrt_tn.models.moe.statistics import LayerStatistics
-from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
 from qrt_tn.studies import folders, provenance
 from qrt_tn.studies.experiments.moe.config import MERGE
 from qrt_tn.studies.experiments.moe.data import calibration_images
@@ -260,7 +260,7 @@ def _experts(
 def _write(
     request: PruneRequest,
     source: Source,
-    tree: Tree,
+    tree: dict[str, Any],
     maps: Mapping[int, ExpertMap],
     about: Mapping[str, Any],
 ) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.moe.config import ROUTERS, RouterConfig, VisionMoeConfig
 from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
-from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.pruning import MODES
 from qrt_tn.models.moe.training import MoeRecipe
 from qrt_tn.studies.experiments.moe.data import parse_spec
 from qrt_tn.studies.experiments.settings import assignments

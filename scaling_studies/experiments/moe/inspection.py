@@ -13,9 +13,9 @@ import numpy as np
 from qrt_tn.models.moe.checkpoints.native import KIND, load_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe import inspect_vmoe_checkpoint, load_vmoe_checkpoint
 from qrt_tn.models.moe.config import RELEASED, vmoe_config
-from qrt_tn.models.moe.experts import leaves as tree_leaves
-from qrt_tn.models.moe.experts import router_kernel
 from qrt_tn.models.moe.maps import ExpertMap
+from qrt_tn.models.moe.trees import leaves as tree_leaves
+from qrt_tn.models.moe.trees import router_kernel
 from qrt_tn.studies.experiments.moe.source import (
     is_native,
     maps_from,

@@ -11,9 +11,8 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.experts import leaves, read_layers, write_layers
 from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
-from qrt_tn.models.moe.trees import Tree, from_tree, nested
+from qrt_tn.models.moe.trees import Tree, from_tree, leaves, nested, read_layers, write_layers
 from qrt_tn.models.moe.vit import VisionMoe
 from qrt_tn.studies.experiments.moe.data import Points
 
@@ -138,4 +137,4 @@ def spread(tree: Tree, maps: Mapping[int, ExpertMap]) -> Tree:
         )
         for block, layer in read_layers(tree, maps=maps).items()
     }
-    return write_layers(tree, layers)[0]
+    return write_layers(tree, layers)

@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.costs import flops_per_image, parameter_bytes, parameter_count
 from qrt_tn.models.moe.criteria import CRITERIA, find_criterion
-from qrt_tn.models.moe.experts import read_layers
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.pruning import choices, merge, remove
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.pruning import choices, remove
 from qrt_tn.models.moe.records import ExpertLayer
 from qrt_tn.models.moe.selection import Selection, choose_experts
-from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.statistics import LayerStatistics, calibrate
 from qrt_tn.models.moe.training import train_moe
-from qrt_tn.models.moe.trees import Tree, to_tree
+from qrt_tn.models.moe.trees import Tree, read_layers, to_tree
 from qrt_tn.studies.experiments.moe.config import MERGE, MoeStudyConfig
 from qrt_tn.studies.experiments.moe.networks import Pair
 from qrt_tn.studies.experiments.moe.programs import Programs, anonymous

@@ -9,7 +9,7 @@ from qrt_tn.engine.arguments import check_whole, generator
 from qrt_tn.models.moe.checkpoints.vmoe_index import checked_prefix, find_shards, index_path
 from qrt_tn.models.moe.config import ROUTERS
 from qrt_tn.models.moe.criteria import find_criterion
-from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.pruning import MODES
 from qrt_tn.models.moe.selection import SCOPES
 from qrt_tn.studies.experiments.moe.config import MERGE
 from qrt_tn.studies.experiments.moe.source import is_left_behind, is_native, sidecar

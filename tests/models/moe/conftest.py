@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
-from qrt_tn.models.moe.experts import read_layers
 from qrt_tn.models.moe.statistics import LayerStatistics
+from qrt_tn.models.moe.trees import read_layers
 from qrt_tn.models.moe.vit import VisionMoe
 
 HIDDEN, UNITS = 5, 3  # of the trees
@@ -70,7 +70,7 @@ def gathered(count, logits=None, sample=None):
     columns = len(count)
     gram = np.eye(columns) if logits is None else np.asarray(logits).T @ np.asarray(logits)
     sample = np.zeros((0, HIDDEN)) if sample is None else sample
-    zeros = [np.zeros(columns)] * 5
+    zeros = [np.zeros(columns)] * 3
     return LayerStatistics(len(sample), np.array(count), *zeros, gram, sample, sample_cap=len(sample))
 
 

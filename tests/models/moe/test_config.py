@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, changed, vmoe_config
+from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig, vmoe_config
 from qrt_tn.models.moe.costs import parameter_count
 from qrt_tn.models.moe.maps import ExpertMap
 from tests.models.moe.conftest import small_config
@@ -49,14 +49,17 @@ def test_a_configuration_survives_json_and_copies():
 
 
 def test_changes_go_to_the_network_or_to_its_router():
-    config = changed(small_config(), selected=1, hidden=16)
-    assert (config.router, config.hidden) == (RouterConfig(selected=1), 16)
-    assert changed(small_config(), router=RouterConfig(noise_std=0), selected=1).router.noise_std == 0
     described = vmoe_config("B/16, E=32, K=1, Every 2", (32, 32, 3), 10, capacity_factor=1.5, group=None)
     assert (described.experts, described.router.selected, described.router.capacity_factor) == (32, 1, 1.5)
     assert described.group is None
-    with pytest.raises(ValueError, match="did you mean 'capacity_factor'"):
-        changed(small_config(), capacity_facto=2.0)
+    both = vmoe_config("S/32", (32, 32, 3), 10, router=RouterConfig(noise_std=0), selected=1)
+    assert both.router == RouterConfig(noise_std=0, selected=1)
+    for changes, message in (
+        ({"capacity_facto": 2.0}, "did you mean 'capacity_factor'"),
+        ({"router": "token-choice", "selected": 1}, "router is 'token-choice'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vmoe_config("S/32", (32, 32, 3), 10, **changes)
 
 
 @pytest.mark.parametrize(
@@ -88,19 +91,18 @@ def test_changes_go_to_the_network_or_to_its_router():
 def test_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         small_config(**changes)
-    with pytest.raises(ValueError, match="router is 'token-choice'"):
-        changed(small_config(), router="token-choice", selected=1)
 
 
 @pytest.mark.parametrize(
-    "description", ["S/32, Every 100", "S/32, Last 100", "S/32, Last 5", "S/32, Every 0"]
+    ("description", "message"),
+    [
+        *((f"S/32, {where}", "of 8 blocks") for where in ("Every 100", "Last 5", "Every 0")),
+        *((unknown, "not of the form") for unknown in ("X/16", 5)),
+    ],
 )
-def test_blocks_that_are_not_there_are_refused(description):
-    with pytest.raises(ValueError, match="of 8 blocks"):
+def test_descriptions_that_cannot_be_are_refused(description, message):
+    with pytest.raises(ValueError, match=message):
         vmoe_config(description, (32, 32, 3), 10)
-    for unknown in ("X/16", 5):
-        with pytest.raises(ValueError, match="not of the form"):
-            vmoe_config(unknown, (32, 32, 3), 10)
 
 
 @pytest.mark.parametrize(("group", "images"), [(None, 1), (10, 1), (20, 2), (5, 1), (15, 3), (4, 2)])

@@ -34,14 +34,12 @@ def instance(seed, dtype=np.float32):
 
 def gathered(assignments):
     """Statistics of (expert, gate, norm of the output)."""
-    total = {name: np.zeros(EXPERTS) for name in ("count", "gate", "norm", "square", "weighted", "most")}
+    total = {name: np.zeros(EXPERTS) for name in ("count", "gate", "norm", "weighted")}
     for e, gate, norm in assignments:
         total["count"][e] += 1
         total["gate"][e] += gate
         total["norm"][e] += norm
-        total["square"][e] += norm**2
         total["weighted"][e] += gate * norm
-        total["most"][e] = max(total["most"][e], norm)
     gram = np.eye(EXPERTS)
     return LayerStatistics(len(assignments), *total.values(), gram, np.zeros((0, HIDDEN)), sample_cap=0)
 

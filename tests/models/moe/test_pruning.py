@@ -1,22 +1,160 @@
+"""Experts taken out: layers run token by token with what is gone masked, and whole networks by loops."""
+
+import copy
+import math
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints.native import load_moe, save_moe
-from qrt_tn.models.moe.config import RouterConfig
 from qrt_tn.models.moe.criteria import CRITERIA
-from qrt_tn.models.moe.experts import parameter_bytes
-from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.pruning import merge_experts, prune_experts, remove
-from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
+from qrt_tn.models.moe.merging import merge, merge_experts
+from qrt_tn.models.moe.pruning import MODES, keep_experts, prune_experts, remove
+from qrt_tn.models.moe.statistics import calibrate
 from qrt_tn.models.moe.training import predict
-from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.trees import from_tree, leaves, parameter_bytes, read_layers, router_kernel, to_tree
 from qrt_tn.models.moe.vit import expert_layers
 from tests.models.moe import brute_force
-from tests.models.moe.conftest import random_network, small_config
+from tests.models.moe.conftest import HIDDEN, random_layer, random_network, random_tree, small_config
+
+MERGED = {1: ExpertMap((0, 0, 1, 2, 3, 4), (0, 1, 2, 3, 4), 6)}
+
+
+def run(layer, x, selected, member=0, gone=(), silent=()):
+    """One token of an ensemble member, step by step.
+
+    Columns in `gone` are masked before the softmax; the experts of those in `silent` answer zero.
+    """
+    columns = [c for c in range(member * layer.width, (member + 1) * layer.width) if c not in gone]
+    weights = {c: math.exp(x @ layer.router[:, c]) for c in columns}
+    gates = {c: weight / sum(weights.values()) for c, weight in weights.items()}
+    best = sorted(columns, key=lambda c: (-gates[c], c))[:selected]
+    if layer.expert_map.renormalized:
+        share = sum(gates[c] for c in best)
+        gates = {c: gates[c] / share for c in best}
+    answers = layer.experts.apply(x[None])[:, 0]
+    owner = layer.expert_map.column_to_expert
+    total = np.zeros(HIDDEN)
+    for c in best:
+        if owner[c] != NO_EXPERT and c not in silent:
+            total += gates[c] * answers[owner[c]]
+    return total
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_pruned_layer_does_what_the_masked_one_did(seed):
+    """Once or twice, in any modes, with ensemble members or without; experts keep their numbers."""
+    rng = np.random.default_rng(seed)
+    members = int(rng.choice([1, 1, 2, 3]))
+    whole = small = random_layer(seed, members=members)
+    silent, gone, renormalized = set(), set(), False
+    for _ in range(rng.integers(1, 3)):
+        mode = str(rng.choice(MODES))
+        each = int(rng.integers(1, len(small.groups[0]) + 1))
+        kept = [e for group in small.groups for e in rng.permutation(group)[:each].tolist()]
+        kept = rng.permutation(kept).tolist()
+        sources = small.expert_map.source_ids
+        removed = {source for place, source in enumerate(sources) if place not in kept}
+        small = keep_experts(small, kept, mode)
+        if mode == "keep-router":
+            silent |= removed
+        else:
+            gone |= removed | silent
+            silent = set()
+            renormalized |= mode == "renormalize" and bool(gone)
+    known = small.expert_map
+    assert set(known.source_ids) == set(range(6)) - silent - gone
+    assert (known.capacity_experts, known.renormalized) == (6, renormalized)
+    assert small.width == 6 // members - len(gone) // members
+    whole = replace(whole, expert_map=replace(whole.expert_map, renormalized=renormalized))
+    selected = min(2, small.width)
+    for x in rng.normal(size=(6, HIDDEN)):
+        for member in range(members):
+            expected = run(whole, x, selected, member, gone, silent)
+            np.testing.assert_allclose(run(small, x, selected, member), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_keeping_the_router_writes_what_the_released_code_writes(seed):
+    tree = random_tree(seed)
+    keep = np.random.default_rng(seed).permutation(6)[-4:]  # in the order of ranks, as released
+    new, maps = remove(tree, {1: keep.tolist()}, "keep-router")
+    columns = list(keep) + [e for e in range(6) if e not in keep]
+    np.testing.assert_array_equal(router_kernel(new, 1), router_kernel(tree, 1)[:, columns])
+    for (path, now), (_, then) in zip(leaves(new), leaves(tree), strict=True):
+        if "block_1/Moe/Mlp" in path:
+            np.testing.assert_array_equal(now, then[keep])
+        elif "block_1/" not in path:
+            assert np.shares_memory(now, then)
+    assert maps[1] == ExpertMap((0, 1, 2, 3, -1, -1), tuple(keep.tolist()), 6)
+    assert maps[3] == ExpertMap.whole(6)
+    assert jax.tree.all(jax.tree.map(np.array_equal, tree, random_tree(seed)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("members", [None, 2])
+def test_removing_nothing_changes_nothing(mode, members):
+    tree = random_tree(members=members)
+    same, maps = remove(tree, {1: range(6), 3: range(6)}, mode, selected=2)
+    assert maps == dict.fromkeys((1, 3), ExpertMap.whole(6))
+    jax.tree.map(np.testing.assert_array_equal, same, tree)
+
+
+@pytest.mark.parametrize(
+    ("kept", "mode", "options", "message"),
+    [
+        ({1: (0,)}, "drop", {}, "unknown mode 'drop'; choose one of keep-router"),
+        ({2: (0,)}, "keep-router", {}, "layer 2 has no experts; choose among 1, 3"),
+        ([1], "keep-router", {}, r"kept is \[1\]"),
+        ({1: 2}, "keep-router", {}, "kept experts of layer 1 are 2; give a list"),
+        ({1: ()}, "keep-router", {}, "nothing is kept of layer 1"),
+        ({1: (0, 6)}, "keep-router", {}, "layer 1 has no expert 6 to keep; its places go from 0 to 5"),
+        ({1: (-1,)}, "keep-router", {}, "layer 1 has no expert -1"),
+        ({1: (True,)}, "keep-router", {}, "layer 1 has no expert True"),
+        ({1: (2, 2)}, "keep-router", {}, r"kept experts of layer 1 are \[2, 2\]; name each once"),
+        ({3: (2,)}, "drop-router", {"selected": 2}, "layer 3 would keep 1 experts, but a token goes to 2"),
+        ({3: (2,)}, "renormalize", {"selected": 0}, "selected is 0"),
+        ({1: (0, 1, 3)}, "drop-router", {"groups": 2}, r"members of layer 1 would keep \[2, 1\] experts"),
+        ({1: (0, 3)}, "drop-router", {"groups": 2, "selected": 2}, "1 experts for each ensemble member"),
+        ({1: (0, 3)}, "drop-router", {"groups": 4}, "4 groups do not divide the 6 router columns"),
+        ({1: (0,)}, "keep-router", {"maps": {1: ExpertMap.whole(5)}}, "the map of layer 1"),
+        ({1: (0,)}, "keep-router", {"maps": {2: ExpertMap.whole(6)}}, "layer 2 has no experts"),
+    ],
+)
+def test_what_cannot_be_removed_is_refused(kept, mode, options, message):
+    with pytest.raises(ValueError, match=message):
+        remove(random_tree(), kept, mode, **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_ensemble_member_keeps_its_own_columns(mode):
+    """However the router is stored."""
+    tree, flat = random_tree(members=2), random_tree(members=2)
+    for layer in (1, 3):
+        dense = flat["Encoder"][f"encoderblock_{layer}"]["Moe"]["Router"]["dense"]
+        dense["kernel"] = dense["kernel"].reshape(HIDDEN, 6)
+    kept = {1: (4, 0, 2, 5)}  # members have experts 0..2 and 3..5
+    new, maps = remove(tree, kept, mode, selected=2)
+    other, same = remove(flat, kept, mode, groups=2, selected=2)
+    width = 3 if mode == "keep-router" else 2
+    assert router_kernel(new, 1).shape == (HIDDEN, 2, width)
+    np.testing.assert_array_equal(router_kernel(new, 1).reshape(HIDDEN, -1), router_kernel(other, 1))
+    assert maps == same and maps[1].source_ids == (0, 2, 4, 5)
+    assert maps[1].column_to_expert == ((0, 1, -1, 2, 3, -1) if mode == "keep-router" else (0, 1, 2, 3))
+
+
+def test_merged_experts_are_refused_in_the_layers_asked_for():
+    tree = random_tree()
+    experts = read_layers(tree)[1].experts.take(range(5))
+    mlp = tree["Encoder"]["encoderblock_1"]["Moe"]["Mlp"]
+    mlp["Dense_0"] = {"kernel": experts.kernel_in, "bias": experts.bias_in}
+    mlp["Dense_1"] = {"kernel": experts.kernel_out, "bias": experts.bias_out}
+    with pytest.raises(ValueError, match=r"columns \[0, 1\] of layer 1 lead to one merged expert"):
+        remove(tree, {1: (0,)}, "keep-router", maps=MERGED)
+    assert remove(tree, {3: (0,)}, "keep-router", maps=MERGED)[1][1] == MERGED[1]
 
 
 def moved(network, seed=5, **options):
@@ -38,47 +176,33 @@ def moved(network, seed=5, **options):
 )
 def test_a_pruned_network_computes_what_is_left_of_the_whole_one(kind, softmax, mode, images):
     """Against loops over the whole network's weights, in which the pruned experts are left out."""
-    config = small_config(router={"kind": kind, "softmax": softmax, "capacity_factor": 2.0})
+    router = {"kind": kind, "softmax": softmax, "capacity_factor": 2.0}
+    config = small_config(layers=1, moe_layers=(0,), router=router)
     before = random_network(config)
     network = moved(before)
     pruned = prune_experts(network, "router-change", n_prune=2, mode=mode, pretrained=before)
     tree, start = to_tree(network), to_tree(before)
-    ours, theirs = (t["Encoder"]["encoderblock_1"]["Moe"]["Router"]["dense"]["kernel"] for t in (tree, start))
-    change = np.linalg.norm(ours, axis=0) - np.linalg.norm(theirs, axis=0)
-    assert pruned.selection.kept[1] == tuple(sorted(np.argsort(change, kind="stable")[2:]))
-    np.testing.assert_allclose(
-        predict(pruned.network, images[0]),
-        left_of(tree, config, pruned.selection.kept, mode, images[0]),
-        rtol=2e-3,
-        atol=2e-4,
-    )
+    change = np.linalg.norm(router_kernel(tree, 0), axis=0) - np.linalg.norm(router_kernel(start, 0), axis=0)
+    alive = tuple(sorted(np.argsort(change, kind="stable")[2:].tolist()))
+    assert pruned.selection.kept[0] == alive
+    moe = tree["Encoder"]["encoderblock_0"]["Moe"]
+    for dense in moe["Mlp"].values():
+        for part in dense:
+            dense[part] = dense[part][list(alive)]
+    columns = tuple(alive.index(column) if column in alive else -1 for column in range(4))
+    if mode != "keep-router":
+        moe["Router"]["dense"]["kernel"], columns = router_kernel(tree, 0)[:, list(alive)], (0, 1)
+    left = replace(config, maps={0: ExpertMap(columns, alive, 4, mode == "renormalize")})
+    expected = brute_force.forward(tree, left, images[0])
+    np.testing.assert_allclose(predict(pruned.network, images[0]), expected, rtol=2e-3, atol=2e-4)
 
 
-def left_of(tree, config, kept, mode, x):
-    """Logits by loops: experts sliced by hand, and router columns left in their order or taken out."""
-    maps = {}
-    for block, alive in kept.items():
-        moe = tree["Encoder"][f"encoderblock_{block}"]["Moe"]
-        for dense in moe["Mlp"].values():
-            for part in dense:
-                dense[part] = dense[part][list(alive)]
-        column_to_expert = tuple(alive.index(column) if column in alive else -1 for column in range(4))
-        if mode != "keep-router":
-            moe["Router"]["dense"]["kernel"] = moe["Router"]["dense"]["kernel"][:, list(alive)]
-            column_to_expert = tuple(range(len(alive)))
-        maps[block] = ExpertMap(column_to_expert, alive, 4, mode == "renormalize")
-    return brute_force.forward(tree, replace(config, maps=maps), x)
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_removing_nothing_changes_nothing(mode, images):
-    """With softmax after the choice the configuration alone says that gates are divided by their sum."""
-    network = random_network(small_config(router={"softmax": "after"}))
-    before = predict(network, images[0])
-    tree, maps = remove(to_tree(network), {1: [0, 1, 2, 3]}, mode, selected=2)
-    assert maps == {1: ExpertMap.whole(4)}
-    again = from_tree(tree, replace(network.config, maps=maps))
-    np.testing.assert_array_equal(predict(again, images[0]), before)
+@pytest.fixture(scope="module")
+def known():
+    x = np.random.default_rng(7).normal(size=(12, 6, 6, 1)).astype(np.float32)
+    before = random_network(small_config())
+    network = moved(before, dispatch="einsum")
+    return network, before, calibrate(network, x), x
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
@@ -88,14 +212,6 @@ def test_every_criterion_prunes_a_network(name, known):
     assert pruned.network.config.expert_map(1).experts == 3 and pruned.selection.count == 1
     (gone,) = pruned.selection.pruned[1]
     assert pruned.network.config.expert_map(1).source_ids == tuple(e for e in range(4) if e != gone)
-
-
-@pytest.fixture(scope="module")
-def known():
-    x = np.random.default_rng(7).normal(size=(12, 6, 6, 1)).astype(np.float32)
-    before = random_network(small_config())
-    network = moved(before, dispatch="einsum")
-    return network, before, calibrate(network, x), x
 
 
 def saved_and_loaded(network, path):
@@ -116,38 +232,25 @@ def test_what_is_left_saves_loads_and_is_pruned_again(known, tmp_path):
 
 
 def test_merged_experts_make_a_network(known, tmp_path):
-    network, _, statistics, x = known
+    network, _, statistics, _ = known
     merged = merge_experts(network, 2, statistics)
-    assert expert_layers(merged)[1].experts.kernel_in.shape[0] == 2
     assert merged.config.expert_map(1).columns == 4
+    tree, maps = merge(to_tree(network), statistics, 2)
+    jax.tree.map(np.testing.assert_array_equal, to_tree(merged), tree)
+    assert merged.config.all_maps == maps
     saved_and_loaded(merged, tmp_path / "a.safetensors")
-    copies = from_tree(_equal_experts(to_tree(network)), network.config)
-    np.testing.assert_allclose(
-        predict(merge_experts(copies, 2, statistics), x), predict(copies, x), rtol=1e-3, atol=1e-4
-    )
+    with pytest.raises(ValueError, match="calibration is None"):
+        merge_experts(network, 2, None)
 
 
-def _equal_experts(tree):
-    """Every expert is the first one, with its hidden units in another order."""
-    mlp = tree["Encoder"]["encoderblock_1"]["Moe"]["Mlp"]
-    for e in range(1, 4):
-        order = np.random.default_rng(e).permutation(12)
-        mlp["Dense_0"]["kernel"][e] = mlp["Dense_0"]["kernel"][0][:, order]
-        mlp["Dense_0"]["bias"][e] = mlp["Dense_0"]["bias"][0][order]
-        mlp["Dense_1"]["kernel"][e] = mlp["Dense_1"]["kernel"][0][order]
-        mlp["Dense_1"]["bias"][e] = mlp["Dense_1"]["bias"][0]
-    return tree
-
-
-def test_choices_without_information_are_refused(known):
-    network, _, _, x = known
-    with pytest.raises(ValueError, match="'router-change' gives all experts of layer 1 the score 0"):
-        prune_experts(network, "router-change", n_prune=1, pretrained=network)
-    choosing = from_tree(
-        to_tree(network), replace(network.config, router=RouterConfig("expert-choice", capacity_factor=1.0))
-    )
-    with pytest.raises(ValueError, match="'frequency' gives all experts of layer 1 the score"):
-        prune_experts(choosing, "frequency", n_prune=1, calibration=x)
+def test_equal_scores_that_are_cut_are_warned_of(known):
+    tree = to_tree(known[0])
+    router_kernel(tree, 1)[:, 1] = router_kernel(tree, 1)[:, 0] = 0
+    with pytest.warns(UserWarning, match=r"'router-norm' gives equal scores .* \(0, 1\) of layer 1") as told:
+        pruned = prune_experts(from_tree(tree, known[0].config), "router-norm", n_prune=1)
+    assert pruned.selection.ties == {1: (0, 1)} and told[0].filename == __file__
+    with pytest.raises(ValueError, match="gives all experts of layer 1 the score 0"):
+        prune_experts(known[0], "router-change", n_prune=1, pretrained=known[0])
 
 
 def test_statistics_from_before_pruning_are_refused(known):
@@ -178,6 +281,7 @@ def test_global_pruning_and_budgets_leave_layers_of_different_width():
         ({"n_prune": 4}, "4 experts of layer 1 cannot go"),
         ({"n_prune": 3, "mode": "drop-router"}, "a token goes to 2"),
         ({"n_prune": 1, "mode": "drop"}, "unknown mode 'drop'"),
+        ({"n_prune": 1, "layers": [0]}, "layer 0 has no experts"),
         ({}, "n_prune is None"),
         ({"criterion": "router-change", "n_prune": 1}, "router-change"),
         ({"criterion": "reap", "n_prune": 1}, "reap"),
@@ -190,6 +294,11 @@ def test_what_cannot_be_pruned_is_refused(settings, message, known):
         prune_experts(**{"network": known[0], "criterion": "router-norm", **settings})
 
 
-def test_merging_without_images_is_refused(known):
-    with pytest.raises(ValueError, match="calibration is None"):
-        merge_experts(known[0], 2, None)
+def test_the_tree_stays_as_it_was():
+    tree = random_tree()
+    before = copy.deepcopy(tree)
+    new, _ = remove(tree, {1: (1, 0)}, "drop-router")
+    for _, array in leaves(new):
+        if not any(np.shares_memory(array, old) for _, old in leaves(tree)):
+            array[...] = 0
+    jax.tree.map(np.testing.assert_array_equal, tree, before)

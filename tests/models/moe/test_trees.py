@@ -1,14 +1,31 @@
+"""Trees of networks and of layers: read and written back, and those of other models."""
+
+import copy
+
+import jax
 import numpy as np
 import pytest
 
 from qrt_tn.models.moe.config import RouterConfig
-from qrt_tn.models.moe.experts import leaves
 from qrt_tn.models.moe.maps import ExpertMap
-from qrt_tn.models.moe.trees import from_tree, infer_config, nested, to_tree
-from tests.models.moe.conftest import random_network, small_config
+from qrt_tn.models.moe.pruning import remove
+from qrt_tn.models.moe.trees import (
+    check_pair,
+    from_tree,
+    infer_config,
+    leaves,
+    moe_layers,
+    nested,
+    parameter_bytes,
+    read_layers,
+    to_tree,
+    write_layers,
+)
+from tests.models.moe.conftest import HIDDEN, UNITS, random_network, random_tree, small_config
 
 PRUNED = {1: ExpertMap((0, 1, -1, -1), (1, 3), 4)}
 ROUTER = "Encoder/encoderblock_1/Moe/Router/dense/kernel"
+MOE = "Encoder/encoderblock_3/Moe"
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +33,16 @@ def tree():
     return to_tree(random_network(small_config()))
 
 
+def changed(path, value, tree=None):
+    """A tree with another leaf, or without it."""
+    return nested(
+        {p: v for p, v in {**dict(leaves(tree or random_tree())), path: value}.items() if v is not None}
+    )
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
         {"classifier": "gap", "representation": 5, "moe_layers": (0,)},
         {"moe_layers": ()},
         {"moe_layers": (0, 1), "maps": PRUNED},
@@ -33,10 +56,9 @@ def test_a_tree_gives_the_network_and_its_configuration_back(changes):
     tree = to_tree(random_network(config))
     again = to_tree(from_tree(tree, config))
     assert [path for path, _ in leaves(again)] == [path for path, _ in leaves(tree)]
-    for (_, a), (_, b) in zip(leaves(tree), leaves(again), strict=True):
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, again, tree)
     if not config.moe_layers:
-        config = small_config(**changes, same_experts=True, experts=1, router={"selected": 2})
+        config = small_config(**changes, same_experts=True, experts=1)
     shape = changes.get("image_shape")
     given = {"router": config.router, "maps": dict(config.maps), "image_shape": shape}
     assert infer_config(tree, **given) == config
@@ -52,69 +74,124 @@ def test_a_tree_gives_the_network_and_its_configuration_back(changes):
 
 def test_names_and_shapes_are_those_of_vmoe(tree):
     shapes = {path: leaf.shape for path, leaf in leaves(tree)}
-    assert shapes["cls"] == (1, 1, 8)
-    assert shapes["embedding/kernel"] == (2, 2, 1, 8)
-    assert shapes["Encoder/posembed_input/pos_embedding"] == (1, 10, 8)
-    assert shapes["Encoder/encoderblock_0/Mlp/Dense_0/kernel"] == (8, 12)
-    assert shapes["Encoder/encoderblock_0/SelfAttention/query/kernel"] == (8, 2, 4)
-    assert shapes["Encoder/encoderblock_0/SelfAttention/out/kernel"] == (2, 4, 8)
-    assert shapes[ROUTER] == (8, 4)
-    assert shapes["Encoder/encoderblock_1/Moe/Mlp/Dense_0/kernel"] == (4, 8, 12)
-    assert shapes["Encoder/encoderblock_1/Moe/Mlp/Dense_1/bias"] == (4, 8)
-    assert shapes["Encoder/encoder_norm/scale"] == (8,)
-    assert shapes["head/kernel"] == (8, 3)
-
-
-def test_a_tree_is_a_copy(tree):
+    expected = {
+        "cls": (1, 1, 8),
+        "embedding/kernel": (2, 2, 1, 8),
+        "Encoder/posembed_input/pos_embedding": (1, 10, 8),
+        "Encoder/encoderblock_0/Mlp/Dense_0/kernel": (8, 12),
+        "Encoder/encoderblock_0/SelfAttention/query/kernel": (8, 2, 4),
+        "Encoder/encoderblock_0/SelfAttention/out/kernel": (2, 4, 8),
+        ROUTER: (8, 4),
+        "Encoder/encoderblock_1/Moe/Mlp/Dense_0/kernel": (4, 8, 12),
+        "Encoder/encoderblock_1/Moe/Mlp/Dense_1/bias": (4, 8),
+        "Encoder/encoder_norm/scale": (8,),
+        "head/kernel": (8, 3),
+    }
+    assert shapes | expected == shapes
     network = from_tree(tree, small_config())
-    to_tree(network)["head"]["kernel"][:] = 0
+    to_tree(network)["head"]["kernel"][:] = 0  # a copy
     assert np.abs(network.head.kernel[...]).max() > 0
 
 
 def test_the_choices_of_a_pruned_network_are_not_made_fewer(tree):
     """A token still goes to two columns where one expert is left and its router whole."""
-    smaller = dict(leaves(tree))
-    for name in ("Dense_0/kernel", "Dense_0/bias", "Dense_1/kernel", "Dense_1/bias"):
-        smaller[f"Encoder/encoderblock_1/Moe/Mlp/{name}"] = np.zeros((1, 8, 8))
-    maps = {1: ExpertMap((0, -1, -1, -1), (2,), 4)}
-    assert infer_config(nested(smaller), maps=maps).router.selected == 2
+    smaller, maps = remove(tree, {1: [2]}, "keep-router")
+    assert infer_config(smaller, maps=maps).router.selected == 2
     given = RouterConfig(selected=3)
-    assert infer_config(nested(smaller), router=given, maps=maps).router == given
+    assert infer_config(smaller, router=given, maps=maps).router == given
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("read", "path", "leaf", "message"),
     [
-        ({"head/bias": None}, "the tree has no head/bias"),
-        ({"head/bias": np.zeros(4)}, r"head/bias has shape \(4,\)"),
-        ({"head/bias": np.zeros(3, complex)}, "head/bias is complex"),
-        ({"extra/kernel": np.zeros(4)}, "the tree holds extra/kernel"),
+        (from_tree, "head/bias", None, "the tree has no head/bias"),
+        (from_tree, "head/bias", np.zeros(4), r"head/bias has shape \(4,\)"),
+        (from_tree, "head/bias", np.zeros(3, complex), "head/bias is complex"),
+        (from_tree, "extra/kernel", np.zeros(4), "the tree holds extra/kernel"),
+        (infer_config, "Encoder/posembed_input/pos_embedding", np.zeros(10), "3 axes"),
+        (infer_config, "head/kernel", np.zeros(3), "2 axes"),
+        (infer_config, "embedding/kernel", None, "no embedding/kernel"),
+        (infer_config, ROUTER, np.zeros((8, 2, 2)), "E3"),
+        (infer_config, "Encoder/encoderblock_3/LayerNorm_0/scale", np.zeros(8), r"blocks \[0, 1, 3\]"),
+        (infer_config, "head/kernel/a", np.zeros(8), "head/kernel/a lies below kernel"),
+        (infer_config, "head", np.zeros(8), "head is an array"),
     ],
 )
-def test_trees_that_do_not_fit_a_network_are_refused(changes, message, tree):
-    changed = {path: leaf for path, leaf in {**dict(leaves(tree)), **changes}.items() if leaf is not None}
+def test_trees_that_fit_no_network_are_refused(read, path, leaf, message, tree):
     with pytest.raises(ValueError, match=message):
-        from_tree(nested(changed), small_config())
+        read(changed(path, leaf, tree), *[small_config()] * (read is from_tree))
+
+
+@pytest.mark.parametrize("members", [None, 2, 3])
+def test_layers_are_read_and_written_back(members):
+    tree = random_tree(layers=(2, 10, 11), members=members)
+    layers = read_layers(tree)
+    assert list(layers) == list(moe_layers(tree)) == [2, 10, 11]
+    assert {layer.expert_map for layer in layers.values()} == {ExpertMap.whole(6)}
+    kernel = tree["Encoder"]["encoderblock_10"]["Moe"]["Router"]["dense"]["kernel"]
+    assert (layers[10].members, layers[10].width) == (members or 1, 6 // (members or 1))
+    for column in range(6):
+        one = (
+            kernel[:, column]
+            if members is None
+            else kernel[:, column * members // 6, column % (6 // members)]
+        )
+        np.testing.assert_array_equal(layers[10].router[:, column], one)
+    new = write_layers(tree, layers)
+    for (path, array), (same, old) in zip(leaves(new), leaves(tree), strict=True):
+        assert path == same and array.shape == old.shape and np.shares_memory(array, old)
+    assert parameter_bytes(new) == sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    before = copy.deepcopy(tree)
+    new["Encoder"]["encoderblock_2"]["Moe"].clear()
+    assert jax.tree.structure(tree) == jax.tree.structure(before)
+
+
+OTHER = {"Encoder": {"encoderblock_0": {"Mlp": {}}, "encoderblock_x": {"Moe": {}}}}
+DICT = random_tree()
+DICT["Encoder"]["encoderblock_3"]["Moe"]["Mlp"]["Dense_1"]["bias"] = {}
 
 
 @pytest.mark.parametrize(
-    ("path", "leaf", "message"),
+    ("tree", "message"),
     [
-        ("Encoder/posembed_input/pos_embedding", np.zeros(10), "3 axes"),
-        ("head/kernel", np.zeros(3), "2 axes"),
-        ("embedding/kernel", np.zeros((4, 8)), "4 axes"),
-        ("embedding/kernel", None, "no embedding/kernel"),
-        (ROUTER, np.zeros((8, 2, 2)), "E3"),
-        ("Encoder/encoderblock_3/LayerNorm_0/scale", np.zeros(8), r"blocks \[0, 1, 3\]"),
+        ({}, "no 'Encoder'"),
+        ([], "no 'Encoder'"),
+        (OTHER, "no Encoder/encoderblock_i"),
+        (DICT, "is a dict; give an array"),
+        (changed(f"{MOE}/Mlp/Dense_0/kernel", np.zeros((6, HIDDEN))), f"{MOE}/Mlp: kernel_in has shape"),
+        (changed(f"{MOE}/Mlp/Dense_1/bias", np.zeros((4, UNITS))), f"{MOE}/Mlp: bias_out has shape"),
+        (changed(f"{MOE}/Mlp/Dense_1/bias", None), f"no '{MOE}/Mlp/Dense_1/bias'"),
+        (changed(f"{MOE}/Router/dense/kernel", np.zeros(HIDDEN)), f"{MOE}/Router/dense/kernel has shape"),
+        (changed(f"{MOE}/Router/dense/kernel", np.zeros((HIDDEN, 0))), "dense/kernel has shape"),
+        (changed(f"{MOE}/Router/dense/kernel", np.zeros((6, 6))), "layer 3 take tokens of 5 numbers"),
+        (changed(f"{MOE}/Router/dense/kernel", np.zeros((HIDDEN, 7))), "layer 3 has 7 router columns but 6"),
     ],
 )
-def test_trees_of_another_network_are_refused(path, leaf, message, tree):
-    changed = {name: one for name, one in {**dict(leaves(tree)), path: leaf}.items() if one is not None}
+def test_broken_trees_are_refused(tree, message):
     with pytest.raises(ValueError, match=message):
-        infer_config(nested(changed))
-    without = {name: one for name, one in leaves(tree) if "encoderblock" not in name}
-    with pytest.raises(ValueError, match=r"encoder blocks \[\]"):
-        infer_config(nested(without))
-    for paths in (("a", "a/b"), ("a/b", "a")):
-        with pytest.raises(ValueError, match="array"):
-            nested(dict.fromkeys(paths, np.zeros(1)))
+        read_layers(tree)
+
+
+def test_a_pair_may_differ_in_its_heads_its_resolution_and_its_experts():
+    before = random_tree(1)
+    before["head"] = {"kernel": np.zeros((HIDDEN, 9))}
+    before["pre_logits"] = {"bias": np.zeros(3)}
+    before["Encoder"]["posembed_input"]["pos_embedding"] = np.zeros((1, 50, HIDDEN))
+    check_pair(random_tree(), before)
+    check_pair(remove(random_tree(), {1: (0, 1)}, "drop-router")[0], before)
+
+
+@pytest.mark.parametrize(
+    ("tree", "before", "message"),
+    [
+        (random_tree(), random_tree(layers=(1, 2)), r"are \(1, 3\), in the pre-trained model \(1, 2\)"),
+        (random_tree(), changed("cls", None), "the pre-trained model lacks 'cls'"),
+        (changed("cls", None), random_tree(), "the fine-tuned model lacks 'cls'"),
+        (random_tree(), changed("cls", np.zeros((1, 1, 6))), r"'cls' has shape \(1, 1, 5\) .* \(1, 1, 6\)"),
+        (random_tree(), changed(f"{MOE}/Mlp/Dense_1/bias", np.zeros((6, 6))), "Moe/Mlp/Dense_1/bias"),
+        (random_tree(members=2), random_tree(members=3), "2 ensemble members in the fine-tuned and 3"),
+    ],
+)
+def test_a_pair_of_different_models_is_refused(tree, before, message):
+    with pytest.raises(ValueError, match=message):
+        check_pair(tree, before)

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints import load_vmoe_checkpoint, save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.native import load_moe_tree, save_moe_tree
 from qrt_tn.models.moe.config import RouterConfig, VisionMoeConfig
-from qrt_tn.models.moe.experts import leaves, parameter_bytes
-from qrt_tn.models.moe.pruning import merge
-from qrt_tn.models.moe.trees import Tree, from_tree, infer_config
+from qrt_tn.models.moe.merging import merge
+from qrt_tn.models.moe.statistics import calibrate
+from qrt_tn.models.moe.trees import Tree, from_tree, infer_config, leaves, parameter_bytes
 from qrt_tn.studies.experiments.moe import checkpoint as job
 from qrt_tn.studies.experiments.moe.request import PruneRequest, parse_bytes
 from qrt_tn.studies.experiments.moe.sheets import pruned_sheet

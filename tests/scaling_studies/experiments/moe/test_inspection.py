@@ -10,7 +10,7 @@ from qrt_tn.models.moe.checkpoints import save_vmoe_checkpoint
 from qrt_tn.models.moe.checkpoints.native import save_moe_tree
 from qrt_tn.models.moe.checkpoints.vmoe_index import ArrayEntry, CheckpointSummary
 from qrt_tn.models.moe.config import VisionMoeConfig, vmoe_config
-from qrt_tn.models.moe.experts import leaves, parameter_bytes
+from qrt_tn.models.moe.trees import leaves, parameter_bytes
 from qrt_tn.studies.experiments.moe import inspection
 from qrt_tn.studies.experiments.moe.sheets import inspection_sheets
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from qrt_tn.models.moe.config import ROUTERS, VisionMoeConfig
 from qrt_tn.models.moe.criteria import CRITERIA
-from qrt_tn.models.moe.removal import MODES
+from qrt_tn.models.moe.pruning import MODES
 from qrt_tn.models.moe.training import MoeRecipe
 from qrt_tn.models.moe.vit import VisionMoe
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError, experiment

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 
 from qrt_tn.models.moe.config import VisionMoeConfig
-from qrt_tn.models.moe.experts import copied
 from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.pruning import remove
 from qrt_tn.models.moe.training import accuracy, predict
-from qrt_tn.models.moe.trees import from_tree, to_tree
+from qrt_tn.models.moe.trees import copied, from_tree, to_tree
 from qrt_tn.studies.experiments.moe.data import Points
 from qrt_tn.studies.experiments.moe.programs import Programs, anonymous, is_merged, spread
 

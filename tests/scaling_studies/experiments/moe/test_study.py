@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from qrt_tn.models.moe.calibration import calibrate
 from qrt_tn.models.moe.checkpoints.native import load_moe, load_moe_tree
 from qrt_tn.models.moe.costs import parameter_count
-from qrt_tn.models.moe.experts import leaves
 from qrt_tn.models.moe.pruning import merge_experts, prune_experts
+from qrt_tn.models.moe.statistics import calibrate
 from qrt_tn.models.moe.training import accuracy
+from qrt_tn.models.moe.trees import leaves
 from qrt_tn.studies.experiments.moe import pruning, run, savings, theory
 from qrt_tn.studies.experiments.moe.config import MoeStudyConfig, preset
 from qrt_tn.studies.experiments.moe.data import draw_points, load_set
