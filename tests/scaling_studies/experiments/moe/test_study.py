@@ -12,7 +12,8 @@ from rich.console import Console
 
 from qrt_tn.models.moe.checkpoints.native import load_moe, load_moe_tree
 from qrt_tn.models.moe.costs import parameter_count
-from qrt_tn.models.moe.pruning import merge_experts, prune_experts
+from qrt_tn.models.moe.merging import merge_experts
+from qrt_tn.models.moe.pruning import prune_experts
 from qrt_tn.models.moe.statistics import calibrate
 from qrt_tn.models.moe.training import accuracy
 from qrt_tn.models.moe.trees import leaves
