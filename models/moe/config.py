@@ -31,7 +31,7 @@ class RouterConfig:
             arXiv 1701.06538; vmoe's NoisyTopExpertsPerItemRouter); or "expert-choice", where each expert
             takes as many tokens as it has slots (Zhou et al., arXiv 2202.09368; vmoe's
             NoisyTopItemsPerExpertRouter).
-        selected: K, the experts of a token; expert choice has none and ignores it.
+        selected: K, the experts of a token; expert choice ignores it.
         softmax: "before" the choice, over all experts (vmoe); or "after", over the chosen ones (Mixtral). The
             choice is the same; the gates of a token then sum to 1. With K = 1 every gate is then 1 and the
             router has no gradient from the loss of the classes, which building a layer warns of.
@@ -41,9 +41,7 @@ class RouterConfig:
         batch_priority: whether tokens with a larger gate get their slots first (Batch Priority Routing,
             arXiv 2106.05974), instead of those that come first. First choices always precede second ones.
         noise_std: deviation of the Gaussian noise on the logits while training, times 1 / E.
-        importance_weight: of the importance loss.
-        load_weight: of the load loss, which needs noise.
-        gshard_weight: of the loss of Lepikhin et al. (arXiv 2006.16668).
+        importance_weight, load_weight, gshard_weight: of the losses; the load loss needs noise.
     """
 
     kind: RouterKind = "token-choice"
@@ -88,7 +86,6 @@ class VisionMoeConfig:
         heads: of the attention; they divide `hidden`.
         moe_layers: the blocks whose MLP is a mixture of experts, counted from 0.
         experts: E, in each of these before any pruning.
-        router: how tokens and experts find each other.
         group: tokens that are routed together; None for the tokens of one image, so that the outcome for an
             image does not depend on its batch.
         classifier: "token", a class token in front; or "gap", the mean over the tokens.
@@ -214,11 +211,14 @@ def vmoe_config(
             variant (Ti, S, B, L, H), the patch, experts (8 if left out), experts of a token (2), and which
             blocks have experts: every n-th, or the last n of the odd ones ("Every 2" if left out). Or the
             name of a released checkpoint, one of RELEASED.
-        image_shape: (height, width, channels).
         changes: other fields of VisionMoeConfig or RouterConfig, by name.
 
     Raises:
         ValueError: a description that is not of this form, or an unknown or unfit change.
+
+    Example:
+        >>> vmoe_config("B/16, E=32, K=1", (224, 224, 3), 1000, group=None).moe_layers
+        (1, 3, 5, 7, 9, 11)
     """
     found = _DESCRIPTION.fullmatch(str(RELEASED.get(description, description)))
     if found is None:

@@ -39,9 +39,6 @@ class Criterion:
             keyword seed= (a Generator) if `seeded`, and with keep= and selected=, giving the places of the
             experts to keep, if `subset`.
         needs: which of "pretrained" and "statistics" it cannot do without.
-        source: where it comes from.
-        seeded: whether it draws random numbers.
-        subset: whether it picks a set of experts rather than giving each a score.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -58,13 +55,8 @@ CRITERIA: dict[str, Criterion] = {}
 def criterion(name: str, **options: Any) -> Callable[[_Function], _Function]:
     """Put a function into the registry; it stays as it is.
 
-    Args:
-        name: by which it is chosen. A function of the same module and name may be registered again, as
-            when a cell of a notebook is run twice; another one may not take a name that is in use.
-        options: `needs`, `source`, `seeded` and `subset` of `Criterion`.
-
-    Raises:
-        ValueError: a name that is in use or empty, or unknown needs.
+    A function of the same module and name may be registered again, as when a cell of a notebook is run twice;
+    another one may not take a name that is in use. `options` are those of `Criterion`.
     """
 
     def register(function: _Function) -> _Function:
@@ -91,11 +83,8 @@ def find_criterion(criterion: str | Criterion) -> Criterion:
 def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> np.ndarray:
     """The scores of a layer's experts, shape (E,), float64: those of low score are pruned first.
 
-    Args:
-        criterion: its name, or the criterion itself.
-        layer: with the pre-trained router and the statistics, where the criterion needs them.
-        seed: for a criterion that draws random numbers. One int gives the same draw for each layer: to score
-            several layers, hand the same Generator to each call.
+    One int as `seed` gives the same draw for each layer: to score several layers, hand the same Generator to
+    each call.
 
     Raises:
         ValueError: an unknown criterion, one that picks sets, evidence that is missing, merged experts, or a
@@ -125,12 +114,7 @@ def score(criterion: str | Criterion, layer: ExpertLayer, *, seed: Seed = 0) -> 
 def pick(
     criterion: Criterion, layer: ExpertLayer, keep: int, selected: int, min_experts: int
 ) -> tuple[int, ...]:
-    """The places of the `keep` experts that a criterion of sets keeps, ascending; a token goes to `selected`.
-
-    Raises:
-        ValueError: fewer experts than are to stay, evidence that is missing, merged experts, an ensemble, or
-            a function that gives no set of this size.
-    """
+    """The places of the experts that a criterion of sets keeps, ascending; `selected` is K."""
     experts = layer.experts.experts
     if layer.members > 1:
         raise ValueError(

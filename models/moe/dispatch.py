@@ -27,10 +27,8 @@ Experts = Callable[[jax.Array, "tuple[int, ...] | None"], jax.Array]
 def choose_form(form: str, *, limited: bool, platform: str | None = None) -> str:
     """The form that "auto" stands for; any other stands for itself.
 
-    Args:
-        form: one of qrt_tn.models.moe.config.DISPATCHES.
-        limited: whether columns have fewer slots than a group has tokens.
-        platform: "cpu", "gpu" or "tpu"; left out, JAX's default.
+    `limited` says whether columns have fewer slots than a group has tokens; `platform` is JAX's default if
+    None.
     """
     if form != "auto":
         return form
@@ -40,18 +38,10 @@ def choose_form(form: str, *, limited: bool, platform: str | None = None) -> str
 def by_gather(
     x: jax.Array, routing: Routing, slots: int, expert_map: ExpertMap, experts: Experts
 ) -> jax.Array:
-    """The experts' weighted outputs, by gathering.
+    """The experts' weighted outputs (G, S, h) for tokens (G, S, h), by gathering.
 
-    Args:
-        x: tokens, shape (G, S, h).
-        routing: their assignments.
-        slots: of each column.
-        expert_map: which expert answers which column.
-        experts: applies them to (columns with experts, N, h), given the expert of each of these columns, or
-            None where these are all experts in order.
-
-    Returns:
-        Shape (G, S, h).
+    `experts` is applied to (columns with experts, N, h), given the expert of each of these columns, or None
+    where these are all experts in order.
     """
     return combine(expert_outputs(x, routing, slots, expert_map, experts), routing, x.shape[1])
 
@@ -116,12 +106,8 @@ def by_ragged(
 ) -> jax.Array:
     """The same as `by_gather`, for assignments sorted by expert.
 
-    Args:
-        x: tokens, shape (G, S, h).
-        routing: their assignments.
-        expert_map: which expert answers which column.
-        experts: applies them to (N, h), given the expert of each row and the number of rows of each expert.
-            Rows after the last expert's are not used.
+    `experts` is applied to (N, h), given the expert of each row and the number of rows of each expert. Rows
+    after the last expert's are not used.
     """
     groups, tokens, hidden = x.shape
     owner = jnp.asarray(expert_map.column_to_expert)
@@ -140,11 +126,9 @@ def by_ragged(
 
 
 def _with_expert(expert_map: ExpertMap) -> tuple[int, jax.Array, tuple[int, ...] | None]:
-    """The columns that have an expert.
+    """How many columns have an expert, of each column its place among them, and the expert of each.
 
-    Returns:
-        How many they are; of each column its place among them, 0 of others, whose assignments are not valid;
-        and the expert of each, None where these are all experts in order.
+    The place is 0 for others, whose assignments are not valid; experts are None where these are all in order.
     """
     live = expert_map.live_columns
     owners = tuple(expert_map.column_to_expert[column] for column in live)

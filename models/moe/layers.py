@@ -16,18 +16,8 @@ from qrt_tn.models.moe.routers import Router
 class Mlp(nnx.Module):
     """gelu(x W_0 + b_0) W_1 + b_1, with the tanh approximation of gelu, as in vision transformers.
 
-    Kernels begin Glorot uniform and biases at deviation 1e-6, as in vit_jax, which vmoe uses.
-
-    Args:
-        hidden: extent h of a token.
-        mlp: hidden units m.
-        rngs: its `params` stream draws the weights.
-
-    Attributes:
-        kernel_in: shape (h, m).
-        bias_in: shape (m,).
-        kernel_out: shape (m, h).
-        bias_out: shape (h,).
+    Kernels, shapes (h, m) and (m, h), begin Glorot uniform and biases, (m,) and (h,), at deviation 1e-6, as
+    in vit_jax, which vmoe uses.
     """
 
     kernel_in: nnx.Param
@@ -46,21 +36,7 @@ class Mlp(nnx.Module):
 
 
 class Experts(nnx.Module):
-    """Several MLPs, each as qrt_tn.models.moe.layers.Mlp.
-
-    Args:
-        hidden: extent h of a token.
-        mlp: hidden units m of each.
-        experts: E.
-        same: whether all begin with equal weights.
-        rngs: its `params` stream draws the weights.
-
-    Attributes:
-        kernel_in: shape (E, h, m).
-        bias_in: shape (E, m).
-        kernel_out: shape (E, m, h).
-        bias_out: shape (E, h).
-    """
+    """E MLPs as `Mlp`, whose weights have a leading axis of experts; equal ones to begin with if `same`."""
 
     kernel_in: nnx.Param
     bias_in: nnx.Param
@@ -72,12 +48,7 @@ class Experts(nnx.Module):
             setattr(self, name, nnx.Param(jnp.repeat(weights, experts, axis=0) if same else weights))
 
     def __call__(self, x: jax.Array, owners: tuple[int, ...] | None = None) -> jax.Array:
-        """The experts' outputs for tokens of their own.
-
-        Args:
-            x: shape (experts, N, h), or one entry for each of `owners`.
-            owners: the expert of each entry; None for all of them in order.
-        """
+        """Outputs for tokens of each expert's own, shape (E, N, h), or one entry for each of `owners`."""
 
         def of(weights: nnx.Param) -> jax.Array:
             return weights[...] if owners is None else weights[...][jnp.asarray(owners)]
@@ -86,13 +57,7 @@ class Experts(nnx.Module):
         return inside @ of(self.kernel_out) + of(self.bias_out)[:, None]
 
     def ragged(self, x: jax.Array, expert: jax.Array, rows: jax.Array) -> jax.Array:
-        """The same for tokens (N, h) sorted by expert.
-
-        Args:
-            x: shape (N, h).
-            expert: of each row, shape (N,).
-            rows: how many of them each expert has, shape (E,).
-        """
+        """The same for tokens (N, h) sorted by expert, given the expert of each row and the rows of each."""
         inside = jax.nn.gelu(jax.lax.ragged_dot(x, self.kernel_in[...], rows) + self.bias_in[...][expert])
         return jax.lax.ragged_dot(inside, self.kernel_out[...], rows) + self.bias_out[...][expert]
 
@@ -130,14 +95,6 @@ class MoeLayer(nnx.Module):
         group: tokens that are routed together, None for the T of each image.
         dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
         same: whether all experts begin with equal weights.
-        rngs: its `params` stream draws the weights.
-
-    Attributes:
-        router: qrt_tn.models.moe.routers.Router.
-        experts: qrt_tn.models.moe.layers.Experts.
-
-    Raises:
-        ValueError: an unknown form of dispatch.
     """
 
     def __init__(
@@ -161,11 +118,7 @@ class MoeLayer(nnx.Module):
     def __call__(
         self, x: jax.Array, *, key: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Tokens (B, T, h) to tokens of the same shape, and the router's losses.
-
-        Args:
-            x: tokens.
-            key: of the router's noise, for training.
+        """Tokens (B, T, h) to tokens of the same shape, and the router's losses; `key` is of its noise.
 
         Raises:
             ValueError: groups that do not divide the B * T tokens.
@@ -202,7 +155,6 @@ class MoeLayer(nnx.Module):
         )
 
     def _grouped(self, x: jax.Array) -> jax.Array:
-        """Tokens in their groups, shape (G, S, h)."""
         if self.group is None:
             return x
         if x.shape[0] * x.shape[1] % self.group:

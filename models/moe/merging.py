@@ -28,17 +28,7 @@ from qrt_tn.models.moe.vit import VisionMoe
 def merge_experts(
     network: VisionMoe, n_kept: int, calibration: Calibration, *, layers: Sequence[int] | None = None
 ) -> VisionMoe:
-    """A network whose experts are merged into fewer.
-
-    Args:
-        network: it stays as it is.
-        n_kept: experts that each layer keeps.
-        calibration: images, or what `calibrate` made of them.
-        layers: blocks to merge in; all that have experts if None.
-
-    Raises:
-        ValueError: as of `merge`.
-    """
+    """A network whose layers keep `n_kept` experts each, by images or what `calibrate` made of them."""
     if calibration is None:
         raise ValueError("calibration is None; give images, or what calibrate made of them")
     known, maps = statistics_of(network, calibration), network.config.all_maps
@@ -54,15 +44,13 @@ def merge(
     layers: Sequence[int] | None = None,
     groups: int = 1,
 ) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
-    """Merge the experts of each layer of a tree into fewer.
+    """Merge the experts of each layer of a tree into `n_kept`; the other arguments are those of `remove`.
 
     Args:
         tree: the parameters; they stay as they are.
         statistics: by number of the block, of all columns of its router.
         n_kept: experts that are left in each layer.
-        maps: what became of experts before; layers that are not named are whole.
         layers: numbers of the blocks; all that have experts if None.
-        groups: ensemble members (E3), where the router's kernel does not tell.
 
     Returns:
         The new tree, which shares the arrays that did not change; and the map of each layer.
@@ -77,17 +65,10 @@ def merge(
 
 
 def merge_layer(layer: ExpertLayer, n_kept: int) -> ExpertLayer:
-    """The layer with its experts merged into fewer; its statistics stay behind.
+    """The layer with its experts merged into `n_kept`; its statistics stay behind.
 
-    Matching hidden units costs time like m^3.
-
-    Args:
-        layer: with statistics; it stays as it is.
-        n_kept: experts that are left; an expert of an ensemble joins one of its own member, and each member
-            has n_kept / members.
-
-    Returns:
-        Its map leads several columns to one expert, and `source_ids` names the dominant ones.
+    Its map leads several columns to one expert, and `source_ids` names the dominant ones. An expert of an
+    ensemble joins one of its own member, and each member has n_kept / members. Time grows like m^3.
 
     Raises:
         ValueError: more experts left than there are, a number that the members cannot share, no statistics,

@@ -154,8 +154,8 @@ def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected
         layer: stays as it is.
         kept: the places of the experts that stay, in the order they are to have; ensemble members are put
             one after the other.
-        mode: one of MODES. In a layer that has lost experts already, "drop-router" and "renormalize" drop
-            the columns of these as well. "renormalize" leaves the gates of a layer that has lost none alone.
+        mode: in a layer that has lost experts already, "drop-router" and "renormalize" drop the columns of
+            these as well. "renormalize" leaves the gates of a layer that has lost none alone.
         selected: K, the experts of a token; 1 for expert choice.
 
     Raises:

@@ -47,20 +47,11 @@ def reconstruction(
 def reconstruction_errors(
     router: np.ndarray, experts: ExpertWeights, inputs: np.ndarray, *, keep: int, selected: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The error of each set of `keep` experts, where a token goes to `selected`.
+    """The sets (S, keep) of `keep` of E experts, and the error ||y - y_S||_F of each, shape (S,), float64.
 
     With d the difference of a token's gates and G the Gram matrix of what the experts make of it, its squared
-    error is d' G d; so the experts run once, not once for each set.
-
-    Args:
-        router: shape (h, E).
-        experts: their weights.
-        inputs: tokens, shape (T, h).
-        keep: how many experts stay, of E at the most.
-        selected: K.
-
-    Returns:
-        The sets, shape (S, keep), ascending within each, and ||y - y_S||_F, shape (S,), float64.
+    error is d' G d; so the experts run once, not once for each set. `router` has shape (h, E), `inputs` (T,
+    h); `selected` is K.
 
     Raises:
         ValueError: fewer than K experts kept, more than MOST_SUBSETS sets, or outputs that are not finite.

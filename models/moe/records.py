@@ -14,14 +14,7 @@ from qrt_tn.models.moe.statistics import LayerStatistics
 class ExpertWeights:
     """The experts of one layer, f_e(x) = gelu(x kernel_in[e] + bias_in[e]) kernel_out[e] + bias_out[e].
 
-    Attributes:
-        kernel_in: shape (E, h, m).
-        bias_in: shape (E, m).
-        kernel_out: shape (E, m, h).
-        bias_out: shape (E, h).
-
-    Raises:
-        ValueError: shapes that do not fit each other, or no experts.
+    Shapes are (E, h, m), (E, m), (E, m, h) and (E, h).
     """
 
     kernel_in: np.ndarray
@@ -65,14 +58,7 @@ class ExpertWeights:
         return ExpertWeights(*(array[chosen] for array in self.arrays))
 
     def apply(self, x: np.ndarray) -> np.ndarray:
-        """The output of every expert for every token.
-
-        Args:
-            x: tokens, shape (T, h).
-
-        Returns:
-            Shape (E, T, h); float64 if tokens or weights are, else float32.
-        """
+        """All experts' outputs (E, T, h) for tokens (T, h); float64 if these or weights are, else float32."""
         double = any(array.dtype == np.float64 for array in (x, *self.arrays))
         dtype = np.dtype(np.float64 if double else np.float32)
         outputs = np.empty((self.experts, *x.shape), dtype)
@@ -94,9 +80,6 @@ class ExpertLayer:
         members: ensemble members; each has a contiguous group of C / members columns.
         pretrained: the router before fine-tuning and before any pruning, or None.
         statistics: of the C columns, or None.
-
-    Raises:
-        ValueError: parts that do not fit each other.
     """
 
     number: int
@@ -149,11 +132,7 @@ class ExpertLayer:
 
     @cached_property
     def columns(self) -> tuple[int, ...]:
-        """For each expert, the one column of the router that leads to it.
-
-        Raises:
-            ValueError: experts were merged, so that several columns lead to one.
-        """
+        """For each expert, the one column of the router that leads to it; ValueError for merged experts."""
         owner = self.expert_map.column_to_expert
         live = self.expert_map.live_columns
         if len(live) > self.expert_map.experts:

@@ -3,12 +3,12 @@
 Both kinds follow google-research/vmoe (vmoe/nn/routing.py and vmoe/moe.py):
 
 - logits are x W without bias; while training, Gaussian noise of deviation noise_std / E is added;
-- gates are the softmax of the (noisy) logits over all columns;
+- gates are the softmax of the (noisy) logits over all columns, and not normalised over the chosen ones
+  unless asked for;
 - token choice: a token goes to its K columns of largest gate; all first choices take their slots before all
   second choices, and within these the tokens in their order, or by falling largest gate with
   `batch_priority`; a token that finds no slot left in a column is dropped there;
-- expert choice: each column takes the tokens of largest gate, as many as it has slots;
-- the gates of the chosen pairs weigh the experts' outputs; they are not normalised, unless asked for.
+- expert choice: each column takes the tokens of largest gate, as many as it has slots.
 
 Each group of tokens is routed by itself. Logits, gates and losses are float32 at least, whatever the tokens
 are (Fedus et al., arXiv 2101.03961, section 2.4), and the logits' product is not rounded to TF32 on GPUs, so
@@ -33,11 +33,11 @@ class Routing(NamedTuple):
 
     Attributes:
         logits: of all pairs, without noise, shape (G, S, C).
-        token: which token, shape (G, A), int.
-        column: to which column, likewise.
-        gate: the weight of the expert's output, shape (G, A).
-        slot: the place among the tokens of the column, likewise, int.
-        valid: False where the token found no slot, or the column has no expert; likewise, bool.
+        token: which token, shape (G, A) as all that follow.
+        column: to which column.
+        gate: the weight of the expert's output.
+        slot: the place among the tokens of the column.
+        valid: False where the token found no slot, or the column has no expert.
     """
 
     logits: jax.Array
@@ -49,16 +49,7 @@ class Routing(NamedTuple):
 
 
 class Router(nnx.Module):
-    """A linear map to one logit for each expert, and the choice that follows from it.
-
-    Args:
-        hidden: extent h of a token.
-        config: the kind of choice, its capacity, noise and losses.
-        expert_map: which columns there are, and which of them have experts.
-        rngs: its `params` stream draws the kernel.
-
-    Attributes:
-        kernel: shape (h, C).
+    """A linear map, `kernel` (h, C), to one logit for each column, and the choice that follows from it.
 
     Warns:
         UserWarning: one expert a token with softmax after the choice, which makes every gate 1.
@@ -80,15 +71,12 @@ class Router(nnx.Module):
         return capacity(tokens, self.config, self.expert_map.capacity_experts)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> tuple[Routing, dict[str, jax.Array]]:
-        """Route groups of tokens.
-
-        Args:
-            x: tokens, shape (G, S, h).
-            key: of the noise on the logits; none, and no load loss, without it.
+        """Route groups of tokens (G, S, h); `key` is of the noise on the logits.
 
         Returns:
-            The assignments, and the losses by name, each the mean over the groups; "auxiliary" is their
-            weighted sum, which training adds to its own loss (0 for expert choice).
+            The assignments, and the losses by name, each the mean over the groups, no load loss without
+            noise; "auxiliary" is their weighted sum, which training adds to its own loss (0 for expert
+            choice).
         """
         config, tokens = self.config, x.shape[1]
         wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -132,17 +120,12 @@ class Router(nnx.Module):
 
 
 def capacity(tokens: int, config: RouterConfig, experts: int) -> int:
-    """Slots of each expert for a group of tokens (`compute_capacity` in vmoe/moe.py).
+    """Slots of each expert for a group of S tokens, where a layer had E `experts` before pruning.
 
     ceil(S K f / E) for token choice and ceil(S f / E) for expert choice, rounded up to a multiple, and never
-    more than S, since a column cannot have a token twice. The product and the quotient are those of
-    floating point, as in vmoe, so that a checkpoint has the slots it was trained with: 100 tokens at a
-    factor of 1.1 and 10 experts come to 11.000000000000002 and have 12 slots, where exact arithmetic has 11.
-
-    Args:
-        tokens: S.
-        config: K, the factor f, and the multiple.
-        experts: E, of the layer before it was pruned.
+    more than S. Product and quotient are those of floating point, as in vmoe's `compute_capacity`, so that a
+    checkpoint has the slots it was trained with: 100 tokens at a factor of 1.1 and 10 experts come to
+    11.000000000000002 and have 12 slots, where exact arithmetic has 11.
     """
     if config.capacity_factor is None:
         return tokens
@@ -154,13 +137,7 @@ def capacity(tokens: int, config: RouterConfig, experts: int) -> int:
 def choose_experts(
     gates: jax.Array, selected: int, slots: int, *, batch_priority: bool = False
 ) -> tuple[jax.Array, ...]:
-    """Token choice in one group.
-
-    Args:
-        gates: shape (S, C).
-        selected: K.
-        slots: of each column.
-        batch_priority: whether the tokens of larger gates come first.
+    """Token choice in one group, gates (S, C), with so many slots a column.
 
     Returns:
         token, column, gate, slot, valid, each of shape (S * K,): the K choices of token 0, of token 1, ...
@@ -180,12 +157,7 @@ def choose_experts(
 
 
 def choose_tokens(gates: jax.Array, slots: int, expert_map: ExpertMap) -> tuple[jax.Array, ...]:
-    """Expert choice in one group: each column that has an expert takes its tokens of largest gate.
-
-    Args:
-        gates: shape (S, C).
-        slots: tokens of each column.
-        expert_map: which columns have experts.
+    """Expert choice in one group, gates (S, C): each column with an expert takes its largest gates.
 
     Returns:
         token, column, gate, slot, valid, each of shape (columns with experts * slots,).
@@ -198,24 +170,15 @@ def choose_tokens(gates: jax.Array, slots: int, expert_map: ExpertMap) -> tuple[
 
 
 def importance_loss(gates: jax.Array) -> jax.Array:
-    """The squared coefficient of variation of the columns' summed gates (arXiv 2106.05974, appendix A.2).
-
-    Args:
-        gates: without noise, shape (S, C).
-    """
+    """The squared coefficient of variation of the summed gates (S, C) (arXiv 2106.05974, appendix A.2)."""
     return _variation(gates.sum(axis=0))
 
 
 def load_loss(logits: jax.Array, noisy: jax.Array, deviation: float, selected: int) -> jax.Array:
     """The squared coefficient of variation of the columns' expected loads (arXiv 2106.05974, appendix A.2).
 
-    The load of a column is the mean probability that a token would choose it if the noise were drawn anew.
-
-    Args:
-        logits: without noise, shape (S, C).
-        noisy: with it.
-        deviation: of the noise.
-        selected: K.
+    The load of a column is the mean probability that a token would choose it if the noise, which made `noisy`
+    of `logits` (S, C), were drawn anew.
     """
     threshold = jax.lax.top_k(noisy, selected)[0][:, -1:]
     load = (1 - norm.cdf((threshold - logits) / deviation)).mean(axis=0)
@@ -228,11 +191,7 @@ def _variation(x: jax.Array) -> jax.Array:
 
 
 def gshard_loss(gates: jax.Array) -> jax.Array:
-    """The auxiliary loss of GShard (arXiv 2006.16668, algorithm 1), times E^2 as in its released code.
-
-    Args:
-        gates: shape (S, C).
-    """
+    """GShard's auxiliary loss for gates (S, C) (arXiv 2006.16668, algorithm 1), times E^2 as in its code."""
     columns = gates.shape[1]
     first = jax.nn.one_hot(gates.argmax(axis=1), columns).mean(axis=0)
     return (first * gates.mean(axis=0)).mean() * columns**2

@@ -29,7 +29,6 @@ class MoeRecipe:
 
     Attributes:
         steps: batches.
-        batch_size: images in a batch.
         optimizer: "adam", or "sgd" with momentum 0.9 (fine-tuning in vmoe and by Chowdhury et al.).
         learning_rate: at the end of the warm-up.
         end_rate: at the last step.
@@ -37,9 +36,6 @@ class MoeRecipe:
         weight_decay: of adam, decoupled; on every parameter.
         clip: the largest norm of a gradient; 0 for none.
         noise: whether the routers' logits are noisy.
-
-    Raises:
-        ValueError: a setting of another type or out of its range.
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000
@@ -71,12 +67,7 @@ class MoeRecipe:
 
 @dataclass(frozen=True, eq=False)
 class MoeTraining:
-    """What a call of `train_moe` saw.
-
-    Attributes:
-        losses: cross entropy of each step's batch, shape (steps,).
-        auxiliary: the routers' losses, likewise.
-    """
+    """The cross entropy of each step's batch and the routers' losses, each of shape (steps,)."""
 
     losses: np.ndarray
     auxiliary: np.ndarray
@@ -92,10 +83,10 @@ def train_moe(
     seed: Seed = 0,
     progress: Progress | None = None,
 ) -> MoeTraining:
-    """Train a network in place on images in random order, pass after pass.
+    """Train a network, whole or pruned, in place on images in random order, pass after pass.
 
     Args:
-        network: whole or pruned.
+        network: changed only if all goes well.
         x: images, shape (M, height, width, channels), float.
         y: labels 0 .. classes - 1, shape (M,).
         recipe: steps, batches and optimiser.
@@ -104,12 +95,13 @@ def train_moe(
         seed: of the order of images and of the noise.
         progress: called with steps done and steps in all.
 
-    Returns:
-        The losses.
-
     Raises:
         ValueError: images, labels or masks that do not fit the network, fewer images than a batch, or a
-            loss or weights that are not finite; the network is as it was then.
+            loss or weights that are not finite.
+
+    Example:
+        >>> network = VisionMoe(config, rngs=nnx.Rngs(0))  # doctest: +SKIP
+        >>> train_moe(network, x, y, MoeRecipe(steps=500)).losses[-1]  # doctest: +SKIP
     """
     check_points(network.config, x, y)
     size, whole = recipe.batch_size, network.config.images_together
@@ -186,13 +178,10 @@ class _MoeTask(NamedTuple):
 
 
 def predict(network: VisionMoe, x: np.ndarray) -> np.ndarray:
-    """Logits of images (M, height, width, channels), without noise, shape (M, classes).
+    """Logits (M, classes) of images (M, height, width, channels), without noise.
 
     The last batch is filled up with copies of one of its images; where the tokens of several images are
     routed together (config.group), these compete with its own for slots.
-
-    Raises:
-        ValueError: no images, or images of another shape.
     """
     x = np.asarray(x)
     check_points(network.config, x, None)
@@ -216,21 +205,13 @@ def _logits(graph: nnx.GraphDef, params: Any, rest: list[Any], x: jax.Array) -> 
 
 
 def accuracy(network: VisionMoe, x: np.ndarray, y: np.ndarray) -> float:
-    """The share of images whose largest logit is their label's.
-
-    Raises:
-        ValueError: images or labels that do not fit the network.
-    """
+    """The share of images whose largest logit is their label's."""
     check_points(network.config, x, y)
     return float((predict(network, x).argmax(axis=1) == np.asarray(y)).mean())
 
 
 def check_points(config: VisionMoeConfig, x: np.ndarray, y: np.ndarray | None) -> None:
-    """Check that images, and labels where there are any, fit a network.
-
-    Raises:
-        ValueError: no images, other shapes, or labels that are not 0 .. classes - 1.
-    """
+    """Refuse images, and labels where there are any, that do not fit a network."""
     if np.ndim(x) != 4 or len(x) == 0 or np.shape(x)[1:] != config.image_shape:
         raise ValueError(f"images of shape {np.shape(x)} do not fit; give (images, *{config.image_shape})")
     if y is None:

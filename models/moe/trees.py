@@ -67,15 +67,10 @@ def to_tree(network: VisionMoe) -> dict[str, Any]:
 
 
 def from_tree(tree: Tree, config: VisionMoeConfig, *, dispatch: str = "auto") -> VisionMoe:
-    """A network with the weights of a tree.
-
-    Args:
-        tree: with the names of vmoe.
-        config: its shape; `infer_config` reads most of it from a tree.
-        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
+    """A network with the weights of a tree; `dispatch` is one of qrt_tn.models.moe.config.DISPATCHES.
 
     Raises:
-        ValueError: a leaf that is missing, of another shape, complex, or too many.
+        ValueError: a leaf that is missing, of another shape than the configuration's, complex, or too many.
     """
     # shapes only: drawing weights, to be replaced at once, would compile for seconds
     network = nnx.eval_shape(lambda: VisionMoe(config, rngs=nnx.Rngs(0), dispatch=dispatch))
@@ -167,11 +162,7 @@ def infer_config(
 
 
 def moe_layers(tree: Tree) -> tuple[int, ...]:
-    """The blocks that have experts, ascending.
-
-    Raises:
-        ValueError: none has.
-    """
+    """The blocks that have experts, ascending; ValueError if none has."""
     encoder = tree.get("Encoder") if isinstance(tree, Mapping) else None
     if not isinstance(encoder, Mapping):
         raise ValueError("the tree has no 'Encoder'; give the parameters of a V-MoE, as vmoe names them")
@@ -186,11 +177,7 @@ def moe_layers(tree: Tree) -> tuple[int, ...]:
 
 
 def router_kernel(tree: Tree, layer: int) -> np.ndarray:
-    """The kernel of a layer's router as the tree holds it, shape (h, C), or (h, M, C/M) of M members.
-
-    Raises:
-        ValueError: there is no such layer, or a kernel of another shape.
-    """
+    """The kernel of a layer's router as the tree holds it, shape (h, C), or (h, M, C/M) of M members."""
     path = f"{_moe(layer)}/Router/dense/kernel"
     kernel = _leaf(tree, path)
     if kernel.ndim not in (2, 3) or not kernel.size:
@@ -206,10 +193,10 @@ def read_layers(
     pretrained: Tree | None = None,
     statistics: Mapping[int, LayerStatistics] | None = None,
 ) -> dict[int, ExpertLayer]:
-    """The layers of experts of a tree, by number of the block, ascending.
+    """The layers of experts of a tree, by number of the block, ascending; they share its arrays.
 
     Args:
-        tree: the parameters; the records share its arrays.
+        tree: the parameters.
         maps: what became of experts before; layers that are not named are whole.
         groups: ensemble members (E3), where the router's kernel has two axes; one of three tells it itself.
         pretrained: the parameters before fine-tuning and before any pruning (see `check_pair`).
@@ -253,10 +240,7 @@ def read_layers(
 
 
 def write_layers(tree: Tree, layers: Mapping[int, ExpertLayer]) -> dict[str, Any]:
-    """The tree with other layers of experts, by number of the block.
-
-    The old tree stays as it is; its other arrays are shared with the result, its dicts are not.
-    """
+    """The tree with other layers of experts, by number of the block; it shares all other arrays."""
     new = copied(tree)
     for number, layer in layers.items():
         moe, kernel = new["Encoder"][f"encoderblock_{number}"]["Moe"], layer.router
@@ -275,13 +259,10 @@ def copied(tree: Tree) -> dict[str, Any]:
 
 
 def check_pair(tree: Tree, pretrained: Tree) -> None:
-    """Check that two trees are of one model, before and after fine-tuning.
+    """Refuse two trees that are not of one model, before and after fine-tuning.
 
     The heads (`head`, `pre_logits`) may differ, as may the number of position embeddings (another resolution)
     and, after pruning, the number of experts.
-
-    Raises:
-        ValueError: blocks with experts, parameters or shapes that differ, by name.
     """
     ours, theirs = moe_layers(tree), moe_layers(pretrained)
     if ours != theirs:

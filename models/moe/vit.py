@@ -14,20 +14,7 @@ EPSILON = 1e-6  # of the layer norms, as in flax.linen
 
 
 class EncoderBlock(nnx.Module):
-    """Attention, and an MLP or a layer of experts, each behind a layer norm and beside a residual path.
-
-    Args:
-        config: of the transformer.
-        block: which block this is.
-        dispatch: one of qrt_tn.models.moe.config.DISPATCHES.
-        rngs: its `params` stream draws the weights.
-
-    Attributes:
-        norm_attention: before the attention.
-        attention: of several heads.
-        norm_mlp: before the MLP.
-        mlp: qrt_tn.models.moe.layers.Mlp, or MoeLayer in the blocks of config.moe_layers.
-    """
+    """Attention, and an MLP or a layer of experts, each behind a layer norm and beside a residual path."""
 
     def __init__(self, config: VisionMoeConfig, block: int, *, dispatch: str, rngs: nnx.Rngs) -> None:
         self.norm_attention = nnx.LayerNorm(config.hidden, epsilon=EPSILON, rngs=rngs)
@@ -66,20 +53,12 @@ class VisionMoe(nnx.Module):
     Args:
         config: its shape.
         dispatch: how tokens are brought to experts, one of qrt_tn.models.moe.config.DISPATCHES.
-        rngs: its `params` stream draws the weights.
 
     Attributes:
         patch_kernel: of the embedding, shape (patch, patch, channels, h).
-        patch_bias: shape (h,).
         position: learnt positions, shape (1, T, h).
         class_token: shape (1, 1, h), or None.
-        blocks: the encoder's blocks.
-        norm: the last layer norm.
         representation: a dense layer before the head, or None.
-        head: the last dense layer.
-
-    Raises:
-        ValueError: an unknown form of dispatch.
     """
 
     def __init__(self, config: VisionMoeConfig, *, rngs: nnx.Rngs, dispatch: str = "auto") -> None:
@@ -107,11 +86,9 @@ class VisionMoe(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Classify images.
+        """Classify images (B, height, width, channels).
 
-        Args:
-            x: shape (B, height, width, channels).
-            key: of the routers' noise, for training; without it the outcome is deterministic.
+        Without a `key` of the routers' noise, for training, the outcome is deterministic.
 
         Returns:
             Logits (B, classes), and the sum of the layers' auxiliary losses.
@@ -146,11 +123,7 @@ class VisionMoe(nnx.Module):
         return self.classify(x), told
 
     def embed(self, x: jax.Array) -> jax.Array:
-        """Images to tokens (B, T, h).
-
-        Raises:
-            ValueError: images of another shape.
-        """
+        """Images to tokens (B, T, h)."""
         if x.shape[1:] != self.config.image_shape:
             raise ValueError(
                 f"images of shape {x.shape[1:]} do not fit a network for {self.config.image_shape}"

@@ -8,7 +8,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import RouterConfig
 from qrt_tn.models.moe.dispatch import by_ragged, choose_form
-from qrt_tn.models.moe.layers import Experts, Mlp, MoeLayer
+from qrt_tn.models.moe.layers import Experts, MoeLayer
 from qrt_tn.models.moe.maps import ExpertMap
 from tests.models.moe import brute_force
 
@@ -40,11 +40,10 @@ def by_loops(made, x):
 @pytest.mark.parametrize(
     ("expert_map", "group", "router"),
     [
-        (WHOLE, None, {"capacity_factor": None}),
         (ExpertMap((0, 1, 0, 2, 2, -1), (0, 1, 3), 6), 18, {"batch_priority": True, "softmax": "after"}),
         (ExpertMap((0, 1, 2), (0, 2, 5), 6, True), 18, {"kind": "expert-choice"}),
     ],
-    ids=["no limit", "columns merged and without expert", "columns dropped"],
+    ids=["columns merged and without expert", "columns dropped"],
 )
 def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router):
     made = [layer(expert_map, form, group, **router) for form in FORMS]
@@ -80,8 +79,6 @@ def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router)
     rebuilt = np.zeros((36, 5))
     np.add.at(rebuilt, token, seen.gate[valid, None] * seen.outputs[valid])
     np.testing.assert_allclose(rebuilt, expected.reshape(-1, 5), rtol=1e-4, atol=1e-5)
-    if router == {"capacity_factor": None}:
-        assert valid.all()
 
 
 def test_rows_that_ragged_products_leave_undefined_are_not_used():
@@ -118,19 +115,17 @@ def test_layers_of_half_precision_train_with_noise():
     for dispatch in FORMS:
         graph, params = nnx.split(layer(dispatch=dispatch))
         half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
-        jax.eval_shape(partial(loss, graph), half, jnp.asarray(x, jnp.bfloat16))
-    slopes = jax.jit(jax.grad(partial(loss, nnx.split(layer())[0])))(half, jnp.asarray(x, jnp.bfloat16))
-    for leaf in jax.tree.leaves(slopes):
-        assert leaf.dtype == jnp.bfloat16
-        assert np.isfinite(leaf).all()
+        # traced only, where an unfit type would show
+        slopes = jax.eval_shape(jax.grad(partial(loss, graph)), half, jnp.asarray(x, jnp.bfloat16))
+        assert {leaf.dtype for leaf in jax.tree.leaves(slopes)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_experts_that_begin_equal_and_others():
-    equal = Experts(5, 7, 6, same=True, rngs=nnx.Rngs(0)).kernel_in[...]
+    equal, apart = jax.jit(
+        lambda: [Experts(5, 7, 6, same=same, rngs=nnx.Rngs(0)).kernel_in[...] for same in (True, False)]
+    )()
     np.testing.assert_array_equal(equal[0], equal[2])
-    apart = Experts(5, 7, 6, same=False, rngs=nnx.Rngs(0)).kernel_in[...]
     assert np.abs(np.asarray(apart)[0] - apart[2]).max() > 0.1
-    assert Mlp(5, 7, rngs=nnx.Rngs(0)).kernel_in.shape == (5, 7)
 
 
 def test_what_a_layer_cannot_do_is_refused():

