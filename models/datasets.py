@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -89,10 +88,7 @@ class Dataset:
             return self.columns.names
         if self.image_shape is None:
             return tuple(f"x{i}" for i in range(self.dim))
-        height, width = self.image_shape[:2]
-        colours = ("",) if len(self.image_shape) == 2 else (" red", " green", " blue")
-        places = product(range(height), range(width), colours)
-        return tuple(f"pixel ({row}, {column}){colour}" for row, column, colour in places)
+        return tuple(f"pixel {place}" for place in np.ndindex(self.image_shape))
 
     def describe(self) -> str:
         """What the data set was taken for, in a line."""
@@ -132,7 +128,7 @@ def load_file(
     drop: Sequence[str] = (),
     encode: Encode | None = None,
     impute: Impute | None = None,
-    command: str = "qrt-tn ticket --data PATH",
+    command: str = "",
 ) -> Dataset:
     r"""Read points and targets from a table (csv, tsv, xlsx, parquet) or from arrays (npz).
 
@@ -149,20 +145,19 @@ def load_file(
     ("3 points, 1 feature, target 'kind', classification, 2 classes", ('height',), ('fern', 'moss'))
 
     Args:
-        path: the file; its suffix tells the format.
+        path: the file.
         target: the target's column, by name or position, or the name of its array. Left out: the only
             column named target, label, class or y, else the last; the array `y`.
         task: "classification", "regression", or None to find out.
         header: whether a table's first line names its columns; None to find out.
-        drop: columns to leave out.
+        drop: columns to leave out, by name or position.
         encode: how text becomes numbers, "onehot" or "ordinal"; None to refuse text.
         impute: how missing numbers will be filled in; None to refuse them. They stay NaN here, so that
             no test point has a say in what fills the training points.
-        command: what to print options behind; a PATH at its end becomes the path.
+        command: what errors print options behind.
 
     Raises:
-        ValueError: no such file, malformed content, no such target, a reading that is unclear, text
-            without an encoding, missing values, infinity, empty or constant data, or mismatched lengths.
+        ValueError: content that is malformed, unclear, missing, infinite, empty or constant, or bad options.
     """
     check_source(path)
     given_options = (("task", task, TASKS), ("impute", impute, get_args(Impute)))
@@ -180,19 +175,10 @@ def load_file(
         x, found, shape = _read_arrays(source, target, task)
         told: dict[str, Any] = {"image_shape": shape, "target": target}
     else:
-        if command.endswith(" PATH"):
-            command = f"{command.removesuffix('PATH')}{shlex.quote(str(source))}"
         table = read_table(source, header)
-        chosen = choose_columns(
-            table,
-            target=target,
-            task=task,
-            drop=drop,
-            encode=encode,
-            impute=impute is not None,
-            command=command,
-            name=str(source),
-        )
+        command = command or f"qrt-tn ticket --data {shlex.quote(str(source))}"
+        asked: dict[str, Any] = {"target": target, "task": task, "drop": drop, "encode": encode}
+        chosen = choose_columns(table, **asked, impute=impute is not None, command=command, name=str(source))
         x, found, columns = chosen.x, chosen.targets, chosen.columns
         told = {"columns": columns, "left_out": chosen.left_out, "target": columns.target, "how": table.how}
     return Dataset(x, found.y, name, found.classes, class_values=found.class_values, impute=impute, **told)

@@ -54,16 +54,8 @@ def choose_columns(
     >>> chosen.columns.names, chosen.targets.classes, chosen.left_out
     (('a',), ('m', 'n'), (('id', 'a different whole number in every row'),))
 
-    Args:
-        table: with M rows.
-        target: a column's name, or else its position as in Python. Left out: the only column named
-            target, label, class or y, else the last; a table without names needs one.
-        task: "classification", "regression", or None to find out.
-        drop: columns to leave out, each as `target`.
-        encode: how text becomes numbers, "onehot" or "ordinal"; None to refuse text.
-        impute: whether missing numbers will be filled in; else they are refused.
-        command: what to print options behind.
-        name: what errors call the table.
+    The options are those of `datasets.load_file`; a table without names needs a target. Errors call the table
+    `name`.
 
     Raises:
         ValueError: no such column, a target or task that is unclear, text without an encoding, missing
@@ -129,20 +121,12 @@ def _find(names: list[str], given: str, what: str, name: str) -> str:
 
 def _default_target(table: Table, kept: list[str], task: str | None, command: str, name: str) -> str:
     if table.header:
-        every = list(table.frame.columns)
-        usual = [column for column in every if column.strip().lower() in _TARGETS]
-        guess = usual[0] if len(usual) == 1 else every[-1]
-        if guess not in kept:
-            raise ValueError(
-                f"{name}: {shown([guess])} would be the target, but is dropped; name one with --target"
-            )
         usual = [column for column in kept if column.strip().lower() in _TARGETS]
         if len(usual) > 1:
             raise ValueError(f"{name}: the target could be any of {shown(usual)}; name it with --target")
         return usual[0] if usual else kept[-1]
-    # positions count all columns, dropped ones too
-    names = list(table.frame.columns)
-    choices = {str(names.index(kept[0])): kept[0], str(names.index(kept[-1]) - len(names)): kept[-1]}
+    names = list(table.frame.columns)  # positions count all columns, dropped ones too
+    choices = {names.index(kept[0]): kept[0], names.index(kept[-1]) - len(names): kept[-1]}
     lines = [
         f"  {command} --target {position:<3} {reading(table.frame[column], task)}"
         for position, column in choices.items()
@@ -175,12 +159,11 @@ def _encoded(frame: "pd.DataFrame", features: list[str], encode: Encode | None, 
     """The features, each with its categories if it holds no numbers."""
     texts = [column for column in features if kind_of(frame[column]) not in ("numbers", "booleans")]
     if texts and encode is None:
-        notes = {
-            column: f"{frame[column].nunique()} values such as {_sample(frame[column])}" for column in texts
-        }
-        count = f"{len(texts)} columns hold" if len(texts) > 1 else "1 column holds"
-        fault = f"{name}: {count} text, categories or dates: {_listed(notes)}"
-        raise ValueError(f"{fault}; say --encode onehot or --encode ordinal, or {_drop(frame, texts)}")
+        notes = {column: f"such as {_first_text(frame[column])}" for column in texts}
+        raise ValueError(
+            f"{name}: text, categories or dates are in {_listed(notes)}; say --encode onehot or --encode"
+            f" ordinal, or {_drop(frame, texts)}"
+        )
     found = []
     for column in features:
         if column not in texts or encode is None:
@@ -194,27 +177,28 @@ def _encoded(frame: "pd.DataFrame", features: list[str], encode: Encode | None, 
     return found
 
 
-def _sample(values: "pd.Series") -> str:
+def _first_text(values: "pd.Series") -> str:
     """The first value that is no number."""
+    present = values.dropna()
+    odd = present[_odd(present)]
+    return shown([str(value) for value in (odd if len(odd) else present)[:1]])
+
+
+def _odd(present: "pd.Series") -> np.ndarray:
+    """Which values are no numbers."""
     import pandas as pd
 
-    present = values.dropna().astype(object)
-    odd = present[pd.to_numeric(present.astype(str), errors="coerce").isna()]
-    return shown([str(value) for value in (odd if len(odd) else present)[:1]])
+    return pd.to_numeric(present.astype(str), errors="coerce").isna().to_numpy()
 
 
 def _check_mostly_text(values: "pd.Series", column: str, name: str) -> None:
     """Refuse a column of numbers with a few that are misspelt: it would become a category for each number."""
-    import pandas as pd
-
-    if kind_of(values) != "text":
-        return
     present = values.dropna()
-    odd = int(pd.to_numeric(present, errors="coerce").isna().sum())
-    if 0 < odd <= (1 - _MOSTLY) * len(present):
+    odd = int(_odd(present).sum())
+    if kind_of(values) == "text" and 0 < odd <= (1 - _MOSTLY) * len(present):
         raise ValueError(
             f"{name}: column {shown([column])} holds numbers but {odd} of its {len(present)} values are not,"
-            f" such as {_sample(values)}; correct these or --drop it"
+            f" such as {_first_text(values)}; correct these or --drop it"
         )
 
 
@@ -224,8 +208,10 @@ def _check_missing(frame: "pd.DataFrame", features: list[Column], name: str) -> 
     }
     gaps = {column: count for column, count in counts.items() if count}
     if gaps:
-        fault = f"{name}: values are missing in {_listed(gaps)} of {len(frame)} rows"
-        raise ValueError(f"{fault}; say --impute mean, median or most_frequent, or {_drop(frame, gaps)}")
+        raise ValueError(
+            f"{name}: values are missing in {_listed(gaps)} of {len(frame)} rows; say --impute mean, median"
+            f" or most_frequent, or {_drop(frame, gaps)}"
+        )
 
 
 def _listed(notes: Mapping[str, Any]) -> str:
@@ -236,9 +222,8 @@ def _listed(notes: Mapping[str, Any]) -> str:
 
 def _drop(frame: "pd.DataFrame", columns: Iterable[str]) -> str:
     """The option that drops columns: by name, or by position where a name would not pass."""
-    names = list(frame.columns)
     words = [
-        column if re.fullmatch(r"[^,\s][^,]{0,40}", column) else str(names.index(column))
+        column if re.fullmatch(r"[^,\s][^,]{0,40}", column) else str(frame.columns.get_loc(column))
         for column in columns
     ]
     return f"--drop {shlex.quote(','.join(words[:6]))}{' and so on' if len(words) > 6 else ''}"

@@ -169,7 +169,7 @@ def test_columns_that_number_the_rows_are_left_out(name, values, out):
 @pytest.mark.parametrize(
     ("columns", "options", "told"),
     [
-        ({"a": KINDS, "b": KINDS, "y": NUMBERS}, {}, r"'a' \(2 values such as 'k0'\).*onehot.*--drop a,b"),
+        ({"a": KINDS, "b": KINDS, "y": NUMBERS}, {}, r"'a' \(such as 'k0'\).*onehot.*--drop a,b"),
         ({"a, b": KINDS, "it's": KINDS, "y": NUMBERS}, {}, r"""--drop '0,it'"'"'s'$"""),
         ({"a": pd.to_datetime(["2020-01-01", "2020-01-02"] * 6), "y": NUMBERS}, {}, "such as '2020-01-01"),
         ({"a": [None, *NUMBERS[1:]], "y": NUMBERS}, {}, r"'a' \(1\) of 12 rows.*--impute mean.*--drop a"),
