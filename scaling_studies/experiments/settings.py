@@ -3,8 +3,36 @@
 import typing
 from collections.abc import Mapping, Sequence
 from types import NoneType
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from pydantic import AfterValidator, Field
+
+T = TypeVar("T")
+
+
+def each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """A tuple of which no entry comes twice.
+
+    Raises:
+        ValueError: one does.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError("name each once")
+    return values
+
+
+def one_of(choices: Sequence[str]) -> AfterValidator:
+    """A check that a text is one of some."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"choose from {', '.join(choices)}")
+        return value
+
+    return AfterValidator(check)
+
+
+EachOnce = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(each_once)]
 _WANTED = {int: "a whole number", float: "a number"}
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

@@ -56,11 +56,11 @@ def test_texts_that_are_no_settings_are_refused(texts: list[str], message: str) 
     ("changes", "message"),
     [
         ({"prune": (2, 8)}, "prune holds 8, but a layer has 8 experts; prune at most 7"),
-        ({"prune": ()}, "prune is empty"),
+        ({"prune": ()}, r"prune is \(\)"),
         ({"prune": (2,)}, "tune_prune holds 4, which prune does not"),
         ({"criteria": ("router-chang",)}, "did you mean 'router-change'"),
-        ({"criteria": ()}, "no criteria given"),
-        ({"modes": ("drop",)}, "unknown entry 'drop' of modes"),
+        ({"criteria": ()}, r"criteria is \(\)"),
+        ({"modes": ("drop",)}, "modes.0 is 'drop'"),
         ({"routers": ("token-choice",) * 2}, "name each once"),
         ({"selected": 9}, "selected is 9"),
         ({"pretrain": "digits:3"}, "only one class"),
@@ -88,5 +88,5 @@ def test_an_unknown_preset_and_a_file_for_a_folder_are_refused(tmp_path: Path) -
     ("name", "values"), [("criteria", ("reap", "reap")), ("prune", (2, 2)), ("tune_prune", (4, 4))]
 )
 def test_what_is_named_twice_is_refused(name, values):
-    with pytest.raises(ValueError, match=f"{name} are .* name each once"):
+    with pytest.raises(ValueError, match=f"{name} is .* name each once"):
         preset("quick", **{name: values})
