@@ -2,48 +2,45 @@
 
 import typing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from qrt_tn.models.lottery import CONTROLS, REWINDINGS, Preset, Recipe
+from qrt_tn.models.settings import settings
 from qrt_tn.studies.experiments.settings import assignments
 
 
-@dataclass(frozen=True)
+@settings
 class LotteryConfig:
     """Settings of `qrt-tn lottery`.
-
-    Attributes:
-        name: of the preset.
-        preset: architecture, data, recipe and rates, with the user's changes.
-        controls: which controls to train.
-        control_levels: at which rounds; None for all, or in the preset "quick" for every other one.
-        rewinding: "weights" or "rate".
-        shallow: whether the QRT is set against pruning on shallow networks.
-        seed: of the split into training and validation points.
-        together: networks that train at once under vmap, 0 for one a core, None by the kind of device.
-        out: the output folder: absent, empty, or that of the same study, which then goes on.
 
     Raises:
         ValueError: any setting that could not work, by name.
     """
 
     name: str
+    """Of the preset."""
     preset: Preset
+    """Architecture, data, recipe and rates, with the user's changes."""
     controls: tuple[str, ...] = CONTROLS
+    """Which controls to train."""
     control_levels: tuple[int, ...] | None = None
+    """At which rounds; None for all, or in the preset "quick" for every other one."""
     rewinding: str = REWINDINGS[0]
+    """"weights" or "rate"."""
     shallow: bool = True
-    seed: int = 0
-    together: int | None = None
+    """Whether the QRT is set against pruning on shallow networks."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the split into training and validation points."""
+    together: Annotated[int, Field(ge=0)] | None = None
+    """Networks that train at once under vmap, 0 for one a core, None by the kind of device."""
     out: Path = Path("runs/lottery")
+    """The output folder: absent, empty, or that of the same study, which then goes on."""
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; give a whole number, at least 0")
-        if self.together is not None and self.together < 0:
-            raise ValueError(f"together is {self.together}; give 0 for one a core, or how many at once")
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"{self.out} is a file; name a folder with --out")
 
@@ -61,7 +58,7 @@ class LotteryConfig:
         return {"preset": preset, "rewinding": self.rewinding, "seed": self.seed}
 
 
-def overrides(settings: Sequence[str]) -> dict[str, Any]:
+def overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Fields of a preset or its recipe, from texts "name=value".
 
     Unknown names are left for `preset` to refuse, which knows the nearest one.
@@ -72,4 +69,4 @@ def overrides(settings: Sequence[str]) -> dict[str, Any]:
     hints = {**typing.get_type_hints(Preset), **typing.get_type_hints(Recipe)}
     del hints["unverified"]
     refused = {"recipe": "a recipe is set by its parts, such as optimizer=sgd or batch_size=128"}
-    return assignments(settings, hints, refused)
+    return assignments(texts, hints, refused)

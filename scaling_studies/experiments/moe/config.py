@@ -215,7 +215,7 @@ def preset(name: str, **changes: Any) -> MoeStudyConfig:
     return MoeStudyConfig(**{"name": name, **PRESETS[name], **changes})
 
 
-def overrides(settings: Sequence[str]) -> dict[str, Any]:
+def overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Fields of a study's settings, from texts "name=value".
 
     Unknown names are left for `preset` to refuse, which knows the nearest one.
@@ -224,4 +224,4 @@ def overrides(settings: Sequence[str]) -> dict[str, Any]:
         ValueError: a text without "=", a name given twice, or a value of another type.
     """
     refused = {name: f"{name} is not a setting; use --preset and --out" for name in ("name", "out")}
-    return assignments(settings, typing.get_type_hints(MoeStudyConfig), refused)
+    return assignments(texts, typing.get_type_hints(MoeStudyConfig), refused)

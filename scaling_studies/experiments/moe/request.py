@@ -2,82 +2,74 @@
 
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from qrt_tn.engine.arguments import check_whole, generator
+from pydantic import Field
+
+from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.moe.checkpoints.vmoe_index import checked_prefix, find_shards, index_path
 from qrt_tn.models.moe.config import ROUTERS
 from qrt_tn.models.moe.criteria import find_criterion
 from qrt_tn.models.moe.pruning import MODES
 from qrt_tn.models.moe.selection import SCOPES
+from qrt_tn.models.settings import settings
 from qrt_tn.studies.experiments.moe.config import MERGE
 from qrt_tn.studies.experiments.moe.source import is_left_behind, is_native, sidecar
+from qrt_tn.studies.experiments.settings import one_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>[A-Za-z]*)")
 
 
-@dataclass(frozen=True)
+Count = Annotated[int, Field(ge=1)]
+
+
+@settings
 class PruneRequest:
     """What `qrt-tn moe prune` is asked to do.
-
-    Attributes:
-        finetuned: the checkpoint to prune: a prefix of vmoe, or a .safetensors file.
-        out: where to write it, in the same format.
-        pretrained: the checkpoint before fine-tuning, or None.
-        criterion: by which experts go, or "merge".
-        prune: how many go.
-        left: how many each layer keeps; for merging, instead of `prune`.
-        scope: "layer" or "global".
-        budget_bytes: instead of `prune`, the most bytes of all parameters.
-        mode: of removal.
-        layers: blocks; None for all with experts.
-        least: experts that each group of each layer keeps.
-        groups: ensemble members.
-        router: kind of the routers, which vmoe's format does not tell; None for what the file says, or
-            token choice.
-        selected: K; None for what the file says, or 2.
-        capacity_factor: for calibration; None for what the file says, or 1.5.
-        calibration: an npz file with images "x", or a set's name; None for none.
-        images: how many of them.
-        seed: of a criterion that draws, and of which images of a set are taken.
 
     Raises:
         ValueError: options that contradict each other, or are out of range.
     """
 
     finetuned: str
+    """The checkpoint to prune: a prefix of vmoe, or a .safetensors file."""
     out: Path
+    """Where to write it, in the same format."""
     pretrained: str | None = None
+    """The checkpoint before fine-tuning, or None."""
     criterion: str = "router-change"
+    """By which experts go, or "merge"."""
     prune: int | None = None
+    """How many go."""
     left: int | None = None
-    scope: str = "layer"
+    """How many each layer keeps; for merging, instead of `prune`."""
+    scope: Annotated[str, one_of(SCOPES)] = "layer"
     budget_bytes: int | None = None
-    mode: str = "keep-router"
+    """Instead of `prune`, the most bytes of all parameters."""
+    mode: Annotated[str, one_of(MODES)] = "keep-router"
+    """Of removal."""
     layers: tuple[int, ...] | None = None
-    least: int = 1
-    groups: int = 1
-    router: str | None = None
-    selected: int | None = None
+    """Blocks; None for all with experts."""
+    least: Count = 1
+    """Experts that each group of each layer keeps."""
+    groups: Count = 1
+    """Ensemble members."""
+    router: Annotated[str, one_of(ROUTERS)] | None = None
+    """Of the checkpoint, which vmoe's format does not tell; None for what the file says, or token choice."""
+    selected: Count | None = None
+    """K; None for what the file says, or 2."""
     capacity_factor: float | None = None
+    """For calibration; None for what the file says, or 1.5."""
     calibration: str | None = None
-    images: int = 1024
-    seed: int = 0
+    """An npz file with images "x", or a set's name; None for none."""
+    images: Count = 1024
+    """How many of them."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of a criterion that draws, and of which images of a set are taken."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"unknown mode {self.mode!r}; choose one of {', '.join(MODES)}")
-        if self.scope not in SCOPES:
-            raise ValueError(f"scope is {self.scope!r}; choose one of {', '.join(SCOPES)}")
-        if self.router is not None and self.router not in ROUTERS:
-            raise ValueError(f"unknown router {self.router!r}; choose one of {', '.join(ROUTERS)}")
-        for name in ("least", "groups", "images"):
-            check_whole(name, getattr(self, name), 1)
-        if self.selected is not None:
-            check_whole("selected", self.selected, 1)
-        generator(self.seed)
         self._check_criterion()
         self._check_places()
 

@@ -1,25 +1,26 @@
 """Mixtures of ridge experts drawn from the QRT: does their ridgelet mass tell which experts matter later?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from flax import nnx
+from pydantic import Field
 
 from qrt_tn import QuantumRidgeletTransform
-from qrt_tn.engine.arguments import check_whole, is_real
 from qrt_tn.models.moe.ridgelets.experts import RidgeExperts
 from qrt_tn.models.moe.ridgelets.initial import INITIALISATIONS, InitialExperts, expert_nodes
 from qrt_tn.models.moe.ridgelets.mass import log_mean_mass, mean_log_mass
 from qrt_tn.models.moe.ridgelets.rank import RankCorrelation, rank_correlation
+from qrt_tn.models.settings import settings
 from qrt_tn.models.shallow_training import train_many
 from qrt_tn.studies.experiments.fitting import fit
 from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
 from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
+from qrt_tn.studies.experiments.settings import EachOnce, one_of
 from qrt_tn.studies.experiments.sources import Setting, Sources
 from qrt_tn.studies.parallel import side_by_side
 from qrt_tn.studies.progress import StageTimer
@@ -37,7 +38,10 @@ Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
 
-@dataclass(frozen=True)
+Count = Annotated[int, Field(ge=1)]
+
+
+@settings
 class RidgeletSettings:
     """Settings of `compare`.
 
@@ -45,60 +49,42 @@ class RidgeletSettings:
     the best validation accuracy on the digits (mean over initialisations, 3 seeds); nothing was chosen by any
     correlation. Training the nodes too is more accurate still, but the mass is that of nodes as drawn.
 
-    Attributes:
-        data: a npz, csv or parquet file with labels, or None for scikit-learn's digits.
-        initialisations: which of qrt_tn.models.moe.ridgelets.initial.INITIALISATIONS.
-        experts: E; with as many as classes, "classes" gives each expert one.
-        nodes: m, hidden nodes of each expert.
-        selected: K, the experts of a point.
-        seeds: how many; each draws its own split, nodes, router and training order.
-        epochs: passes over the data.
-        learning_rate: of Adam's first step, in units of each parameter's own scale.
-        random_draws: sets of experts drawn to prune at random.
-        resamples: of the bootstrap and of the permutations.
-        levels: grey levels L.
-        modulus: the prime P.
-        activation: of all nodes.
-        smoothing: the width w of the filter, of the states and of the nodes of "filter".
-        tolerance: relative error allowed to a state's compression.
-        backend: "numpy", "cupy", "cuquantum" or "auto".
-
     Raises:
         ValueError: any setting that could not work, by name.
     """
 
     data: Path | None = None
-    initialisations: tuple[str, ...] = INITIALISATIONS
-    experts: int = 10
-    nodes: int = 16
-    selected: int = 2
-    seeds: int = 10
-    epochs: int = 40
-    learning_rate: float = 0.1
-    random_draws: int = 50
-    resamples: int = 5000
+    """A npz, csv or parquet file with labels, or None for scikit-learn's digits."""
+    initialisations: EachOnce[Annotated[str, one_of(INITIALISATIONS)]] = INITIALISATIONS
+    experts: Annotated[int, Field(ge=2)] = 10
+    """E; with as many as classes, "classes" gives each expert one."""
+    nodes: Count = 16
+    """m, hidden nodes of each expert."""
+    selected: Count = 2
+    """K, the experts of a point."""
+    seeds: Count = 10
+    """How many; each draws its own split, nodes, router and training order."""
+    epochs: Count = 40
+    """Passes over the data."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Of Adam's first step, in units of each parameter's own scale."""
+    random_draws: Count = 50
+    """Sets of experts drawn to prune at random."""
+    resamples: Count = 5000
+    """Of the bootstrap and of the permutations."""
     levels: int = 17
+    """As in `GridConfig`, as are the next and the last two."""
     modulus: int = 127
     activation: str = "cosine"
+    """Of all nodes."""
     smoothing: float = 0.6
+    """The width w of the filter, of the states and of the nodes of "filter"."""
     tolerance: float = 0.05
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "selected", "seeds", "epochs", "random_draws", "resamples"):
-            check_whole(name, getattr(self, name))
-        check_whole("experts", self.experts, 2)
         if self.selected > self.experts:
             raise ValueError(f"selected is {self.selected}, more than {self.experts} experts; select fewer")
-        object.__setattr__(self, "initialisations", tuple(self.initialisations))
-        unknown = [name for name in self.initialisations if name not in INITIALISATIONS]
-        if unknown or not self.initialisations or len(set(self.initialisations)) < len(self.initialisations):
-            raise ValueError(
-                f"initialisations is {self.initialisations}; choose from {', '.join(INITIALISATIONS)},"
-                " each once"
-            )
-        if not (is_real(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate is {self.learning_rate!r}; give a number above 0")
         self.grid  # noqa: B018  (checks what makes the states)
 
     @property

@@ -180,7 +180,7 @@ def test_quick_takes_changes() -> None:
         ({"experts": 1}, "experts is 1"),
         ({"selected": 5}, "selected is 5, more than 4 experts"),
         ({"initialisations": ("transform", "gauss")}, "gauss"),
-        ({"initialisations": ()}, "choose from uniform"),
+        ({"initialisations": ()}, r"initialisations is \(\)"),
         ({"initialisations": ("transform", "transform")}, "each once"),
         ({"learning_rate": 0}, "learning_rate is 0"),
         ({"seeds": 0}, "seeds is 0"),
