@@ -125,7 +125,7 @@ def test_what_cannot_work_is_refused_before_the_folder_is_made(study: Study) -> 
     with pytest.raises(ValueError, match="batch_size is 101 but there are 100"):
         begin(config)
     assert not config.out.exists()
-    with pytest.raises(ValueError, match="no data set and no file"):
+    with pytest.raises(ValueError, match="is no data set"):
         begin(study(data="nowhere.npz"))
 
 

@@ -182,6 +182,6 @@ def test_bad_points_are_refused_before_any_training(run: Measure, tmp_path: Path
     ):
         with pytest.raises(ValueError, match=message):
             run(**changes)
-    with pytest.raises(UnavailableError, match="no data set and no file"):
+    with pytest.raises(UnavailableError, match="is no data set"):
         run(data="nowhere")
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -225,6 +225,6 @@ def test_bad_data_is_refused_before_any_training(run: Measure, images: str, tmp_
     ):
         with pytest.raises(ValueError, match=message):
             run(**changes)
-    with pytest.raises(UnavailableError, match="no data set and no file"):
+    with pytest.raises(UnavailableError, match="is no data set"):
         run(pretrain="nowhere:0-1")
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -177,7 +177,7 @@ def test_a_folder_with_other_files_and_sets_that_do_not_fit_are_refused(study: S
         ({"patch": 3}, "do not split into patches of 3"),
         ({"batch_size": 50}, "40 training images of kinds:0-1 are fewer than a batch of 50"),
         ({"finetune_points": 70}, "70 training points"),
-        ({"finetune": "nowhere.npz"}, "no data set and no file"),
+        ({"finetune": "nowhere.npz"}, "is no data set"),
     ):
         with pytest.raises(ValueError, match=message):
             begin(study(**changes))
