@@ -57,7 +57,8 @@ class Request:
                 raise ValueError(f"sbatch is {option!r}; give an option as sbatch takes it: --reservation=x")
         if self.gpus is not None and not re.fullmatch(r"([\w.-]+:)?\d+", self.gpus):
             raise ValueError(f"gpus is {self.gpus!r}; give a number, or a type and a number: a100:1")
-        if self.time is not None and self.time * 60 <= self.grace:
+        # SLURM looks every half minute, and sends the signal early rather than late
+        if self.time is not None and self.time * 60 <= self.grace + 30:
             raise ValueError(
                 f"time is {self.time} minutes and grace is {self.grace} s, so a task would be told to stop "
                 "as it starts; give more time, or less grace"

@@ -1,63 +1,50 @@
-"""SLURM's commands as small programs that remember what they were asked, and answer as they are told to."""
+"""SLURM's commands: what they were asked, and what they are told to answer."""
 
 import json
-import os
-import sys
+import subprocess
 from pathlib import Path
 
 import pytest
 
-PROGRAM = """#!{python}
-import json, os, sys
-from pathlib import Path
-folder = Path({folder!r})
-name = Path(sys.argv[0]).name
-with (folder / "calls").open("a") as file:
-    file.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
-answers = json.loads((folder / "answers").read_text())
-answer = answers.get(name, [[0, ""]])
-count = sum(json.loads(line)[0] == name for line in (folder / "calls").read_text().splitlines())
-code, text = answer[min(count, len(answer)) - 1]
-(sys.stderr if code else sys.stdout).write(text)
-sys.exit(code)
-"""
-PYTHON = sys.executable  # a test may put another in its place
-
 
 class Fakes:
-    """Commands on PATH; `answers` holds (exit code, text) of each call in turn, the last for all others."""
+    """Stands in for `subprocess.run`.
 
-    def __init__(self, folder):
-        self.folder = folder
-        (folder / "bin").mkdir()
+    An answer is (exit code, text), without an exit code where it comes too late; the last one stays.
+    """
+
+    def __init__(self, run):
+        self.run_others = run
         self.answers = {}
-        self.tell()
+        self.asked = []
 
     def tell(self, **answers):
-        self.answers |= answers
-        (self.folder / "answers").write_text(json.dumps(self.answers))
-        for name in self.answers:
-            path = self.folder / "bin" / name
-            path.write_text(PROGRAM.format(python=PYTHON, folder=str(self.folder)))
-            path.chmod(0o755)
+        self.answers |= {name: list(given) for name, given in answers.items()}
 
     def calls(self, name):
-        lines = (self.folder / "calls").read_text().splitlines() if (self.folder / "calls").exists() else []
-        return [call[1:] for call in map(json.loads, lines) if call[0] == name]
+        return [command[1:] for command in self.asked if command[0] == name]
+
+    def run(self, command, **options):
+        if command[0] not in self.answers:
+            return self.run_others(command, **options)
+        self.asked.append(command)
+        answers = self.answers[command[0]]
+        code, text = answers.pop(0) if len(answers) > 1 else answers[0]
+        if code is None:
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        return subprocess.CompletedProcess(command, code, *(("", text) if code else (text, "")))
 
 
 @pytest.fixture
-def slurm(tmp_path, monkeypatch):
+def slurm(monkeypatch):
     """A cluster without jobs, whose jobs are numbered 101, 102, ..."""
-    folder = tmp_path / "fakes"
-    folder.mkdir()
-    made = Fakes(folder)
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}/bin{os.pathsep}/usr/bin")
+    made = Fakes(subprocess.run)
+    monkeypatch.setattr(subprocess, "run", made.run)
     made.tell(
-        sbatch=[[0, "101\n"], [0, "102\n"], [0, "103\n"]],
-        squeue=[[0, ""]],
-        scancel=[[0, ""]],
-        scontrol=[[0, "Configuration data\nMaxArraySize            = 11\nMaxJobCount = 10000\n"]],
+        sbatch=[(0, "101\n"), (0, "102\n"), (0, "103\n")],
+        squeue=[(0, "")],
+        scancel=[(0, "")],
+        scontrol=[(0, "Configuration data\nMaxArraySize            = 11\nMaxJobCount = 10000\n")],
     )
     return made
 

@@ -41,7 +41,7 @@ def test_refused_times(text):
         {"sbatch": ("reservation=x",)},
         {"sbatch": ("--comment=a\n--array=7",)},
         {"setup": ("a\nb",)},
-        {"time": 2, "grace": 120},
+        {"time": 2, "grace": 90},
     ],
 )
 def test_refused_options(options):

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,14 +121,6 @@ def test_what_launchers_of_ranks_find(study_file, runner, nodes, launcher, boots
     found = dict(line.partition("=")[::2] for line in (runner / "environment").read_text().splitlines())
     assert found.get("HYDRA_BOOTSTRAP") == bootstrap
     assert ("SLURM_GPUS_PER_TASK" in found) == kept
-
-
-def test_syntax(study_file, tmp_path):
-    path = tmp_path / "script"
-    path.write_text(script_of(load_study(study_file(numbers=[1], ranks=2, gpus=1)), Request(setup=("true",))))
-    subprocess.run(["bash", "-n", path], check=True)
-    if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", path], check=True)
 
 
 MODULE = 'module() { false; [ -n "$LOADED" ] && true; [ "$2" = there ]; }'

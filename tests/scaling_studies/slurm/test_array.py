@@ -18,6 +18,11 @@ def limited(study):
     return one
 
 
+def test_what_is_at_work_is_not_sent_twice(limited):
+    with pytest.raises(subprocess.SubprocessError, match=f"tasks in SLURM already.*{limited.job}.*--again"):
+        limited.submit()
+
+
 def test_every_point_is_done_once(study):
     one = study(numbers=12, seconds=0.3)
     said = one.submit("--tasks", 3, "--follow")
@@ -42,36 +47,12 @@ def test_what_is_asked_for_reaches_slurm_and_the_points(study, cluster):
     assert "ExcNodeList=n1" in told
 
 
-def test_failed_points_are_submitted_again_if_asked(study):
-    one = study(numbers=2)
-    one.file.write_text(one.file.read_text().replace("[fixed]\n", '[fixed]\nending = "error"\n'))
-    one.submit("--tasks", 1)
-    one.wait()
-    assert [failure["attempt"] for failure in one.failures()] == [1, 1]
-    assert "1 tasks for 2 points" in one.submit("--failed", "--tasks", 1)
-    one.wait()
-    assert [failure["attempt"] for failure in one.failures()] == [2, 2]
-
-
 def test_setup_that_fails_runs_no_point(study):
     one = study(numbers=2)
     one.submit("--setup", "module load no-such-module", "--tasks", 1)
     one.wait()
     assert "a line of the setup failed" in one.printed()
     assert one.records() == one.failures() == []
-
-
-def test_a_study_that_is_queued_is_not_sent_twice(study, cluster):
-    one = study(numbers=4, seconds=20, steps=20)
-    one.submit("--tasks", 2, "--limit", 1)
-    with pytest.raises(subprocess.SubprocessError, match=f"has tasks in SLURM already.*{one.job}.*--again"):
-        one.submit()
-    assert len(list(one.store.glob("slurm/*"))) == 1
-    assert (
-        cluster.study("cancel", one.store)
-        == f"cancelled 2 tasks of job {one.job}; 4 points are left to run\n"
-    )
-    assert one.ended()
 
 
 def test_a_script_to_send_by_hand(study, cluster):
