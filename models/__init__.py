@@ -24,8 +24,6 @@ if TYPE_CHECKING:  # the same names, for type checkers
     from qrt_tn.models.ridge import importance_weights as importance_weights
     from qrt_tn.models.saved import SavedModel as SavedModel
     from qrt_tn.models.saved import load as load
-    from qrt_tn.models.shallow_data import accuracy as accuracy
-    from qrt_tn.models.shallow_data import risk as risk
     from qrt_tn.models.shallow_training import TrainingHistory as TrainingHistory
     from qrt_tn.models.shallow_training import train as train
     from qrt_tn.models.shallow_training import train_many as train_many
@@ -43,7 +41,6 @@ _EXPORTS = {
     "residual": "residual_ticket",
     "ridge": "RidgeNetwork importance_weights",
     "saved": "SavedModel load",
-    "shallow_data": "accuracy risk",
     "shallow_training": "TrainingHistory train train_many",
     "splits": "Split split",
     "teachers": "teacher",

@@ -16,12 +16,7 @@ _ORBAX = threading.Lock()  # it runs an event loop, which threads cannot share
 
 
 class Checkpoint:
-    """A run under way, kept in a folder by orbax; the one before it goes when a new one is whole.
-
-    Args:
-        folder: of this run alone.
-        every: seconds between two checkpoints.
-    """
+    """A run under way, kept in a folder of its own by orbax; the one before goes when a new one is whole."""
 
     def __init__(self, folder: Path, every: float = 60.0) -> None:
         self._folder, self.every = folder.absolute(), every  # orbax wants it so
@@ -38,14 +33,7 @@ class Checkpoint:
             manager.save(now.done, args=ocp.args.StandardSave(tree))
 
     def load(self, like: TrainState) -> Progression | None:
-        """The run as it was saved last, or None.
-
-        Args:
-            like: a state of the same structure.
-
-        Raises:
-            ValueError: what was saved is of another structure.
-        """
+        """The run as it was saved last, or None; ValueError if its structure is not that of `like`."""
         if not self._folder.is_dir():
             return None
         with _ORBAX, self._manager() as manager:
@@ -72,11 +60,7 @@ def to_arrays(tree: Any) -> list[Any]:
 
 
 def from_arrays(arrays: Sequence[Any], like: Any) -> Any:
-    """A tree like another, from the arrays that `to_arrays` gave.
-
-    Raises:
-        ValueError: another number of arrays, or other shapes.
-    """
+    """A tree like another, from the arrays that `to_arrays` gave; ValueError for other numbers or shapes."""
     leaves, structure = jax.tree.flatten(like)
     if [np.shape(array) for array in arrays] != [np.shape(array) for array in to_arrays(like)]:
         raise ValueError("the saved arrays have other shapes than the network's; delete them")

@@ -33,13 +33,7 @@ _TOLERANCE = 0.05  # of a smoothed state
 
 @dataclass(frozen=True)
 class Settings:
-    """What a ticket is drawn with.
-
-    Attributes:
-        quantizer: not fitted.
-        smoothing: the width of the filter.
-        beta: the inverse temperature; 1 for other methods than "residual".
-    """
+    """What a ticket is drawn with; the quantiser is not fitted, and beta is 1 but for "residual"."""
 
     quantizer: Quantizer
     smoothing: float
@@ -50,11 +44,8 @@ class Settings:
 class Result:
     """How settings did on validation points.
 
-    Attributes:
-        settings: what was tried.
-        penalty: of the output weights; the same for more points, as the noise a point adds stays the same.
-        outputs: at validation points of one or several folds, shape (V, C).
-        targets: of the same points.
+    The penalty of the output weights is the same for more points, as the noise a point adds stays the same.
+    Outputs and targets, shape (V, C), are at the validation points of one or several folds.
     """
 
     settings: Settings
@@ -77,13 +68,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """Points by their levels and their positions between them.
-
-    Attributes:
-        quantizer: fitted.
-        levels: int (M, D).
-        positions: float64 (M, D).
-    """
+    """Points by their levels, int (M, D), and positions between them, float64 (M, D), and what found them."""
 
     quantizer: Quantizer
     levels: np.ndarray
@@ -148,8 +133,9 @@ def choose_settings(
 ) -> tuple[Result, list[dict[str, Any]]]:
     """Try settings on inner validation parts: all with few nodes, the best of them with N.
 
-    Few points are tried in several folds, and after each only the better half of the settings goes on. The
-    widths of "qrt" are those of its filter, since the transform of smooth data is nearly its filter.
+    Few points are tried in several folds, and after each only the better half of the settings goes on
+    (successive halving). The widths of "qrt" are those of its filter, since the transform of smooth data is
+    nearly its filter.
 
     Args:
         method: one of `METHODS`.
@@ -159,7 +145,7 @@ def choose_settings(
         n: the number of nodes N.
         labels: 0, 1, ..., shape (M,), each of which the folds share out; None where targets are numbers.
         sweeps: of a residual ticket.
-        subsample: of a residual ticket.
+        subsample: likewise.
         rng: draws folds and seeds.
 
     Returns:

@@ -15,8 +15,8 @@ from qrt_tn.models.shallow import ShallowNetwork, mean_deviation, normal_weights
 class DenseNetwork(ShallowNetwork):
     """x -> kernel^T relu(x hidden_kernel + hidden_bias) + bias, at the usual initialisation.
 
-    Hidden weights are drawn as by He et al. (arXiv 1502.01852), output weights as by LeCun; both biases
-    start at 0. Standardise the inputs: the initialisation takes them to be of unit variance.
+    Hidden weights are drawn as by He et al. (arXiv 1502.01852), output weights as by LeCun, for inputs of
+    unit variance; both biases start at 0.
 
     Args:
         dim: the dimension D of the inputs.
@@ -40,7 +40,6 @@ class DenseNetwork(ShallowNetwork):
         True
     """
 
-    FORMAT: ClassVar[str] = "qrt-tn.dense-network"
     THRESHOLDS: ClassVar[str] = "hidden_bias"
 
     def __init__(self, dim: int, nodes: int, outputs: int, *, rngs: nnx.Rngs) -> None:
@@ -72,11 +71,6 @@ class DenseNetwork(ShallowNetwork):
         """Hidden steps at learning rate 1 are of size 1, as usual for inputs of unit variance."""
         return {**super().step_scales(x), "hidden_kernel": 1.0, "hidden_bias": 1.0}
 
-    @classmethod
-    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        dim, nodes = tensors["hidden_kernel"].shape
-        return cls(dim, nodes, tensors["kernel"].shape[1], rngs=nnx.Rngs(0))
-
 
 class CosineNetwork(ShallowNetwork):
     """x -> kernel^T sqrt(2) cos(x frequencies + phases) + bias: random Fourier features that can train.
@@ -90,10 +84,6 @@ class CosineNetwork(ShallowNetwork):
         outputs: the number of outputs.
         rngs: its `params` stream draws the first kernel.
 
-    Attributes:
-        frequencies: shape (D, N).
-        phases: shape (N,).
-
     Raises:
         ValueError: mismatched shapes, values that are not finite, no outputs, or `rngs` without generators.
 
@@ -105,7 +95,6 @@ class CosineNetwork(ShallowNetwork):
         array([[ 1.41, -1.41]], dtype=float32)
     """
 
-    FORMAT: ClassVar[str] = "qrt-tn.cosine-network"
     THRESHOLDS: ClassVar[str] = "phases"
 
     def __init__(self, frequencies: Any, phases: Any, outputs: int, *, rngs: nnx.Rngs) -> None:
@@ -122,11 +111,7 @@ class CosineNetwork(ShallowNetwork):
 
     @classmethod
     def from_sampler(cls, sampler: Any, outputs: int, *, rngs: nnx.Rngs) -> Self:
-        """The network of a fitted sklearn.kernel_approximation.RBFSampler.
-
-        Raises:
-            ValueError: the sampler is not fitted.
-        """
+        """The network of a fitted sklearn.kernel_approximation.RBFSampler; ValueError if it is not fitted."""
         if not hasattr(sampler, "random_weights_"):
             raise ValueError(f"{type(sampler).__name__} is not fitted; call its fit(x) first")
         return cls(sampler.random_weights_, sampler.random_offset_, outputs, rngs=rngs)

@@ -13,7 +13,6 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -94,9 +93,8 @@ class _Ridgelets(BaseEstimator):
         levels: list[Any] = [self.levels]
         if self.levels == AUTO:
             levels = [level for level in LEVELS if level <= check_prime(self.modulus)] or [self.modulus]
-        trim = {"uniform": _TRIM}
         return [
-            Quantizer(kind, level, self.modulus, trim=trim.get(kind, 0.0))
+            Quantizer(kind, level, self.modulus, trim=_TRIM if kind == "uniform" else 0.0)
             for kind in kinds
             for level in levels
         ]
@@ -350,11 +348,8 @@ def _widths(features: int, least: float) -> list[float]:
 
 def _binarised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes, and one column of 0 and 1 for each."""
-    binarizer = LabelBinarizer().fit(y)
-    columns = binarizer.transform(y).astype(np.float64)
-    if len(binarizer.classes_) <= 2:
-        columns = np.hstack([1 - columns, columns])[:, : len(binarizer.classes_)]
-    return binarizer.classes_, columns
+    classes, labels = np.unique(y, return_inverse=True)
+    return classes, np.eye(len(classes))[labels]
 
 
 def _standardised(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -59,17 +59,10 @@ def select_ridge(
     validation_targets: Any,
     ridges: Sequence[float] = RIDGES,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """`fit_output_weights` at the penalty with the smallest squared error on the validation points.
+    """`fit_output_weights` at the penalty with the smallest squared error on V validation points.
 
-    One eigendecomposition of the smaller Gram matrix serves all penalties. The squared error is used
-    for labels too: on a few hundred points it tells penalties apart that the accuracy cannot.
-
-    Args:
-        features: shape (M, N).
-        targets: shape (M, C) or (M,).
-        validation_features: shape (V, N).
-        validation_targets: shape (V, C) or (V,), on the same scale as `targets`.
-        ridges: the penalties to try, all above 0.
+    One eigendecomposition of the smaller Gram matrix serves all penalties. The squared error is used for
+    labels too: on a few hundred points it tells penalties apart that the accuracy cannot.
 
     Returns:
         kernel, shape (N, C), bias, shape (C,), and the penalty chosen.
@@ -124,11 +117,7 @@ def _few_threads(phi: np.ndarray) -> Any:
 
 
 def finite_matrix(values: Any, name: str) -> np.ndarray:
-    """A real matrix in float64.
-
-    Raises:
-        ValueError: of another shape or type, empty, or with a value that is not finite.
-    """
+    """A real matrix in float64; ValueError for another shape or type, empty, or not finite."""
     matrix = np.asarray(values)
     if matrix.ndim != 2 or matrix.size == 0 or matrix.dtype.kind not in "biuf":
         raise ValueError(f"{name} has shape {matrix.shape}, {matrix.dtype}; give a real matrix, not empty")

@@ -21,10 +21,7 @@ _SMALL = 2**22  # features up to which one thread is quicker than threads that w
 
 
 def round_sizes() -> Iterator[int]:
-    """Nodes of each round: 2 eight times, 6 eight times, then 24, 96 and so on: 16, 64, 256 ... in all.
-
-    The sequence knows nothing of the number of nodes asked for, which is why tickets nest.
-    """
+    """Nodes of each round: 2 eight times, 6 eight times, then 24, 96 and so on: 16, 64, 256 ... in all."""
     total = 2 * _ROUNDS
     yield from [total // _ROUNDS] * _ROUNDS
     while True:
@@ -53,9 +50,8 @@ def residual_ticket(
     and u from pi(u) prop. to |z(u)|^(2 beta) tau(u)^2, z(u) = sum_m (R_m.g) omega^{-u.x_m}; its threshold is
     at the phase of z. Then all output weights are fitted again by ridge regression and R is what they leave.
     Chains start from the filter and take a few sweeps of exact single-site conditionals: annealed, not exact.
-
-    Rounds have sizes that do not depend on N, and random numbers that do not either, so tickets nest: the
-    first 64 of 256 nodes are the ticket of 64.
+    Neither the rounds nor their random numbers depend on N, so the first 64 of 256 nodes are the ticket of
+    64.
 
     Args:
         points: x on the grid, int in 0..P-1, shape (M, D).
@@ -64,9 +60,9 @@ def residual_ticket(
         modulus: the prime P.
         positions: where the points truly lie, on the scale of the levels (`Quantizer.positions`), real, shape
             (M, D); left out, on the grid. Frequencies are drawn at the points, nodes evaluated at positions.
-        smoothing: the filter tau, as in `states.from_samples`: a width, one a coordinate, or a table. Choose
-            it by validation, as the estimators do: 0.4 to 0.6 for images, up to 4 for wavy functions of few
-            features. Values of u_i at which log tau_i^2 is 40 below its peak are never taken.
+        smoothing: the filter tau, as in `states.from_samples`: a width, one a coordinate, or a table; 0.4 to
+            0.6 suit images, up to 4 wavy functions of few features. Values of u_i at which log tau_i^2 is 40
+            below its peak are never taken.
         beta: the inverse temperature, at least 1.
         sweeps: Gibbs sweeps of a chain, the first of several at beta / 4.
         ridge: the penalty on output weights between rounds.
@@ -75,9 +71,9 @@ def residual_ticket(
         progress: called with (nodes done, N); left out, a bar appears after two seconds in a terminal.
 
     Returns:
-        N nodes without weights, in the order of their rounds; their effective sample size is NaN, since
-        nothing tells it. `RidgeNetwork` takes them, or
-        `select_ridge(nodes.features(positions), ...)` fits their output weights.
+        N nodes in the order of their rounds, of equal weights; nothing tells their effective sample size,
+        which is NaN. `RidgeNetwork` takes them, or `select_ridge(nodes.features(positions), ...)` fits output
+        weights.
 
     Raises:
         ValueError: arguments out of range, of different lengths, not finite, or targets that are constant.

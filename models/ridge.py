@@ -1,6 +1,5 @@
 """The ridge network: hidden nodes of Z_P^D that can be fitted, read off the transform, or trained."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -29,18 +28,15 @@ ROUNDING = 1e-6
 class RidgeNetwork(ShallowNetwork):
     """x -> sum_k kernel_k phi((a_k.x - b_k) mod P) + bias.
 
-    phi is the activation g shifted to mean 0 and scaled to variance 1 over Z_P, and interpolated
-    linearly on the circle R/P between the P points of its table; but of the cosine, phi is
-    sqrt(2) cos(2 pi t / P) itself at every real t. A node is drawn at a whole a_k and at a b_k, whole or
-    real, which stay as they are; training moves real offsets added to them, which start at 0. So before
-    training phi is exactly the table at integer x and b (of the cosine, to the rounding of float32), and
-    after it the pre-activation is
+    phi is the activation g shifted to mean 0 and scaled to variance 1 over Z_P, and interpolated linearly on
+    the circle R/P between the P points of its table; but of the cosine, phi is sqrt(2) cos(2 pi t / P) itself
+    at every real t. A node is drawn at a whole a_k and at a b_k, whole or real, which stay as they are;
+    training moves real offsets added to them, which start at 0:
 
-        (a_k.x mod P) + a_offset_k.x - b_k - b_offset_k   (mod P),
+        t = (a_k.x mod P) + a_offset_k.x - b_k - b_offset_k   (mod P).
 
-    where a_k is taken at its centred representative. The first term is exact in float32 at integer x and
-    any D: x moves by multiples of P to be centred too, and the sum is split into blocks below 2^24. What
-    is not whole of a real x has a sum of its own.
+    The first term is exact in float32 at integer x and any D: a_k and x are centred, and the sum is split
+    into blocks below 2^24. What is not whole of a real x has a sum of its own.
 
     Args:
         nodes: the N hidden nodes; any object with their a (N, D), b (N,) and modulus will do.
@@ -49,8 +45,6 @@ class RidgeNetwork(ShallowNetwork):
         rngs: its `params` stream draws the first kernel.
 
     Attributes:
-        kernel: output weights, shape (N, outputs).
-        bias: shape (outputs,).
         a_offset: shape (N, D).
         b_offset: shape (N,).
         modulus: the prime P.
@@ -69,7 +63,6 @@ class RidgeNetwork(ShallowNetwork):
         array([[-1.6 ,  1.07]], dtype=float32)
     """
 
-    FORMAT: ClassVar[str] = "qrt-tn.ridge-network"
     THRESHOLDS: ClassVar[str] = "b_offset"
 
     def __init__(self, nodes: Nodes, ridgelet: Ridgelet, outputs: int, *, rngs: nnx.Rngs) -> None:
@@ -154,12 +147,12 @@ class RidgeNetwork(ShallowNetwork):
 
         It is norm sum_k w_k (g((a_k.x - b_k) mod P) - mean g) + mean, with w the `importance_weights`: an
         unbiased estimate of f at every grid point, for nodes drawn at `nodes.log_probability`. Taking g at
-        mean zero leaves what it estimates as it is, since r has mean zero, and only takes away variance.
+        mean zero leaves the expectation as it is, since r has mean zero, and takes away variance.
 
         Args:
-            amplitudes: R[f](a_k, b_k), shape (N,) or (N, outputs).
-            nodes: the nodes that the amplitudes belong to.
-            ridgelet: the ridgelet of the amplitudes; the network has its activation.
+            amplitudes: R[f](a_k, b_k) at the nodes, shape (N,) or (N, outputs).
+            nodes: drawn from the transform.
+            ridgelet: of the amplitudes; the network has its activation.
             norm: the norm of f before its state was normalised (a state's `.norm`).
             mean: what was subtracted from the targets, shape (outputs,) or a number.
 
@@ -172,33 +165,25 @@ class RidgeNetwork(ShallowNetwork):
         network.set_output_weights(kernel, np.broadcast_to(np.asarray(mean, np.float64), network.outputs))
         return network
 
-    @classmethod
-    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        table = tensors["table"]
-        modulus = len(table)
-        a, b = (tensors[name].astype(np.int64) % modulus for name in ("a", "b"))
-        nodes = RidgeNodes(a, b, np.zeros(len(a)), modulus)
-        return cls(nodes, Ridgelet(table, modulus), tensors["kernel"].shape[1], rngs=nnx.Rngs(0))
-
 
 def importance_weights(amplitudes: "Scaled", nodes: RidgeNodes, ridgelet: Ridgelet) -> np.ndarray:
     """Output weights straight from the transform: w_k = Re[C^{-1} P^{-D/2} R[f](a_k, b_k) / (N p(a_k, b_k))].
 
-    With S[R[f]] = C f, the sum over all nodes of P^{-D/2} C^{-1} R[f](a, b) g((a.x - b) mod P) is f(x),
-    so sum_k w_k g((a_k.x - b_k) mod P) over N nodes drawn from p is an unbiased estimate of f(x), for
+    With S[R[f]] = C f, C = <r, g>, the sum over all nodes of P^{-D/2} C^{-1} R[f](a, b) g((a.x - b) mod P) is
+    f(x), so sum_k w_k g((a_k.x - b_k) mod P) over N nodes drawn from p is an unbiased estimate of f(x), for
     real f. It is computed in logarithms, as p and R underflow at large D.
 
     Args:
         amplitudes: R[f](a_k, b_k), mantissa * exp(log_scale), of shape (N,) or (N, outputs).
-        nodes: the nodes, with the probability p that each was drawn at.
-        ridgelet: gives C = <r, g>.
+        nodes: with the probability p that each was drawn at.
+        ridgelet: of the amplitudes.
 
     Returns:
-        w, shape (N,) or (N, outputs), float64.
+        w, of the amplitudes' shape, float64.
 
     Raises:
-        ValueError: mismatched shapes, nodes without a probability, a node of probability 0, or weights
-            beyond float64 (nodes drawn from a distribution far from the transform).
+        ValueError: mismatched shapes, nodes without a probability, a node of probability 0, or weights beyond
+            float64 (nodes drawn from a distribution far from the transform).
 
     Example:
         >>> from qrt_tn import QuantumRidgeletTransform, Ridgelet, states

@@ -1,24 +1,25 @@
-"""Fitted models in a folder: saved as safetensors and JSON, loaded to predict from tables or arrays."""
+"""Fitted models in a folder, saved as safetensors, loaded to predict from tables or arrays."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qrt_tn.engine.files import atomic_path, load_tensors, save_tensors
+from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.columns import Columns
 from qrt_tn.models.estimators import RidgeletClassifier, RidgeletRegressor
 from qrt_tn.quantize import Quantizer
 from qrt_tn.tempered import TemperedNodes
 
-FORMAT = "qrt-tn.model-2"
-WEIGHTS = "qrt-tn.model-weights-2"
+FORMAT = "qrt-tn.model-3"
+MODEL, NODES, QUANTIZER = "model.safetensors", "nodes.safetensors", "quantizer.safetensors"
 SUBFOLDER = "model"  # of the folder of a run
-# what fitting leaves in an estimator; see _fit for those of one kind only
+# what fitting leaves in an estimator, some of it in one kind only
 _NUMBERS = ("smoothing_", "beta_", "temperature_", "one_output_")
 _WEIGHTS = ("coef_", "intercept_", "target_mean_", "target_scale_")
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RidgeletClassifier, RidgeletRegressor)}
@@ -64,21 +65,13 @@ class SavedModel:
         return np.asarray(self.class_values)[found]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the labels in the order of `class_values`, shape (M, C).
-
-        Raises:
-            ValueError: as `predict`; or numbers are predicted, which have none.
-        """
+        """Probabilities of the labels in the order of `class_values`, (M, C); ValueError for numbers."""
         if self.class_values is None:
             raise ValueError("this model predicts numbers; probabilities are of classes")
         return np.asarray(self.estimator.predict_proba(self.inputs(X)))
 
     def inputs(self, X: Any) -> np.ndarray:
-        """What the estimator takes for points, float64 of shape (M, D).
-
-        Raises:
-            ValueError: as `predict`.
-        """
+        """What the estimator takes for points, float64 (M, D); ValueError as `predict`."""
         x = self.matrix(X)
         missing = np.isnan(x)
         if missing.any():
@@ -92,11 +85,7 @@ class SavedModel:
         return x
 
     def matrix(self, X: Any) -> np.ndarray:
-        """The coordinates of points, float64 of shape (M, D), NaN where missing.
-
-        Raises:
-            ValueError: as `predict`, but for missing numbers.
-        """
+        """The coordinates of points, float64 (M, D), NaN where missing; else ValueError as `predict`."""
         if hasattr(X, "columns") and hasattr(X, "iloc"):
             if self.columns is None:
                 raise ValueError("this model learnt from an array; give an array, such as frame.to_numpy()")
@@ -128,16 +117,12 @@ class SavedModel:
 
 
 def save(folder: str | Path, model: SavedModel) -> None:
-    """Write a model: model.json, and its nodes, quantiser and weights as safetensors.
-
-    Args:
-        folder: a new one; the files of a model that is there are replaced one by one.
-        model: what to save.
-    """
+    """Write a model to a folder, as safetensors; the files of one that is there are replaced one by one."""
     place, estimator = Path(folder), model.estimator
     place.mkdir(parents=True, exist_ok=True)
+    estimator.nodes_.save(place / NODES)
+    estimator.quantizer_.save(place / QUANTIZER)
     about = {
-        "format": FORMAT,
         "estimator": type(estimator).__name__,
         "parameters": estimator.get_params(deep=False) | {"quantizer": None},  # the fitted one has a file
         "fitted": {name: getattr(estimator, name) for name in _NUMBERS if hasattr(estimator, name)},
@@ -146,55 +131,44 @@ def save(folder: str | Path, model: SavedModel) -> None:
         "target": model.target,
         "class_values": model.class_values,
         "image_shape": model.image_shape,
+        "digests": _digests(place),
     }
     weights = {name: getattr(estimator, name) for name in _WEIGHTS if hasattr(estimator, name)}
-    estimator.nodes_.save(place / "nodes.safetensors")
-    estimator.quantizer_.save(place / "quantizer.safetensors")
-    save_tensors(place / "weights.safetensors", weights, {"format": WEIGHTS})
-    with atomic_path(place / "model.json") as path:
-        text = json.dumps(about, indent=1, default=lambda value: np.asarray(value).tolist())
-        path.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(about, default=lambda value: np.asarray(value).tolist())
+    save_tensors(place / MODEL, weights, {"format": FORMAT, "about": text})
 
 
 def load(folder: str | Path) -> SavedModel:
     """Read a model from the folder of a run of `qrt-tn ticket`, or from its subfolder "model".
 
-    Nothing is unpickled: the files are JSON and safetensors.
-
-    Args:
-        folder: of the run or of the model.
+    Nothing is unpickled: the files are safetensors, with JSON in their metadata.
 
     Raises:
-        ValueError: no such folder, no model in it, or one that is not whole.
+        ValueError: no such folder, no model in it, or one that is not whole or was changed.
     """
     place = Path(folder)
-    if not place.is_dir():
-        raise ValueError(f"no folder {place}; give the output folder of qrt-tn ticket")
-    if not (place / "model.json").is_file():
+    if not (place / MODEL).is_file():
         place = place / SUBFOLDER
-    if not (place / "model.json").is_file():
+    if not (place / MODEL).is_file():
         raise ValueError(f"{folder} holds no model; give the output folder of qrt-tn ticket")
-    nodes = TemperedNodes.load(place / "nodes.safetensors")
-    quantizer = Quantizer.load(place / "quantizer.safetensors")
-    weights, _ = load_tensors(place / "weights.safetensors", WEIGHTS)
+    weights, metadata = load_tensors(place / MODEL, FORMAT)
+    nodes, quantizer = TemperedNodes.load(place / NODES), Quantizer.load(place / QUANTIZER)
     try:
-        about = json.loads((place / "model.json").read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']!r}; this reads {FORMAT!r}")
+        about = json.loads(metadata["about"])
+        if about["digests"] != _digests(place):
+            raise ValueError("its nodes or quantiser are those of another model")
         estimator = _KINDS[about["estimator"]](**about["parameters"] | {"quantizer": quantizer})
         _fit(estimator, nodes, quantizer, about["fitted"], weights)
         columns = _read(about["columns"], Columns.from_json)
         fills = _read(about["fills"], partial(np.array, dtype=np.float64))
         values, shape = _read(about["class_values"], tuple), _read(about["image_shape"], tuple)
-        width = estimator.n_features_in_
-        counts = [width if columns is None else len(columns.names), width if fills is None else len(fills)]
-        if counts != [width, width]:
-            raise ValueError(f"{counts} columns and fills for {width} features")
-        if values is not None and len(values) != len(estimator.classes_):
-            raise ValueError(f"{len(values)} classes for {len(estimator.classes_)} outputs")
         return SavedModel(estimator, columns, fills, str(about["target"]), values, shape)
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{place} does not hold a whole model: {error}") from error
+
+
+def _digests(place: Path) -> list[str]:
+    return [sha256((place / name).read_bytes()).hexdigest() for name in (NODES, QUANTIZER)]
 
 
 def _read(value: Any, read: Callable[[Any], Any]) -> Any:
@@ -209,21 +183,9 @@ def _fit(
     weights: dict[str, np.ndarray],
 ) -> None:
     """Give an estimator what fitting gave the saved one."""
-    is_classifier = isinstance(estimator, RidgeletClassifier)
-    others = {"one_output_", "target_scale_"} if is_classifier else {"temperature_"}
-    wanted = {*_NUMBERS, *_WEIGHTS} - others
-    are_numbers = all(isinstance(value, int | float) for value in numbers.values())
-    if numbers.keys() | weights.keys() != wanted or not are_numbers:
-        raise ValueError(f"{numbers} and {', '.join(weights)} in place of {', '.join(sorted(wanted))}")
     for name, value in (numbers | weights).items():
         setattr(estimator, name, value)
-    outputs = len(estimator.intercept_)
-    shapes = [estimator.coef_.shape, estimator.intercept_.shape, estimator.target_mean_.shape]
-    if shapes != [(len(nodes), outputs), (outputs,), (outputs,)]:
-        raise ValueError(f"weights of shapes {shapes} for {len(nodes)} nodes")
-    if quantizer.dim != nodes.dim:
-        raise ValueError(f"nodes of dimension {nodes.dim} for a quantiser of dimension {quantizer.dim}")
-    if is_classifier:
-        estimator.classes_ = np.arange(outputs)
+    if isinstance(estimator, RidgeletClassifier):
+        estimator.classes_ = np.arange(len(estimator.intercept_))
     estimator.nodes_, estimator.quantizer_ = nodes, quantizer
     estimator.n_features_in_, estimator._n_features_out = quantizer.n_features_in_, len(nodes)

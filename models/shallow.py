@@ -1,7 +1,5 @@
 """Networks with one hidden layer: a linear readout of features, fitted in closed form or trained."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
@@ -10,7 +8,6 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole
-from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.readout import fit_output_weights
 from qrt_tn.models.training import full_precision
 
@@ -27,16 +24,15 @@ class Constant(nnx.Variable):
 class ShallowNetwork(nnx.Module):
     """x -> kernel^T phi(x) + bias, where phi are the N features of the hidden nodes.
 
-    A subclass gives `features`, whose matrix products are by `product`, and creates the readout with
-    `_make_readout`. One whose hidden nodes have thresholds names them in `THRESHOLDS` and gives
-    `shift_inputs`, so that training can centre its inputs.
+    A subclass gives `features`, its matrix products by `product`, and makes the readout with `_make_readout`.
+    One whose hidden nodes have thresholds names them in `THRESHOLDS` and gives `shift_inputs`, so that
+    training can centre its inputs.
 
     Attributes:
         kernel: output weights, shape (N, outputs).
         bias: shape (outputs,).
     """
 
-    FORMAT: ClassVar[str] = ""
     THRESHOLDS: ClassVar[str] = ""
     kernel: nnx.Param
     bias: nnx.Param
@@ -63,19 +59,12 @@ class ShallowNetwork(nnx.Module):
         return int(self.kernel.shape[1])
 
     def fixed(self, x: jax.Array) -> Any:
-        """What of the features at x does not change in training: arrays of leading extent (batch,).
-
-        Training computes it once, and hands it back to `features` in every step.
-        """
+        """What of the features at x never changes in training, arrays (batch, ...), for `features`."""
         del x
         return ()
 
     def shift_inputs(self, c: Any) -> None:
-        """Move the thresholds so that the network at x - c is what it was at x; shift by -c to undo it.
-
-        Args:
-            c: shape (D,). The move is computed in float64.
-        """
+        """Move the thresholds so that the network at x - c, c (D,), is what it was at x; -c undoes it."""
         raise NotImplementedError
 
     def _output_weights(self) -> jax.Array:
@@ -92,30 +81,18 @@ class ShallowNetwork(nnx.Module):
         thresholds[...] = jnp.asarray(moved, dtype=jnp.float32)
 
     def centred_inputs(self, x: jax.Array, c: jax.Array) -> tuple[jax.Array, Any]:
-        """What a call takes for x (M, D) once the thresholds are shifted by c (D,), 0 if they are not.
-
-        Returns:
-            Points of leading extent M, and `fixed` for them.
-        """
+        """What a call takes for x (M, D) once the thresholds are shifted by c (D,), 0 if they are not."""
         return x - c, self.fixed(x)
 
     def features(self, x: jax.Array, fixed: Any = None) -> jax.Array:
-        """The values of the hidden nodes.
-
-        Args:
-            x: points, shape (batch, D).
-            fixed: `fixed(x)`, where it is at hand.
-
-        Returns:
-            Features, shape (batch, N).
-        """
+        """The values of the hidden nodes at x (batch, D), shape (batch, N); `fixed` is `fixed(x)`."""
         raise NotImplementedError
 
     def step_scales(self, x: jax.Array) -> dict[str, float | jax.Array]:
         """How far each parameter, by name, moves in a training step at learning rate 1.
 
-        Output weights move by N^{-1/2}, the size at which N features of variance 1 give an output of
-        variance 1; a subclass adds the scales of its hidden parameters at points x (M, D).
+        Output weights move by N^{-1/2}, the size at which N features of variance 1 give an output of variance
+        1; a subclass adds the scales of its hidden parameters at points x (M, D).
         """
         del x
         scale = self.nodes**-0.5
@@ -126,11 +103,7 @@ class ShallowNetwork(nnx.Module):
         return product(self.features(x, fixed), self._output_weights()) + self.bias[...]
 
     def check_points(self, x: Any) -> np.ndarray:
-        """Points as float32, shape (M, D).
-
-        Raises:
-            ValueError: empty, not real, not finite, or not (points, D).
-        """
+        """Points as float32 (M, D); ValueError if they are empty, not real, not finite, or of other shape."""
         points = np.asarray(x)
         if points.ndim != 2 or points.shape[1] != self.dim or len(points) == 0:
             raise ValueError(f"x has shape {points.shape}; it must be (points, {self.dim}), not empty")
@@ -141,17 +114,7 @@ class ShallowNetwork(nnx.Module):
         return points.astype(np.float32)
 
     def compute_features(self, x: Any) -> np.ndarray:
-        """The features of any number of points, batch by batch.
-
-        Args:
-            x: points, shape (M, D), integers or floats.
-
-        Returns:
-            Features, shape (M, N), float32.
-
-        Raises:
-            ValueError: x is empty, not finite, or not (points, D).
-        """
+        """Features of any points x (M, D), float32 (M, N), batch by batch; ValueError as `check_points`."""
         points = self.check_points(x)
         parts = []
         for start in range(0, len(points), BATCH):
@@ -166,25 +129,12 @@ class ShallowNetwork(nnx.Module):
         return self.compute_features(x) @ np.asarray(self._output_weights()) + np.asarray(self.bias[...])
 
     def fit(self, x: Any, y: Any, ridge: float) -> Self:
-        """Set kernel and bias by ridge regression on the features at x.
-
-        Args:
-            x: points, shape (M, D).
-            y: targets, shape (M, outputs), or (M,) for one output.
-            ridge: the penalty on the kernel; the bias is free.
-
-        Returns:
-            The network itself.
-        """
+        """Set kernel and bias by `fit_output_weights` at x (M, D), y (M, outputs) or (M,); returns self."""
         self.set_output_weights(*fit_output_weights(self.compute_features(x), y, ridge))
         return self
 
     def set_output_weights(self, kernel: Any, bias: Any) -> None:
-        """Replace the kernel (N, outputs) and the bias (outputs,).
-
-        Raises:
-            ValueError: other shapes, or values that are not finite in float32.
-        """
+        """Replace kernel (N, outputs) and bias (outputs,); ValueError if not of these, or not finite."""
         for name, values in (("kernel", kernel), ("bias", bias)):
             parameter = getattr(self, name)
             array = np.asarray(values)
@@ -200,36 +150,6 @@ class ShallowNetwork(nnx.Module):
         """How many numbers training can change."""
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self, nnx.Param)))
 
-    def save(self, path: str | Path) -> None:
-        """Write all arrays of the network to a safetensors file; an existing file is replaced whole."""
-        arrays = nnx.to_pure_dict(nnx.state(self, (nnx.Param, Constant)))
-        tensors = {str(name): np.asarray(value) for name, value in arrays.items()}
-        save_tensors(path, tensors, {"format": self.FORMAT})
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a network from a file that `save` wrote.
-
-        Raises:
-            ValueError: no such file, a torn file, or one of another kind.
-        """
-        tensors, _ = load_tensors(path, cls.FORMAT)
-        try:
-            network = cls._like(tensors)
-            expected = nnx.state(network, (nnx.Param, Constant))
-            for name, value in nnx.to_pure_dict(expected).items():
-                if tensors[name].shape != value.shape:
-                    raise ValueError(f"{name} has shape {tensors[name].shape}, not {value.shape}")
-                getattr(network, name)[...] = jnp.asarray(tensors[name])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path} does not hold a whole network: {error}") from error
-        return network
-
-    @classmethod
-    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        """A network of the shapes of the saved arrays, whose values are then copied in."""
-        raise NotImplementedError
-
 
 def product(x: jax.Array, weights: jax.Array) -> jax.Array:
     """The matrix product x @ weights at `PRECISION`; its gradients' products are at it, too."""
@@ -237,11 +157,7 @@ def product(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def check_rngs(rngs: Any) -> None:
-    """Refuse what cannot draw weights.
-
-    Raises:
-        ValueError: no `flax.nnx.Rngs`, or one without the stream `params`.
-    """
+    """ValueError unless `rngs` is `flax.nnx.Rngs` with the stream `params`."""
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"rngs is {rngs!r}; give flax.nnx.Rngs(seed)")
     if not {"params", "default"} & set(rngs):
@@ -251,11 +167,8 @@ def check_rngs(rngs: Any) -> None:
 def normal_weights(rngs: nnx.Rngs, shape: tuple[int, ...], deviation: float) -> jax.Array:
     """Normal weights from the `params` stream.
 
-    They are drawn on the host: JAX would compile its sampler anew for every shape, which for small
-    networks takes longer than all their training.
-
-    Raises:
-        ValueError: as `check_rngs`.
+    They are drawn on the host: JAX would compile its sampler anew for every shape, which for small networks
+    takes longer than all their training.
     """
     check_rngs(rngs)
     seed = np.asarray(jax.random.key_data(rngs.params()))

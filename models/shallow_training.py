@@ -13,7 +13,6 @@ from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole, generator, is_real
 from qrt_tn.models.shallow import ShallowNetwork
-from qrt_tn.models.shallow_data import check_data
 from qrt_tn.models.training import (
     Progress,
     TrainState,
@@ -42,8 +41,9 @@ class TrainingHistory:
         loss: mean training loss of epochs 1 .. epochs, shape (epochs,).
         validation_loss: after epochs 0 .. epochs, shape (epochs + 1,).
         validation_accuracy: likewise; NaN for real targets.
-        best_epoch: the epoch whose parameters the network now has: that of the highest validation
-            accuracy, where there are labels, and then of the smallest validation loss.
+        best_epoch: of the highest validation accuracy, where there are labels, then of the smallest
+        validation
+            loss: the network now has its parameters.
         learning_rate: of the run; among several the one whose best epoch is best in the same sense.
     """
 
@@ -61,51 +61,21 @@ def train(
     *,
     x_validation: Any,
     y_validation: Any,
-    epochs: int = 40,
-    batch_size: int = 50,
-    learning_rate: float | Sequence[float] = 0.03,
     seed: int = 0,
-    loss: str = "mse",
-    parameters: str = "all",
+    **options: Any,
 ) -> TrainingHistory:
-    """Train one network in place; `train_many` says how.
+    """Train one network in place on points x (M, D) and their targets y, with options of `train_many`.
 
-    Args:
-        network: the network, trained from the parameters it has. Output weights fitted in closed form
-            (`network.fit`) are a good start under the squared error.
-        x: training points, shape (M, D).
-        y: labels in 0 .. outputs-1, shape (M,), integers; or real targets, shape (M, outputs).
-        x_validation: shape (V, D).
-        y_validation: as y.
-        epochs: passes over the data; an epoch leaves out what does not fill a batch.
-        batch_size: points in a batch, at most M.
-        learning_rate: of the first step; each parameter moves in units of its own scale (`step_scales`).
-            Of several the one that serves the validation points best is kept, at the time of as many runs;
-            (0.01, 0.03, 0.1) covers what small networks want.
-        seed: draws the order of the points.
-        loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
-            "cross_entropy", for labels only.
-        parameters: "all", or "output" for kernel and bias only.
-
-    Returns:
-        The history of the run.
-
-    Raises:
-        ValueError: as `train_many`.
+    Example:
+        >>> from qrt_tn.models import DenseNetwork
+        >>> x = np.random.default_rng(0).normal(size=(60, 2))
+        >>> y, network = (x[:, 0] > 0).astype(int), DenseNetwork(2, 8, 2, rngs=nnx.Rngs(0))
+        >>> history = train(network, x[:40], y[:40], x_validation=x[40:], y_validation=y[40:], epochs=5)
+        >>> history.loss.shape, bool(history.best_epoch > 0)
+        ((5,), True)
     """
-    return train_many(
-        [network],
-        [x],
-        [y],
-        x_validation=[x_validation],
-        y_validation=[y_validation],
-        seeds=[seed],
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        loss=loss,
-        parameters=parameters,
-    )[0]
+    held: dict[str, Any] = {"x_validation": [x_validation], "y_validation": [y_validation]}
+    return train_many([network], [x], [y], **held, seeds=[seed], **options)[0]
 
 
 def train_many(
@@ -126,38 +96,33 @@ def train_many(
 ) -> list[TrainingHistory]:
     """Train networks of one kind and shape in place, each on its own data, with a single compilation.
 
-    Adam (optax) with its step falling to zero along a cosine, in one compiled scan over epochs and
-    batches. Every parameter's step is scaled by `network.step_scales`, since the offsets of nodes and
-    the output weights live on different scales. Hidden weights that train see x - mean x, of the training
-    points, since a mean ties a step of theirs to one of the threshold: thresholds are shifted before
-    (`network.shift_inputs`) and back after, so that what is given and what comes out are functions of x.
-    A network keeps the parameters of its best epoch on the validation points, so that training leaves
-    none worse there. Ridge networks with nodes of different origin, and with different activations, are
-    of one kind if they share P.
+    Adam (optax) with its step falling to zero along a cosine, in one compiled scan. Every parameter's step is
+    scaled by `network.step_scales`. Hidden weights that train see x - mean x, of the training points, since a
+    mean ties a step of theirs to one of the threshold: thresholds are shifted before (`network.shift_inputs`)
+    and back after. A network keeps the parameters of its best epoch on the validation points, the start
+    included. Ridge networks of different nodes and activations are of one kind if they share P.
 
     Args:
-        networks: S networks.
-        x: S arrays of one shape (M, D), or one array (S, M, D). So for y, x_validation, y_validation.
-        y: for each network as in `train`.
-        x_validation: likewise.
-        y_validation: likewise.
-        seeds: S seeds.
-        epochs: as in `train`.
-        batch_size: likewise.
-        learning_rate: likewise.
-        loss: likewise.
-        parameters: likewise.
-        together: whether all networks advance at once under jax.vmap, or one by one. Left out, together
-            on an accelerator only: on a CPU the batched products gain nothing.
+        networks: S networks, trained from the parameters they have.
+        x: training points, S arrays of one shape (M, D), or one array (S, M, D). So for all data.
+        y: labels in 0 .. outputs-1, integers (M,); or real targets (M, outputs).
+        x_validation: shape (V, D).
+        y_validation: as y.
+        seeds: S seeds, which draw the order of the points.
+        epochs: passes over the data; an epoch leaves out what does not fill a batch.
+        batch_size: at most M.
+        learning_rate: of the first step. Of several the one that serves the validation points best is kept,
+            at the time of as many runs; (0.01, 0.03, 0.1) covers what small networks want.
+        loss: "mse", the squared error summed over the outputs (labels stand for unit vectors), or
+            "cross_entropy", for labels only.
+        parameters: "all", or "output" for kernel and bias only.
+        together: whether all networks advance at once under jax.vmap, or one by one. Left out, together on an
+            accelerator only: on a CPU the batched products gain nothing.
         progress: called with the number of networks done and S.
 
-    Returns:
-        A history for each network.
-
     Raises:
-        ValueError: no networks, networks of different kinds or shapes, unequal numbers of networks, data
-            and seeds, data of other shapes or not finite, labels outside 0..outputs-1, an unknown loss
-            or choice of parameters, cross entropy with real targets, or settings out of range.
+        ValueError: networks or data of different kinds, shapes or numbers, not finite, labels outside
+            0..outputs-1, cross entropy with real targets, or settings out of range.
     """
     rates = _check_settings(epochs, batch_size, learning_rate, loss, parameters)
     given = {"networks": networks, "x": x, "y": y, "seeds": seeds}
@@ -277,8 +242,8 @@ def _prepare(
 ) -> tuple[nnx.GraphDef, _Arrays]:
     """The network, its inputs shifted, without its arrays; and these, with its points and their order."""
     data = (
-        *check_data(network, x, y, loss),
-        *check_data(network, x_validation, y_validation, loss, "validation "),
+        *_check_data(network, x, y, loss),
+        *_check_data(network, x_validation, y_validation, loss, "validation "),
     )
     centre = np.zeros(network.dim, dtype=np.float32)
     if network.THRESHOLDS in nnx.to_pure_dict(nnx.state(network, PARAMETERS[parameters])):
@@ -294,6 +259,36 @@ def _prepare(
     order = order[:, : count // size * size].reshape(epochs, -1, size).astype(np.int32)
     arrays = map(jnp.asarray, (centre, *data, order))
     return graph, _Arrays(nnx.to_pure_dict(params), nnx.to_pure_dict(others[0]), *arrays)
+
+
+def _check_data(
+    network: ShallowNetwork, x: Any, y: Any, loss: str, part: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (M, D) in float32, and labels (M,) in int32 or targets (M, outputs) in float32."""
+    points, targets = network.check_points(x), np.asarray(y)
+    if len(targets) != len(points):
+        raise ValueError(f"{len(points)} {part}points but {len(targets)} {part}targets; give one a point")
+    if targets.ndim == 1 and targets.dtype.kind in "iu":
+        if targets.min() < 0 or targets.max() >= network.outputs:
+            wrong = targets.min() if targets.min() < 0 else targets.max()
+            raise ValueError(
+                f"{part}label {wrong} is outside 0..{network.outputs - 1}, the network's outputs"
+            )
+        return points, targets.astype(np.int32)
+    if loss == "cross_entropy":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; this needs integer labels (points,)"
+        )
+    if targets.shape != (len(points), network.outputs) or targets.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{part}targets have shape {targets.shape}, {targets.dtype}; give integer labels, or reals"
+            f" of shape ({len(points)}, {network.outputs})"
+        )
+    if not np.isfinite(targets).all():
+        raise ValueError(
+            f"{part}targets hold {targets[~np.isfinite(targets)][0]}; every value must be finite"
+        )
+    return points, targets.astype(np.float32)
 
 
 def _train_one(task: _ShallowTask, given: _Arrays, learning_rate: float) -> Outcome:

@@ -34,8 +34,8 @@ def teacher(
     Args:
         network: a Flax network (in evaluation mode, `network.eval()`, where that makes a difference), a
             fitted scikit-learn estimator, or anything that can be called with points (batch, features).
-        quantizer: the fitted quantiser of the network's training data: a level stands for the point
-            there. Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
+        quantizer: the fitted quantiser of the network's training data: a level stands for the point there.
+            Without one the network takes the grid points themselves, as a `RidgeNetwork` does.
         outputs: the method of a scikit-learn estimator that is meant; left out, predict_proba for a
             classifier that has it, else decision_function, and predict for a regressor. "predict" of a
             classifier gives 1 for the class predicted and 0 for the others. Scores and logits take far

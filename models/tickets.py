@@ -1,7 +1,7 @@
 """Tickets of shallow networks without the transform: leverage scores, pruning, and how tickets overlap."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,9 @@ NEGLIGIBLE = 1e-10
 def leverage_scores(features: Any, ridge: float) -> np.ndarray:
     """Ridge leverage scores l_k = phi_k^T (K + M ridge I)^{-1} phi_k, K = Phi Phi^T / pool.
 
-    The density of optimised random features is proportional to them (Bach, On the equivalence between
-    kernel quadrature rules and random feature expansions, JMLR 2017, arXiv 1502.06800); over a finite pool
-    drawn from the prior they take this form (Li et al., arXiv 1806.09178). Their mean is the effective
-    dimension tr K (K + M ridge I)^{-1}. Centre the features where the readout has a free bias.
+    The density of optimised random features is proportional to them (Bach, JMLR 2017, arXiv 1502.06800; over
+    a finite pool drawn from the prior, Li et al., arXiv 1806.09178). Their mean is the effective dimension tr
+    K (K + M ridge I)^{-1}. Centre the features where the readout has a free bias.
 
     Args:
         features: Phi, the pool's features at M points, shape (M, pool).
@@ -52,26 +51,15 @@ def leverage_scores(features: Any, ridge: float) -> np.ndarray:
 
 
 def nodes_by_scores(pool: RidgeNodes, scores: Any, n: int, seed: Seed = 0) -> RidgeNodes:
-    """Nodes drawn from a pool in proportion to scores, such as leverage scores, with replacement.
+    """N nodes drawn from a pool in proportion to scores l (pool,), with replacement.
 
-    With replacement, as Bach's bound has it: draws are independent, a prefix of them is a smaller sample,
-    and each has one known weight. n draws at even scores repeat about n^2 / (2 pool) nodes.
-
-    The log-probability of a node is log(p_k l_k pool / sum l), p_k the probability at which the pool drew
-    it and l the scores. With it sum_k h(node_k) / (n p~_k) is an unbiased estimate of sum h over all of
-    Z_P^{D+1}, over pools and draws together (given the pool, its expectation is the pool's own estimate),
-    and so are `importance_weights`. As the pool grows it tends to the probability of a draw.
-
-    Args:
-        pool: candidates drawn independently from a prior.
-        scores: l, shape (pool,), at least 0. A node that scores 0 is never drawn, and the estimate above
-            then misses it.
-        n: how many to draw.
-        seed: an int or a NumPy generator.
+    Their log-probability is log(p_k l_k pool / sum l), p_k that of the pool's draw. With it sum_k h(node_k) /
+    (n p~_k) is an unbiased estimate of sum h over all of Z_P^{D+1}, over pools and draws together, and so are
+    `importance_weights`. A node that scores 0 is never drawn, and the estimate misses it.
 
     Raises:
-        ValueError: n below 1, scores of another shape, negative or not finite, scores that all vanish, or
-            a prior so concentrated that p~ exceeds 1.
+        ValueError: n below 1, scores of another shape, negative or not finite, scores that all vanish, or a
+            prior so concentrated that p~ exceeds 1.
 
     Example:
         >>> from qrt_tn import uniform_nodes
@@ -99,16 +87,9 @@ def nodes_by_scores(pool: RidgeNodes, scores: Any, n: int, seed: Seed = 0) -> Ri
 
 
 def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
-    """The hidden nodes whose output weights have the largest norm: what structured pruning keeps.
+    """The hidden nodes whose output weights, kernel (N, C), have the largest norm, rising, int64 (count,).
 
-    Of equal norms the later node is kept, as in `prune_by_magnitude`.
-
-    Args:
-        kernel: output weights, shape (N, C).
-        count: how many to keep, 1..N.
-
-    Returns:
-        Their numbers in rising order, shape (count,), int64.
+    This is what structured pruning keeps; of equal norms the later node, as in `prune_by_magnitude`.
 
     Raises:
         ValueError: no matrix, a weight that is not finite, or a count outside 1..N.
@@ -128,8 +109,8 @@ def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
 class SparseNetwork(DenseNetwork):
     """A dense ReLU network of which only the weights that masks keep are there.
 
-    Pruned weights start at exactly 0 and enter the function through their mask, so that their gradient is
-    0 and an optimiser without weight decay, such as that of `train_many`, leaves them at exactly 0.
+    Pruned weights start at exactly 0 and enter the function through their mask, so that their gradient is 0
+    and an optimiser without weight decay, such as that of `train_many`, leaves them at exactly 0.
 
     Args:
         params: hidden_kernel (D, N), hidden_bias (N,), kernel (N, C) and bias (C,): to rewind, the initial
@@ -144,7 +125,6 @@ class SparseNetwork(DenseNetwork):
         ValueError: parameters of another network, or masks that do not fit them.
     """
 
-    FORMAT: ClassVar[str] = "qrt-tn.sparse-network"
     hidden_mask: Constant
     kernel_mask: Constant
 
@@ -168,7 +148,7 @@ class SparseNetwork(DenseNetwork):
         return self.kernel[...] * self.kernel_mask[...]
 
     def live_nodes(self) -> np.ndarray:
-        """Which nodes still take in and give out: they have a weight kept on either side; bool, shape (N,).
+        """Which nodes have a weight kept on either side; bool, shape (N,).
 
         A node without outgoing weights does nothing; one without incoming weights is a constant, which the
         output bias can hold.
@@ -182,30 +162,20 @@ class SparseNetwork(DenseNetwork):
         return int(self.hidden_mask[...][:, live].sum() + self.kernel_mask[...][live].sum())
 
     def parameter_count(self) -> int:
-        """Numbers that a deployed network must hold: weights and biases of live nodes, and output biases.
-
-        Where the weights kept are to be found takes memory too, which is not counted.
-        """
+        """Weights and biases of live nodes, and output biases; not where the weights kept are to be found."""
         return self.weight_count() + int(self.live_nodes().sum()) + self.outputs
-
-    @classmethod
-    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        params = {name: tensors[name] for name in ("hidden_kernel", "hidden_bias", "kernel", "bias")}
-        masks = {"hidden_kernel": tensors["hidden_mask"] > 0, "kernel": tensors["kernel_mask"] > 0}
-        return cls(params, masks | {"hidden_bias": None, "bias": None})
 
 
 def direction_overlap(a: Any, b: Any) -> float:
     """How near the directions of one set lie to those of another: the mean over a of the largest |cosine|.
 
-    Args:
-        a: N1 directions as rows, shape (N1, D), real. Of ridge nodes take the frequency u = v a, centred,
-            at the ridgelet's strongest harmonic v: its sign, and so the sign of v, does not matter here.
-        b: N2 directions, shape (N2, D).
+    It is 1 where every row of a is parallel to one of b. It grows with N2, so compare values against sets of
+    one size only.
 
-    Returns:
-        A number in 0..1: 1 where every row of a is parallel to one of b. It grows with N2, so compare
-        only values against sets of one size.
+    Args:
+        a: N1 directions as rows, shape (N1, D), real. Of ridge nodes take the frequency u = v a, centred, at
+            the ridgelet's strongest harmonic v, whose sign does not matter.
+        b: N2 directions, shape (N2, D).
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a row of zeros.
@@ -227,19 +197,11 @@ def direction_overlap(a: Any, b: Any) -> float:
 
 
 def subspace_overlap(a: Any, b: Any, rank: int) -> float:
-    """||V1^T V2||_F^2 / rank, V the leading right singular vectors: how much two sets span the same subspace.
+    """||V1^T V2||_F^2 / rank, V the leading right singular vectors of directions a (N1, D) and b (N2, D).
 
-    It is the mean squared cosine of the principal angles between the subspaces (Björck and Golub,
-    Numerical methods for computing angles between linear subspaces, 1973). For left singular vectors give
-    the transposes.
-
-    Args:
-        a: N1 directions as rows, shape (N1, D), real.
-        b: N2 directions, shape (N2, D).
-        rank: the dimension of the subspaces.
-
-    Returns:
-        A number in 0..1; subspaces in random position have rank / D on average.
+    It is the mean squared cosine of the principal angles between the subspaces (Björck and Golub, Numerical
+    methods for computing angles between linear subspaces, 1973): 1 where they agree, rank / D on average in
+    random position. For left singular vectors give the transposes.
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a rank that one of the sets lacks.

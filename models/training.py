@@ -1,4 +1,4 @@
-"""Fit networks of any kind: optax steps in one compiled scan, evaluations between, the best weights kept.
+"""Fit networks of any kind: optax steps, evaluations between them, the best weights kept.
 
 A `Task` says what is particular to a kind of network: its loss, its optimiser (masked or not) and how it is
 evaluated. Shallow networks, lottery trials and mixtures of experts are trained by the functions here.
@@ -70,24 +70,17 @@ class Task(Protocol):
 def initial_state(
     params: Any, rest: Any, optimizer: Any, *, scores: int = 0, step: int = 0, key: jax.Array | None = None
 ) -> TrainState:
-    """The state before the first step.
-
-    Args:
-        params: as in `TrainState`.
-        rest: likewise.
-        optimizer: likewise.
-        scores: how many numbers a score has; with 0, no best weights are kept.
-        step: above 0 after rewinding.
-        key: as in `TrainState`.
-    """
+    """The state before the first step; where a score has no numbers no best weights are kept."""
     best = (params, rest) if scores else None
     first = jnp.asarray(step, jnp.int32)
     score = (jnp.asarray(-jnp.inf, jnp.float32),) * scores
     return TrainState(params, rest, optimizer, best, score, first, first, key)
 
 
-def take_steps(task: Task, state: TrainState, batches: jax.Array, data: Any) -> tuple[TrainState, Any]:
-    """Train on batches of points, int32 (steps, size); the state, and what the steps recorded."""
+def take_steps(
+    task: Task, state: TrainState, batches: jax.Array, data: Any, loop: bool = True
+) -> tuple[TrainState, Any]:
+    """Train on batches of points, int32 (steps, size), or without a loop on one; also what was recorded."""
     optimizer = task.optimizer(data)
     gradient = jax.value_and_grad(task.loss, has_aux=True)
 
@@ -102,7 +95,8 @@ def take_steps(task: Task, state: TrainState, batches: jax.Array, data: Any) -> 
 
     with full_precision():
         carry = (state.params, state.rest, state.optimizer, state.step)
-        (params, rest, held, number), recorded = jax.lax.scan(step, carry, batches)
+        carry, recorded = jax.lax.scan(step, carry, batches) if loop else step(carry, batches)
+        params, rest, held, number = carry
     return state._replace(params=params, rest=rest, optimizer=held, step=number), recorded
 
 
@@ -130,6 +124,17 @@ def advance(task: Task, state: TrainState, batches: jax.Array, data: Any) -> tup
 
 
 _advance = jax.jit(advance, static_argnums=0)
+_take_step = jax.jit(partial(take_steps, loop=False), static_argnums=0)
+_evaluate = jax.jit(evaluate, static_argnums=0)
+
+
+def _advance_stepwise(task: Task, state: TrainState, batches: Any, data: Any) -> tuple[TrainState, Any]:
+    """`advance` by one call a step."""
+    parts = []
+    for batch in batches:
+        state, recorded = _take_step(task, state, batch, data)
+        parts.append(recorded)
+    return _evaluate(task, state, data, jax.tree.map(lambda *leaves: np.stack(leaves), *parts))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -139,15 +144,10 @@ def _advance_together(task: Task, states: TrainState, batches: jax.Array, data: 
 
 
 class BatchOrder:
-    """Batches cut from one shuffled epoch after the other, every batch full.
+    """Batches of `size` points cut from one shuffled epoch after the other, every batch full.
 
-    The batch of iteration t is a function of the seed and t alone, so a run that goes on in the middle
-    sees the same batches as one that was never ended.
-
-    Args:
-        seed: of this run's order.
-        points: how many training points there are.
-        size: points in a batch.
+    The batch of iteration t is a function of the seed and t alone, so a run that goes on in the middle sees
+    the same batches as one that was never ended.
 
     Raises:
         ValueError: a batch larger than the training set.
@@ -203,6 +203,7 @@ def fit(
     steps: int,
     every: int,
     together: bool = False,
+    stepwise: bool = False,
     snapshots: Collection[int] = (),
     checkpoint: "Checkpoint | None" = None,
     after: Callable[[Progression], None] | None = None,
@@ -217,6 +218,8 @@ def fit(
         steps: number of the last step.
         every: steps between two evaluations.
         together: whether several states advance at once, under jax.vmap.
+        stepwise: whether each step is a call, not one of a compiled scan: in a loop XLA computes the
+            gradients of convolutions on a CPU 6 to 60 times as slowly (jax-ml/jax issue 12868).
         snapshots: numbers of steps, each evaluated, after which the weights are kept.
         checkpoint: where the run is kept, and taken up again: on a CPU to the same bits.
         after: called after each evaluation; what it raises ends the run, which is saved before.
@@ -237,7 +240,7 @@ def fit(
         if now.done in snapshots:
             now.snapshots[now.done] = jax.device_get((now.state.params, now.state.rest))
         count = min(every, steps - now.done)
-        call = _advance_together if together else _advance
+        call = _advance_together if together else _advance_stepwise if stepwise else _advance
         # the first run of several compiles; the others wait instead of compiling the same once more
         with _COMPILING if now.done == first else nullcontext():
             state, row = call(task, now.state, batches(now.done, count), data)

@@ -5,13 +5,14 @@ In all of them the layers keep flax's names: `kernel` and `bias` of dense layers
 (truncated at two deviations, as usual), biases at 0. Networks of one architecture and setting have equal
 graph definitions, whatever their seeds.
 
-Batch norm uses the batch after `network.train()`, its running averages after `network.eval()`. They
-decay by 0.9 a step, so that evaluations early in training are already of use. Dropout is on after
-`train()`, off after `eval()`. A new network is in the state of `train()`.
+After `network.train()`, as a network begins, batch norm uses the batch and dropout is on; after
+`network.eval()` batch norm uses running averages, which decay by 0.9 a step, so that evaluations early in
+training are already of use.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,6 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.models.convolution import conv_layer
 
 Initializer = Callable[..., jax.Array]
 BATCH_NORM_MOMENTUM = 0.9
@@ -76,14 +76,19 @@ def architecture(
         name: one of ARCHITECTURES.
         image_shape: (height, width, channels); for "lenet" also (features,).
         outputs: the number of classes.
-        rngs: its `params` stream draws the weights; dropout draws from its `dropout` stream, or else from
-            a seed that comes from `params`.
+        rngs: its `params` stream draws the weights; dropout draws from its `dropout` stream, or else from a
+            seed that comes from `params`.
         kernel_init: draws the kernels, as those of jax.nn.initializers; left out, Gaussian Glorot.
         dropout: share of the hidden dense units dropped in training; "resnet20" and "vgg19" have none.
 
     Raises:
         ValueError: an unknown name, an image too small for the network's pools, a share of dropout out of
             range, or outputs below 1.
+
+    Example:
+        >>> network = architecture("lenet", (28, 28, 1), 10, rngs=nnx.Rngs(0))
+        >>> network(jax.numpy.zeros((5, 28, 28, 1))).shape
+        (5, 10)
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}")
@@ -111,20 +116,7 @@ def architecture(
 
 
 class PlainNetwork(nnx.Module):
-    """Groups of convolutions with pools, then dense layers, with ReLU after each but the last.
-
-    Args:
-        image_shape: (height, width, channels), or (features,); pools drop an odd last row or column.
-        outputs: the number of classes.
-        layers: what stands between them.
-        rngs: see `architecture`.
-        kernel_init: draws the kernels.
-
-    Attributes:
-        convolutions: `nnx.Conv` or `NormalizedConv`, in order.
-        hidden: the hidden dense layers.
-        output: the last dense layer.
-    """
+    """Groups of convolutions with pools, then dense layers, with ReLU after each but the last."""
 
     def __init__(
         self,
@@ -136,7 +128,7 @@ class PlainNetwork(nnx.Module):
         kernel_init: Initializer,
     ) -> None:
         self.image_shape, self.layers = image_shape, layers
-        convolution = NormalizedConv if layers.normalised else conv_layer
+        convolution = NormalizedConv if layers.normalised else partial(nnx.Conv, kernel_size=(3, 3))
         convolutions, channels = [], image_shape[-1]
         for features, count in layers.groups:
             for _ in range(count):
@@ -183,17 +175,6 @@ class ResNet20(nnx.Module):
 
     One convolution of 16 features, three blocks each of 16, 32 and 64, a mean over the pixels, and a dense
     layer.
-
-    Args:
-        image_shape: (height, width, channels).
-        outputs: the number of classes.
-        rngs: see `architecture`.
-        kernel_init: draws the kernels.
-
-    Attributes:
-        stem: the first convolution.
-        blocks: the nine blocks.
-        output: the last dense layer.
     """
 
     def __init__(
@@ -221,11 +202,6 @@ class ResidualBlock(nnx.Module):
 
     Where the features change, the extents are halved and the shortcut is a 1x1 convolution with batch norm
     (option B of He et al., arXiv 1512.03385).
-
-    Attributes:
-        first: the first convolution.
-        second: the second convolution.
-        shortcut: the 1x1 convolution, or None where the images are added as they are.
     """
 
     def __init__(self, channels: int, features: int, *, rngs: nnx.Rngs, kernel_init: Initializer) -> None:
@@ -244,17 +220,27 @@ class ResidualBlock(nnx.Module):
 
 
 class NormalizedConv(nnx.Module):
-    """A convolution without bias, and a batch norm.
+    """A convolution with a square kernel, SAME padding and no bias, and a batch norm."""
 
-    Args:
-        channels: of the images.
-        features: channels of the result.
-        rngs: its `params` stream draws the kernel.
-        options: further ones of `conv_layer`.
-    """
-
-    def __init__(self, channels: int, features: int, *, rngs: nnx.Rngs, **options: Any) -> None:
-        self.convolution = conv_layer(channels, features, use_bias=False, rngs=rngs, **options)
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        *,
+        rngs: nnx.Rngs,
+        kernel_init: Initializer,
+        kernel_size: int = 3,
+        strides: int = 1,
+    ) -> None:
+        self.convolution = nnx.Conv(
+            channels,
+            features,
+            (kernel_size, kernel_size),
+            strides=strides,
+            use_bias=False,
+            kernel_init=kernel_init,
+            rngs=rngs,
+        )
         self.norm = nnx.BatchNorm(features, momentum=BATCH_NORM_MOMENTUM, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -263,15 +249,9 @@ class NormalizedConv(nnx.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """The largest of each 2x2 pixels, without an odd last row or column.
+    """The largest of each 2x2 pixels, (B, H // 2, W // 2, C), without an odd last row or column.
 
     The gradient of XLA's pooling takes six times as long on a CPU. Where pixels tie, this one's is shared.
-
-    Args:
-        x: images, shape (B, height, width, channels).
-
-    Returns:
-        Shape (B, height // 2, width // 2, channels).
     """
     batch, height, width, channels = x.shape
     high, wide = height // 2, width // 2

@@ -11,7 +11,7 @@ MODULES = (
     *("ridgelet", "states.mps.state", "transform"),
     *("models.residual", "models.estimators", "models.ridge", "models.dense", "models.readout"),
     *("models.teachers", "models.tickets", "models.targets", "models.tables", "models.features"),
-    *("models.datasets", "models.images", "models.splits"),
+    *("models.datasets", "models.images", "models.splits", "models.vision", "models.shallow_training"),
     *("models.lottery.masked", "models.lottery.masks", "models.lottery.presets", "models.lottery.pruning"),
 )
 

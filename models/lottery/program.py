@@ -17,7 +17,7 @@ from qrt_tn.models.training import TrainState, initial_state
 
 # What an evaluation measures, in this order; the training loss is the mean over the steps before it.
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
-# Numbers of input evaluated at once: a convolution's columns are hundreds of times as large.
+# Numbers of input evaluated at once: a convolution's features are many times as large.
 AT_ONCE = 2**18
 PADDING = 4  # pixels around an image that is cropped at random
 

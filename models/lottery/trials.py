@@ -72,9 +72,10 @@ def train_trials(
 ) -> list[TrialResult]:
     """Train networks of one architecture, each under its mask, from its weights and in its own order.
 
-    Batches run in one compiled scan from each evaluation to the next. After every one the network is
-    evaluated on all validation and test points, and the weights of least validation loss are kept;
-    nothing stops early (Frankle and Carbin, arXiv 1803.03635: the stop is found afterwards).
+    Batches run in one compiled scan from each evaluation to the next; on a CPU those of convolutions are
+    calls. After every one the network is evaluated on all validation and test points, and the weights of
+    least validation loss are kept; nothing stops early (Frankle and Carbin, arXiv 1803.03635: the stop is
+    found afterwards).
 
     On a CPU each trial runs in a thread on its own core: batched products gain nothing there, and a trial
     has the same bits whatever runs beside it. On an accelerator all trials advance together under jax.vmap.
@@ -174,6 +175,7 @@ def _train(
     task, counted = TrialTask(program, start), start
     states = [task.state(trial.weights, trial.masks, trial.seed) for trial in trials]
     orders = [BatchOrder(trial.seed, len(data.x), recipe.batch_size) for trial in trials]
+    convolves = any(leaf.ndim == 4 for leaf in jax.tree.leaves(states[0].params))
     checkpoint = None
     if store is not None:
         about = (together, [iteration for iteration in snapshots if start <= iteration])
@@ -198,6 +200,7 @@ def _train(
         steps=recipe.iterations,
         every=recipe.evaluate_every,
         together=together,
+        stepwise=jax.default_backend() == "cpu" and convolves,
         snapshots=snapshots,
         checkpoint=checkpoint,
         after=after,

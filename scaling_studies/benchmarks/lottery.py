@@ -3,8 +3,7 @@
     python -m qrt_tn.studies.benchmarks.lottery [results.json] [--architectures lenet conv2] [--rounds R]
 
 Images are noise of the size of MNIST's (lenet) or CIFAR-10's: the time does not depend on what they show.
-A plain loop is what one writes by hand: nnx.Optimizer, one nnx.jit step a batch, batches indexed in NumPy,
-and XLA's own convolutions, as flax.nnx.Conv has them.
+A plain loop is what one writes by hand: nnx.Optimizer, one nnx.jit step a batch, batches indexed in NumPy.
 """
 
 import argparse
@@ -88,9 +87,6 @@ class _PlainLoop:
 
     def __init__(self, name: str, shape: tuple[int, ...], recipe: Any, fold: ImageFold) -> None:
         self._network = architecture(name, shape, 10, rngs=nnx.Rngs(0))
-        for _, layer in nnx.iter_modules(self._network):
-            if isinstance(layer, nnx.Conv):
-                layer.conv_general_dilated = jax.lax.conv_general_dilated
         self._optimizer = nnx.Optimizer(self._network, recipe.transform(), wrt=nnx.Param)
         self._recipe, self._fold = recipe, fold
 

@@ -96,22 +96,6 @@ def test_each_class_is_shared_out_among_the_folds_of_a_choice():
     assert list(train) == list(validation) == list(range(6))
 
 
-def test_labels_reach_the_folds(monkeypatch):
-    seen, folds = [], choosing._folds
-    monkeypatch.setattr(choosing, "_folds", lambda *given: seen.append(given) or folds(*given))
-    monkeypatch.setattr(choosing, "_MOST_POINTS", 50)
-    x = np.random.default_rng(0).normal(size=(61, 2))
-    y = np.array([*["left", "right"] * 29, *["far"] * 3])
-    fixed = {"smoothing": 0.6, "beta": 4, "levels": 9, "modulus": 31, "quantizer": "uniform"}
-    for kind in (RidgeletClassifier, RidgeletFeatures):
-        kind(4, **fixed, random_state=0).fit(x, y)
-        count, _, labels = seen.pop()
-        assert count == len(labels) == 50
-        assert sorted(np.bincount(labels)) == [2, 24, 24]
-    RidgeletRegressor(4, **fixed, random_state=0).fit(x, x[:, 0])
-    assert seen.pop()[2] is None
-
-
 def test_digits():
     """Far from what random features reach at 32 nodes (about 0.86), with probabilities worth the name."""
     x, y = load_digits(return_X_y=True)
@@ -204,24 +188,12 @@ def test_the_last_fit_has_the_penalty_of_validation(monkeypatch):
     assert kept[1].error < 0.9  # of targets of variance 1: misaligned, it would be above 1
 
 
-def test_candidates_keep_frequencies_sparse_and_levels_within_the_modulus():
-    wide = RidgeletClassifier()._candidates(784)
-    assert {settings.quantizer.levels for settings in wide} == {17}
-    assert max(settings.smoothing for settings in wide) <= 0.6
-    own = RidgeletClassifier(quantizer=Quantizer(levels=33))._candidates(784)
-    assert [settings.smoothing for settings in own] == [settings.smoothing for settings in wide]
-    assert {settings.quantizer.levels for settings in RidgeletClassifier(modulus=13)._candidates(3)} == {13}
-    assert {settings.quantizer.levels for settings in RidgeletClassifier()._candidates(5)} == {17, 33}
-
-
 def test_methods_share_all_but_their_nodes():
     x, y = make_friedman1(300, n_features=5, random_state=0)
     scores = {}
     for method in choosing.METHODS:
         regressor = RidgeletRegressor(**FIXED | {"n_components": 40}, method=method)
         scores[method] = regressor.fit(x[:200], y[:200]).score(x[200:], y[200:])
-        labels = RidgeletClassifier(**FIXED, method=method).fit(x[:100], y[:100] > y.mean())
-        assert labels.score(x[:100], y[:100] > y.mean()) > 0.7
     assert scores["residual"] > max(scores["qrt"], scores["filter"])
     assert scores["qrt"] != scores["filter"]
 
@@ -250,7 +222,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-@pytest.mark.parametrize("kind", KINDS)
-def test_bad_parameters_are_refused_by_value(kind, changes, message):
-    with pytest.raises(ValueError, match=message):
-        kind(**changes).fit([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]], [0, 1, 1])
+def test_bad_parameters_are_refused_by_value(changes, message):
+    for kind in KINDS:
+        with pytest.raises(ValueError, match=message):
+            kind(**changes).fit([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]], [0, 1, 1])

@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 
 from qrt_tn import Ridgelet, RidgeNodes
-from qrt_tn.engine.files import save_tensors
 from qrt_tn.models import RidgeNetwork, importance_weights
 
 
@@ -50,7 +49,7 @@ def test_features_are_the_table_at_exact_integers(dim, modulus, activation):
 
 
 @pytest.mark.parametrize("modulus", [3, 257])
-def test_the_cosine_is_itself_between_the_points(modulus, tmp_path):
+def test_the_cosine_is_itself_between_the_points(modulus):
     rng, dim = np.random.default_rng(20), 784
     a, b = rng.integers(modulus, size=(30, dim)), rng.uniform(0, modulus, size=30)
     a[0] = modulus // 2
@@ -60,9 +59,6 @@ def test_the_cosine_is_itself_between_the_points(modulus, tmp_path):
     for x in (rng.uniform(-modulus, 2 * modulus, size=(20, dim)).astype(np.float32), whole):
         wanted = np.sqrt(2) * np.cos(2 * np.pi * (x.astype(np.float64) @ signed.T - b) / modulus)
         np.testing.assert_allclose(network.compute_features(x), wanted, atol=1e-4)
-    network.save(tmp_path / "n.safetensors")
-    loaded = RidgeNetwork.load(tmp_path / "n.safetensors")
-    np.testing.assert_array_equal(loaded.predict(x / 3), network.predict(x / 3))
 
 
 def test_only_the_cosine_is_not_linear_between_the_points():
@@ -194,10 +190,3 @@ REFUSED = [
 def test_refusals_name_the_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_a_file_without_all_arrays_is_no_network(tmp_path):
-    path = tmp_path / "n.safetensors"
-    save_tensors(path, {"table": np.arange(31.0)}, {"format": RidgeNetwork.FORMAT})
-    with pytest.raises(ValueError, match="whole network"):
-        RidgeNetwork.load(path)

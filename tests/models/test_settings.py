@@ -55,11 +55,8 @@ def test_a_wrong_value_is_told_in_one_line(wrong: dict[str, Any], told: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_setting_is_named() -> None:
+def test_a_missing_setting_and_one_too_many_are_told() -> None:
     with pytest.raises(ValueError, match="data is missing"):
         Recipe()  # type: ignore[call-arg]
-
-
-def test_a_value_too_many_is_told() -> None:
     with pytest.raises(ValueError, match="'seventh' is one value too many; there are 6 settings"):
         Recipe("digits", 9, 0.5, "adam", (), False, "seventh")  # type: ignore[call-arg]

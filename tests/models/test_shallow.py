@@ -87,17 +87,6 @@ def test_shifted_thresholds_at_shifted_inputs_leave_the_function(network):
         shifted.shift_inputs(-c)
 
 
-def test_a_saved_network_computes_the_same(network, tmp_path):
-    path = tmp_path / "n.safetensors"
-    network.save(path)
-    loaded = type(network).load(path)
-    np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
-    assert loaded.parameter_count() == network.parameter_count()
-    other = DenseNetwork if isinstance(network, CosineNetwork) else CosineNetwork
-    with pytest.raises(ValueError, match="reads 'qrt-tn"):
-        other.load(path)
-
-
 def products(jaxpr) -> list:
     """The precision of every matrix product, at any depth."""
     found = []
@@ -172,7 +161,6 @@ REFUSED = [
     (lambda: cosine().predict([["a", "b", "c"]]), "real numbers"),
     (lambda: cosine().set_output_weights(np.zeros(4), np.zeros(1)), r"kernel has shape \(4,\)"),
     (lambda: cosine().set_output_weights(np.full((4, 1), 1e300), np.zeros(1)), "finite"),
-    (lambda: CosineNetwork.load("/nowhere/n.safetensors"), "no file"),
 ]
 
 

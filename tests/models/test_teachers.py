@@ -47,14 +47,6 @@ def test_a_classifier_on_the_grid_against_the_dense_transform(classifier):
     assert np.abs(state.spectrum(grid(11, 3)).value().reshape(f.shape) - hat).max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["uniform", "quantile", "pca-quantile"])
-def test_levels_stand_for_the_points_there(kind):
-    x = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([1, 2, 3, 4])
-    quantizer = Quantizer(kind, levels=5, modulus=7).fit(x)
-    levels = quantizer.transform(x)
-    assert np.allclose(teacher(lambda z: z, quantizer)(levels), quantizer.inverse_transform(levels))
-
-
 def test_what_each_kind_of_estimator_gives():
     x, y = blobs(np.random.default_rng(1), 100, 3)
     names = np.array(["no", "yes"])[y]

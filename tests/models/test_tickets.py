@@ -124,9 +124,11 @@ def test_live_nodes_have_weights_on_both_sides(sparse):
     sizes = masks["hidden_kernel"].sum(axis=0) + masks["kernel"].sum(axis=1)
     assert network.weight_count() == sizes[wanted].sum()
     assert network.parameter_count() == sizes[wanted].sum() + sum(wanted) + 3
+    with pytest.raises(ValueError, match="shape"):
+        SparseNetwork(sparse[0], masks | {"kernel": masks["kernel"][:4]})
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_overlaps_are_those_of_cosines_and_principal_angles(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(9, 6)), rng.normal(size=(12, 6)) * 10
@@ -140,16 +142,8 @@ def test_overlaps_are_those_of_cosines_and_principal_angles(seed):
     turn, _ = np.linalg.qr(rng.normal(size=(9, 9)))
     for one, other in ((a, b), (turn @ a, b[::-1])):
         assert subspace_overlap(one, other, rank) == pytest.approx(wanted, rel=1e-9)
-
-
-def test_overlaps_of_parallel_and_orthogonal_sets():
-    basis = np.eye(5)
-    assert direction_overlap(basis[:2], -1e-200 * basis) == 1.0
-    assert direction_overlap(basis[:2], basis[2:]) == 0.0
-    assert direction_overlap(basis[:2] + basis[1:3], 1e200 * basis) == pytest.approx(0.5**0.5)
-    assert subspace_overlap(basis[:2], 3 * basis[[1, 0]], 2) == pytest.approx(1)
-    assert subspace_overlap(basis[:2], basis[2:], 2) == pytest.approx(0)
-    assert subspace_overlap(basis[:2], basis[1:3], 2) == pytest.approx(0.5)
+    # squares of entries that float64 does not hold
+    assert direction_overlap(a, -1e200 * a) == direction_overlap(1e-200 * a, a) == pytest.approx(1)
 
 
 BASIS, POOL = np.eye(4), uniform_nodes(3, 2, 11, 0)
@@ -179,9 +173,3 @@ REFUSED = [
 def test_refusals_name_the_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_masks_that_do_not_fit_are_refused(sparse):
-    params, masks, _ = sparse
-    with pytest.raises(ValueError, match="shape"):
-        SparseNetwork(params, masks | {"kernel": masks["kernel"][:4]})

@@ -99,6 +99,11 @@ def test_a_run_that_is_killed_after_any_evaluation_goes_on_to_the_same_bits(tmp_
     state = stack([start(1), start(2)]) if together else start()
     options: dict[str, Any] = {"together": together, "snapshots": [4]}
     wanted = run(Means(1.0), state, batches, **options)
+    if not together:
+        one_by_one = run(Means(1.0), state, batches, stepwise=True, **options)
+        assert jax.tree.map(np.shape, one_by_one[:4]) == jax.tree.map(np.shape, wanted[:4])
+        for one, other in zip(*map(jax.tree.leaves, (one_by_one[:4], wanted[:4])), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
     if together:  # and vmap equals one by one
         alone = run(Means(1.0), start(2), orders[1], snapshots=[4])
         np.testing.assert_allclose(wanted.state.params["w"][1], alone.state.params["w"], rtol=1e-5)

@@ -156,14 +156,18 @@ def test_weights_are_as_many_as_in_the_paper(name, shape, convolutions, kernel_w
     assert sorted(drawn) == sorted(leaf.shape for leaf in kernels)
 
 
+SMALLEST = {"lenet": 1, "conv2": 2, "conv4": 4, "conv6": 8, "resnet20": 1, "vgg19": 16}
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_networks_take_images_of_their_shape_and_have_one_graph(name):
-    graph, state, _ = outline(name)
-    network = nnx.merge(graph, state)
-    assert jax.eval_shape(lambda n, x: n(x), network, jnp.zeros((3, *CIFAR))).shape == (3, 10)
-    with pytest.raises(ValueError, match=r"x has shape \(2, 32, 31, 3\); .* \(batch, 32, 32, 3\)"):
-        jax.eval_shape(lambda n, x: n(x), network, jnp.zeros((2, 32, 31, 3)))
-    again = nnx.graphdef(nnx.eval_shape(lambda: architecture(name, CIFAR, 10, rngs=nnx.Rngs(params=1))))
+def test_networks_take_images_from_the_smallest_on_and_have_one_graph(name):
+    shape = (SMALLEST[name],) * 2 + (1,)
+    graph, state, _ = outline(name, shape)
+    call = lambda x: jax.eval_shape(lambda n, x: n(x), nnx.merge(graph, state), x)  # noqa: E731
+    assert call(jnp.zeros((3, *shape))).shape == (3, 10)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 40, 31, 1\)"):
+        call(jnp.zeros((2, 40, 31, 1)))
+    again = nnx.graphdef(nnx.eval_shape(lambda: architecture(name, shape, 10, rngs=nnx.Rngs(params=1))))
     assert (graph, hash(graph)) == (again, hash(again))
 
 
@@ -239,16 +243,6 @@ def test_batch_norm_follows_train_and_eval():
     np.testing.assert_allclose(layer.norm.var[...], 0.9 * values["norm"]["var"] + 0.1 * var, atol=1e-5)
 
 
-def test_every_batch_norm_of_a_network_follows_its_mode():
-    network = nnx.merge(*outline("resnet20")[:2])
-    norms = [node for _, node in nnx.iter_graph(network) if isinstance(node, nnx.BatchNorm)]
-    assert len(norms) == 21
-    network.eval()
-    assert all(norm.use_running_average for norm in norms)
-    network.train()
-    assert not any(norm.use_running_average for norm in norms)
-
-
 def test_pools_take_the_largest_and_hand_back_the_gradient():
     x = images(11, 2, 5, 6, 3)
 
@@ -295,17 +289,6 @@ def test_dropout_drops_in_training_only_and_leaves_the_weights_of_a_seed():
     assert np.abs(first - other).max() > 1e-4
 
 
-def test_networks_compute_together_what_they_do_alone():
-    networks = [tiny(0, dropout=0.0), tiny(1, dropout=0.0)]
-    (graph, first), (_, second) = map(nnx.split, networks)
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), first, second)
-    x = jnp.asarray(images(12, 3, 4, 4, 1))
-    got = jax.jit(jax.vmap(lambda state: nnx.merge(graph, state)(x)), compiler_options=HASTE)(both)
-    for network, mine in zip(networks, got, strict=True):
-        np.testing.assert_allclose(mine, logits(network, x), atol=1e-5)
-    assert np.abs(got[0] - got[1]).max() > 1e-3
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "outputs", "options", "message"),
     [
@@ -329,9 +312,3 @@ def test_networks_compute_together_what_they_do_alone():
 def test_what_cannot_be_built_is_refused(name, shape, outputs, options, message):
     with pytest.raises(ValueError, match=message):
         architecture(name, shape, outputs, rngs=nnx.Rngs(params=0), **options)
-
-
-@pytest.mark.parametrize(("name", "extent"), [("lenet", 1), ("conv2", 2), ("conv6", 8), ("vgg19", 16)])
-def test_the_smallest_images_will_do(name, extent):
-    network = nnx.merge(*outline(name, (extent, extent, 1))[:2])
-    assert jax.eval_shape(lambda n, x: n(x), network, jnp.zeros((3, extent, extent, 1))).shape == (3, 10)

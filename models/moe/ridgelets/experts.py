@@ -1,7 +1,7 @@
 """A mixture of experts, each a shallow ridge network on Z_P^D, so that its nodes can come from the QRT."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,6 @@ class RidgeExperts(RidgeNetwork):
     Raises:
         ValueError: experts of different sizes, K above E, a bad centre or scale, or as `RidgeNetwork`.
     """
-
-    FORMAT: ClassVar[str] = "qrt-tn.ridge-experts"
 
     def __init__(
         self,
@@ -105,22 +103,6 @@ class RidgeExperts(RidgeNetwork):
         values, logits = _jitted_outputs(self, jnp.asarray(self.check_points(x)))
         selected = int(self.selected[...][0])
         return ExpertOutputs(np.asarray(values), np.asarray(logits), np.asarray(self.bias[...]), selected)
-
-    @classmethod
-    def _like(cls, tensors: Mapping[str, np.ndarray]) -> Self:
-        table, router = tensors["table"], tensors["router"]
-        a, b = (tensors[name].astype(np.int64) % len(table) for name in ("a", "b"))
-        nodes = RidgeNodes(a, b, np.zeros(len(a)), len(table))
-        size = len(a) // router.shape[1]
-        return cls(
-            [nodes[start : start + size] for start in range(0, len(a), size)],
-            Ridgelet(table, len(table)),
-            tensors["kernel"].shape[1],
-            selected=int(tensors["selected"][0]),
-            centre=tensors["centre"],
-            scale=float(tensors["scale"][0]),
-            rngs=nnx.Rngs(0),
-        )
 
 
 class ExpertOutputs(NamedTuple):
