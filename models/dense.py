@@ -86,13 +86,6 @@ class CosineNetwork(ShallowNetwork):
 
     Raises:
         ValueError: mismatched shapes, values that are not finite, no outputs, or `rngs` without generators.
-
-    Example:
-        >>> import numpy as np
-        >>> from flax import nnx
-        >>> network = CosineNetwork(np.eye(2), np.zeros(2), 1, rngs=nnx.Rngs(0))
-        >>> network.compute_features([[0.0, np.pi]]).round(2)
-        array([[ 1.41, -1.41]], dtype=float32)
     """
 
     THRESHOLDS: ClassVar[str] = "phases"

@@ -30,7 +30,10 @@ PARAMETERS: dict[str, Any] = {
     "output": nnx.Any(nnx.PathContains("kernel"), nnx.PathContains("bias")),
 }
 Arrays = dict[str, jax.Array]
-Outcome = tuple[Arrays, jax.Array, jax.Array, jax.Array, jax.Array]
+Curves = tuple[jax.Array, ...]
+Outcome = tuple[
+    Arrays, tuple[jax.Array, ...], Curves, jax.Array
+]  # best weights, their score, curves, best step
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +149,16 @@ def train_many(
             outcomes = [entry(i, result) for result in results]
         else:
             outcomes = [_run(task, own, rate) for rate in rates]
-        found = [_history(*pair, steps) for pair in zip(outcomes, rates, strict=True)]
-        chosen = max(range(len(rates)), key=lambda k: _merit(found[k]))
-        if found[chosen].best_epoch > 0:
-            nnx.update(network, outcomes[chosen][0])
+        # real targets have no accuracy, which is NaN: the loss decides
+        scores = [tuple(np.nan_to_num(score, nan=0.0, neginf=-np.inf)) for _, score, _, _ in outcomes]
+        chosen = scores.index(max(scores))
+        best, _, curves, best_step = outcomes[chosen]
+        if best_step > 0:
+            nnx.update(network, best)
             if own.centre.any():
                 network.shift_inputs(-np.asarray(own.centre))
-        histories.append(found[chosen])
+        history = TrainingHistory(*map(np.asarray, curves), int(best_step) // steps, rates[chosen])
+        histories.append(history)
         if progress is not None:
             progress(i + 1, len(networks))
     return histories
@@ -292,7 +298,7 @@ def _check_data(
 
 
 def _train_one(task: _ShallowTask, given: _Arrays, learning_rate: float) -> Outcome:
-    """One run, compiled whole: the best parameters, the curves of the history, and the best step."""
+    """One run, compiled whole."""
     start = nnx.merge(task.graph, given.params, given.constants)
 
     def points(x: jax.Array, y: jax.Array) -> _Points:
@@ -313,7 +319,7 @@ def _train_one(task: _ShallowTask, given: _Arrays, learning_rate: float) -> Outc
     # time, for after the last epoch, takes longer than an epoch does. What that round trains is dropped.
     order = jnp.concatenate([given.order, given.order[:1]])
     state, (losses, values, corrects) = jax.lax.scan(epoch, state, order)
-    return state.best[0], losses[:-1], values, corrects, state.best_step
+    return state.best[0], state.score, (losses[:-1], values, corrects), state.best_step
 
 
 _run = jax.jit(_train_one, static_argnums=0)
@@ -322,20 +328,6 @@ _run = jax.jit(_train_one, static_argnums=0)
 @partial(jax.jit, static_argnums=0)
 def _run_together(task: _ShallowTask, runs: _Arrays, learning_rate: float) -> Outcome:
     return jax.vmap(partial(_train_one, task), in_axes=(0, None))(runs, learning_rate)
-
-
-def _history(outcome: Outcome, learning_rate: float, steps: int) -> TrainingHistory:
-    _, losses, values, corrects, best_step = outcome
-    curves = np.asarray(losses), np.asarray(values), np.asarray(corrects)
-    return TrainingHistory(*curves, best_epoch=int(best_step) // steps, learning_rate=learning_rate)
-
-
-def _merit(history: TrainingHistory) -> tuple[float, float]:
-    """What the best epoch of a run is worth on the validation points."""
-    correct, value = (
-        float(curve[history.best_epoch]) for curve in (history.validation_accuracy, history.validation_loss)
-    )
-    return 0.0 if np.isnan(correct) else correct, -value
 
 
 def _check_settings(

@@ -93,10 +93,6 @@ def strongest_nodes(kernel: Any, count: int) -> np.ndarray:
 
     Raises:
         ValueError: no matrix, a weight that is not finite, or a count outside 1..N.
-
-    Example:
-        >>> strongest_nodes([[3.0], [-4.0], [1.0]], 2).tolist()
-        [0, 1]
     """
     weights = finite_matrix(kernel, "kernel")
     check_whole("count", count)
@@ -116,10 +112,6 @@ class SparseNetwork(DenseNetwork):
         params: hidden_kernel (D, N), hidden_bias (N,), kernel (N, C) and bias (C,): to rewind, the initial
             ones of the over-wide network.
         masks: which of them are kept, as `qrt_tn.models.lottery.masks.full_masks` makes them.
-
-    Attributes:
-        hidden_mask: shape (D, N), 1 where a weight is kept.
-        kernel_mask: shape (N, C).
 
     Raises:
         ValueError: parameters of another network, or masks that do not fit them.
@@ -179,10 +171,6 @@ def direction_overlap(a: Any, b: Any) -> float:
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a row of zeros.
-
-    Example:
-        >>> direction_overlap([[1.0, 1.0]], [[0.0, 2.0], [-3.0, 0.0]])
-        0.7071067811865475
     """
     units = []
     for name, given in (("a", a), ("b", b)):
@@ -205,10 +193,6 @@ def subspace_overlap(a: Any, b: Any, rank: int) -> float:
 
     Raises:
         ValueError: other shapes, empty, a value that is not finite, or a rank that one of the sets lacks.
-
-    Example:
-        >>> subspace_overlap([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 0.0, 2.0]], rank=2)
-        0.5
     """
     matrices = [finite_matrix(given, name) for name, given in (("a", a), ("b", b))]
     _check_same_length(*matrices)

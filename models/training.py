@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
         score: of that evaluation.
         best_step: the step it followed.
         step: steps done.
-        key: of the random numbers of each step, as raw data; None where there are none.
+        key: of the random numbers of each step, as raw data, or None.
     """
 
     params: Any
@@ -61,10 +61,7 @@ class Task(Protocol):
         """What a step descends on a batch (indices of points); then the new rest, and what to record."""
 
     def evaluate(self, params: Any, rest: Any, data: Any, recorded: Any) -> tuple[Any, tuple[jax.Array, ...]]:
-        """What an evaluation tells, of the network and of what the steps before it recorded.
-
-        Then its score, the numbers by which weights are compared, in order: the larger, the better.
-        """
+        """What an evaluation tells, also of what was recorded; and its score: the larger, the better."""
 
 
 def initial_state(
@@ -177,15 +174,7 @@ class BatchOrder:
 
 
 class Progression(NamedTuple):
-    """How far `fit` is.
-
-    Attributes:
-        done: steps.
-        state: the network, or networks.
-        rows: what each evaluation found.
-        snapshots: params and rest by step, as asked for.
-        seconds: of training and evaluation, over all sessions.
-    """
+    """How far `fit` is: rows are what evaluations found, seconds are those of all sessions."""
 
     done: int
     state: TrainState

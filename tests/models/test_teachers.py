@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.neural_network import MLPClassifier
 from sklearn.svm import LinearSVC
 
 from qrt_tn import Quantizer, Ridgelet, RidgeNodes, states
@@ -88,28 +88,6 @@ def test_flax_networks_in_batches(monkeypatch):
         assert function(levels).dtype == np.float32
         np.testing.assert_allclose(function(levels), expected, atol=1e-5)
     assert np.allclose(teacher(lambda z: z[:, 0], quantizer, mean=0.5)(levels), points[:, 0] - 0.5)
-
-
-def test_a_regressor_in_sixteen_dimensions():
-    """Beyond any dense transform: the error told is that on points nobody has seen."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=(300, 16))
-    y = np.sin(x[:, 0] + 0.5 * x[:, 1]) + 0.3 * x[:, 2:].sum(axis=1)
-    network = MLPRegressor(
-        hidden_layer_sizes=(8,), activation="tanh", solver="lbfgs", max_iter=200, random_state=0, alpha=3.0
-    )
-    network.fit(x, y)
-    quantizer = Quantizer(levels=15, modulus=31).fit(x)
-    function = teacher(network, quantizer)
-    data = quantizer.transform(x)
-    state = states.from_callable(function, 31, 16, tolerance=0.02, max_bond=40, levels=15, points=data)
-    fresh = np.random.default_rng(99).integers(15, size=(60, 16))
-    values, chain = function(fresh), state.network()
-    held = [chain.isel({f"x{i}": int(q) for i, q in enumerate(x)}).contract(output_inds=()) for x in fresh]
-    rest = np.array(held) * np.exp(state.log_norm) - values
-    assert np.linalg.norm(rest) / np.linalg.norm(values) < 3 * state.interpolation_error
-    assert state.interpolation_error < 0.02
-    assert state.interpolation_error_at_points < 0.02
 
 
 @pytest.mark.parametrize(

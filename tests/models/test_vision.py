@@ -266,8 +266,7 @@ def test_kernels_begin_glorot_and_biases_at_0():
         lambda: nnx.state(architecture("lenet", (500,), 10, rngs=nnx.Rngs(params=3)), nnx.Param),
         compiler_options=HASTE,
     )()
-    wide = max(sizes(state), key=lambda leaf: leaf.size)
-    wide = np.asarray(wide[...])
+    wide = np.asarray(max(sizes(state), key=lambda leaf: leaf.size)[...])
     assert np.std(wide) == pytest.approx((2 / (500 + 300)) ** 0.5, rel=0.01)
     # Gaussian up to two deviations of the normal law it is cut from, whose own deviation is 0.88 of that
     assert 2.2 < np.abs(wide).max() / np.std(wide) < 2.3
