@@ -157,8 +157,9 @@ def train_many(
             nnx.update(network, best)
             if own.centre.any():
                 network.shift_inputs(-np.asarray(own.centre))
-        history = TrainingHistory(*map(np.asarray, curves), int(best_step) // steps, rates[chosen])
-        histories.append(history)
+        losses, values, corrects = map(np.asarray, curves)
+        epoch = int(best_step) // steps
+        histories.append(TrainingHistory(losses, values, corrects, epoch, rates[chosen]))
         if progress is not None:
             progress(i + 1, len(networks))
     return histories
