@@ -37,21 +37,17 @@ def read_folders(
     left_out = Counter[str]()
     for folder in {path, *(folder for folders in parts for folder in folders)}:
         left_out.update(_kind(file) for file in folder.iterdir() if _hidden(file) or not file.is_dir())
-    classes = [inner.name for inner in _folders(parts[0][0])]
+    classes = sorted({inner.name for folders in parts for folder in folders for inner in _folders(folder)})
     files, labels = list[Path](), list[np.ndarray]()
     for folders in parts:
-        y = list[int]()
-        for folder in folders:
-            odd = sorted({inner.name for inner in _folders(folder)} ^ set(classes))
-            if odd:
-                raise ValueError(f"class folder {odd[0]!r} is not in every part of {path}; add it")
-            for label, name in enumerate(classes):
-                found = _files(folder / name, left_out)
-                if not found:
-                    raise ValueError(f"class folder {folder / name} holds no image; add some or remove it")
-                files += found
-                y += [label] * len(found)
-        labels.append(np.array(y, dtype=np.int64))
+        counts = list[int]()
+        for place in (folder / name for folder in folders for name in classes):
+            found = _files(place, left_out) if place.is_dir() else []
+            if not found:
+                raise ValueError(f"class folder {place} holds no image; add some, or remove the class")
+            files += found
+            counts.append(len(found))
+        labels.append(np.repeat(np.tile(np.arange(len(classes)), len(folders)), counts))
     if left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         notes.append(f"left out {left_out.total()} file{'s' * (left_out.total() > 1)} ({kinds})")

@@ -22,7 +22,7 @@ _PARSED = 8  # times as much memory as its text a table takes while it is parsed
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 50  # lines that are looked at to find the delimiter
 _NUMBER = re.compile(r"[+-]?((\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|inf(inity)?)", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,?\d+([eE][+-]?\d+)?")
+_DECIMAL_COMMA = r"[+-]?\d*,?\d+([eE][+-]?\d+)?"
 # What pandas takes for missing, or for a truth value.
 _NO_NAMES = {"", "?", "na", "n/a", "nan", "-nan", "null", "none", "<na>", "#n/a", "true", "false"}
 
@@ -115,11 +115,18 @@ def read_table(path: str | Path, header: bool | None = None) -> Table:
     if start == b"PAR1":
         if header is False:
             raise ValueError(f"{source}: a Parquet file always names its columns; leave out --no-header")
-        return Table(_read_parquet(source), True)
-    if start == b"PK\x03\x04":
-        return _read_text(source, _workbook(source), ",", header)
-    preferred = "\t" if suffix_of(source).startswith(".tsv") else None
-    return _read_text(source, _content(source, start), preferred, header)
+        table = Table(_read_parquet(source), True)
+    elif start == b"PK\x03\x04":
+        table = _read_text(source, _workbook(source), ",", header)
+    else:
+        preferred = "\t" if suffix_of(source).startswith(".tsv") else None
+        table = _read_text(source, _content(source, start), preferred, header)
+    names = table.frame.columns
+    if names.has_duplicates:
+        raise ValueError(
+            f"{source} has several columns named {shown(names[names.duplicated()])}; rename them"
+        )
+    return table
 
 
 def kind_of(column: "pd.Series") -> str:
@@ -216,7 +223,6 @@ def _read_text(source: Path, text: str, preferred: str | None, header: bool | No
     frame.columns = [f"column {i}" for i in range(len(first))]
     if header:
         frame.columns = [cell.strip() or f"Unnamed: {i}" for i, cell in enumerate(first)]
-        _check_names(source, list(frame.columns))
     how = [f"{_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
     how += ["decimal commas"] * commas + ["no names in the first line"] * (not header)
 
@@ -265,11 +271,8 @@ def _scan(source: Path, text: str, delimiter: str) -> tuple[list[str], int]:
 
 
 def _decimal_commas(source: Path, frame: "pd.DataFrame") -> bool:
-    def all_commas(column: "pd.Series") -> bool:
-        cells = column.dropna()
-        return len(cells) > 0 and all(isinstance(c, str) and _DECIMAL_COMMA.fullmatch(c) for c in cells)
-
-    commas = [i for i in frame if all_commas(frame[i])]
+    texts = {i: frame[i].dropna().astype(str) for i in frame if frame[i].dtype.kind == "O"}
+    commas = [i for i, cells in texts.items() if cells.str.fullmatch(_DECIMAL_COMMA).all()]
     points = [i for i in frame if frame[i].dtype.kind == "f" and (frame[i].dropna() % 1 != 0).any()]
     if commas and points:
         raise ValueError(
@@ -300,16 +303,6 @@ def _is_header(source: Path, first: list[str], body: "pd.DataFrame") -> bool:
         f"{source}: the first line ({shown(cells)}) could be names or a row of data; say --header"
         " (header=True) if it names the columns, --no-header (header=False) if not"
     )
-
-
-def _check_names(source: Path, names: list[str]) -> None:
-    first: dict[str, int] = {}
-    for position, name in enumerate(names):
-        if first.setdefault(name, position) != position:
-            raise ValueError(
-                f"{source} has two columns named {shown([name])}, at positions {first[name]} and {position}"
-                " (0 is the first); rename one"
-            )
 
 
 def _workbook(source: Path) -> str:
@@ -357,5 +350,4 @@ def _read_parquet(source: Path) -> "pd.DataFrame":
         raise ValueError(
             f"{source}: {shown(nested)} hold lists or records; give a number or text in each row"
         )
-    _check_names(source, list(frame.columns))
     return frame
