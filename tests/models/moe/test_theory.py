@@ -233,21 +233,13 @@ def test_relevant_changes_are_of_order_1_and_others_fall(grown):
     assert fit_exponent(dims, [row["others_size"] for row in grown])[0] < -0.6
 
 
-def test_with_batches_of_one_size_the_noise_stays(grown):
-    fixed = scaling([128], range(3), TheorySetting(batch_size=32))
-    still, fallen = (np.mean([row["others_moved"] for row in rows]) for rows in (fixed, grown[3:]))
-    assert still > 1.15 * fallen
-    assert all(row["relevant_min"] > 0.5 for row in fixed)
-
-
 def test_pruning_holds_as_far_as_predicted():
-    setting = TheorySetting()
-    limits = predicted_limits(setting)
+    limits = predicted_limits(TheorySetting())
     assert limits == {"without": 0.5, "with": 0.875, "both_signs": 0.6875}
     # of 3 relevant experts two count +1: three must stay to be sure of both signs
     odd = predicted_limits(TheorySetting(experts=10, relevant_share=0.3))
     assert odd == pytest.approx({"without": 0.7, "with": 0.8, "both_signs": 0.7})
-    rows = pruning([4], setting, ratios=[0.25, 0.5, 0.6875, 0.9375])
+    rows = pruning([4], TheorySetting(), ratios=[0.25, 0.5, 0.6875, 0.9375])
     assert len(rows) == 3 * 2 * 4
 
     def measured(order, steps, low, high):
