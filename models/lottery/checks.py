@@ -18,15 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a file, on any system
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One network to train.
+    """One network to train, named as its files are.
 
-    Attributes:
-        name: names its files in a checkpoint folder; each trial of a call has its own.
-        weights: where it starts.
-        masks: what is pruned, or None for a dense network.
-        seed: of the order of points, and of augmentation.
-        start: the iteration it starts at, above 0 after rewinding.
-        keep: whether its trained weights are wanted, not only its curves.
+    It starts from `weights` at iteration `start`, above 0 after rewinding; the seed draws the order of points
+    and augmentation. Without `keep` only its curves are wanted, not its trained weights.
     """
 
     name: str
@@ -40,13 +35,7 @@ class Trial:
 def checked_trials(
     program: Program, trials: Sequence[Trial], fold: ImageFold, snapshots: Sequence[int]
 ) -> list[Trial]:
-    """The trials, those without masks with such as keep everything, if they can be trained side by side.
-
-    Raises:
-        ValueError: no trials, names that are no file names or stand twice, networks of different shapes,
-            masks that do not fit, starts or snapshots that no evaluation meets, a negative seed, or what
-            `check_fold` refuses.
-    """
+    """The trials, those without masks with such as keep everything, if they can be trained side by side."""
     recipe, names = program.recipe, [trial.name for trial in trials]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"the trials are named {names}; give at least one, each a name of its own")
@@ -77,13 +66,7 @@ def checked_trials(
 
 
 def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
-    """Check that a network can be trained on points.
-
-    Raises:
-        ValueError: no points, values that are not finite, images of another shape than the network takes or
-            than the others, labels that are not one integer a point within the network's outputs, a batch
-            larger than the training set, or augmentation of what is no image.
-    """
+    """Check that a network can be trained on points."""
     shape = np.shape(fold.x_train)[1:]
     try:
         point = jax.ShapeDtypeStruct((1, *shape), np.float32)

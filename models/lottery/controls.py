@@ -1,7 +1,4 @@
-"""Controls of a ticket: what of it is kept and what is redrawn, to see which of it matters.
-
-The plain control is a new draw of all weights under the ticket's masks, `apply_masks(masks, fresh)`.
-"""
+"""Controls of a ticket: what of it is kept and what is redrawn, to see which of it matters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,19 +14,10 @@ from qrt_tn.models.lottery.masks import Masks, Params, aligned, apply_masks, che
 def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
     """Redrawn weights with the signs of the initial ones: are signs all that a ticket needs?
 
-    It is "reinit" with the initial signs in Zhou et al., Deconstructing lottery tickets (arXiv 1905.01067).
-
-    Args:
-        fresh: parameters of another draw.
-        initial: the ticket's initial parameters.
-        masks: the ticket's.
-
-    Returns:
-        |fresh| with the signs of `initial` where a weight is kept, 0 where it is pruned. Where the initial
-        weight is 0 the fresh one stays, and so do parameters that may not be pruned.
-
-    Raises:
-        ValueError: masks that do not fit the parameters.
+    It is "reinit" with the initial signs in Zhou et al., Deconstructing lottery tickets (arXiv 1905.01067):
+    |fresh| with the signs of `initial` where a weight is kept, 0 where it is pruned. Where the initial
+    weight is 0 the fresh one stays, and so do parameters that may not be pruned. Refuses what `check_masks`
+    does.
     """
     check_masks(masks, initial)
     check_masks(masks, fresh)
@@ -42,16 +30,7 @@ def keep_signs(fresh: Params, initial: Params, masks: Masks) -> Params:
 
 
 def random_masks(masks: Masks, kept: Mapping[str, int], seed: Seed) -> Masks:
-    """Keep weights uniformly at random, so many of each layer.
-
-    Args:
-        masks: where to start; only what they keep is drawn from.
-        kept: how many to keep of each layer, by name; layers not named stay as they are. See
-            `kept_counts` with scope "layer".
-        seed: draws the weights.
-
-    Returns:
-        Masks within those given.
+    """Keep weights uniformly at random: of each layer `kept` names so many of those that `masks` keep.
 
     Raises:
         ValueError: an unknown layer, or a count that is not in 1..(number of weights the layer has left).

@@ -44,7 +44,7 @@ def forms(params: Params, masks: Masks, kernels: Sequence[str]) -> dict[str, For
     check_masks(masks, params)
     dense = _stack(apply_masks(masks, params), kernels)
     kept = [layers(masks).get(n, np.ones(k.shape, bool)) for n, (k, _) in zip(kernels, dense, strict=True)]
-    factors = [jnp.asarray(mask, kernel.dtype) for mask, (kernel, _) in zip(kept, dense, strict=True)]
+    factors = [jnp.asarray(mask.astype(kernel.dtype)) for mask, (kernel, _) in zip(kept, dense, strict=True)]
     size, surviving = sum(mask.size for mask in kept), sum(int(mask.sum()) for mask in kept)
     smaller = compact(dense, kept)
 
@@ -73,23 +73,18 @@ def measure(
     A time is that of one compiled call until its result is there, so at batch 1 it is mostly that of the
     call itself. Each round times all forms one after another, so that a disturbance meets them all.
 
-    Args:
-        params: as in `forms`, and so `masks` and `kernels`, refused alike.
-        x: points, shape (batch, D); images must be flattened.
-        rounds: how many times each form is timed.
-
     Returns:
-        A row for each form, at a batch of 1 and then at that of x: form; batch; disk_bytes, of a
+        A row for each form, at a batch of 1 and then at that of x (batch, D): form; batch; disk_bytes, of a
         safetensors file of the arrays that it holds; memory_bytes, of these; flops, of one example; seconds,
-        the median of a batch.
+        the median of a batch over the rounds.
 
     Raises:
-        ValueError: x of another shape, or rounds below 1.
+        ValueError: as `forms`; x of another shape, or rounds below 1.
     """
     check_whole("rounds", rounds)
     found = forms(params, masks, kernels)
     first = found["dense"].held[0][0]
-    points = jnp.asarray(x, first.dtype)
+    points = jnp.asarray(np.asarray(x).astype(first.dtype))
     if points.ndim != 2 or points.shape[1] != len(first) or len(points) == 0:
         raise ValueError(f"x has shape {points.shape}; give (batch, {len(first)}), images flattened")
     rows = []
@@ -155,7 +150,7 @@ def compact(stack: Layers, masks: Sequence[np.ndarray]) -> tuple[Layers, jax.Arr
     smaller = []
     for place, (kernel, bias) in enumerate(stack):
         left = kernels[place][np.ix_(alive[place], alive[place + 1])], biases[place][alive[place + 1]]
-        smaller.append((jnp.asarray(left[0], kernel.dtype), jnp.asarray(left[1], bias.dtype)))
+        smaller.append((jnp.asarray(left[0].astype(kernel.dtype)), jnp.asarray(left[1].astype(bias.dtype))))
     return smaller, inputs
 
 

@@ -17,12 +17,7 @@ def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> 
 
     It is the connection sensitivity of Lee, Ajanthan and Torr, SNIP (arXiv 1810.02340), without the
     division by its sum, which changes no ranking. SNIP prunes once and globally: hand the scores to
-    `prune_by_scores` with scope="global".
-
-    Args:
-        loss: gives the scalar loss of parameters on the batch; it is traced by JAX.
-        params: initial parameters.
-        masks: what is pruned already counts as 0.
+    `prune_by_scores` with scope="global". JAX traces `loss`, of parameters on the batch.
 
     Raises:
         ValueError: the masks do not fit the parameters, or a score is not finite.
@@ -67,13 +62,9 @@ def synflow_masks(
             must compute in the precision of what it is given.
         params: initial parameters.
         masks: where to start.
-        keep: the share to keep of the weights that `masks` keep, above 0 and at most 1; the count is rounded
-            to the nearest whole number.
+        keep: the share to keep of the weights that `masks` keep, in (0, 1].
         shape: of one input.
-        rounds: n, at least 1.
-
-    Returns:
-        Masks within those given.
+        rounds: n.
 
     Raises:
         ValueError: masks that do not fit, settings out of range, a share that leaves fewer weights than

@@ -28,9 +28,7 @@ def masked(optimizer: optax.GradientTransformation, masks: Masks) -> optax.Gradi
     the first step if it is finite; `apply_masks` prunes others. The masks are part of the state, as in
     jaxpruner (Lee et al., arXiv 2304.14082), so that one compiled step, or one under jax.vmap, serves many.
 
-    Args:
-        optimizer: any optax transformation; chain what must see masked gradients inside it.
-        masks: as `full_masks` makes them.
+    Chain what must see masked gradients inside `optimizer`, any optax transformation.
 
     Raises:
         ValueError: `update` is called without the parameters.

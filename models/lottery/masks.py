@@ -23,10 +23,9 @@ _LEFT_WHOLE = {"bias", "scale", "embedding", "position", "pos", "token", "cls", 
 
 
 def is_kernel(name: str, leaf: Any) -> bool:
-    """Whether a parameter is a kernel: a matrix, or a stack of matrices, that inputs are multiplied with.
+    """Whether a parameter has two axes or more and the word "kernel" in the last part of its name.
 
-    These are the kernels of dense layers, convolutions, attention (one matrix a head) and experts (one matrix
-    an expert): leaves of two axes or more with the word "kernel" in the last part of their names.
+    These are the matrices of dense layers and the stacks of matrices of convolutions, attention and experts.
     """
     return "kernel" in _words(name) and np.ndim(leaf) >= 2
 
@@ -43,9 +42,7 @@ def is_prunable(name: str, leaf: Any) -> bool:
 def full_masks(params: Params, prunable: Prunable | None = None) -> Masks:
     """Masks that keep every weight.
 
-    Args:
-        params: nested dicts of arrays, or an nnx.State.
-        prunable: tells by a parameter's name and value whether it may be pruned; by default `is_prunable`.
+    `prunable` tells by a parameter's name and value whether it may be pruned; by default `is_prunable`.
 
     Warns:
         UserWarning: without `prunable`, parameters of two axes or more that are neither kernels nor of a

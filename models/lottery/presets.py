@@ -34,18 +34,13 @@ class Recipe:
     """How one network is trained.
 
     Attributes:
-        learning_rate: the rate after the warm-up and before the first drop.
         momentum: of sgd, which adds momentum times the last direction to each gradient; 0 for adam.
         weight_decay: this share of every parameter is added to its gradient (an L2 penalty).
         drops: rising iterations; from each one on the rate is a tenth of what it was. Those at or after
             the last iteration never happen, so that a shortened run is the beginning of the whole one.
         warmup: iterations over which the rate rises linearly from 0.
         iterations: steps of a whole run, one batch each.
-        evaluate_every: iterations between two evaluations.
         augment: whether training images are flipped and cropped, with 4 pixels of padding, at random.
-
-    Raises:
-        ValueError: a setting of another type, or out of its range.
     """
 
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -99,15 +94,10 @@ class Preset:
     """What one study trains and prunes, and how often.
 
     Attributes:
-        architecture: one of qrt_tn.models.vision.ARCHITECTURES.
         data: the name or path of the images.
-        recipe: how each network is trained.
         levels: rounds of pruning.
         rate: share of the remaining weights of dense layers pruned a round; 0 leaves them dense.
-        conv_rate: of convolutions.
-        output_rate: of the output layer.
-        scope: "layer", where each layer loses its share of its own weights; or "global", where the
-            smallest weights of all layers of one rate are pruned together.
+        scope: as in `prune_by_magnitude`.
         rewind: the iteration to whose weights a ticket returns; 0 for the initial ones.
         initializer: draws the kernels, by its name in jax.nn.initializers.
         trials: networks of different seeds.
@@ -115,9 +105,6 @@ class Preset:
         validation: training points set apart to choose the iteration of early stopping.
         unverified: names of settings whose values are from memory of the paper, and were not found in
             its text.
-
-    Raises:
-        ValueError: a setting of another type, or out of its range.
     """
 
     architecture: Architecture
@@ -145,11 +132,7 @@ class Preset:
 
 
 def preset(name: str, **overrides: Any) -> Preset:
-    """The settings of one study, with some of them changed.
-
-    Args:
-        name: one of PRESETS.
-        overrides: fields of Preset, or of its Recipe, by name.
+    """The settings of one study, one of `PRESETS`, with some fields of it or of its recipe changed.
 
     Raises:
         ValueError: an unknown name or field, or a value out of its range.
@@ -161,17 +144,13 @@ def preset(name: str, **overrides: Any) -> Preset:
         raise ValueError(f"unknown preset {name!r}; {_suggest(name, PRESETS)}")
     chosen = PRESETS[name]
     of_recipe = {item.name for item in fields(Recipe)}
-    known = of_recipe | {item.name for item in fields(Preset)} - {"unverified"}
+    known = of_recipe | {item.name for item in fields(Preset)} - {"unverified", "recipe"}
     for key in overrides:
         if key not in known:
             raise ValueError(f"a preset has no {key!r}; {_suggest(key, sorted(known))}")
-    training = {key: overrides.pop(key) for key in of_recipe & set(overrides)}
-    changed = {*overrides, *training} | (of_recipe if "recipe" in overrides else set())
-    recipe = overrides.get("recipe", chosen.recipe)
-    if training and isinstance(recipe, Recipe):  # Preset refuses what is none
-        overrides["recipe"] = replace(recipe, **training)
-    left = tuple(key for key in chosen.unverified if key not in changed)
-    return replace(chosen, **overrides, unverified=left)
+    left = tuple(key for key in chosen.unverified if key not in overrides)
+    recipe = replace(chosen.recipe, **{key: overrides.pop(key) for key in of_recipe & set(overrides)})
+    return replace(chosen, recipe=recipe, **overrides, unverified=left)
 
 
 def _suggest(name: str, known: Collection[str]) -> str:

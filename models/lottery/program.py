@@ -24,13 +24,7 @@ PADDING = 4  # pixels around an image that is cropped at random
 
 @dataclass(frozen=True)
 class Program:
-    """A network without its arrays, and how it is trained: what one compiled function serves.
-
-    Attributes:
-        graph: the network as it trains.
-        evaluated: the network as it is evaluated: batch normalisation by running averages.
-        recipe: the optimiser, batches and iterations.
-    """
+    """A network without its arrays, as it trains and as it is evaluated: one compiled function serves all."""
 
     graph: nnx.GraphDef
     evaluated: nnx.GraphDef
@@ -40,22 +34,14 @@ class Program:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The arrays of a network, as nested dicts.
-
-    Attributes:
-        params: what training changes.
-        rest: batch statistics, constants and random state.
-    """
+    """The arrays of a network, nested dicts; `rest` are batch statistics, constants and random state."""
 
     params: Params
     rest: Any
 
 
 def split(network: nnx.Module, recipe: Recipe) -> tuple[Program, Weights]:
-    """A network as a program, the same for all networks of its architecture, and its arrays.
-
-    The network itself stays as it is.
-    """
+    """A network, which stays as it is, as a program (the same for all of its architecture) and its arrays."""
     network = nnx.clone(network)
     network.train()
     graph, params, *others = nnx.split(network, nnx.Param, ...)

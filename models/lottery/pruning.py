@@ -15,12 +15,9 @@ Rates = Mapping[str, float]
 def layer_rates(masks: Masks, dense: float, conv: float, output: float) -> dict[str, float]:
     """The share of its remaining weights that a round takes from each layer, by name.
 
-    Args:
-        masks: name the layers.
-        dense: the rate of fully connected layers, attention and experts, in [0, 1); 0 leaves them whole.
-        conv: of convolutions, whose kernels have four axes; the embedding of patches is one.
-        output: of the output layer (half of `dense` in Frankle and Carbin, arXiv 1803.03635): the one with
-            a key "output" or "head", or `kernel` itself in a network with one hidden layer.
+    A rate of 0 leaves layers whole. `conv` is that of kernels of four axes, patches' too; `output` that of
+    the layer with a key "output" or "head", or of `kernel` itself in a network with one hidden layer (half of
+    the others' in Frankle and Carbin, arXiv 1803.03635).
 
     Raises:
         ValueError: a rate outside [0, 1), or none above 0.
@@ -37,11 +34,7 @@ def kept_counts(masks: Masks, rates: Rates, rounds: int, scope: Scope = "layer")
     """How many weights so many rounds leave of each layer; under "global", of all layers with a rate.
 
     Each round takes the nearest whole number to the rate times what is left. The arguments are those of
-    `prune_by_magnitude`; "global" counts under the name "" what is left of all layers.
-
-    Raises:
-        ValueError: rates out of range or unknown layers, rounds below 0, an unknown scope, or a layer
-            pruned to nothing.
+    `prune_by_magnitude`, refused alike; "global" counts under the name "" what is left of all layers.
     """
     _check_rates(rates, masks)
     if scope not in get_args(Scope):
@@ -67,15 +60,12 @@ def prune_by_magnitude(
 
     Args:
         params: trained parameters; what is masked already does not count.
-        masks: the masks they were trained under.
+        masks: those they were trained under; the new ones lie within.
         rates: the share of the remaining weights to take from each layer, by name, in [0, 1); layers
             not named, or at 0, stay as they are.
         rounds: take as many at once as this number of rounds would (one-shot pruning).
         scope: "layer": each layer by itself, at its rate; "global": the smallest over all layers that
             have a rate, which must be one and the same (Frankle and Carbin's for VGG-19 and ResNet).
-
-    Returns:
-        New masks, within the old ones.
 
     Raises:
         ValueError: masks that do not fit, rates out of range or of unknown layers, several rates under
@@ -89,24 +79,14 @@ def prune_by_magnitude(
 
 
 def magnitude_scores(params: Params, masks: Masks) -> dict[str, np.ndarray]:
-    """The score |w| of each weight, by layer; of initial weights, for pruning at iteration 0.
-
-    Raises:
-        ValueError: the masks do not fit the parameters.
-    """
+    """The score |w| of each weight, by layer; of initial weights, for pruning at iteration 0."""
     return {name: np.abs(value) for name, value in layer_values(masks, params).items()}
 
 
 def prune_by_scores(
     scores: Mapping[str, np.ndarray], masks: Masks, rates: Rates, *, rounds: int = 1, scope: Scope = "layer"
 ) -> Masks:
-    """Take away the remaining weights of lowest score, as `prune_by_magnitude` does with |w|.
-
-    Args:
-        scores: by layer, of the shapes of its weights.
-        masks: where to start.
-        rates: this, and what follows, as in `prune_by_magnitude`, which refuses the same.
-    """
+    """Take away the remaining weights of lowest score, by layer, as `prune_by_magnitude` does with |w|."""
     kept, alive = kept_counts(masks, rates, rounds, scope), layers(masks)
     for name in rates:
         if name not in scores or np.shape(scores[name]) != alive[name].shape:
@@ -135,10 +115,12 @@ def prune_by_scores(
 
 def _highest(scores: np.ndarray, alive: np.ndarray, count: int) -> np.ndarray:
     """The `count` highest scores among those alive; of equal ones the last."""
-    places = np.flatnonzero(alive)
-    order = np.argsort(scores[places], kind="stable")
-    left = np.zeros(alive.size, dtype=bool)
-    left[places[order[len(places) - count :]]] = True
+    left, gone = np.ravel(alive).copy(), int(alive.sum()) - count
+    if gone:
+        last = np.partition(scores[left], gone - 1)[gone - 1]
+        tied = np.flatnonzero(left & (scores == last))
+        left &= scores >= last
+        left[tied[: gone - int(alive.sum()) + int(left.sum())]] = False
     return left
 
 

@@ -20,12 +20,7 @@ TICKET_FORMAT = "qrt-tn.lottery-ticket"
 
 
 class Flops(NamedTuple):
-    """Operations of one example, two (a product and a sum) for each use of a weight of a kernel.
-
-    Attributes:
-        dense: of all weights.
-        surviving: of those that the masks keep, which only a form that skips the others saves.
-    """
+    """Operations of one example, two for each use of a weight: of all weights, and of those that survive."""
 
     dense: int
     surviving: int
@@ -104,12 +99,8 @@ def load_ticket(path: str | Path) -> tuple[Params, Masks]:
 def flops(params: Params, masks: Masks, uses: Mapping[str, int] | None = None) -> Flops:
     """Operations of the layers' kernels for one example; biases and normalisation are left out.
 
-    Args:
-        params: nested dicts of arrays.
-        masks: as `full_masks` makes them; kernels that may not be pruned count in full.
-        uses: how often an example uses each weight of a layer, by name, as `weight_uses` finds it; 1 for
-            layers not named. A convolution uses a weight once for each pixel of its output, padded
-            borders included.
+    Kernels that may not be pruned count in full. `uses` says how often an example uses each weight of a
+    layer, by name, as `weight_uses` finds it; 1 for layers not named.
 
     Raises:
         ValueError: masks that do not fit, or no uses of a convolution.
@@ -131,16 +122,10 @@ def flops(params: Params, masks: Masks, uses: Mapping[str, int] | None = None) -
 
 
 def weight_uses(network: nnx.Module, x: Any) -> dict[str, int]:
-    """How often an example uses each weight of a network's convolutions: the pixels of their outputs.
+    """How often an example uses each weight of a network's convolutions (nnx.Conv), by the kernel's name.
 
-    The network is traced with abstract arrays; nothing is computed, and the network stays as it is.
-
-    Args:
-        network: its convolutions are nnx.Conv.
-        x: a batch that the network takes, or a jax.ShapeDtypeStruct of one.
-
-    Returns:
-        By the name of the kernel, as in `layers`, for `flops`. Networks with no convolution give {}.
+    These are the pixels of their outputs, padded borders included. The network is traced on a batch, of which
+    the shape is enough (a jax.ShapeDtypeStruct), and stays as it is.
     """
     copy = nnx.clone(network)
     found: dict[str, int] = {}

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,13 @@ from qrt_tn.engine.files import load_tensors, save_tensors
 from qrt_tn.models.checkpoint import Checkpoint, from_arrays, to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial
-from qrt_tn.models.lottery.masks import Masks, layers, with_layers
 from qrt_tn.models.lottery.program import Program
 
 KIND = "qrt-tn.lottery-trial-2"
-MASKS_KIND = "qrt-tn.lottery-masks-2"
 
 
 class TrialStore:
-    """A folder of trials, finished and under way, each known by a hash of all that it depends on.
-
-    Args:
-        folder: made if it is not there.
-        program: with `trials` and `fold`, what is trained.
-        trials: with masks.
-        fold: the points.
-    """
+    """A folder of trials (with masks), finished and under way, each known by a hash of all it depends on."""
 
     def __init__(self, folder: Path, program: Program, trials: Sequence[Trial], fold: ImageFold) -> None:
         self._folder, self._under_way = folder, folder / "under-way"
@@ -67,11 +58,7 @@ class TrialStore:
     def save(self, trial: Trial, tree: Any, curves: np.ndarray, seconds: float) -> None:
         """Keep a finished trial, and delete the checkpoints under its name, also those of other settings.
 
-        Args:
-            trial: which one.
-            tree: last weights, best weights (None where they are not kept), and snapshots by iteration.
-            curves: shape (evaluations, curves).
-            seconds: of its training.
+        The tree: last and best weights, None where they are not kept, and snapshots by iteration.
         """
         tensors = {f"array-{place:05d}": leaf for place, leaf in enumerate(to_arrays(tree))}
         metadata = {"format": KIND, "identity": self._known[trial.name], "seconds": repr(seconds)}
@@ -110,24 +97,3 @@ def _identities(program: Program, trials: Sequence[Trial], fold: ImageFold) -> d
         )
         for trial in trials
     }
-
-
-def kept_masks(path: Path, identity: str, like: Masks, make: Callable[[], Masks]) -> Masks:
-    """Masks from a file, or made and kept there if it has none, torn ones, or those of something else.
-
-    Args:
-        path: the file; its folder is made.
-        identity: of what the masks follow from.
-        like: masks of the same shapes.
-        make: gives the masks.
-    """
-    try:
-        tensors, metadata = load_tensors(path, MASKS_KIND)
-        if metadata.get("identity") == identity:
-            return with_layers(like, tensors)
-    except ValueError:
-        pass
-    masks = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(path, layers(masks), {"format": MASKS_KIND, "identity": identity})
-    return masks

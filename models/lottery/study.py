@@ -11,8 +11,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from qrt_tn.engine.checkpoints import identity
-from qrt_tn.models.checkpoint import to_arrays
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, check_fold
 from qrt_tn.models.lottery.controls import keep_signs, random_masks
@@ -27,7 +25,6 @@ from qrt_tn.models.lottery.pruning import (
     prune_by_magnitude,
     prune_by_scores,
 )
-from qrt_tn.models.lottery.store import kept_masks
 from qrt_tn.models.lottery.trials import TrialResult, train_trials
 from qrt_tn.models.training import BatchOrder, Progress
 
@@ -47,7 +44,6 @@ REDRAWN = ("reinit", "sign-reinit", "oneshot-reinit")
 SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
 REPEATS = 1_000  # seeds of a trial's redrawn weights lie between its own and the next trial's
 RANDOM_STREAM = 11  # seeds of random masks
-MASKS = "masks"  # the subfolder of those that take long to find
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +53,7 @@ class Run:
     Attributes:
         method: "dense", "imp" for the tickets, or one of `CONTROLS`.
         level: how many rounds of pruning its share of weights stands for.
-        trial: which network of the study it comes from.
-        repeat: which redraw of its weights, from 0.
-        masks: what is left.
+        trial: which network of the study it comes from; `repeat`: which redraw of its weights, from 0.
         start: the weights it was trained from, before its masks; with them, the ticket.
         trained: its curves; weights for "dense" and "imp".
     """
@@ -118,8 +112,8 @@ class LotteryStudy:
         together: as in `train_trials`.
 
     Attributes:
-        program: architecture and recipe.
         full: the masks of a dense network.
+        shares: the share of weights that each round leaves, from 1 for round 0.
         notes: what could not be done, in sentences.
 
     Raises:
@@ -156,7 +150,6 @@ class LotteryStudy:
         self._initial = {0: first}
         check_fold(self.program, first, fold)
         self._scores: dict[int, dict[str, np.ndarray]] = {}  # of SNIP, which no round changes
-        self._folder = None if folder is None else Path(folder)
         self.notes: list[str] = []
         self.full = full_masks(first.params)
         self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)
@@ -216,11 +209,7 @@ class LotteryStudy:
             yield runs
 
     def network(self, run: Run) -> nnx.Module:
-        """The network of a run whose weights were kept, at its early stop, as it is evaluated.
-
-        Raises:
-            ValueError: a control, whose weights are not kept.
-        """
+        """The network of a run of "dense" or "imp", whose weights are kept, at its early stop."""
         if run.trained.best is None:
             raise ValueError(f"the weights of {run.method!r} are not kept; take a run of 'dense' or 'imp'")
         return merge(self.program, run.trained.best)
@@ -280,30 +269,22 @@ class LotteryStudy:
         rated = {name: mask for name, mask in layers(ticket.masks).items() if self._rates[name] > 0}
         share = sum(int(mask.sum()) for mask in rated.values()) / sum(mask.size for mask in rated.values())
         if method == "synflow":
-            return self._flow_masks(level, trial, set(rated), share)
+            return self._flow_masks(trial, set(rated), share)
         if trial not in self._scores:
             self._scores[trial] = snip_scores(partial(self._loss, trial), initial.params, self.full)
         return prune_by_scores(
             self._scores[trial], self.full, dict.fromkeys(rated, 1 - share), scope="global"
         )
 
-    def _flow_masks(self, level: int, trial: int, rated: set[str], share: float) -> Masks:
-        """SynFlow's masks, kept in the folder: a hundred rounds of scores take longer than some trainings."""
+    def _flow_masks(self, trial: int, rated: set[str], share: float) -> Masks:
         initial, shape = self.initial(trial), self._fold.x_train.shape[1:]
         prunable = with_layers(self.full, dict.fromkeys(set(layers(self.full)) - rated))
 
         def outputs(params: Params, x: jax.Array) -> Any:
             return merge(self.program, Weights(params, initial.rest))(x)
 
-        def found() -> Masks:
-            flowing = synflow_masks(outputs, initial.params, prunable, share, shape=shape)
-            return with_layers(self.full, layers(flowing))
-
-        if self._folder is None:
-            return found()
-        known = identity({"share": share}, dict(enumerate(to_arrays(initial.params))))
-        path = self._folder / MASKS / f"synflow-{level:02d}-{trial}-0.safetensors"
-        return kept_masks(path, known, self.full, found)
+        flowing = synflow_masks(outputs, initial.params, prunable, share, shape=shape)
+        return with_layers(self.full, layers(flowing))
 
     def _loss(self, trial: int, params: Params) -> jax.Array:
         """The loss of a trial's initial network on one batch of its first points, ten a class."""

@@ -28,11 +28,9 @@ class TrialResult:
 
     Attributes:
         iterations: when it was evaluated, shape (E,).
-        curves: by name ("train_loss", "validation_loss", "validation_accuracy", "test_loss",
-            "test_accuracy"), each of shape (E,); the training loss is the mean since the last evaluation.
-        weights: after the last iteration, or None where they were not to be kept.
-        best: at the early stop, likewise.
-        snapshots: by iteration, as asked for.
+        curves: by the names of `CURVES`, each of shape (E,).
+        weights: after the last iteration, or None where they were not to be kept; `best` at the early stop.
+        snapshots: by iteration.
         seconds: of training and evaluation, over all sessions; trials side by side share the machine.
     """
 
@@ -83,7 +81,7 @@ def train_trials(
     Args:
         program: the architecture and the recipe, from `split`.
         trials: what to train.
-        fold: the data.
+        fold: the points.
         snapshots: iterations whose weights to keep, multiples of recipe.evaluate_every.
         together: under vmap (a number: so many at once, where memory is short) or one a core; None to
             choose by the kind of device.
@@ -92,11 +90,10 @@ def train_trials(
         save_every: seconds between two checkpoints of a trial under way.
         progress: called with (iterations done, of how many), over all trials.
 
-    Returns:
-        The outcome of each trial.
-
     Raises:
-        ValueError: what `checked_trials` refuses, or a trial in the folder that was trained otherwise.
+        ValueError: no trials, names that are no file names or stand twice, networks of different shapes,
+            masks or points that do not fit, starts or snapshots that no evaluation meets, or a trial in the
+            folder that was trained otherwise.
     """
     if together is None:
         together = jax.default_backend() != "cpu"

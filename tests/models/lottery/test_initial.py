@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from qrt_tn.models.lottery.initial import snip_scores, synflow_masks
 from qrt_tn.models.lottery.masks import counts, full_masks, is_within, layers, with_layers
@@ -155,12 +154,11 @@ def test_synflow_leaves_out_what_the_flow_misses_least(run, bias, share, rounds)
     assert is_within(found, masks)
 
 
-@pytest.mark.parametrize("exponent", [50, -60])
-def test_synflow_ranks_a_flow_that_leaves_float32(exponent):
+def test_synflow_ranks_a_flow_that_leaves_float32():
     params, masks = plain((5, 6, 6, 4), 0)
-    scaled = jax.tree.map(lambda leaf: jnp.asarray(leaf * np.float32(2.0) ** exponent), params)
+    scaled = jax.tree.map(lambda leaf: jnp.asarray(leaf * np.float32(2.0) ** -60), params)
     flow = run_plain(jax.tree.map(jnp.abs, scaled), jnp.ones((1, 5))).sum()
-    assert float(flow) in (0.0, np.inf)
+    assert float(flow) == 0
     found = synflow_masks(run_plain, scaled, masks, 0.3, shape=(5,), rounds=6)
     assert_masks(found, synflow_oracle(run_plain, params, masks, 0.3, 6))
 
@@ -181,58 +179,10 @@ def test_rounds_keep_layers_that_one_round_loses():
         assert fall.sum() == pytest.approx(flow)
 
 
-def test_synflow_of_a_flax_network_with_normalisation():
-    class Network(nnx.Module):
-        def __init__(self, rngs):
-            self.conv = nnx.Conv(1, 2, (3, 3), rngs=rngs)
-            self.norm = nnx.BatchNorm(2, use_running_average=True, rngs=rngs)
-            self.output = nnx.Linear(32, 3, rngs=rngs)
-
-        def __call__(self, x):
-            x = nnx.relu(self.norm(self.conv(x)))
-            return self.output(x.reshape(len(x), -1))
-
-    rng = np.random.default_rng(0)
-    graph, shapes, averages = nnx.split(nnx.eval_shape(lambda: Network(nnx.Rngs(0))), nnx.Param, ...)
-    # weights at random; the rest of a new normalisation, mean 0 and variance 1
-    rest = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), averages)
-    rest["norm"]["mean"][...] = np.zeros(2, np.float32)
-    params = jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), nnx.to_pure_dict(shapes)
-    )
-    params["norm"]["scale"], params["conv"]["bias"] = np.ones(2, np.float32), np.zeros(2, np.float32)
-    params["norm"]["bias"], params["output"]["bias"] = np.zeros(2, np.float32), np.zeros(3, np.float32)
-    masks = full_masks(params)
-    seen = []
-
-    def apply(params, x):
-        outputs = nnx.merge(graph, params, rest)(x)
-        seen.append(outputs.dtype)
-        return outputs
-
-    found = synflow_masks(apply, params, masks, 0.3, shape=(4, 4, 1), rounds=1)
-    assert set(seen) == {np.dtype(np.float64)}
-    assert counts(found)[0] == round(0.3 * (18 + 96))
-    assert found["norm"] == {"scale": None, "bias": None}
-    kernel = np.abs(np.asarray(params["conv"]["kernel"], np.float64))[:, :, 0]
-    image = np.pad(np.ones((4, 4)), 1)
-    maps = np.array(
-        [[np.einsum("ij,ijc->c", image[r : r + 3, c : c + 3], kernel) for c in range(4)] for r in range(4)]
-    )
-    # by the output layer: what arrives at a unit, times the weight
-    scores = maps.ravel()[:, None] * np.abs(np.asarray(params["output"]["kernel"], np.float64))
-    kept = found["output"]["kernel"]
-    assert scores[kept].min() > scores[~kept].max()
-    assert 0 < kept.sum() < kept.size
-    # networks here come back as they went
-    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"keep": 0.0}, "keep is 0.0"),
-        ({"keep": 1.5}, "keep is 1.5"),
         ({"keep": "half"}, "keep is 'half'"),
         ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
         ({"rounds": 0}, "rounds is 0"),

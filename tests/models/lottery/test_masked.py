@@ -11,7 +11,6 @@ from qrt_tn.models.lottery.masked import masked
 from qrt_tn.models.lottery.masks import apply_masks, full_masks, with_layers
 
 OPTIMIZERS = {
-    "momentum": lambda: optax.sgd(0.1, momentum=0.9),
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.1),
     "clipped": lambda: optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0, momentum=0.5)),
     "lamb": lambda: optax.lamb(0.05, weight_decay=0.1),

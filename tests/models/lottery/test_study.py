@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import qrt_tn.models.lottery.study
 from qrt_tn import Ridgelet, uniform_nodes
 from qrt_tn.models import RidgeNetwork
 from qrt_tn.models.images import ImageFold
@@ -268,30 +267,3 @@ def test_the_ridge_network_is_a_network_like_any_other() -> None:
     # a redraw is another draw of nodes, not of weights alone
     nodes = [np.asarray(found.initial(0, redraw).rest["a"]) for redraw in (0, 1)]
     assert not np.array_equal(*nodes)
-
-
-def test_masks_that_take_long_to_find_are_kept_in_the_folder(
-    small_fold: ImageFold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    short = replace(PRESET, levels=1, trials=1)
-    calls: list[int] = []
-    flow = qrt_tn.models.lottery.study.synflow_masks
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        return flow(*arguments, **options)
-
-    monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", counted)
-
-    def masks() -> list[np.ndarray]:
-        study = LotteryStudy(Small, short, small_fold, controls=["synflow"], folder=tmp_path)
-        return list(layers(list(study.rounds())[1][1].masks).values())
-
-    first = masks()
-    assert len(calls) == 1
-    assert all(map(np.array_equal, masks(), first))
-    assert len(calls) == 1
-    (kept,) = (tmp_path / "masks").iterdir()
-    kept.write_bytes(kept.read_bytes()[:50])  # torn: found again
-    assert all(map(np.array_equal, masks(), first))
-    assert len(calls) == 2
