@@ -1,15 +1,31 @@
 """Pruning at initialisation, by scores of untrained weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole, is_real
-from qrt_tn.models.lottery.masks import Masks, Params, apply_masks, check_masks, counts, layer_values
+from qrt_tn.models.images import ImageFold
+from qrt_tn.models.lottery.masks import (
+    Masks,
+    Params,
+    apply_masks,
+    check_masks,
+    counts,
+    layer_values,
+    layers,
+    with_layers,
+)
+from qrt_tn.models.lottery.program import Program, Weights, merge
 from qrt_tn.models.lottery.pruning import prune_by_scores
+from qrt_tn.models.training import BatchOrder
+
+SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
 
 
 def snip_scores(loss: Callable[[Params], Any], params: Params, masks: Masks) -> dict[str, np.ndarray]:
@@ -116,3 +132,36 @@ def synflow_masks(
                 ) from error
             left = target
     return masks
+
+
+def masks_at_start(
+    method: str,
+    program: Program,
+    weights: Weights,
+    masks: Masks,
+    names: Collection[str],
+    share: float,
+    fold: ImageFold,
+    seed: int,
+) -> Masks:
+    """Masks of "snip" or "synflow" for a network of `split`: all layers named are compared, a share is kept.
+
+    SNIP sees the first points in the order of the seed, ten a class.
+    """
+    if method == "snip":
+        size = min(len(fold.x_train), SNIP_POINTS * (1 + int(fold.y_train.max())))
+        batch = BatchOrder(seed, len(fold.x_train), size)(0, 1)[0]
+
+        def loss(params: Params) -> jax.Array:
+            outputs = nnx.merge(program.graph, params, weights.rest)(fold.x_train[batch])
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, fold.y_train[batch]).mean()
+
+        scores = snip_scores(loss, weights.params, masks)
+        return prune_by_scores(scores, masks, dict.fromkeys(names, 1 - share), scope="global")
+
+    def apply(params: Params, x: jax.Array) -> Any:
+        return merge(program, Weights(params, weights.rest))(x)
+
+    compared = with_layers(masks, dict.fromkeys(set(layers(masks)) - set(names)))
+    found = synflow_masks(apply, weights.params, compared, share, shape=fold.x_train.shape[1:])
+    return with_layers(masks, layers(found))

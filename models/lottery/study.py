@@ -4,18 +4,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
-import optax
 from flax import nnx
 
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, check_fold
 from qrt_tn.models.lottery.controls import keep_signs, random_masks
-from qrt_tn.models.lottery.initial import snip_scores, synflow_masks
-from qrt_tn.models.lottery.masks import Masks, Params, counts, full_masks, layers, remaining, with_layers
+from qrt_tn.models.lottery.initial import masks_at_start
+from qrt_tn.models.lottery.masks import Masks, counts, full_masks, layers, remaining
 from qrt_tn.models.lottery.presets import Preset
 from qrt_tn.models.lottery.program import Weights, merge, split
 from qrt_tn.models.lottery.pruning import (
@@ -26,7 +24,7 @@ from qrt_tn.models.lottery.pruning import (
     prune_by_scores,
 )
 from qrt_tn.models.lottery.trials import TrialResult, train_trials
-from qrt_tn.models.training import BatchOrder, Progress
+from qrt_tn.models.training import Progress
 
 # What is trained beside the tickets of a round, all of the tickets' share of weights:
 CONTROLS = (
@@ -41,7 +39,6 @@ CONTROLS = (
 )
 REWINDINGS = ("weights", "rate")
 REDRAWN = ("reinit", "sign-reinit", "oneshot-reinit")
-SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
 REPEATS = 1_000  # seeds of a trial's redrawn weights lie between its own and the next trial's
 RANDOM_STREAM = 11  # seeds of random masks
 
@@ -149,7 +146,6 @@ class LotteryStudy:
         self.program, first = split(build(0), preset.recipe)
         self._initial = {0: first}
         check_fold(self.program, first, fold)
-        self._scores: dict[int, dict[str, np.ndarray]] = {}  # of SNIP, which no round changes
         self.notes: list[str] = []
         self.full = full_masks(first.params)
         self._rates = layer_rates(self.full, preset.rate, preset.conv_rate, preset.output_rate)
@@ -268,28 +264,5 @@ class LotteryStudy:
         # both prune globally: all layers that have a rate, down to the ticket's total
         rated = {name: mask for name, mask in layers(ticket.masks).items() if self._rates[name] > 0}
         share = sum(int(mask.sum()) for mask in rated.values()) / sum(mask.size for mask in rated.values())
-        if method == "synflow":
-            return self._flow_masks(trial, set(rated), share)
-        if trial not in self._scores:
-            self._scores[trial] = snip_scores(partial(self._loss, trial), initial.params, self.full)
-        return prune_by_scores(
-            self._scores[trial], self.full, dict.fromkeys(rated, 1 - share), scope="global"
-        )
-
-    def _flow_masks(self, trial: int, rated: set[str], share: float) -> Masks:
-        initial, shape = self.initial(trial), self._fold.x_train.shape[1:]
-        prunable = with_layers(self.full, dict.fromkeys(set(layers(self.full)) - rated))
-
-        def outputs(params: Params, x: jax.Array) -> Any:
-            return merge(self.program, Weights(params, initial.rest))(x)
-
-        flowing = synflow_masks(outputs, initial.params, prunable, share, shape=shape)
-        return with_layers(self.full, layers(flowing))
-
-    def _loss(self, trial: int, params: Params) -> jax.Array:
-        """The loss of a trial's initial network on one batch of its first points, ten a class."""
-        size = min(len(self._fold.x_train), SNIP_POINTS * (1 + int(self._fold.y_train.max())))
-        batch = BatchOrder(trial, len(self._fold.x_train), size)(0, 1)[0]
-        network = nnx.merge(self.program.graph, params, self.initial(trial).rest)
-        outputs = network(self._fold.x_train[batch])
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, self._fold.y_train[batch]).mean()
+        names = list(rated)
+        return masks_at_start(method, self.program, initial, self.full, names, share, self._fold, trial)

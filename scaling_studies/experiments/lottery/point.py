@@ -2,14 +2,13 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 
 from qrt_tn.models.images import ImageFold, Images, fold, load_images
@@ -30,14 +29,12 @@ from qrt_tn.models.lottery import (
     prune_by_scores,
     random_masks,
     remaining,
-    snip_scores,
     split,
-    synflow_masks,
     train_trials,
 )
-from qrt_tn.models.lottery.masks import Masks, Params, with_layers
-from qrt_tn.models.lottery.study import RANDOM_STREAM, REPEATS, SNIP_POINTS
-from qrt_tn.models.training import BatchOrder
+from qrt_tn.models.lottery.initial import masks_at_start
+from qrt_tn.models.lottery.masks import Masks
+from qrt_tn.models.lottery.study import RANDOM_STREAM, REPEATS
 from qrt_tn.models.vision import architecture
 from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.lottery.settings import Lottery
@@ -299,28 +296,6 @@ class _Work:
         kept = self._kept[way]
         left = sum(kept[name] for name in rated) if "" not in kept else kept[""]
         share = left / sum(held[name].size for name in rated)
-        params, rest = self._initial.params, self._initial.rest
-        if method == "snip":
-            scores = snip_scores(self._snip_loss(), params, self.full)
-            return prune_by_scores(scores, self.full, dict.fromkeys(rated, 1 - share), scope="global")
-        prunable = with_layers(self.full, dict.fromkeys(set(held) - set(rated)))
-        shape = self._parts.x_train.shape[1:]
-
-        def outputs(params: Params, x: jax.Array) -> jax.Array:
-            found: jax.Array = nnx.merge(self._program.evaluated, params, rest)(x)
-            return found
-
-        flowing = synflow_masks(outputs, params, prunable, share, shape=shape)
-        return with_layers(self.full, layers(flowing))
-
-    def _snip_loss(self) -> Callable[[Params], Any]:
-        """The loss of the initial network on one batch of its first points, ten a class."""
-        x, y = self._parts.x_train, self._parts.y_train
-        size = min(len(x), SNIP_POINTS * (1 + int(y.max())))
-        batch = BatchOrder(self._seed, len(x), size)(0, 1)[0]
-
-        def loss(params: Params) -> Any:
-            outputs = nnx.merge(self._program.graph, params, self._initial.rest)(x[batch])
-            return optax.softmax_cross_entropy_with_integer_labels(outputs, y[batch]).mean()
-
-        return loss
+        return masks_at_start(
+            method, self._program, self._initial, self.full, rated, share, self._parts, self._seed
+        )

@@ -128,23 +128,6 @@ def test_one_vmap_serves_many_masks():
         np.testing.assert_allclose(found, alone(mask), atol=1e-5)
 
 
-def test_one_compiled_step_serves_many_masks():
-    loss, params, _ = problem(3)
-    optimizer = masked(optax.adam(0.01), problem(3)[2])
-
-    @jax.jit
-    def step(params, state):
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    for seed in range(3):
-        masks = problem(seed)[2]
-        after, state = step(params, optimizer.init(params)._replace(masks=masks))
-        np.testing.assert_array_equal(np.asarray(after["kernel"]) != 0, masks["kernel"])
-        np.testing.assert_array_equal(state.masks["kernel"], masks["kernel"])
-    assert step._cache_size() == 1
-
-
 def test_extra_arguments_reach_the_optimiser():
     def update(updates, state, params=None, *, factor, **extra):
         return jax.tree.map(lambda change: factor * change, updates), state

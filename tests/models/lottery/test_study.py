@@ -226,7 +226,7 @@ def test_a_control_that_has_no_network_is_left_out_with_a_note(
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise ValueError("layer 'output/kernel' would be pruned to nothing")
 
-    monkeypatch.setattr("qrt_tn.models.lottery.study.synflow_masks", refuse)
+    monkeypatch.setattr("qrt_tn.models.lottery.initial.synflow_masks", refuse)
     found = LotteryStudy(
         Small, replace(PRESET, levels=1, trials=1), small_fold, controls=["synflow", "random"]
     )
