@@ -52,8 +52,8 @@ class Column:
         unseen = np.flatnonzero((codes < 0) & values.notna().to_numpy())
         if len(unseen):
             raise ValueError(
-                f"column {shown([self.name])} holds {shown([texts[unseen[0]]])} in row {unseen[0]}, which was"
-                f" not among the categories learnt ({shown(self.categories)}); correct or remove such rows"
+                f"column {shown([self.name])} holds {shown([texts[unseen[0]]])} in row {unseen[0]}, none of"
+                f" the categories learnt ({shown(self.categories)}); correct or remove such rows"
             )
         return np.where(codes < 0, np.nan, codes)[:, None]
 

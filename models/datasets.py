@@ -198,8 +198,7 @@ def _read_arrays(
     image = x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3))
     if x.size == 0 or not (image or x.ndim == 2):
         raise ValueError(
-            f"{source}: x has shape {x.shape}; give (points, features), (points, height, width) or (points,"
-            " height, width, 3), not empty"
+            f"{source}: x has shape {x.shape}; give (M, D), (M, H, W) or (M, H, W, 3), not empty"
         )
     check_memory(f"{source}: x of shape {x.shape} as float64", 8 * x.size)
     shape = tuple(x.shape[1:3] if x.shape[3:] == (1,) else x.shape[1:]) if image else None
@@ -212,9 +211,7 @@ def _array_targets(y: np.ndarray, what: str, task: str | None) -> Targets:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.size == 0 or y.dtype.kind not in ("biufU" if y.ndim == 1 else "biuf"):
-        raise ValueError(
-            f"{what} has shape {y.shape}, {y.dtype}; give a label or numbers for each point, not empty"
-        )
+        raise ValueError(f"{what} has shape {y.shape}, {y.dtype}; give a label or numbers for each point")
     if y.ndim == 1:
         return read_targets(pd.Series(y), what, task)
     onehot = bool(np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all())

@@ -65,8 +65,8 @@ def choose_columns(
     names = list(frame.columns)
     if len(names) < 2:
         raise ValueError(
-            f"{name} has one column, {shown(names)}, and no features; it needs a column for each feature"
-            " and one for the target, split by commas, semicolons, tabs or bars"
+            f"{name} has one column, {shown(names)}; it needs one for each feature and one for the target,"
+            " split by commas, semicolons, tabs or bars"
         )
     dropped = [_find(names, given, "drop", name) for given in drop]
     kept = [column for column in names if column not in dropped]

@@ -75,9 +75,8 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
     if not path.is_dir():
         problem = "is not a kind of file that can be read" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} {problem}; give an npz file; or a folder (unpack an archive first) with MNIST's four IDX"
-            " files, with CIFAR's binary version, with one npz file, or with images in train/<class>/ and"
-            " test/<class>/, or in <class>/"
+            f"{path} {problem}; give an npz file, or a folder (unpack an archive first) of IDX files, of"
+            " CIFAR's binary version, or of images in train/<class>/ and test/<class>/, or in <class>/"
         )
     inner = sorted(folder for folder in path.iterdir() if folder.is_dir())
     for level in ([path], inner, [folder / "raw" for folder in inner]):
@@ -89,8 +88,8 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
             return reader(folder, classes)
     if any((folder / name).is_file() for folder in (path, *inner) for name in ("data_batch_1", "train")):
         raise ValueError(
-            f"{path} holds CIFAR's Python version, which is pickled and could run any code when read; fetch"
-            " the binary version (data_batch_1.bin and so on, or train.bin and test.bin)"
+            f"{path} holds CIFAR's Python version, which is pickled and could run any code; fetch its binary"
+            " version"
         )
     archives = sorted(path.glob("*.npz"))
     if len(archives) == 1:
@@ -169,8 +168,6 @@ def _numbers(name: str, y: np.ndarray) -> tuple[str, ...]:
     present = np.unique(y)
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if len(gaps):
-        raise ValueError(
-            f"{name} holds label {present.tolist()[gaps[0]]!r} where {gaps[0]} is expected;"
-            " number the classes 0, 1, ..."
-        )
+        found = present.tolist()[gaps[0]]
+        raise ValueError(f"{name} holds label {found!r} where {gaps[0]} is expected; number them 0, 1, ...")
     return tuple(map(str, present))

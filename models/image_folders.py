@@ -63,10 +63,8 @@ def _parts(path: Path) -> tuple[list[list[Path]], list[str]]:
     filled = {name for name in split if name in ("train", "test", *_VALIDATION) and _folders(split[name])}
     if not filled & {"train", "test"}:
         if len(split) < 2:
-            raise ValueError(
-                f"{path} holds no data set that can be read: two or more folders, one a class, are needed,"
-                f" but it has {', '.join(folder.name for folder in split.values()) or 'none'}"
-            )
+            held = ", ".join(folder.name for folder in split.values()) or "none"
+            raise ValueError(f"{path} has no two folders, one a class, but {held}; no data set can be read")
         return [[path]], []
     validation = [split[name] for name in _VALIDATION if name in filled]
     if "train" not in filled or len(filled) < 2 or len(split) > len(filled):
@@ -122,18 +120,14 @@ def _read(files: list[Path]) -> np.ndarray:
                     problem = _problem(image, file)
                     image.load()
             except Exception as error:  # each of Pillow's readers fails in its own ways
-                raise ValueError(
-                    f"{file} is not a whole image ({first_line(error)}); remove it or save it again"
-                ) from error
+                raise ValueError(f"{file} is not a whole image ({first_line(error)}); remove it") from error
             if problem:
                 raise ValueError(f"{file} {problem}")
             read.append(_pixels(image))
             shape, first = read[-1].shape, read[0].shape
             if shape[:2] != first[:2]:
-                raise ValueError(
-                    f"{file} has {shape[0]} x {shape[1]} pixels, the images before it {first[0]} x {first[1]}"
-                    " (height x width); bring all to one size"
-                )
+                sizes = f"{shape[0]} x {shape[1]} pixels, the images before it {first[0]} x {first[1]}"
+                raise ValueError(f"{file} has {sizes} (height x width); bring all to one size")
             if read[-1].size > largest:  # the first, and the first in colour
                 largest = read[-1].size
                 check_memory(f"{len(files)} images of shape {shape}", len(files) * largest)

@@ -55,9 +55,8 @@ def load_named(name: str) -> Labelled:
     shape, classes = found.parts[0][0].shape[1:], len(found.classes)
     if shape != source.shape or classes != len(source.classes):
         raise ValueError(
-            f"{place or source.repository}, by its name {name}, should hold {len(source.classes)} classes of"
-            f" images of shape {source.shape}, not {classes} of {shape}; put the right files there, or load"
-            " your own data by their path"
+            f"{place or source.repository} should hold {name}, {len(source.classes)} classes of images of"
+            f" shape {source.shape}, not {classes} of {shape}; load your own data by their path"
         )
     return found
 

@@ -46,10 +46,8 @@ class Images:
             labels = _check_part(f"{self.name}: x{part}", x, y, self.white, len(self.classes))
             object.__setattr__(self, f"y{part}", labels)
         if self.x.shape[1:] != self.x_test.shape[1:]:
-            raise ValueError(
-                f"{self.name}: images of shape {self.x.shape[1:]} for training but {self.x_test.shape[1:]}"
-                " for the test; bring both to one shape"
-            )
+            shapes = f"{self.x.shape[1:]} for training, {self.x_test.shape[1:]} for the test"
+            raise ValueError(f"{self.name}: images of shape {shapes}; bring both to one shape")
         if (self.y == self.y[0]).all():
             raise ValueError(f"{self.name}: all training images are of class {self.y[0]}; give two or more")
 
@@ -126,9 +124,8 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
         y = _check_part(f"{name}: x", x, y, white, len(classes))
         members = np.bincount(y)
         if 1 in members:
-            raise ValueError(
-                f"{name}: class {classes[members.tolist().index(1)]!r} has one image; give 2 or more"
-            )
+            rare = classes[members.tolist().index(1)]
+            raise ValueError(f"{name}: class {rare!r} has one image; give 2 or more")
         # as splits.split draws it
         kept, test = train_test_split(
             np.arange(len(y)),

@@ -48,14 +48,14 @@ def split(
     rare = [dataset.classes[label] for label in labels[members < 3]] if dataset.classes else []
     if rare:
         raise ValueError(
-            f"{dataset.name}: classes of fewer than 3 points: {shown(rare)}; a split needs 3 of each, so add"
-            " points, or remove or merge these classes (or say --task regression if they are quantities)"
+            f"{dataset.name}: classes of fewer than 3 points: {shown(rare)}; a split needs 3 of each: add"
+            " points, merge classes, or say --task regression if they are quantities"
         )
     for name, count in counts.items():
         if count < len(labels):
             raise ValueError(
-                f"{count} of {points} points would be left for {name}; it needs {len(labels)} or more, one of"
-                " each class: give more points, or other sizes of validation and test"
+                f"{count} of {points} points are left for {name}, which needs {len(labels)}, one of each"
+                " class; give more points, or other sizes of validation and test"
             )
     rng = generator(seed)
     state = int(rng.integers(2**31))

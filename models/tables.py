@@ -276,8 +276,8 @@ def _decimal_commas(source: Path, frame: "pd.DataFrame") -> bool:
     points = [i for i in frame if frame[i].dtype.kind == "f" and (frame[i].dropna() % 1 != 0).any()]
     if commas and points:
         raise ValueError(
-            f"{source} has decimal commas in column {commas[0]} and decimal points in column {points[0]}"
-            " (0 is the first); write all numbers with points"
+            f"{source} has decimal commas in column {commas[0]} and decimal points in column {points[0]} (0"
+            " is the first); write all numbers with points"
         )
     return bool(commas)
 

@@ -69,15 +69,11 @@ def read_targets(values: "pd.Series", what: str, task: str | None = None) -> Tar
     kind = kind_of(values)
     if kind != "numbers":
         if task == REGRESSION:
-            raise ValueError(
-                f"{what} holds {kind} ({shown(values[:1])}), not numbers; regression needs numbers"
-            )
+            raise ValueError(f"{what} holds {kind} ({shown(values[:1])}); regression needs numbers")
         return _labels(values, kind)
     numbers = values.to_numpy(dtype=np.float64)
     if np.isinf(numbers).any():
-        raise ValueError(
-            f"{what} holds {numbers[np.isinf(numbers)][0]}; every value must be finite (remove such rows)"
-        )
+        raise ValueError(f"{what} holds {numbers[np.isinf(numbers)][0]}; remove such rows")
     if (task or _task_of(numbers, what)) == REGRESSION:
         return Targets(numbers[:, None])
     return _labels(values, kind)
@@ -130,9 +126,7 @@ def check_labels(name: str, y: np.ndarray, classes: int) -> np.ndarray:
     """Labels 0 .. classes-1, shape (M,), as int64; a ValueError for anything else."""
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise ValueError(
-            f"{name} has shape {labels.shape}, {labels.dtype}; give integer labels of shape (points,)"
-        )
+        raise ValueError(f"{name} has shape {labels.shape}, {labels.dtype}; give integer labels, (points,)")
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise ValueError(f"{name} holds label {wrong[0]}, outside 0..{classes - 1}")

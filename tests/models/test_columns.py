@@ -133,14 +133,6 @@ def test_what_a_target_is(values, told):
         assert reading(pd.Series(values)) == told
 
 
-def test_labels_are_the_places_of_sorted_classes():
-    for values in (RNG.choice(["b", "a", "ü"], 50), RNG.integers(-5, 5, 50) * 10, RNG.random(50) < 0.5):
-        targets = read_targets(pd.Series(values), "it", "classification")
-        assert list(targets.class_values) == sorted(set(values.tolist()))
-        assert [targets.class_values[label] for label in targets.y] == values.tolist()
-        assert targets.classes == tuple(map(str, targets.class_values))
-
-
 def test_the_usual_names_are_targets_and_else_the_last_column():
     for names, target in (("abc", "c"), (["a", "Label", "c"], "Label"), (["y", "b", "id"], "y")):
         frame = pd.DataFrame(RNG.normal(size=(8, 3)), columns=list(names))

@@ -28,7 +28,7 @@ def test_every_format_gives_the_same_data(suffix, tmp_path):
     names = np.array(["zebra", "ant", "cow"])[LABELS]
     dataset = load_file(write(tmp_path, suffix, X, names))
     np.testing.assert_allclose(dataset.x, X, rtol=1e-12)
-    assert dataset.classes == ("ant", "cow", "zebra")
+    assert dataset.classes == dataset.class_values == ("ant", "cow", "zebra")
     assert [dataset.classes[label] for label in dataset.y] == list(names)
     assert (dataset.name, dataset.image_shape, dataset.outputs) == ("data", None, 3)
     gaps = np.where(RNG.random(X.shape) < 0.2, np.nan, X)
@@ -118,7 +118,7 @@ def test_the_data_line(tmp_path):
         ({"x": X + 1j, "y": LABELS}, {}, "complex128"),
         ({"x": np.ones_like(X), "y": LABELS}, {}, "constant data"),
         ({"x": X, "y": np.full(30, "same")}, {}, "constant data"),
-        ({"x": X[:0], "y": LABELS[:0]}, {}, "empty"),
+        ({"x": X[:0], "y": LABELS[:0]}, {}, r"\(0, 4\)"),
         ({"x": X, "y": LABELS[:7]}, {}, "30 points but 7 targets"),
         ({"features": X, "y": LABELS}, {}, "'x'; it holds features, y"),
         ({"x": X[0], "y": LABELS}, {}, r"\(4,\)"),
@@ -219,5 +219,5 @@ def test_one_hot_targets_are_centred():
     np.testing.assert_array_equal(plain, np.arange(3) == LABELS[:20, None])
     np.testing.assert_allclose(targets, plain - plain.mean(axis=0))
     for wrong in (np.array([0, 3]), np.array([-1, 0]), np.array([0.0]), np.array([], dtype=int)):
-        with pytest.raises(ValueError, match=r"y holds label (3|-1)|labels of shape"):
+        with pytest.raises(ValueError, match=r"y holds label (3|-1)|float64|int64"):
             one_hot(wrong, 3)

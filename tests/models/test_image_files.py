@@ -96,10 +96,8 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
     ("file", "content", "told"),
     [
         (IMAGES, None, IMAGES),
-        (LABELS, None, LABELS),
         (IMAGES, b"torn", IMAGES),
         (IMAGES, packed(np.zeros((40, 2), np.uint8)), f"{IMAGES} has 2 axes"),
-        (LABELS, packed(np.zeros((20, 1, 1), np.uint8)), f"{LABELS} has 3 axes"),
         (LABELS, packed(np.zeros(7, np.uint8)), "20 images but 7 labels"),
         (LABELS, packed(np.full(20, 200, np.uint8)), r"label 200, outside 0\.\.9"),
         ("train-labels-idx1-ubyte", packed(np.full(40, 3, np.uint8)), "label 3 where 0 is expected"),

@@ -62,7 +62,7 @@ def test_a_named_set_must_be_what_its_name_says(name, tmp_path, monkeypatch):
     assert_holds(images, *parts)
     assert images.classes[3] == ("cat" if name == "cifar10" else "3")
     (tmp_path / name).rename(tmp_path / "mnist")
-    with pytest.raises(ValueError, match=r"should hold 10 classes of images of shape \(28, 28, 1\)"):
+    with pytest.raises(ValueError, match=r"should hold mnist, 10 classes of images of shape \(28, 28, 1\)"):
         load_images("mnist")
 
 
