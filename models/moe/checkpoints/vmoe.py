@@ -72,9 +72,9 @@ def load_vmoe_checkpoint(prefix: str | Path, *, progress: Progress | None = None
         raise ValueError(
             f"{len(missing)} of {len(paths)} shards are missing, such as {missing[0]}; get them or save again"
         )
-    stored = sum(path.stat().st_size for path in paths)
-    if stored < index.nbytes:
-        raise ValueError(f"{place}: its shards hold {stored} bytes, its index {index.nbytes}: get them again")
+    stored, total = sum(path.stat().st_size for path in paths), index.nbytes
+    if stored < total:
+        raise ValueError(f"{place}: its shards hold {stored} bytes, its index {total}: get them again")
     wanted: list[set[Chunk]] = [set() for _ in paths]
     for number, leaf in enumerate(index.leaves):
         for box, shard in zip(leaf.boxes, leaf.shards, strict=True):
@@ -83,14 +83,14 @@ def load_vmoe_checkpoint(prefix: str | Path, *, progress: Progress | None = None
         (math.prod(box_shape(box)) * leaf.dtype.itemsize for leaf in index.leaves for box in leaf.boxes),
         default=0,
     )
-    check_memory(index.nbytes + 2 * largest, place)
+    check_memory(total + 2 * largest, place)
     arrays = [np.empty(leaf.shape, leaf.dtype) for leaf in index.leaves]
     done = 0
-    with shown(progress, index.nbytes, "bytes") as show:
+    with shown(progress, total, "bytes") as show:
         for path, chunks in zip(paths, wanted, strict=True):
             for count in _read_shard(path, chunks, arrays):
                 done += count
-                show(done, index.nbytes)
+                show(done, total)
     if file_identity(index_path(place)) != identity:
         raise ValueError(f"{index_path(place)} was replaced while the checkpoint was read; read it again")
     tree: Tree = jax.tree.unflatten(index.structure, arrays)

@@ -85,27 +85,16 @@ def save_vmoe_checkpoint(
         read_index(Reader(BytesIO(packed)))
     except ValueError as error:
         raise ValueError(f"tree cannot be saved: {error}; change it, or max_chunk_bytes") from error
-    _write(place, packed, [array for _, array in found], entries, loads, progress)
-
-
-def _write(
-    place: Path,
-    index: bytes,
-    arrays: list[Any],
-    entries: list[ArrayEntry],
-    loads: list[int],
-    progress: Progress | None,
-) -> None:
-    shards, total = len(loads), sum(loads)
+    arrays, total = [array for _, array in found], sum(loads)
     targets = [shard_path(place, shard, shards) for shard in range(shards)]
     with ExitStack() as stack, shown(progress, total, "bytes") as show:
         # a stack is left from its end: the shards get their names first, the index last
-        stack.enter_context(atomic_path(index_path(place))).write_bytes(index)
+        stack.enter_context(atomic_path(index_path(place))).write_bytes(packed)
         done = 0
         for shard, target in enumerate(targets):
             with stack.enter_context(atomic_path(target)).open("wb") as file:
-                for packed, count in _shard(shard, arrays, entries):
-                    file.write(packed)
+                for part, count in _shard(shard, arrays, entries):
+                    file.write(part)
                     if count:
                         done += count
                         show(done, total)

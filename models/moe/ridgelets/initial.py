@@ -79,14 +79,12 @@ def expert_nodes(
 def cluster_nodes(
     transform: QuantumRidgeletTransform, experts: int, nodes: int, seed: Seed = 0
 ) -> InitialExperts:
-    """One cluster of directions for each expert.
+    """One cluster of directions, among POOL E m draws of the transform, for each expert.
 
-    POOL E m nodes are drawn from the transform. Their directions are a / |a|, a the centred
-    representatives, where a and -a are one: k-means runs on the projectors a a^T / |a|^2, at which two
-    directions have the squared distance 2 - 2 cos^2. An expert takes the first m draws of its cluster; a
-    cluster with fewer is filled with the nearest draws that are left over. The share of an expert is
-    that of the draws that fall in its cluster, an unbiased estimate of sum |R[f](a, b)|^2 over it.
-    Fewer directions among the draws than experts are refused.
+    The directions are a / |a|, a the centred representatives, where a and -a are one: k-means runs on the
+    projectors a a^T / |a|^2, at which two directions have the squared distance 2 - 2 cos^2. An expert takes
+    the first m draws of its cluster; one with fewer is filled with the nearest draws that are left over. Its
+    share is that of the draws in its cluster, an unbiased estimate of sum |R[f](a, b)|^2 over it.
     """
     rng = generator(seed)
     pool = transform.sample(POOL * experts * nodes, rng)
