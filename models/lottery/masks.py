@@ -44,9 +44,8 @@ def full_masks(params: Params, prunable: Prunable | None = None) -> Masks:
 
     `prunable` tells by a parameter's name and value whether it may be pruned; by default `is_prunable`.
 
-    Warns:
-        UserWarning: without `prunable`, parameters of two axes or more that are neither kernels nor of a
-            kind that is commonly left whole, such as biases of experts and positions.
+    Without it, a UserWarning names parameters of two axes or more that are neither kernels nor of a kind that
+    is commonly left whole, such as biases of experts and positions.
 
     Raises:
         ValueError: nothing may be pruned.

@@ -98,15 +98,12 @@ class LotteryStudy:
     Args:
         build: makes the network of a seed; all seeds give one architecture. The network returns logits: one
             of experts is wrapped in a module that does, and trains without its routers' losses and noise.
-        preset: rates, recipe, rounds, trials and redraws.
-        fold: the data.
         controls: which of `CONTROLS` to train, where `control_levels` says.
         control_levels: rounds with controls; None for all from 1 on.
         rewinding: "weights": survivors go back to iteration `preset.rewind` (0: to initialisation);
             "rate": they keep their trained values, and only the schedule of the learning rate goes back
             there (Renda, Frankle and Carbin, arXiv 2003.02389).
         folder: where every run is kept, so that a study that was killed goes on where it was.
-        together: as in `train_trials`.
 
     Attributes:
         full: the masks of a dense network.

@@ -49,11 +49,11 @@ class TrialResult:
 
     @property
     def early_iteration(self) -> int:
-        """The iteration of the early stop."""
+        """Its iteration."""
         return int(self.iterations[self.early])
 
     def at_early(self, curve: str) -> float:
-        """A curve's value at the early stop."""
+        """A curve's value there."""
         return float(self.curves[curve][self.early])
 
 
@@ -79,9 +79,7 @@ def train_trials(
     has the same bits whatever runs beside it. On an accelerator all trials advance together under jax.vmap.
 
     Args:
-        program: the architecture and the recipe, from `split`.
-        trials: what to train.
-        fold: the points.
+        program: from `split`.
         snapshots: iterations whose weights to keep, multiples of recipe.evaluate_every.
         together: under vmap (a number: so many at once, where memory is short) or one a core; None to
             choose by the kind of device.

@@ -105,12 +105,11 @@ def test_gradients_of_pruned_weights_do_not_count_in_a_clipped_norm():
     optimizer = masked(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)), masks)
     params = {"kernel": jnp.zeros((1, 3))}
     gradient = {"kernel": jnp.array([[0.5, 1e30, jnp.nan]])}
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    np.testing.assert_array_equal(updates["kernel"], [[-0.5, 0.0, 0.0]])
+    step = jax.jit(lambda params: optimizer.update(gradient, optimizer.init(params), params)[0])
+    np.testing.assert_array_equal(step(params)["kernel"], [[-0.5, 0.0, 0.0]])
     # what is pruned and not finite is set to 0 before training
     wild = apply_masks(masks, {"kernel": jnp.array([[0.0, jnp.inf, jnp.nan]])})
-    updates, _ = optimizer.update(gradient, optimizer.init(wild), wild)
-    np.testing.assert_array_equal(optax.apply_updates(wild, updates)["kernel"], [[-0.5, 0.0, 0.0]])
+    np.testing.assert_array_equal(optax.apply_updates(wild, step(wild))["kernel"], [[-0.5, 0.0, 0.0]])
 
 
 def test_one_vmap_serves_many_masks():
