@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -136,25 +137,25 @@ class Cluster:
         daemon = self.daemons.pop(f"slurmd-{node}")
         daemon.kill()
         daemon.wait()
-        here = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                steps = process.name().startswith("slurmstepd")
-                if steps and any(f"spool-{node}" in file.path for file in process.open_files()):
-                    here.insert(0, process)  # before the job: else it tells that the job has ended
-                elif process.environ().get("SLURMD_NODENAME") == node:
-                    here.append(process)
-        kill(here)
+        # slurmstepd before the job: else it tells that the job has ended
+        kill(self.steps(node))
+        kill(self.processes(f"SLURMD_NODENAME={node}"))
 
-    def processes(self):
-        """Processes of this cluster: those whose environment names its configuration."""
+    def processes(self, entry=None):
+        """Processes of this cluster: those whose environment names its configuration (and an entry)."""
+        wanted = {f"SLURM_CONF={self.folder}/slurm.conf".encode(), *([entry.encode()] if entry else [])}
         found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                own = process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if own and process.pid not in (os.getpid(), os.getppid()):
-                    found.append(process)
-        return found
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if wanted <= set(path.read_bytes().split(b"\0")):
+                    found.append(int(path.parent.name))
+        return [pid for pid in found if pid not in (os.getpid(), os.getppid())]
+
+    def steps(self, node=""):
+        """SLURM's own processes of jobs, which have overwritten their environment, by their sockets."""
+        place = f"{self.folder}/spool-{node}"
+        sockets = psutil.net_connections("unix")
+        return sorted({one.pid for one in sockets if one.pid and str(one.laddr).startswith(place)})
 
     def stop(self):
         with contextlib.suppress(subprocess.SubprocessError, OSError):
@@ -163,7 +164,7 @@ class Cluster:
             daemon.kill()
             daemon.wait()
         for _ in range(50):
-            if not (left := self.processes()):
+            if not (left := self.steps() + self.processes()):
                 break
             kill(left)
             time.sleep(0.05)
@@ -203,10 +204,10 @@ class Cluster:
             time.sleep(0.2)
 
 
-def kill(processes):
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+def kill(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def free_ports(count):
