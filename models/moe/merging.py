@@ -44,16 +44,10 @@ def merge(
     layers: Sequence[int] | None = None,
     groups: int = 1,
 ) -> tuple[dict[str, Any], dict[int, ExpertMap]]:
-    """Merge the experts of each layer of a tree into `n_kept`; the other arguments are those of `remove`.
+    """Merge the experts of each layer of a tree into `n_kept`; `statistics` are of all columns of its router.
 
-    Args:
-        tree: the parameters; they stay as they are.
-        statistics: by number of the block, of all columns of its router.
-        n_kept: experts that are left in each layer.
-        layers: numbers of the blocks; all that have experts if None.
-
-    Returns:
-        The new tree, which shares the arrays that did not change; and the map of each layer.
+    Other arguments are those of `remove`; `layers` are all that have experts if None. Also the maps of all
+    layers are returned; the new tree shares the arrays that did not change.
 
     Raises:
         ValueError: as of `read_layers` and `merge_layer`, or unknown layers.
@@ -100,15 +94,19 @@ def merge_layer(layer: ExpertLayer, n_kept: int) -> ExpertLayer:
 
 
 def matching_units(experts: ExpertWeights, reference: int, other: int) -> np.ndarray:
-    """The order of one expert's hidden units that fits those of another best.
+    """The order of one expert's hidden units that fits those of another, the reference, best.
 
     It maximises the sum over units of the inner products of their weights in, biases and weights out, which
-    minimises the distance of the two experts: the assignment of MC-SMoE's weight matching, with biases.
-
-    Returns:
-        Shape (m,): unit i of `reference` goes with unit order[i] of `other`.
+    minimises the distance of the two experts: the assignment of MC-SMoE's weight matching, with biases. Unit
+    i of the reference goes with unit order[i] of the other.
     """
-    a, b = (_units(experts, index) for index in (reference, other))
+    a, b = (
+        # the weights of each unit as a row, shape (m, h + 1 + h)
+        np.concatenate([first.T, bias[:, None], second], axis=1, dtype=np.float64)
+        for first, bias, second in (
+            [array[expert] for array in experts.arrays[:3]] for expert in (reference, other)
+        )
+    )
     return linear_sum_assignment(a @ b.T, maximize=True)[1]
 
 
@@ -159,9 +157,3 @@ def _mean(experts: ExpertWeights, dominant: int, group: list[int], usage: np.nda
             parts[:3] = parts[0][:, order], parts[1][order], parts[2][order]
         total = [sum_ + share * part for sum_, part in zip(total, parts, strict=True)]
     return [sum_.astype(array.dtype) for sum_, array in zip(total, experts.arrays, strict=True)]
-
-
-def _units(experts: ExpertWeights, expert: int) -> np.ndarray:
-    """The weights of each hidden unit of an expert as a row, shape (m, h + 1 + h), float64."""
-    parts = (experts.kernel_in[expert].T, experts.bias_in[expert][:, None], experts.kernel_out[expert])
-    return np.concatenate([part.astype(np.float64) for part in parts], axis=1)

@@ -73,10 +73,6 @@ def prune_experts(
 
     Warns:
         UserWarning: of experts of equal score some stay and some go (`Selection.ties`).
-
-    Example:
-        >>> pruned = prune_experts(network, "reap", n_prune=2, calibration=images)  # doctest: +SKIP
-        >>> pruned.network.config.maps  # doctest: +SKIP
     """
     found = find_criterion(criterion)
     _check_mode(mode)
@@ -150,13 +146,9 @@ def remove(
 def keep_experts(layer: ExpertLayer, kept: Sequence[int], mode: str, *, selected: int = 1) -> ExpertLayer:
     """The layer with some of its experts; its statistics, of all columns, stay behind.
 
-    Args:
-        layer: stays as it is.
-        kept: the places of the experts that stay, in the order they are to have; ensemble members are put
-            one after the other.
-        mode: in a layer that has lost experts already, "drop-router" and "renormalize" drop the columns of
-            these as well. "renormalize" leaves the gates of a layer that has lost none alone.
-        selected: K, the experts of a token; 1 for expert choice.
+    Ensemble members are put one after the other. In a layer that has lost experts already, "drop-router" and
+    "renormalize" drop the columns of these as well. "renormalize" leaves the gates of a layer that has lost
+    none alone.
 
     Raises:
         ValueError: an unknown mode, no or unknown places, merged experts, fewer experts left for a token

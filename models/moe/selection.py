@@ -122,11 +122,7 @@ def choose_experts(
     gone: set[tuple[int, int]] = set()
     tied: set[tuple[int, int]] = set()
     for where, pool in pools.items():
-        if n_prune is not None:
-            count = _count(pool, n_prune, where, min_experts)
-        else:
-            assert budget_bytes is not None
-            count = _count_for_bytes(pool, total_bytes, budget_bytes, min_experts)
+        count = _count(pool, where, n_prune, total_bytes, budget_bytes, min_experts)
         gone |= {(unit.layer, place) for unit in pool[:count] for place in unit.places}
         if 0 < count < len(pool) and pool[count - 1].score == pool[count].score:
             equal = [unit for unit in pool if unit.score == pool[count].score]
@@ -195,8 +191,24 @@ def _units(layer: ExpertLayer, scores: np.ndarray) -> list[_Unit]:
     ]
 
 
-def _count(pool: list[_Unit], n_prune: int, where: str, min_experts: int) -> int:
-    """How many units make so many experts."""
+def _count(
+    pool: list[_Unit],
+    where: str,
+    n_prune: int | None,
+    total_bytes: int,
+    budget_bytes: int | None,
+    min_experts: int,
+) -> int:
+    """How many units make so many experts, or have to go for so many bytes."""
+    if budget_bytes is not None:
+        left = [total_bytes - gone for gone in (0, *accumulate(unit.nbytes for unit in pool))]
+        if left[-1] > budget_bytes:
+            raise ValueError(
+                f"budget_bytes is {budget_bytes:,}, but {left[-1]:,} are left when each layer (each ensemble"
+                f" member) keeps {min_experts} experts; give at least {left[-1]:,}"
+            )
+        return next(count for count, nbytes in enumerate(left) if nbytes <= budget_bytes)
+    assert n_prune is not None
     totals = [0, *accumulate(len(unit.places) for unit in pool)]
     if n_prune > totals[-1]:
         raise ValueError(
@@ -210,17 +222,6 @@ def _count(pool: list[_Unit], n_prune: int, where: str, min_experts: int) -> int
             f" give {totals[count]}"
         )
     return count
-
-
-def _count_for_bytes(pool: list[_Unit], total_bytes: int, budget_bytes: int, min_experts: int) -> int:
-    """How many units have to go."""
-    left = [total_bytes - gone for gone in (0, *accumulate(unit.nbytes for unit in pool))]
-    if left[-1] > budget_bytes:
-        raise ValueError(
-            f"budget_bytes is {budget_bytes:,}, but {left[-1]:,} are left when each layer (each ensemble"
-            f" member) keeps {min_experts} experts; give at least {left[-1]:,}"
-        )
-    return next(count for count, nbytes in enumerate(left) if nbytes <= budget_bytes)
 
 
 def _tied(layer: ExpertLayer, scores: np.ndarray, kept: tuple[int, ...]) -> set[int]:
@@ -237,6 +238,6 @@ def _others(
     layers: Mapping[int, ExpertLayer], kept: Mapping[int, tuple[int, ...]]
 ) -> dict[int, tuple[int, ...]]:
     return {
-        number: tuple(place for place in range(layer.experts.experts) if place not in kept[number])
+        number: tuple(sorted(set(range(layer.experts.experts)) - set(kept[number])))
         for number, layer in layers.items()
     }

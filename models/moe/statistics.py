@@ -112,8 +112,8 @@ def calibrate(
 ) -> dict[int, LayerStatistics]:
     """The statistics of every layer of experts over images that need no labels, by block.
 
-    Images are seen once, a batch at a time, and only sums and the first tokens are kept. A batch that is not
-    full costs one more compilation.
+    Images are seen once, a batch at a time, and only sums and the first `sample_tokens` inputs of a layer are
+    kept, for criteria that rebuild its outputs. A batch that is not full costs one more compilation.
 
     Args:
         network: whole or pruned.
@@ -121,7 +121,6 @@ def calibrate(
             the other, from a stream of any length.
         batch_size: images at once, where x is one array; rounded down to whole groups where tokens are
             grouped over several images, and then the images must make whole groups too.
-        sample_tokens: how many of a layer's first inputs are kept, for criteria that rebuild its outputs.
         progress: called with the images seen so far, after each batch.
 
     Raises:

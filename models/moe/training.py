@@ -98,10 +98,6 @@ def train_moe(
     Raises:
         ValueError: images, labels or masks that do not fit the network, fewer images than a batch, or a
             loss or weights that are not finite.
-
-    Example:
-        >>> network = VisionMoe(config, rngs=nnx.Rngs(0))  # doctest: +SKIP
-        >>> train_moe(network, x, y, MoeRecipe(steps=500)).losses[-1]  # doctest: +SKIP
     """
     check_points(network.config, x, y)
     size, whole = recipe.batch_size, network.config.images_together

@@ -264,29 +264,20 @@ def check_pair(tree: Tree, pretrained: Tree) -> None:
     The heads (`head`, `pre_logits`) may differ, as may the number of position embeddings (another resolution)
     and, after pruning, the number of experts.
     """
-    ours, theirs = moe_layers(tree), moe_layers(pretrained)
-    if ours != theirs:
-        raise ValueError(
-            f"the blocks with experts are {ours}, in the pre-trained model {theirs};"
-            " give checkpoints of one model"
-        )
     mine, other = _shared(tree), _shared(pretrained)
-    odd = sorted(set(mine) ^ set(other))
-    if odd:
-        where = "pre-trained" if odd[0] in mine else "fine-tuned"
-        raise ValueError(f"the {where} model lacks {odd[0]!r}; give checkpoints of one model")
-    for layer in ours:
+    for path in sorted(set(mine) | set(other)):
+        ours, theirs = mine.get(path, "none"), other.get(path, "none")
+        if ours != theirs:
+            raise ValueError(
+                f"{path!r} has shape {ours} in the fine-tuned and {theirs} in the pre-trained model"
+                " (without axes that may differ); give checkpoints of one model"
+            )
+    for layer in moe_layers(tree):
         members, others = (router_kernel(one, layer).shape[1:-1] for one in (tree, pretrained))
         if members and others and members != others:
             raise ValueError(
                 f"the router of layer {layer} has {members[0]} ensemble members in the fine-tuned and"
                 f" {others[0]} in the pre-trained model; give checkpoints of one model"
-            )
-    for path, shape in mine.items():
-        if shape != other[path]:
-            raise ValueError(
-                f"{path!r} has shape {shape} in the fine-tuned and {other[path]} in the pre-trained model"
-                " (without axes that may differ); give checkpoints of one model"
             )
 
 

