@@ -196,7 +196,7 @@ def _read_text(source: Path, text: str, preferred: str | None, header: bool | No
         import pandas as pd
 
         return pd.read_csv(
-            io.StringIO(text),
+            _stream(text),
             sep=delimiter,
             header=0 if header else None,
             names=range(len(first)),
@@ -232,9 +232,13 @@ def _read_text(source: Path, text: str, preferred: str | None, header: bool | No
     return Table(frame, header, ", ".join(how), written)
 
 
+def _stream(text: str) -> io.TextIOWrapper:
+    """The text as a file; io.StringIO takes four bytes for each letter."""
+    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+
+
 def _rows(text: str, delimiter: str, strict: bool = False) -> Any:
-    lines = io.StringIO(text, newline="")
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+    return csv.reader(_stream(text), delimiter=delimiter, skipinitialspace=True, strict=strict)
 
 
 def _delimiter(text: str, preferred: str | None) -> str:
