@@ -13,7 +13,6 @@ from qrt_tn.models.moe.maps import ExpertMap
 from tests.models.moe import brute_force
 
 WHOLE = ExpertMap.whole(6)
-DROPPED = ExpertMap((0, 1, 2), (0, 2, 5), 6, True)
 GONE = ExpertMap((0, 1, 2, -1, -1, -1), (0, 2, 5), 6)
 FORMS = ("gather", "einsum", "ragged")
 
@@ -42,35 +41,26 @@ def by_loops(made, x):
     ("expert_map", "group", "router"),
     [
         (ExpertMap((0, 1, 0, 2, 2, -1), (0, 1, 3), 6), 18, {"batch_priority": True, "softmax": "after"}),
-        (DROPPED, 18, {"kind": "expert-choice"}),
+        (ExpertMap((0, 1, 2), (0, 2, 5), 6, True), 18, {"kind": "expert-choice"}),
     ],
     ids=["columns merged and without expert", "columns dropped"],
 )
-def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router):
+def test_every_form_computes_the_sum(expert_map, group, router):
     made = [layer(expert_map, form, group, **router) for form in FORMS]
     x = np.random.default_rng(1).normal(size=(3, 12, 5)).astype(np.float32)
     graphs, params = zip(*map(nnx.split, made), strict=True)
 
     @jax.jit
     def run(params, x):
-        def loss(params):
-            outputs = [nnx.merge(graph, own)(x)[0] for graph, own in zip(graphs, params, strict=True)]
-            return sum((output**2).sum() for output in outputs), outputs
-
-        # the gradient of one case is enough, and costs most of the compilation
-        graded = expert_map is not DROPPED
-        slopes, outputs = (jax.grad if graded else lambda f, has_aux: f)(loss, has_aux=True)(params)
+        outputs = [nnx.merge(graph, own)(x)[0] for graph, own in zip(graphs, params, strict=True)]
         same = nnx.merge(graphs[0], params[0])
         every = same.experts(jnp.repeat(x.reshape(1, -1, 5), expert_map.experts, axis=0))
-        return outputs, slopes, same.observe(x), every
+        return outputs, same.observe(x), every
 
-    outputs, slopes, (output, seen), every = jax.tree.map(np.asarray, run(params, x))
+    outputs, (output, seen), every = jax.tree.map(np.asarray, run(params, x))
     expected = by_loops(made[0], x)
     for found in outputs:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    for other in slopes[1:] if expert_map is not DROPPED else ():
-        for one, two in zip(jax.tree.leaves(slopes[0]), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-4)
     # an observation rebuilds the layer
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(seen.inputs, x.reshape(-1, 5))
