@@ -49,8 +49,8 @@ fast_slopes = jax.jit(jax.value_and_grad(hinge_loss), static_argnums=4)
 
 @pytest.fixture(scope="module")
 def grown():
-    """Rows of three seeds with batches that grow like d; pruning shares the compilation of d = 128."""
-    return scaling((32, 128), range(3), TheorySetting())
+    """Rows of two seeds with batches that grow like d; pruning shares the compilation of d = 128."""
+    return scaling((32, 128), range(2), TheorySetting())
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +76,14 @@ def slow_loss(router, neurons, a, inputs, labels):
     return np.maximum(0, 1 - labels * np.array(made)).mean()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_outputs_and_gradients_are_those_of_the_sum_in_a_random_orthonormal_basis(seed):
-    rng = np.random.default_rng(seed)
+def test_outputs_and_gradients_are_those_of_the_sum_in_a_random_orthonormal_basis():
+    rng = np.random.default_rng(0)
     k, m, d = SMALL.experts, SMALL.neurons, SMALL.dim
     router, neurons = rng.normal(size=(k, d)), 0.3 * rng.normal(size=(k, m, d))
     parameters = Parameters(router.astype(np.float32), neurons.astype(np.float32))
     basis = np.linalg.qr(rng.normal(size=(d, d)))[0]  # row i is pattern i
     router, neurons = router @ basis, neurons @ basis
-    tokens, labels = map(np.asarray, draw(SMALL, 6, jax.random.key(seed)))
+    tokens, labels = map(np.asarray, draw(SMALL, 6, jax.random.key(0)))
     a, inputs = signs(SMALL), basis[tokens]
     expected = np.array([slow_output(router, neurons, a, x, 2) for x in inputs])
     np.testing.assert_allclose(fast_outputs(parameters, a, tokens, 2), expected, rtol=1e-4, atol=1e-5)
@@ -221,7 +220,7 @@ def test_accuracy_after_pruning_is_that_of_a_model_without_the_experts(tuned):
 
 
 def test_relevant_changes_are_of_order_1_and_others_fall(grown):
-    assert [row["batch_size"] for row in grown] == [32] * 3 + [128] * 3
+    assert [row["batch_size"] for row in grown] == [32] * 2 + [128] * 2
     dims = [row["dim"] for row in grown]
     for row in grown:
         assert 0.5 < row["relevant_min"] < 1.5
@@ -239,8 +238,8 @@ def test_pruning_holds_as_far_as_predicted():
     # of 3 relevant experts two count +1: three must stay to be sure of both signs
     odd = predicted_limits(TheorySetting(experts=10, relevant_share=0.3))
     assert odd == pytest.approx({"without": 0.7, "with": 0.8, "both_signs": 0.7})
-    rows = pruning([4], TheorySetting(), ratios=[0.25, 0.5, 0.6875, 0.9375])
-    assert len(rows) == 3 * 2 * 4
+    rows = pruning([4], TheorySetting(), ratios=[0.5, 0.6875, 0.9375])
+    assert len(rows) == 3 * 2 * 3
 
     def measured(order, steps, low, high):
         return [
