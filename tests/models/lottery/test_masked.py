@@ -14,11 +14,10 @@ OPTIMIZERS = {
     "adamw": lambda: optax.adamw(0.01, weight_decay=0.1),
     "clipped": lambda: optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(1.0, momentum=0.5)),
     "lamb": lambda: optax.lamb(0.05, weight_decay=0.1),
-    "noisy": lambda: optax.chain(optax.add_noise(0.1, 0.5, 0), optax.sgd(0.1)),
     "schedule-free": lambda: optax.contrib.schedule_free_adamw(0.05, weight_decay=0.1),
     "prodigy": lambda: optax.contrib.prodigy(1.0, weight_decay=0.1),
 }
-EXACT = set(OPTIMIZERS) - {"noisy", "prodigy"}  # of these the survivors are those of the small problem
+EXACT = set(OPTIMIZERS) - {"prodigy"}  # of these the survivors are those of the small problem
 # The parameters that an optimiser keeps in its state, and evaluates or compares with.
 KEPT = {
     "schedule-free": optax.contrib.schedule_free_eval_params,
