@@ -45,22 +45,29 @@ def by_loops(made, x):
     ],
     ids=["columns merged and without expert", "columns dropped"],
 )
-def test_every_form_computes_the_sum(expert_map, group, router):
+def test_every_form_computes_the_sum_and_its_gradient(expert_map, group, router):
     made = [layer(expert_map, form, group, **router) for form in FORMS]
     x = np.random.default_rng(1).normal(size=(3, 12, 5)).astype(np.float32)
     graphs, params = zip(*map(nnx.split, made), strict=True)
 
     @jax.jit
     def run(params, x):
-        outputs = [nnx.merge(graph, own)(x)[0] for graph, own in zip(graphs, params, strict=True)]
+        def loss(params):
+            outputs = [nnx.merge(graph, own)(x)[0] for graph, own in zip(graphs, params, strict=True)]
+            return sum((output**2).sum() for output in outputs), outputs
+
+        slopes, outputs = jax.grad(loss, has_aux=True)(params)
         same = nnx.merge(graphs[0], params[0])
         every = same.experts(jnp.repeat(x.reshape(1, -1, 5), expert_map.experts, axis=0))
-        return outputs, same.observe(x), every
+        return outputs, slopes, same.observe(x), every
 
-    outputs, (output, seen), every = jax.tree.map(np.asarray, run(params, x))
+    outputs, slopes, (output, seen), every = jax.tree.map(np.asarray, run(params, x))
     expected = by_loops(made[0], x)
     for found in outputs:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for other in slopes[1:]:
+        for one, two in zip(jax.tree.leaves(slopes[0]), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-4)
     # an observation rebuilds the layer
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(seen.inputs, x.reshape(-1, 5))
