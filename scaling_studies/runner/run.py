@@ -251,6 +251,10 @@ class _Run:
             started = False
             try:
                 started = self._is_to_run(point) and self._start(point, share)
+            except (FileNotFoundError, ValueError):
+                if point.id not in self.store.results:
+                    raise
+                self.queue.append(point)  # another task has ended it just now, and removed its folder
             finally:
                 if not started:
                     self.room.give_back(share)

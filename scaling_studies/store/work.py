@@ -1,6 +1,7 @@
 """What unfinished points keep: one folder for each task that has begun a point, which no other writes."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 KEPT = "kept"  # the experiment's own part, in which files are renamed into place
@@ -15,29 +16,39 @@ def begun_by(folder: Path) -> set[str]:
 
 
 def open_work(folder: Path, owner: str) -> Path:
-    """The folder of one task under a point's; it goes on from a copy of whatever was kept last."""
+    """The folder of one task under a point's; it goes on from a copy of whatever was kept last.
+
+    Raises:
+        OSError: no room is left, or another task has ended the point meanwhile.
+    """
     own = folder / owner
     kept = own / KEPT
-    newest = max((path for path in folder.glob(f"*/{KEPT}")), key=_changed, default=kept)
+    newest = max(folder.glob(f"*/{KEPT}"), key=_changed, default=kept)
     if newest != kept:
         copy = own / "copy"
         shutil.rmtree(copy, ignore_errors=True)
-        try:
-            shutil.copytree(newest, copy, ignore=shutil.ignore_patterns(".*"))
-            shutil.rmtree(kept, ignore_errors=True)
-            copy.rename(kept)
-        except OSError:  # the other has ended the point meanwhile, or no room is left: then this is told next
-            shutil.rmtree(copy, ignore_errors=True)
+        _copy(newest, copy)
+        shutil.rmtree(kept, ignore_errors=True)
+        copy.rename(kept)
     kept.mkdir(parents=True, exist_ok=True)
     return own
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy what is whole in a folder while another task writes there, or removes it."""
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        with suppress(FileNotFoundError):
+            if path.is_dir():
+                _copy(path, target / path.name)
+            elif path.name[0] != ".":
+                shutil.copy2(path, target / path.name)
 
 
 def _changed(folder: Path) -> float:
     """When something in a folder was last written, or it was made."""
     latest = 0.0
     for path in (folder, *folder.rglob("*")):
-        try:
+        with suppress(FileNotFoundError):  # renamed meanwhile
             latest = max(latest, path.stat().st_mtime)
-        except FileNotFoundError:
-            continue  # renamed meanwhile
     return latest

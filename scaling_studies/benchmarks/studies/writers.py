@@ -16,16 +16,14 @@ def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:
 
     Args:
         file: the study.
-        place: its store, which is made.
+        place: its store, which all of them make.
         writers: processes.
 
     Returns:
-        Counts `points`, `writers`, `finished`; what must be 0: `lost`, `torn` (not whole, at any moment);
+        Counts `points`, `writers`, `finished`; what must be 0: `lost` (at any moment), `torn` (not whole);
         `seconds`; records a second.
     """
     study = load_study(file)
-    store = StudyStore.make(place, study)
-    store.keep(study)
     context = get_context("forkserver")
     start = context.Barrier(writers + 1)
     processes = [
@@ -36,9 +34,12 @@ def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:
         process.start()
     start.wait()
     began = time.perf_counter()
-    torn = 0
+    store = StudyStore.make(place, study)
+    torn, lost, seen = 0, 0, set[str]()
     while any(process.is_alive() for process in processes):
-        torn += len(read_results(store)[1])
+        records, damaged = read_results(store)
+        now = {record["id"] for record in records}
+        torn, lost, seen = torn + len(damaged), lost + len(seen - now), now
         time.sleep(0.05)
     seconds = time.perf_counter() - began
     for process in processes:
@@ -50,7 +51,7 @@ def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:
         "points": len(study.points),
         "writers": writers,
         "finished": len(records),
-        "lost": len(study.points) - len(records),
+        "lost": lost + len(study.points) - len(records),
         "torn": torn + len(damaged),
         "seconds": seconds,
         "records_per_second": len(records) / seconds,
@@ -60,9 +61,10 @@ def write_at_once(file: Path, place: Path, writers: int) -> dict[str, Any]:
 def _write(file: Path, place: Path, start: Any, number: int, writers: int) -> None:
     """One task: publishes its share, and what it then finds undone of the others'."""
     study = load_study(file)
-    store = StudyStore(place)
     own, others = shares(order(study.by_id), number, writers)
     start.wait()
+    store = StudyStore.make(place, study)
+    store.keep(study)
     for point in (*own, *others):
         if store.results.read(point) is None:
             store.publish(

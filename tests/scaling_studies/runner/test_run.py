@@ -1,6 +1,5 @@
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from qrt_tn.studies.runner.process import launcher_missing
 from qrt_tn.studies.runner.watching import State
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store.index import read_results
+from qrt_tn.studies.store.work import open_work
 from tests.scaling_studies.runner.runs import Watch, attempts, numbers, records, run_study, study
 
 
@@ -200,16 +200,6 @@ def test_points_run_beside_each_other_as_memory_allows(place: Path) -> None:
     assert (last.total, last.done, last.failed, last.left, last.ended_now) == (4, 4, 0, 0, 4)
 
 
-def test_exclusive_points_run_alone(place: Path) -> None:
-    asked = study(
-        numbers(1, 2) + "[resources]\nexclusive = true\nmemory = 0.1\n", fixed="[fixed]\nseconds = 0.1\n"
-    )
-    watch = Watch()
-    run_study(asked, place, watch=watch)
-    assert watch.most == 1
-    assert len(records(place)) == 2
-
-
 def test_every_point_sees_its_own_gpu_and_two_run_at_once(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +374,23 @@ def test_what_another_run_did_meanwhile_is_not_done_again(
     assert attempts(place, asked) == [0, 0]
 
 
+def test_a_point_that_is_ended_as_it_is_begun_here_is_left_as_it_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(numbers(1, 2))
+    store = StudyStore.make(place, asked)
+
+    def ended(folder: Path, owner: str) -> Path:
+        own = open_work(folder, owner)
+        if folder.name == asked.points[0].id:
+            store.publish({"id": folder.name, "tables": {}})
+        return own
+
+    monkeypatch.setattr(run_room, "open_work", ended)
+    assert run_study(asked, place).finished == 1
+    assert store.done(asked) == asked.by_id.keys()
+
+
 def test_a_second_run_on_this_machine_is_refused_and_a_task_is_not(place: Path) -> None:
     asked = study(numbers(1, 2))
     with StudyStore.make(place, asked).lock("run"):
@@ -421,13 +428,6 @@ def test_an_edited_file_is_noticed_once(place: Path, tmp_path: Path, monkeypatch
     assert len(records(place)) == 3
 
 
-def test_a_point_is_timed_by_its_own_clock(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a runner that looks only now and then
-    monkeypatch.setattr(run_room, "wait", lambda sentinels, timeout: time.sleep(4.0))
-    run_study(study(numbers(1), fixed="[fixed]\nseconds = 0.1\n"), place)
-    assert 0.1 <= records(place)[1]["wall_seconds"] < 3.5
-
-
 def test_a_rank_that_fails_ends_its_point_at_once(place: Path) -> None:
     if launcher_missing():
         pytest.skip(f"{launcher_missing()}")
@@ -439,15 +439,6 @@ def test_a_rank_that_fails_ends_its_point_at_once(place: Path) -> None:
     assert failure["kind"] == "error"
     assert "this point was asked to fail" in failure["reason"]
     assert failure["reason"].startswith("rank ")
-
-
-def test_work_that_a_kill_left_behind_a_finished_point_is_tidied(place: Path) -> None:
-    asked = study(numbers(1, 2))
-    run_study(asked, place)
-    left = StudyStore(place).work(asked.points[0].id)
-    left.mkdir(parents=True)
-    run_study(asked, place)
-    assert not left.exists()
 
 
 def test_a_failure_that_is_not_whole_is_tried_again(place: Path) -> None:

@@ -1,12 +1,12 @@
 import gc
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qrt_tn.studies.benchmarks.studies.kills import write_study
+from qrt_tn.studies.benchmarks.studies.writers import write_at_once
 from qrt_tn.studies.config import Study, parse_study
 from qrt_tn.studies.store import StudyStore
 from qrt_tn.studies.store import index as room
@@ -95,11 +95,6 @@ def test_records_that_were_replaced_removed_or_added_are_told_as_they_are_now(
     assert ids[2] not in values
 
 
-def test_results_come_in_the_order_of_their_ids(store: StudyStore) -> None:
-    found, _ = read_results(store)
-    assert [one["id"] for one in found] == sorted(store.results.ids())
-
-
 def test_damaged_records_are_told_apart_and_never_kept_in_the_index(store: StudyStore, study: Study) -> None:
     ids = [point.id for point in study.points]
     whole = store.results.path(ids[3]).read_bytes()
@@ -116,15 +111,6 @@ def test_damaged_records_are_told_apart_and_never_kept_in_the_index(store: Study
         assert damaged_results(store) == set(damaged)
     store.results.path(ids[3]).write_bytes(whole)
     assert ids[3] in {one["id"] for one in read_results(store)[0]}
-
-
-def test_a_record_damaged_after_the_index_knew_it_is_reported(store: StudyStore, study: Study) -> None:
-    read_results(store)
-    point = study.points[0].id
-    store.results.path(point).write_bytes(store.results.path(point).read_bytes()[:-5])
-    found, damaged = read_results(store)
-    assert damaged == [point]
-    assert found == cold(store)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "text", "other columns", "older"])
@@ -179,72 +165,9 @@ def test_the_collector_is_left_as_it_was(store: StudyStore) -> None:
         gc.enable()
 
 
-# Writers wait for each other at the gate; a reader in their midst sees whole records only.
-WRITERS = """
-import sys
-from multiprocessing import get_context
-from pathlib import Path
-from qrt_tn.studies.config import parse_study
-from qrt_tn.studies.store import StudyStore
-from qrt_tn.studies.store.index import read_results
-text = 'name = "s"\\nexperiment = "rehearsal"\\n'
-text += '[axes]\\nnumber = { range = [1, 400], step = 1 }\\n'
-def record(point):
-    tables = {"points": [{"value": point.parameters["number"]}]}
-    return {"id": point.id, "tables": tables, "filling": "x" * 5000}
-def write(folder, part, gate):
-    store = StudyStore.make(folder, study)
-    gate.wait()
-    for point in study.points[part::8]:
-        store.publish(record(point))
-    for point in study.points[(part + 1) % 8 :: 80]:
-        store.publish(record(point))
-def read(folder, gate, over):
-    store = StudyStore.make(folder, study)
-    gate.wait()
-    before = set()
-    while True:
-        last = over.is_set()
-        found, damaged = read_results(store)
-        now = {one["id"] for one in found}
-        if damaged or before - now or any(len(one["filling"]) != 5000 for one in found):
-            sys.exit(f"torn {damaged}, lost {before - now}")
-        before = now
-        if last:
-            sys.exit(0 if len(now) == 400 else f"{len(now)} of 400")
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    study = parse_study(text, "s.toml")
-    read_results(StudyStore.make(folder, study))
-    context = get_context("fork")
-    gate, over = context.Barrier(10), context.Event()
-    writers = [context.Process(target=write, args=(folder, part, gate)) for part in range(8)]
-    readers = [context.Process(target=read, args=(folder, gate, over)) for _ in range(2)]
-    [one.start() for one in writers + readers]
-    [one.join() for one in writers]
-    over.set()
-    [one.join() for one in readers]
-    sys.exit(max(abs(one.exitcode) for one in writers + readers))
-"""
-
-
-def test_eight_writers_and_two_readers_at_once_lose_and_tear_nothing(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", WRITERS, str(tmp_path / "store")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert found.returncode == 0, found.stderr
+def test_eight_tasks_at_once_make_a_store_and_lose_and_tear_nothing(tmp_path: Path) -> None:
+    found = write_at_once(write_study(tmp_path, "w", 200, 0.0), tmp_path / "store", 8)
+    assert (found["finished"], found["lost"], found["torn"]) == (200, 0, 0)
     store = StudyStore(tmp_path / "store")
-    study = parse_study(STUDY.replace("200", "400"), "s.toml")
-    assert store.results.ids() == study.by_id.keys()
-    for point in study.points:
-        kept = store.results.read(point.id)
-        assert kept is not None
-        assert kept["tables"]["points"] == [{"value": point.parameters["number"]}]
-    assert read_results(store) == (cold(store), [])
+    assert store.done(store.study()) == store.study().by_id.keys()
     assert list(store.folder.rglob(".*")) == []  # nothing half-written is left

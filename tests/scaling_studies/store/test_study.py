@@ -1,8 +1,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,45 +132,6 @@ def test_the_store_of_another_study_is_refused(store: StudyStore) -> None:
     head.write_text(head.read_text(encoding="utf-8").replace("rehearsal", "risk"), encoding="utf-8")
     with pytest.raises(ValueError, match="holds the experiment 'risk', not 'rehearsal'"):
         StudyStore.make(store.folder, study())
-
-
-MAKERS = """
-import os, sys
-from multiprocessing import get_context
-from pathlib import Path
-from qrt_tn.studies.config import parse_study
-from qrt_tn.studies.store import StudyStore
-text = 'name = "s"\\nexperiment = "rehearsal"\\n'
-def make(folders, gate):
-    gate.wait()
-    for folder in folders:
-        study = parse_study(text, "s.toml")
-        StudyStore.make(folder, study).keep(study)
-        (folder / "work").mkdir(exist_ok=True)
-if __name__ == "__main__":
-    context = get_context("fork")
-    gate = context.Barrier(8)
-    folders = [Path(sys.argv[1]) / str(number) for number in range(40)]
-    made = [context.Process(target=make, args=(folders, gate)) for _ in range(8)]
-    [one.start() for one in made]
-    [one.join() for one in made]
-    sys.exit(max(abs(one.exitcode) for one in made))
-"""
-
-
-def test_eight_runs_may_make_one_store_at_once(tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    found = subprocess.run(
-        [sys.executable, "-c", MAKERS, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 0, found.stderr
-    assert {StudyStore(folder).study().digest for folder in tmp_path.iterdir()} == {
-        parse_study('name = "s"\nexperiment = "rehearsal"\n', "s.toml").digest
-    }
 
 
 # the study in its store
