@@ -18,9 +18,12 @@ from qrt_tn.studies.experiments.catalogue import (
     UnavailableError,
     experiment,
 )
+from qrt_tn.studies.runner.process import thread_pools
 from qrt_tn.studies.runner.room import visible_gpus
 from qrt_tn.studies.runner.task import FULL_DISK, Task
 from qrt_tn.studies.store.records import FULL
+
+thread_pools()  # found once, in the server that points are forked from
 
 
 def measure(task: Task, comm: Any = None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import os
 import shlex
 import shutil
@@ -13,6 +14,8 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+from threadpoolctl import ThreadpoolController
 
 from qrt_tn.studies.runner.task import FULL_DISK, Task
 
@@ -180,10 +183,7 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
             os.sched_setaffinity(0, cores)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ[name] = str(len(cores))
-        if "numpy" in sys.modules:
-            from threadpoolctl import threadpool_limits
-
-            threadpool_limits(len(cores))
+        thread_pools().limit(limits=len(cores))
         if "numba" in sys.modules:
             import numba
 
@@ -192,6 +192,12 @@ def take_share(cores: tuple[int, ...], gpus: tuple[str, ...]) -> None:
             os.environ["NUMBA_NUM_THREADS"] = str(begun)
             numba.set_num_threads(min(len(cores), begun))
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
+@functools.cache
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; looking for them takes longer than a short point."""
+    return ThreadpoolController()
 
 
 def _run_ranks(task: Task) -> int:

@@ -281,7 +281,8 @@ class _Run:
         store = self.store
         folder, log = store.work(point.id), store.log(point.id)
         earlier = store.failed.read(point.id) or {}
-        attempt = 1 + max(earlier_attempts(folder), int(earlier.get("attempt", 0)))
+        before = earlier_attempts(folder) if folder.exists() else 0
+        attempt = 1 + max(before, int(earlier.get("attempt", 0)))
         started = _now()
         with room_needed(store.folder):
             work = open_work(folder, self.owner)

@@ -75,7 +75,7 @@ def _indexed(store: StudyStore, stamps: dict[str, Stamp], *columns: str) -> list
 
     wanted = ["id", "written", "size", *columns]
     try:
-        table = pq.read_table(store.folder / NAME, columns=wanted)
+        table = pq.ParquetFile(store.folder / NAME).read(columns=wanted)  # read_table imports pandas
         rows = zip(*(table[name].to_pylist() for name in wanted), strict=True)
     except (OSError, KeyError, pa.ArrowException):
         return []  # none yet, or not whole
@@ -83,13 +83,14 @@ def _indexed(store: StudyStore, stamps: dict[str, Stamp], *columns: str) -> list
 
 
 def damaged_results(store: StudyStore) -> set[str]:
-    """Ids of results that are not whole. Files that the index knows are taken to be; few others are read.
+    """Ids of results that are not whole. Few are all read; of many, those that the index knows are not.
 
-    Where the index knows little, it is made.
+    Where the index knows little of many, it is made.
     """
     stamps = store.results.stamps()
-    for (point,) in _indexed(store, stamps):
-        del stamps[point]
+    if len(stamps) >= MANY:  # else importing Arrow takes longer
+        for (point,) in _indexed(store, stamps):
+            del stamps[point]
     if len(stamps) >= MANY:
         return set(read_results(store)[1])
     return {point for point in stamps if store.results.read(point) is None and point in store.results}

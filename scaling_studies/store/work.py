@@ -23,6 +23,9 @@ def open_work(folder: Path, owner: str) -> Path:
     """
     own = folder / owner
     kept = own / KEPT
+    if not folder.exists():
+        kept.mkdir(parents=True)
+        return own
     newest = max(folder.glob(f"*/{KEPT}"), key=_changed, default=kept)
     if newest != kept:
         copy = own / "copy"

@@ -59,12 +59,6 @@ def test_experiment_and_revision_are_part_of_an_id() -> None:
     assert set(known) <= set("0123456789abcdef")
 
 
-def test_every_parameter_makes_another_point() -> None:
-    others = ('label = "x"', "number = 1", "seconds = 0.2", "steps = 2", "megabytes = 1", 'ending = "error"')
-    found = {points(f"[fixed]\n{line}\n")[0].id for line in others}
-    assert len(found | {points("")[0].id}) == len(others) + 1
-
-
 def test_a_text_among_resources_stands_for_the_parameter_of_that_name() -> None:
     found = points(
         "[axes]\nnumber = [1, 2]\nsteps = [3]\n"

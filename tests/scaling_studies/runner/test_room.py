@@ -1,10 +1,13 @@
 import os
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qrt_tn.studies.config.points import Needs
 from qrt_tn.studies.runner import Room
-from qrt_tn.studies.runner.room import free_memory, visible_gpus
+from qrt_tn.studies.runner.room import Share, free_memory, visible_gpus
 
 GIB = 2**30
 
@@ -14,88 +17,40 @@ def room(**instead: object) -> Room:
     return Room(**given | instead)  # type: ignore[arg-type]
 
 
-def test_cores_are_given_once_and_again_when_they_are_free() -> None:
-    free = room()
-    first, second = free.take(Needs(cores=2)), free.take(Needs(cores=2))
-    assert first is not None
-    assert second is not None
-    assert sorted(first.cores + second.cores) == [0, 1, 2, 3]
-    assert free.take(Needs()) is None
-    free.give_back(first)
-    third = free.take(Needs())
-    assert third is not None
-    assert set(third.cores) < set(first.cores)
+NEEDS = st.builds(
+    Needs,
+    cores=st.integers(1, 5),
+    ranks=st.integers(1, 2),
+    gpus=st.integers(0, 2),
+    memory=st.floats(0.5, 9.0),
+    exclusive=st.booleans(),
+)
 
 
-def test_ranks_multiply_cores_and_gpus() -> None:
-    share = room().take(Needs(ranks=2, cores=2, gpus=1))
-    assert share is not None
-    assert share.cores == (0, 1, 2, 3)
-    assert share.gpus == ("0", "1")
-
-
-def test_memory_of_all_points_together_stays_within_bounds() -> None:
-    free = room()
-    large = free.take(Needs(memory=6.0))
-    assert large is not None
-    assert free.take(Needs(memory=3.0)) is None
-    small = free.take(Needs(memory=2.0))
-    assert small is not None
-    free.give_back(large)
-    assert free.take(Needs(memory=6.0)) is not None
-
-
-@pytest.mark.parametrize("needs", [Needs(cores=64), Needs(memory=500.0), Needs(cores=9, memory=9.0)])
-def test_a_point_that_wants_more_than_there_is_gets_all_once_nothing_else_runs(needs: Needs) -> None:
-    free = room()
-    other = free.take(Needs(memory=0.5))
-    assert other is not None
-    assert free.take(needs) is None
-    free.give_back(other)
-    share = free.take(needs)
-    assert share is not None
-    assert len(share.cores) == min(needs.cores, 4)
-    assert share.memory == min(int(needs.memory * GIB), 8 * GIB)
-    free.give_back(share)
-    assert free.take(Needs(cores=4, memory=8.0)) is not None
-
-
-def test_an_exclusive_point_runs_alone() -> None:
-    free = room()
-    first = free.take(Needs(memory=0.5))
-    assert first is not None
-    assert free.take(Needs(exclusive=True)) is None
-    free.give_back(first)
-    alone = free.take(Needs(exclusive=True))
-    assert alone is not None
-    assert free.take(Needs(memory=0.1)) is None
-    free.give_back(alone)
-    assert free.take(Needs()) is not None
-
-
-def test_at_most_so_many_at_once() -> None:
-    free = room(most=1)
-    first = free.take(Needs(memory=0.1))
-    assert first is not None
-    assert free.take(Needs(memory=0.1)) is None
-    free.give_back(first)
-    assert free.take(Needs(memory=0.1)) is not None
-
-
-def test_every_gpu_is_one_points_at_a_time() -> None:
-    free = room()
-    first, second = free.take(Needs(gpus=1)), free.take(Needs(gpus=1))
-    assert first is not None
-    assert second is not None
-    assert {*first.gpus, *second.gpus} == {"0", "1"}
-    assert free.take(Needs(gpus=1)) is None
-    without = free.take(Needs())
-    assert without is not None
-    assert without.gpus == ()
-    free.give_back(first)
-    again = free.take(Needs(gpus=1))
-    assert again is not None
-    assert again.gpus == first.gpus
+@given(st.lists(NEEDS | st.integers(0, 9)), st.none() | st.integers(1, 3))
+def test_shares_are_apart_fit_whenever_they_can_and_come_back(moves: list[Any], most: int | None) -> None:
+    free = room(most=most)
+    out: list[tuple[Needs, Share]] = []
+    for move in moves:
+        if isinstance(move, int):
+            if out:
+                free.give_back(out.pop(move % len(out))[1])
+            continue
+        # one that wants more cores or memory than there are gets all, once nothing else runs
+        cores, gpus = min(move.cores * move.ranks, 4), move.gpus * move.ranks
+        memory = min(int(move.memory * GIB), 8 * GIB)
+        alone = not out or not (move.exclusive or out[0][0].exclusive)
+        room_left = (most is None or len(out) < most) and alone
+        room_left &= cores <= 4 - sum(len(share.cores) for _, share in out)
+        room_left &= gpus <= 2 - sum(len(share.gpus) for _, share in out)
+        room_left &= memory <= 8 * GIB - sum(share.memory for _, share in out)
+        share = free.take(move)
+        assert (share is not None) == room_left
+        if share is not None:
+            assert (len(share.cores), len(share.gpus), share.memory) == (cores, gpus, memory)
+            out.append((move, share))
+        given_out = [name for _, share in out for name in (*share.cores, *share.gpus)]
+        assert len(set(given_out)) == len(given_out)
 
 
 def test_gpus_that_are_not_here_are_refused_by_number() -> None:
@@ -114,17 +69,6 @@ def test_points_of_several_ranks_may_use_the_gpus_of_all_nodes_of_a_job() -> Non
     share = both.take(Needs(gpus=1, ranks=4))
     assert share is not None
     assert share.gpus == ("0", "1")
-
-
-def test_nothing_is_lost_however_often_shares_go_out_and_come_back() -> None:
-    free = room()
-    for number in range(50):
-        shares = [free.take(Needs(cores=1 + number % 2, gpus=number % 2, memory=1.0)) for _ in range(6)]
-        for share in filter(None, shares):
-            free.give_back(share)
-    whole = free.take(Needs(cores=4, gpus=2, memory=8.0))
-    assert whole is not None
-    assert (whole.cores, set(whole.gpus), whole.memory) == ((0, 1, 2, 3), {"0", "1"}, 8 * GIB)
 
 
 @pytest.mark.parametrize(

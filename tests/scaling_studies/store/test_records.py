@@ -34,6 +34,9 @@ def test_a_record_comes_back_as_it_was(records: Records) -> None:
     assert records.read(ONE) == given
     assert records.ids() == {ONE}
     assert json.loads(records.path(ONE).read_text(encoding="utf-8")) == given
+    records.write(ONE, record(ONE, 2.0))
+    assert records.read(ONE) == record(ONE, 2.0)
+    assert files(records.folder) == [f"{ONE}.json"]
 
 
 def test_ids_and_stamps_are_of_the_files_that_are_there(records: Records) -> None:
@@ -48,13 +51,6 @@ def test_ids_and_stamps_are_of_the_files_that_are_there(records: Records) -> Non
     records.remove(ONE)
     records.remove(ONE)
     assert records.ids() == {OTHER}
-
-
-def test_a_later_record_takes_the_place_of_an_earlier_one(records: Records) -> None:
-    records.write(ONE, record(ONE, 1.0))
-    records.write(ONE, record(ONE, 2.0))
-    assert records.read(ONE) == record(ONE, 2.0)
-    assert files(records.folder) == [f"{ONE}.json"]
 
 
 def test_files_half_written_are_not_seen(records: Records) -> None:
