@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from qrt_tn.engine.checkpoints import claim, identity
 from qrt_tn.engine.files import atomic_path
 
@@ -156,5 +153,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys as a parquet table, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with atomic_path(path) as partial:
         pq.write_table(pa.Table.from_pylist(list(rows)), partial)

@@ -299,10 +299,12 @@ def _not_whole(kept: StudyStore, damaged: list[str]) -> list[str]:
 
 def _commands(asked: Study, folder: Path) -> list[str]:
     """What repeats a study and its report, from the store alone."""
+    from qrt_tn.studies.provenance import relative
+
     quick = " --quick" if asked.quick else ""
-    place = shlex.quote(str(folder))
+    place = shlex.quote(relative(str(folder)))
     return [
-        f"qrt-tn study run {shlex.quote(asked.source)}{quick} --store {place}",
+        f"qrt-tn study run {shlex.quote(relative(asked.source))}{quick} --store {place}",
         f"qrt-tn study retry --failed {place}",
         f"qrt-tn study report {place}",
     ]

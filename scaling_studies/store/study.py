@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from qrt_tn.studies.config import Study, parse_study
 from qrt_tn.studies.folders import is_locked, locked
+from qrt_tn.studies.provenance import relative
 from qrt_tn.studies.store.records import DiskFullError, Records, room_needed, write_whole
 
 FORMAT = "qrt-tn.study-store"
@@ -100,7 +101,7 @@ class StudyStore:
 
     def keep(self, study: Study) -> None:
         """Make a study the store's current one."""
-        facts = {"text": study.text, "source": study.source, "quick": study.quick}
+        facts = {"text": study.text, "source": relative(study.source), "quick": study.quick}
         if self._current() != facts:
             write_whole(self.folder / "study.json", json.dumps(facts))
 

@@ -107,7 +107,10 @@ def test_a_quick_variant_has_a_store_of_its_own(call: Call) -> None:
 
 def test_a_store_may_be_anywhere(call: Call, tmp_path: Path) -> None:
     place = tmp_path / "deep" / "place"
-    assert call("run", write(), "--store", place, "--no-report")[0] == 0
+    assert call("run", tmp_path / write(), "--store", place)[0] == 0
+    for written in (place / "report.html", place / "study.json"):  # which go round the world
+        assert str(tmp_path) not in written.read_text(encoding="utf-8")
+    assert "study run s.toml --store deep/place" in (place / "report.html").read_text(encoding="utf-8")
     assert StudyStore(place).done(load_study("s.toml")) == load_study("s.toml").by_id.keys()
     assert not Path("runs").exists()
 
