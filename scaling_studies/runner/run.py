@@ -220,7 +220,7 @@ class _Run:
                 minutes = begun.point.needs.minutes
                 if begun.process.ended:
                     self._collect(begun)
-                elif glance and begun.point.id in self.store.results:
+                elif glance and self._has_record(begun.point):
                     self._leave_to_others(begun)
                 elif begun.process.overdue(minutes):
                     begun.process.end()
@@ -252,17 +252,21 @@ class _Run:
             try:
                 started = self._is_to_run(point) and self._start(point, share)
             except (FileNotFoundError, ValueError):
-                if point.id not in self.store.results:
+                if not self._has_record(point):
                     raise
                 self.queue.append(point)  # another task has ended it just now, and removed its folder
             finally:
                 if not started:
                     self.room.give_back(share)
 
+    def _has_record(self, point: Point) -> bool:
+        """Whether a point has one that is whole."""
+        return self.store.results.read(point.id) is not None
+
     def _is_to_run(self, point: Point) -> bool:
         """Whether to run a point now: not one that others have ended, nor at once one they have begun."""
         earlier = self.store.failed.read(point.id)
-        done = self.store.results.read(point.id) is not None
+        done = self._has_record(point)
         if done or (earlier and not self.choice.tries_again(earlier)):
             self.done += done
             self.failed += not done
@@ -308,7 +312,7 @@ class _Run:
     def _collect(self, begun: _Begun) -> None:
         """Keep what a point that has ended left behind."""
         point, outcome = begun.point, begun.process.task.outcome()
-        if self.store.results.read(point.id) is not None:
+        if self._has_record(point):
             self._leave_to_others(begun)
         elif begun.process.disk_full:
             self.let_go(begun)

@@ -172,8 +172,11 @@ def test_a_point_that_takes_too_long_is_ended_and_told(place: Path) -> None:
     assert failure["wall_seconds"] >= 0.6
 
 
-def test_a_damaged_record_is_reported_and_its_point_runs_again(place: Path) -> None:
-    asked = study(numbers(1, 2, 3))
+def test_a_damaged_record_is_reported_and_its_point_runs_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_room, "GLANCE_AT_FILES", 0.0)
+    asked = study(numbers(1, 2, 3), fixed="[fixed]\nseconds = 0.4\n")
     run_study(asked, place)
     whole = records(place)
     store, point = StudyStore(place), asked.points[1].id
