@@ -47,7 +47,8 @@ class Choice:
 
     def needs(self, point: Point) -> Needs:
         """What a point needs, with the GPUs that the user wants it to have."""
-        return _with_gpus(point.needs, self.gpus)
+        needs = point.needs
+        return needs if needs.gpus or not self.gpus else needs.model_copy(update={"gpus": self.gpus})
 
     def tries_again(self, failure: dict[str, Any]) -> bool:
         """Whether a point that has failed is to be run: not where another run has tried it meanwhile."""
@@ -126,10 +127,6 @@ def refusal(needs: Needs, room: Room) -> str | None:
     """What a point lacks here, as its needs; None where it can run."""
     missing = launcher_missing() if needs.ranks > 1 else None
     return f"{needs.ranks} MPI ranks, and {missing}" if missing else room.refusal(needs)
-
-
-def _with_gpus(needs: Needs, gpus: int | None) -> Needs:
-    return needs if needs.gpus or not gpus else needs.model_copy(update={"gpus": gpus})
 
 
 def _failed_before(failure: dict[str, Any], moment: str) -> bool:
