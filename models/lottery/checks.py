@@ -1,7 +1,7 @@
 """Trials to train, and what is checked before any of them is."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -11,6 +11,7 @@ from qrt_tn.engine.arguments import check_whole
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.masks import Masks, check_masks, full_masks, is_prunable
 from qrt_tn.models.lottery.program import Program, Weights, merge
+from qrt_tn.models.tables import first_line
 from qrt_tn.models.training import BatchOrder
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # of a file, on any system
@@ -54,9 +55,12 @@ def checked_trials(
             masks = full_masks(params, is_prunable)
         check_masks(masks, params)
         found.append(replace(trial, masks=masks))
+    if isinstance(snapshots, str) or not isinstance(snapshots, Collection):
+        raise ValueError(f"snapshots is {snapshots!r}; give a list of iterations")
     for kind, iterations in (("start", [trial.start for trial in trials]), ("snapshot", snapshots)):
         for iteration in iterations:
-            if not 0 <= iteration < recipe.iterations or iteration % recipe.evaluate_every:
+            check_whole(kind, iteration, 0)
+            if iteration >= recipe.iterations or iteration % recipe.evaluate_every:
                 raise ValueError(
                     f"{kind} {iteration} is not an iteration that is evaluated: give a multiple of"
                     f" {recipe.evaluate_every} from 0 to below {recipe.iterations}"
@@ -73,7 +77,7 @@ def check_fold(program: Program, weights: Weights, fold: ImageFold) -> None:
         # put together inside, as networks may count what they draw: recurrent ones draw their first state
         outputs = jax.eval_shape(lambda held, x: merge(program, held)(x), weights, point).shape[-1]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the network does not take points of shape {shape}: {error}") from error
+        raise ValueError(f"the network does not take points of shape {shape}: {first_line(error)}") from error
     for part in ("train", "validation", "test"):
         x, y = np.asarray(getattr(fold, f"x_{part}")), np.asarray(getattr(fold, f"y_{part}"))
         if len(x) == 0 or x.shape[1:] != shape:

@@ -23,6 +23,7 @@ from qrt_tn.models.lottery.masks import (
 )
 from qrt_tn.models.lottery.program import Program, Weights, merge
 from qrt_tn.models.lottery.pruning import prune_by_scores
+from qrt_tn.models.tables import first_line
 from qrt_tn.models.training import BatchOrder
 
 SNIP_POINTS = 10  # of a class: the method's batch of 100 for sets of ten classes
@@ -84,7 +85,8 @@ def synflow_masks(
 
     Raises:
         ValueError: masks that do not fit, settings out of range, a share that leaves fewer weights than
-            there are layers, a layer pruned to nothing, or a flow that is 0 or not finite.
+            there are layers, a layer pruned to nothing, a network that does not compute in float64, or a
+            flow that is 0 or not finite.
     """
     if not is_real(keep) or not 0 < keep <= 1:
         raise ValueError(f"keep is {keep!r}; give a share above 0 and at most 1")
@@ -110,7 +112,13 @@ def synflow_masks(
         for k, target in enumerate(targets, start=1):
             if target == left:
                 continue
-            flow, scores = score(masks, absolute)
+            try:
+                flow, scores = score(masks, absolute)
+            except TypeError as error:  # a carry of a scan in float32, say
+                raise ValueError(
+                    f"apply cannot compute in float64 on inputs of shape {shape} ({first_line(error)}); give"
+                    " one that computes in the precision of what it is given"
+                ) from error
             if not np.isfinite(flow):
                 raise ValueError(
                     f"the flow is {flow} in round {k}; give finite parameters, and an apply that computes in"

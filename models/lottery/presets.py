@@ -140,9 +140,9 @@ def preset(name: str, **overrides: Any) -> Preset:
     >>> preset("lenet", iterations=10_000).recipe.iterations
     10000
     """
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; {_suggest(name, PRESETS)}")
-    chosen = PRESETS[name]
+    if str(name) not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; {_suggest(str(name), PRESETS)}")
+    chosen = PRESETS[str(name)]
     of_recipe = {item.name for item in fields(Recipe)}
     known = of_recipe | {item.name for item in fields(Preset)} - {"unverified", "recipe"}
     for key in overrides:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from qrt_tn.engine.arguments import is_real
 from qrt_tn.models.images import ImageFold
 from qrt_tn.models.lottery.checks import Trial, checked_trials
 from qrt_tn.models.lottery.presets import Recipe
@@ -97,6 +98,8 @@ def train_trials(
         together = jax.default_backend() != "cpu"
     if not isinstance(together, bool | int) or together < 0:
         raise ValueError(f"together is {together}; give True, False, or how many trials at once")
+    if not is_real(save_every) or save_every < 0:
+        raise ValueError(f"save_every is {save_every!r}; give seconds, at least 0")
     trials = checked_trials(program, trials, fold, snapshots)
     store = None if folder is None else TrialStore(Path(folder), program, trials, fold)
     end, taken = program.recipe.iterations, sorted(snapshots)

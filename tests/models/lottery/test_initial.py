@@ -45,6 +45,11 @@ def run_shortcut(params, x, xp=jnp):
     return x
 
 
+def run_recurrent(params, x):
+    """What starts from a float32 state, as flax's recurrent cells do."""
+    return jax.lax.scan(lambda state, now: (state + now, None), jnp.zeros(5, jnp.float32), x)[0]
+
+
 def left_out(run, params, masks):
     """R, and by how much it falls when a weight is left out: w dR/dw, as R is linear in each weight."""
     kernels = {
@@ -179,12 +184,15 @@ def test_rounds_keep_layers_that_one_round_loses():
         ({"keep": "half"}, "keep is 'half'"),
         ({"keep": 0.01}, "keep is 0.01, which leaves 1 of 54 weights for 2 layers"),
         ({"rounds": 0}, "rounds is 0"),
+        ({"apply": run_recurrent}, r"cannot compute in float64 on inputs of shape \(5,\) \(.*carry"),
     ],
 )
 def test_wrong_settings_of_synflow_are_refused(options, message):
     params, masks = plain((5, 6, 4), 0)
     with pytest.raises(ValueError, match=message):
-        synflow_masks(run_plain, params, masks, **{"keep": 0.5, "shape": (5,), **options})
+        synflow_masks(
+            **{"apply": run_plain, "params": params, "masks": masks, "keep": 0.5, "shape": (5,), **options}
+        )
 
 
 def test_a_flow_of_0_or_not_finite_is_refused():

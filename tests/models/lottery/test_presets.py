@@ -139,6 +139,8 @@ def test_overrides_change_preset_and_recipe():
     ("name", "overrides", "message"),
     [
         ("conv3", {}, "unknown preset 'conv3'; did you mean 'conv"),
+        (3, {}, "unknown preset 3; choose one of"),
+        (["lenet"], {}, "unknown preset .'lenet'.; did you mean 'lenet'"),
         ("zzz", {}, "choose one of .*lenet, conv2"),
         ("lenet", {"lerning_rate": 1}, "no 'lerning_rate'; did you mean 'learning_rate'"),
         ("lenet", {"unverified": ()}, "no 'unverified'"),
