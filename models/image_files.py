@@ -155,8 +155,12 @@ def _read_npz(source: Path, classes: tuple[str, ...] | None) -> Labelled:
             raise ValueError(f"{source}: {x_name} holds {what}; give whole pixel values 0..255 as uint8")
         if x.ndim == 3:
             x = x[..., None]
-        first = x.ndim == 4 and x.shape[1] in _CHANNELS and x.shape[3] not in _CHANNELS
-        if first and x.shape[1] < min(x.shape[2:]):
+        if x.ndim == 4 and x.shape[3] not in _CHANNELS and x.shape[1] < min(x.shape[2:]):
+            if x.shape[1] not in _CHANNELS:
+                raise ValueError(
+                    f"{source}: {x_name} of shape {x.shape} may have {x.shape[1]} channels first or"
+                    f" {x.shape[3]} last; give them last, in images no wider than high"
+                )
             notes.append(f"{x_name} had its channels first, {x.shape}")
             x = x.transpose(0, 2, 3, 1)
         parts.append((np.ascontiguousarray(x, np.uint8), y[:, 0] if y.shape[1:] == (1,) else y))

@@ -96,8 +96,10 @@ def _files(folder: Path, left_out: Counter[str]) -> list[Path]:
     for path in sorted(folder.iterdir()):
         if _hidden(path) or (path.suffix.lower() in _COMPANIONS and not path.is_dir()):
             left_out[_kind(path)] += 1
-        elif not path.is_dir():
+        elif path.is_file():
             files.append(path)
+        elif not path.is_dir():  # a pipe would be waited for without end
+            raise ValueError(f"{path} is no file; remove it")
         elif path.resolve() in (place, *place.parents):  # followed, it would lead around without end
             raise ValueError(f"{path} is a link to a folder that it lies in; remove it")
         else:

@@ -1,5 +1,6 @@
 """Labelled images: the lottery-ticket studies' sets by name, or the user's own files, and their folds."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +102,12 @@ def load_images(source: str | Path, *, seed: Seed = 0) -> Images:
     int seed have the test points that `qrt_tn.models.split` gives them.
 
     Raises:
-        ValueError: a named set that is nowhere to be had, files that cannot be read, or bad content.
+        ValueError: no name or path, a named set that is nowhere to be had, files that cannot be read, or bad
+            content.
     """
     name, white = str(source), 255
+    if not name or not isinstance(source, str | os.PathLike):
+        raise ValueError(f"source is {source!r}; give one of {', '.join(IMAGE_SETS)}, or a path")
     if source == "digits":
         digits, white = load_digits(), 16
         parts = [(digits.x.astype(np.uint8).reshape(-1, 8, 8, 1), digits.y)]
@@ -172,6 +176,7 @@ def fold(
         raise ValueError(f"{images.name} has one image of each class, and none for validation; add some")
     if validation is None:
         validation = max(1, min(VALIDATION_POINTS, total // 6, most))
+    check_whole("validation", validation)
     for name, value, bound in (("validation", validation, most), ("points", points, total - validation)):
         if value is not None:
             check_whole(name, value)

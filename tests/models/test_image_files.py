@@ -122,6 +122,7 @@ X, Y = pixels(12, 2, 2), np.arange(12) % 3
         ({"x_train": X, "y_train": Y, "x_test": X}, "'y_test'"),
         ({"features": X}, "'x'; it holds features"),
         ({"x": X / 255, "y": Y}, "float64"),
+        ({"x": pixels(12, 5, 9, 8), "y": Y}, r"\(12, 5, 9, 8\) may have 5 channels first or 8 last"),
         ({"x": X.astype(int) - 300, "y": Y}, "x holds values from"),
         ({"x": X[:, 0, 0], "y": Y}, r"\(12,\)"),
         ({"x": X[:0], "y": Y[:0]}, r"\(0, 2, 2, 1\)"),

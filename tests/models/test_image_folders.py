@@ -1,5 +1,6 @@
 """Folders of images in every format, nested and in parts; counts of what is read; refusals by name."""
 
+import os
 import struct
 import zlib
 
@@ -140,6 +141,7 @@ def deep_colours(path):
         ("a.npy", lambda path: np.save(path, np.eye(3)), "no.* image"),
         ("a.pdf", black, "no.* image"),
         ("a.eps", black, "no.* image"),
+        ("pipe", os.mkfifo, "no file"),
         ("loop", lambda path: path.symlink_to(path.parent), "link"),
     ],
 )

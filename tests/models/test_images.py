@@ -1,5 +1,6 @@
 """Sets of images by name, what is refused of them, and the folds of a trial."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -96,9 +97,11 @@ def test_the_datasets_library_is_the_last_resort(name, monkeypatch):
         load_images(name)
 
 
-def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"'minst'.*digits, mnist, fashion-mnist, cifar10, cifar100"):
-        load_images("minst")
+@pytest.mark.parametrize("source", ["minst", "", None, 3, b"digits", ["digits"]])
+def test_what_is_no_set_and_no_path_is_told_the_known_names(source):
+    told = rf"{re.escape(repr(source))}.*digits, mnist, fashion-mnist, cifar10, cifar100, or a path"
+    with pytest.raises(ValueError, match=told):
+        load_images(source)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +196,7 @@ def test_seeds_and_shapes_of_folds():
         ({"validation": 0}, "validation is 0"),
         ({"validation": 30}, "validation is 30; give a whole number from 1 to 27"),
         ({"validation": 0.2}, "validation is 0.2"),
+        ({"validation": "a"}, "validation is 'a'"),
         ({"points": 0}, "points is 0"),
         ({"validation": 10, "points": 21}, "points is 21; give a whole number from 1 to 20"),
         ({"points": True}, "points is True"),
