@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from qrt_tn.engine.arguments import check_whole, is_real
+from qrt_tn.models.shallow import check_rngs
 
 Initializer = Callable[..., jax.Array]
 BATCH_NORM_MOMENTUM = 0.9
@@ -83,7 +84,7 @@ def architecture(
 
     Raises:
         ValueError: an unknown name, an image too small for the network's pools, a share of dropout out of
-            range, or outputs below 1.
+            range, outputs below 1, or no generator.
 
     Example:
         >>> network = architecture("lenet", (28, 28, 1), 10, rngs=nnx.Rngs(0))
@@ -93,6 +94,7 @@ def architecture(
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}")
     check_whole("outputs", outputs)
+    check_rngs(rngs)
     layers = PLAIN.get(name, PlainLayers())
     shape = tuple(image_shape) if isinstance(image_shape, tuple | list) else (image_shape,)
     whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1 for n in shape)

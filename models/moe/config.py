@@ -220,7 +220,7 @@ def vmoe_config(
         >>> vmoe_config("B/16, E=32, K=1", (224, 224, 3), 1000, group=None).moe_layers
         (1, 3, 5, 7, 9, 11)
     """
-    found = _DESCRIPTION.fullmatch(str(RELEASED.get(description, description)))
+    found = _DESCRIPTION.fullmatch(str(RELEASED.get(str(description), description)))
     if found is None:
         raise ValueError(
             f"{description!r} is not of the form 'B/16, E=8, K=2, Every 2', nor one of"

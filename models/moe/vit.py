@@ -9,6 +9,7 @@ from flax import nnx
 
 from qrt_tn.models.moe.config import VisionMoeConfig
 from qrt_tn.models.moe.layers import Mlp, MoeLayer, Observation
+from qrt_tn.models.shallow import check_rngs
 
 EPSILON = 1e-6  # of the layer norms, as in flax.linen
 
@@ -62,6 +63,7 @@ class VisionMoe(nnx.Module):
     """
 
     def __init__(self, config: VisionMoeConfig, *, rngs: nnx.Rngs, dispatch: str = "auto") -> None:
+        check_rngs(rngs)
         self.config = config
         shape = (config.patch, config.patch, config.image_shape[2], config.hidden)
         self.patch_kernel = nnx.Param(jax.nn.initializers.lecun_normal()(rngs.params(), shape))

@@ -306,8 +306,9 @@ def test_dropout_drops_in_training_only_and_leaves_the_weights_of_a_seed():
         ("conv2", CIFAR, 3, {"dropout": 1.0}, "dropout is 1.0; give a share"),
         ("conv2", CIFAR, 3, {"dropout": float("nan")}, "dropout is nan"),
         ("resnet20", CIFAR, 3, {"dropout": 0.5}, "dropout is 0.5, but resnet20 has no hidden"),
+        ("lenet", (784,), 10, {"rngs": None}, "rngs is None"),
     ],
 )
 def test_what_cannot_be_built_is_refused(name, shape, outputs, options, message):
     with pytest.raises(ValueError, match=message):
-        architecture(name, shape, outputs, rngs=nnx.Rngs(params=0), **options)
+        architecture(name, shape, outputs, **{"rngs": nnx.Rngs(params=0), **options})

@@ -97,7 +97,7 @@ def test_settings_that_cannot_work_are_refused(changes, message):
     ("description", "message"),
     [
         *((f"S/32, {where}", "of 8 blocks") for where in ("Every 100", "Last 5", "Every 0")),
-        *((unknown, "not of the form") for unknown in ("X/16", 5)),
+        *((unknown, "not of the form") for unknown in ("X/16", 5, [])),
     ],
 )
 def test_descriptions_that_cannot_be_are_refused(description, message):

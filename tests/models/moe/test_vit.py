@@ -48,6 +48,11 @@ def test_a_network_computes_what_flax_linen_and_loops_do(changes, images):
         np.testing.assert_allclose(run(network, x)[0][0][0], logits[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_network_needs_a_generator():
+    with pytest.raises(ValueError, match="rngs is None"):
+        VisionMoe(small_config(), rngs=None)
+
+
 def test_noise_needs_a_key_and_differs_from_layer_to_layer(images, monkeypatch):
     network = random_network(small_config(**next(iter(CONFIGS.values()))))
     keys, normal = [], jax.random.normal
