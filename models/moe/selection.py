@@ -41,6 +41,10 @@ class Selection:
         return sum(len(places) for places in self.pruned.values())
 
 
+class TiedError(ValueError):
+    """A criterion gives all experts of a layer one score."""
+
+
 @dataclass(frozen=True)
 class _Unit:
     """What goes together: one expert, or one of each ensemble member."""
@@ -134,7 +138,7 @@ def choose_experts(
     for number, layer in layers.items():
         values = scores[number]
         if len(kept[number]) < len(values) and all(np.ptp(values[places]) == 0 for places in layer.groups):
-            raise ValueError(
+            raise TiedError(
                 f"criterion {found.name!r} gives all experts of layer {number} the score {values[0]:.6g}, so"
                 " nothing tells which to prune; take another criterion, or other evidence (the model before"
                 " fine-tuning, a calibration pass)"

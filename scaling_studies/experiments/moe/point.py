@@ -11,7 +11,7 @@ from qrt_tn.studies.experiments.catalogue import Context, UnavailableError
 from qrt_tn.studies.experiments.moe.config import MoeStudyConfig, preset
 from qrt_tn.studies.experiments.moe.data import load_set, parse_spec
 from qrt_tn.studies.experiments.moe.networks import Pair, check_sets, train_pair
-from qrt_tn.studies.experiments.moe.pruning import check_ways, prune_networks, what_is_left_out
+from qrt_tn.studies.experiments.moe.pruning import check_ways, prune_networks
 from qrt_tn.studies.experiments.moe.settings import RANDOM, Moe
 from qrt_tn.studies.progress import StageTimer
 
@@ -51,8 +51,8 @@ def measure(settings: Moe, seed: int, context: Context) -> Mapping[str, list[Row
     show = _Steps(context, config.pretrain_steps + config.finetune_steps)
     pair = train_pair(config, settings.router, seed, (before, after), context.folder, show.advance, [0])
     context.say(f"trained: test accuracy {pair.accuracy:.4f}")
-    rows, _, _ = prune_networks(config, [pair], StageTimer())
-    for note in what_is_left_out(config):
+    rows, _, notes = prune_networks(config, [pair], StageTimer())
+    for note in notes:
         context.say(note)
     network = {name: value for name, value in pair.row.items() if name not in ("router", "seed")}
     return {"pruned": list(_compared(rows, pair)), "networks": [network]}

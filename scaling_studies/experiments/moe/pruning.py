@@ -14,7 +14,7 @@ from qrt_tn.models.moe.maps import ExpertMap
 from qrt_tn.models.moe.merging import merge
 from qrt_tn.models.moe.pruning import choices, remove
 from qrt_tn.models.moe.records import ExpertLayer
-from qrt_tn.models.moe.selection import Selection, choose_experts
+from qrt_tn.models.moe.selection import Selection, TiedError, choose_experts
 from qrt_tn.models.moe.statistics import LayerStatistics, calibrate
 from qrt_tn.models.moe.training import train_moe
 from qrt_tn.models.moe.trees import Tree, read_layers, to_tree
@@ -67,29 +67,39 @@ def prune_networks(
 
     Returns:
         Rows of the tables "pruned" and "scores"; and notes on what was left out.
+
+    Raises:
+        ValueError: no criterion tells which experts to prune, in any of the networks.
     """
     programs = Programs(pairs[0].config, pairs[0].tree)
     # one network of each kind first, so that programs are compiled side by side and each but once
     pairs = sorted(pairs, key=lambda pair: pair.seed)
     with timer.stage("Calibration", len(pairs)) as stage:
         known = side_by_side([partial(_calibrated, config, pair, programs) for pair in pairs], stage.advance)
+    tied = set[str]()
     ways = {router: list(candidates(config, router)) for router in config.routers}
     with timer.stage("Accuracy after pruning", sum(len(ways[pair.router]) for pair in pairs)) as stage:
 
         def measured(one: _Known) -> list[Row]:
             rows = []
             for candidate in ways[one.pair.router]:
-                rows.append(_measured(config, one, candidate, programs))
+                try:
+                    rows.append(_measured(config, one, candidate, programs))
+                except TiedError as error:
+                    fault = str(error).partition(";")[0]
+                    tied.add(f"Left out for {one.pair.router}, seed {one.pair.seed}: {fault}.")
                 stage.advance()
             return rows
 
         found = side_by_side([partial(measured, one) for one in known], lambda: None)
     rows = [row for part in found for row in part]
+    if not rows:
+        raise ValueError(f"nothing can be pruned; add criteria. {min(tied)}")
     _tuned(config, known, rows, programs, timer)
     scores = [row for one in known for row in _scores(config, one)]
     for table in (rows, scores):
         table.sort(key=lambda row: (config.routers.index(row["router"]), row["seed"]))
-    return rows, scores, what_is_left_out(config)
+    return rows, scores, [*what_is_left_out(config), *sorted(tied)]
 
 
 def _calibrated(config: MoeStudyConfig, pair: Pair, programs: Programs) -> _Known:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from qrt_tn.models.moe.checkpoints.native import load_moe, load_moe_tree
 from qrt_tn.models.moe.costs import parameter_count
+from qrt_tn.models.moe.criteria import CRITERIA, Criterion
 from qrt_tn.models.moe.merging import merge_experts
 from qrt_tn.models.moe.pruning import prune_experts
 from qrt_tn.models.moe.statistics import calibrate
@@ -150,6 +151,22 @@ def test_ways_that_do_not_apply_are_left_out_and_told(study: Study) -> None:
     assert "Token choice with 3 experts pruned: fewer are left than the 2" in notes
     assert "Merged networks" in notes
     assert pruning.what_is_left_out(study(criteria=("random",), prune=(2,))) == []
+
+
+def test_a_criterion_that_ties_all_experts_is_left_out_and_told(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CRITERIA, "flat", Criterion("flat", lambda *_: np.zeros(4)))
+    config = study(criteria=("flat", "random"), modes=("keep-router",), tune_steps=0, random_draws=1)
+    begin(config)
+    assert [row["criterion"] for row in table(config.out, "pruned")] == ["random"]
+    told = "Left out for token-choice, seed 0: criterion 'flat' gives all experts of layer 0 the score 0"
+    (note,) = (
+        note for note in json.loads((config.out / "manifest.json").read_text())["notes"] if "Left" in note
+    )
+    assert note.startswith(told)
+    with pytest.raises(ValueError, match=f"nothing can be pruned; add criteria. {told}"):
+        begin(replace(config, criteria=("flat",)))
 
 
 def test_nothing_to_prune_is_told_before_anything_is_trained(study: Study, tmp_path: Path) -> None:
