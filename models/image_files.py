@@ -91,7 +91,7 @@ def read_images(source: str | Path, classes: tuple[str, ...] | None = None) -> L
             f"{path} holds CIFAR's Python version, which is pickled and could run any code; fetch its binary"
             " version"
         )
-    archives = sorted(path.glob("*.npz"))
+    archives = list(filter(Path.is_file, path.glob("*.npz")))
     if len(archives) == 1:
         return _read_npz(archives[0], classes)
     return Labelled(*read_folders(path))

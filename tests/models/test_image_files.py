@@ -1,5 +1,6 @@
 """Sets of images in IDX, CIFAR and npz files, and the files that are refused."""
 
+import os
 import pickle
 
 import numpy as np
@@ -78,6 +79,9 @@ def test_other_sources_are_named(tmp_path):
     (tmp_path / "data.tar.gz").write_bytes(b"")
     with pytest.raises(ValueError, match=r"data\.tar\.gz.*unpack an archive"):
         load_images(tmp_path / "data.tar.gz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match="no two folders"):
+        load_images(tmp_path)
     for name in ("data_batch_1", "train"):
         (tmp_path / name).write_bytes(pickle.dumps({"data": [0]}))
         with pytest.raises(ValueError, match=r"pickled.*binary version"):
