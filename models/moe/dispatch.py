@@ -57,7 +57,7 @@ def expert_outputs(
     live, place, owners = _with_expert(expert_map)
     row = place[routing.column] * slots + jnp.minimum(routing.slot, slots - 1)
     # which token fills each slot; `tokens` itself is a token of zeros, for those that stay empty
-    empty = jnp.full((groups, live * slots), tokens, jnp.int32)
+    empty = jnp.full((groups, live * slots), tokens, routing.token.dtype)
     aside = jnp.where(routing.valid, row, live * slots)  # out of range: left out
     filled = jax.vmap(lambda e, r, t: e.at[r].set(t, mode="drop"))(empty, aside, routing.token)
     padded = jnp.concatenate([x, jnp.zeros((groups, 1, hidden), x.dtype)], axis=1)

@@ -120,6 +120,14 @@ def test_layers_of_half_precision_train_with_noise():
         assert {leaf.dtype for leaf in jax.tree.leaves(slopes)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_layers_are_traced_with_64_bit_numbers(form):
+    """As SynFlow does; types that do not go together would warn."""
+    made = layer(GONE, form)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(made, jnp.zeros((3, 12, 5)))[0].dtype == jnp.float64
+
+
 def test_experts_that_begin_equal_and_others():
     equal, apart = jax.jit(
         lambda: [Experts(5, 7, 6, same=same, rngs=nnx.Rngs(0)).kernel_in[...] for same in (True, False)]
