@@ -148,7 +148,7 @@ def _evidence(criterion: Criterion, layer: ExpertLayer) -> tuple[Any, ...]:
     if "statistics" in criterion.needs and layer.statistics is None:
         raise ValueError(
             f"criterion {criterion.name!r} needs a calibration pass, and there is none of layer"
-            f" {layer.number}; give its results as statistics="
+            f" {layer.number}; give images as calibration=, or what calibrate finds"
         )
     return layer.evidence()
 
