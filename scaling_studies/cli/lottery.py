@@ -37,7 +37,7 @@ def lottery(
         typer.Option(help="networks that train at once under vmap; 0: one a core. Left out: by the device"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="output folder; left out: runs/lottery-<preset>. Goes on if begun")
+        Path | None, typer.Option(help="output folder; left out: runs/<preset>-lottery. Goes on if begun")
     ] = None,
 ) -> None:
     """Find lottery tickets by iterative magnitude pruning, with every control; writes tables and a report."""
@@ -58,7 +58,7 @@ def lottery(
         shallow=shallow,
         seed=seed,
         together=together,
-        out=out or Path("runs") / f"lottery-{preset}",
+        out=out or Path("runs") / f"{preset}-lottery",
     )
     written = run_lottery(config, command(), StageTimer())
     print(f"report: {written}")

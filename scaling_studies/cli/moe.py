@@ -42,7 +42,7 @@ def study(
         typer.Option("--set", help="a setting of the preset, as name=value; may be given again"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="output folder; left out: runs/moe-<preset>. Goes on if begun")
+        Path | None, typer.Option(help="output folder; left out: runs/<preset>-moe. Goes on if begun")
     ] = None,
 ) -> None:
     """Pre-train, fine-tune and prune networks by every criterion; writes tables, figures and a report."""
@@ -62,7 +62,7 @@ def study(
     if "prune" in changed and "tune_prune" not in changed:
         kept = settings(preset).tune_prune
         changed["tune_prune"] = tuple(number for number in kept if number in changed["prune"])
-    config = settings(preset, **changed, out=out or Path("runs") / f"moe-{preset}")
+    config = settings(preset, **changed, out=out or Path("runs") / f"{preset}-moe")
     written = run_study(config, command(), StageTimer())
     print(f"report: {written}")
 

@@ -139,7 +139,7 @@ def test_options_become_settings(
     )
     assert (config.criteria, config.modes, config.hidden) == (("reap", "merge"), ("drop-router",), 16)
     assert (config.prune, config.tune_prune, config.routers) == ((2, 3), (2,), ("expert-choice",))
-    assert config.out == Path("runs/moe-small")
+    assert config.out == Path("runs/small-moe")  # moe-... are the stores of studies
     assert command.startswith("qrt-tn moe study --preset small")
 
 
