@@ -111,7 +111,8 @@ def test_scores_are_those_of_a_loop(name):
         bare = before if "pretrained" in needs else None, assignments if "statistics" in needs else None
         np.testing.assert_array_equal(score(name, record(bare[0], after, experts, bare[1])), found)
         if needs:
-            with pytest.raises(ValueError, match=f"criterion '{name}' needs .* {needs[0]}="):
+            argument = {"pretrained": "pretrained", "statistics": "calibration"}[needs[0]]
+            with pytest.raises(ValueError, match=f"criterion '{name}' needs .* {argument}="):
                 score(name, record(None, after, experts, None))
 
 
