@@ -32,6 +32,7 @@ def one_of(choices: Sequence[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+Count = Annotated[int, Field(ge=1)]
 EachOnce = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(each_once)]
 _WANTED = {int: "a whole number", float: "a number"}
 _TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -9,9 +9,8 @@ from pydantic import AfterValidator, Field
 from qrt_tn import Ridgelet
 from qrt_tn.models.settings import settings
 from qrt_tn.studies.experiments.grid import GridConfig
-from qrt_tn.studies.experiments.settings import EachOnce
+from qrt_tn.studies.experiments.settings import Count, EachOnce
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -15,7 +15,7 @@ from qrt_tn.models.moe.pruning import MODES
 from qrt_tn.models.moe.training import MoeRecipe
 from qrt_tn.models.settings import settings
 from qrt_tn.studies.experiments.moe.data import parse_spec
-from qrt_tn.studies.experiments.settings import EachOnce, assignments, each_once, one_of
+from qrt_tn.studies.experiments.settings import Count, EachOnce, assignments, each_once, one_of
 
 MERGE = "merge"  # beside the criteria, a way to have fewer experts, and its mode
 EVERY_CRITERION = (*CRITERIA, MERGE)
@@ -25,9 +25,6 @@ OF_NETWORKS = (  # what trained networks depend on; all else may change between 
     *("softmax", "capacity_factor", "expert_capacity", "noise_std", "importance_weight", "load_weight"),
     *("pretrain_steps", "finetune_steps", "batch_size", "learning_rate", "weight_decay"),
 )
-
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @settings

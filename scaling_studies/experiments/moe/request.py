@@ -16,13 +16,10 @@ from qrt_tn.models.moe.selection import SCOPES
 from qrt_tn.models.settings import settings
 from qrt_tn.studies.experiments.moe.config import MERGE
 from qrt_tn.studies.experiments.moe.source import is_left_behind, is_native, sidecar
-from qrt_tn.studies.experiments.settings import one_of
+from qrt_tn.studies.experiments.settings import Count, one_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BYTES = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>[A-Za-z]*)")
-
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @settings

@@ -20,7 +20,7 @@ from qrt_tn.studies.experiments.fitting import fit
 from qrt_tn.studies.experiments.folds import Fold, load_dataset, make_folds
 from qrt_tn.studies.experiments.grid import GridConfig
 from qrt_tn.studies.experiments.lottery.shallow_config import ShallowConfig
-from qrt_tn.studies.experiments.settings import EachOnce, one_of
+from qrt_tn.studies.experiments.settings import Count, EachOnce, one_of
 from qrt_tn.studies.experiments.sources import Setting, Sources
 from qrt_tn.studies.parallel import side_by_side
 from qrt_tn.studies.progress import StageTimer
@@ -36,9 +36,6 @@ PRUNED_BY = {
 NODES, PRUNING, RANKS = 30, 31, 32  # streams of a seed
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
-
-
-Count = Annotated[int, Field(ge=1)]
 
 
 @settings
