@@ -116,7 +116,7 @@ def test_the_least_recently_used_and_what_dead_writers_left_are_removed(monkeypa
     keys = [cache.digest(str(number)) for number in range(11)]
     for age, key in enumerate(keys[:10]):
         cache.write("plan", key, {"age": age})
-        os.utime(folder / "plan" / f"{key}.json", (time.time() - 10000 + age,) * 2)
+        os.utime(folder / "plan" / f"{key}.json", (10**9 + age,) * 2)
     old, new = (folder / "plan" / f".{KEY}.json.{name}.json" for name in ("old", "new"))
     for path in (old, new):
         path.write_text("half")

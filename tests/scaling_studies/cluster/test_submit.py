@@ -2,7 +2,7 @@
 
 import io
 import json
-from datetime import UTC, datetime
+import sys
 
 import pytest
 from rich.console import Console
@@ -67,7 +67,7 @@ def test_an_order_does_not_depend_on_what_else_is_left(send, store):
     assert (second / "order-0.txt").read_text().split() == ids[:7] + ids[8:]
 
 
-def test_only_what_is_pending(send, store, study_file):
+def test_only_what_is_pending(send, store, study_file, monkeypatch):
     study = load_study(study_file())
     kept = StudyStore.make(store, study)
     first, second, third = (point.id for point in study.points)
@@ -78,11 +78,12 @@ def test_only_what_is_pending(send, store, study_file):
     made, folder = send()
     assert [(sent.tasks, sent.points) for sent in made.sent] == [(1, 1)]
     assert "--failed-before" not in (folder / "group-0.sbatch").read_text()
-    before = datetime.now(UTC).replace(microsecond=0)
+    date = "2026-01-02T03:04:05.678+00:00"
+    monkeypatch.setattr(sys.modules["qrt_tn.studies.cluster.submit"], "_now", lambda: date)
     made, folder = send(failed=True)
     assert [(sent.tasks, sent.points) for sent in made.sent] == [(2, 2)]
-    assert f" --failed-before {made.date} " in (folder / "group-0.sbatch").read_text()
-    assert before <= datetime.fromisoformat(made.date) <= datetime.now(UTC)
+    assert made.date == date
+    assert f" --failed-before {date} " in (folder / "group-0.sbatch").read_text()
     kept.publish({"id": third})
     for again in (send, lambda: preview(study, store, Request(), [])):
         with pytest.raises(ValueError, match="left to run but 1 failed: submit them again with --failed"):
